@@ -1,0 +1,141 @@
+"""The edge of the program: YAML files become pydantic objects, and every problem is told at once.
+
+All user-written files (run, task) and our own manifest go through `parse`, so unknown keys are refused the same way
+everywhere, with the nearest known name.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from .errors import ConfigError
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Strict(BaseModel):
+    """A pydantic model that refuses keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", validate_default=True, validate_assignment=True)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML mapping.
+
+    Raises:
+        ConfigError: the file is missing, is not UTF-8, is not YAML, or is not a mapping (with the line).
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{path}: is a folder, expected a YAML file") from None
+    except PermissionError:
+        raise ConfigError(f"{path}: no permission to read it") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise ConfigError(f"{path}:{line}: not valid UTF-8; save the file as UTF-8") from None
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}:{mark.line + 1}" if mark else str(path)
+        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigError(f"{where}: not valid YAML: {reason}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys to values, got {type(data).__name__}")
+    return data
+
+
+def parse(model: type[M], data: Any, where: str) -> M:
+    """Validate `data` as `model`.
+
+    Args:
+        where: named in front of every problem, e.g. the file's path.
+
+    Raises:
+        ConfigError: one line that holds all problems, separated by `; `.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        problems = [_problem(model, item) for item in error.errors()]
+        raise ConfigError(f"{where}: " + "; ".join(dict.fromkeys(problems))) from None
+
+
+def override(data: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
+    """Apply `a.b=value` assignments (values are YAML) to a nested mapping; returns a new mapping.
+
+    Raises:
+        ConfigError: an assignment without `=`, or one that reaches into something that is not a mapping.
+    """
+    result = {key: value for key, value in data.items()}
+    for assignment in assignments:
+        dotted, sign, raw = assignment.partition("=")
+        if not sign or not dotted:
+            raise ConfigError(f"{assignment!r}: expected key=value, e.g. train.epochs=2")
+        node, keys = result, dotted.split(".")
+        for depth, key in enumerate(keys[:-1]):
+            child = node.get(key)
+            if child is None:
+                child = {}
+            if isinstance(child, str) and key in ("method", "base", "data"):
+                child = {"name": child}  # the short form `method: soft` becomes a mapping
+            if not isinstance(child, dict):
+                raise ConfigError(f"{assignment!r}: {'.'.join(keys[: depth + 1])} is {child!r}, not a mapping")
+            node[key] = dict(child)
+            node = node[key]
+        try:
+            node[keys[-1]] = yaml.safe_load(raw)
+        except yaml.YAMLError:
+            raise ConfigError(f"{assignment!r}: the value is not valid YAML") from None
+    return result
+
+
+def suggest(word: str, known: typing.Iterable[str]) -> str:
+    """` (did you mean …?)` for a near miss, else the list of what is known."""
+    names = sorted(known)
+    near = difflib.get_close_matches(word, names, n=1)
+    return f" (did you mean {near[0]!r}?)" if near else f" (known: {', '.join(names)})"
+
+
+def _problem(model: type[BaseModel], item: Any) -> str:
+    path = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        *parents, key = item["loc"]
+        return f"unknown key {path!r}{suggest(str(key), _fields_at(model, parents))}"
+    if item["type"] == "missing":
+        return f"missing key {path!r}"
+    message = item["msg"].removeprefix("Value error, ")
+    given = repr(item.get("input"))
+    shown = f" (got {given})" if item["type"] != "value_error" and len(given) < 80 else ""
+    return f"{path}: {message}{shown}" if path else message
+
+
+def _fields_at(model: type[BaseModel], path: list[Any]) -> list[str]:
+    """Names of the fields of the nested model that `path` leads to."""
+    for part in path:
+        field = model.model_fields.get(str(part))
+        nested = _nested_model(field.annotation) if field else None
+        if nested is None:
+            break
+        model = nested
+    return list(model.model_fields)
+
+
+def _nested_model(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        for option in typing.get_args(annotation):
+            if (found := _nested_model(option)) is not None:
+                return found
+    return None

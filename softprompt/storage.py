@@ -1,0 +1,131 @@
+"""Files that are either there and whole, or not there: cache folder, digests, atomic writes.
+
+Every write goes tmp → fsync → rename → fsync(folder), so that a kill -9 or a full disk leaves the earlier version in place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .errors import SoftpromptError
+
+
+def cache_dir() -> Path:
+    """The user's cache: `$SOFTPROMPT_CACHE`, else `$XDG_CACHE_HOME/softprompt`, else `~/.cache/softprompt`."""
+    if own := os.environ.get("SOFTPROMPT_CACHE"):
+        return Path(own).expanduser()
+    root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(root).expanduser() / "softprompt"
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal bytes."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def digest_of(value: Any) -> str:
+    """Hex SHA-256 of a JSON-like value."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; on success it replaces `path`, on failure nothing changes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with _plain_disk_errors(path):
+            yield temporary
+            _settle(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; on success it takes the place of `path` (an earlier one is removed last)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mark = secrets.token_hex(4)
+    temporary = path.with_name(f".{path.name}.{mark}.tmp")
+    old = path.with_name(f".{path.name}.{mark}.old")
+    try:
+        with _plain_disk_errors(path):
+            temporary.mkdir()
+            yield temporary
+            for file in sorted(temporary.rglob("*")):
+                if file.is_file():
+                    _settle(file)
+            _sync(temporary)
+            if path.exists():
+                path.rename(old)
+            try:
+                temporary.rename(path)
+            except OSError:
+                if old.exists():
+                    old.rename(path)
+                raise
+            _sync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _settle(file: Path) -> None:
+    """Flush to disk and give the mode that the umask asks for (safetensors leaves 0600)."""
+    umask = os.umask(0)
+    os.umask(umask)
+    file.chmod(0o666 & ~umask)
+    _sync(file)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _plain_disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk or a missing permission into one clear line."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SoftpromptError(f"{path}: cannot be written ({reason}); free space or choose another place") from error
+    except Exception as error:
+        # safetensors wraps ENOSPC in an exception of its own
+        if "os error 28" in str(error).lower() or "no space left" in str(error).lower():
+            raise SoftpromptError(f"{path}: cannot be written (no space left on device); free space") from error
+        raise

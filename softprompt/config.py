@@ -77,7 +77,7 @@ def override(data: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
     Raises:
         ConfigError: an assignment without `=`, or one that reaches into something that is not a mapping.
     """
-    result = {key: value for key, value in data.items()}
+    result = dict(data)
     for assignment in assignments:
         dotted, sign, raw = assignment.partition("=")
         if not sign or not dotted:

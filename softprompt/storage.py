@@ -1,6 +1,6 @@
 """Files that are either there and whole, or not there: cache folder, digests, atomic writes.
 
-Every write goes tmp → fsync → rename → fsync(folder), so that a kill -9 or a full disk leaves the earlier version in place.
+Every write goes tmp → fsync → rename → fsync(folder), so a kill -9 or a full disk leaves the earlier version.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; on success it takes the place of `path` (an earlier one is removed last)."""
+    """Yield a temporary folder beside `path`; on success it replaces `path` (the earlier one goes last)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     mark = secrets.token_hex(4)
     temporary = path.with_name(f".{path.name}.{mark}.tmp")

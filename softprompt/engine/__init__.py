@@ -1,0 +1,10 @@
+"""Encode once: segments, plan, row cache, and the one forward that training, evaluation and serving share."""
+
+from .engine import CacheConfig, Engine
+from .past import Past, join, learned_past
+from .plan import SLOTS, Plan, Slot, plan
+from .rows import Batch, Row, run, score
+
+__all__ = [
+    "SLOTS", "Batch", "CacheConfig", "Engine", "Past", "Plan", "Row", "Slot", "join", "learned_past", "plan", "run", "score",
+]

@@ -1,0 +1,189 @@
+"""Attention over rows that share their past: the one function through which K/V enters any architecture.
+
+transformers (≥ 4.48) lets a model call a registered attention function instead of its own. Ours gets *packed* live tokens
+(the rows laid end to end as one sequence, so that linear layers never see padding) and, for each row, *blocks* of keys
+and values that were computed before: a shared trunk, the row's own cached text, learned K/V. Only here, inside attention,
+are the rows padded.
+
+Shapes: B rows, N live tokens of all rows together, Q the longest row's live tokens, S keys, L layers, A query heads,
+G key/value heads, D head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "softprompt"
+ALWAYS = -1  # position of a learned key: it stands at no place in the text, so no window hides it
+
+
+@dataclass(frozen=True)
+class Block:
+    """Keys and values that live tokens attend to.
+
+    Attributes:
+        kv: per layer a tensor [2, b, G, S, D] (keys are already rotated), b = B, or 1 when all rows share it.
+        positions: [b, S] places in the row's sequence; `ALWAYS` for keys that no sliding window may hide.
+        valid: [b, S] False where a row's block is padded; None when all of it counts.
+        visible_from: [b] index of the first live token that sees the block; None for all of them.
+    """
+
+    kv: Sequence[Tensor] | Tensor
+    positions: Tensor
+    valid: Tensor | None = None
+    visible_from: Tensor | None = None
+
+
+@dataclass
+class Call:
+    """One forward of the base: who sees what. Handed through the model as a keyword argument, so threads never mix.
+
+    Attributes:
+        lengths: live tokens of each row, all ≥ 1.
+        starts: [B] position of each row's first live token.
+        blocks: what lies before the live tokens, in order.
+        record: keep the live tokens' keys and values.
+        recorded: after the forward, per layer [2, B, G, Q, D] (right-padded).
+    """
+
+    lengths: list[int]
+    starts: Tensor
+    blocks: Sequence[Block] = ()
+    record: bool = False
+    recorded: list[Tensor] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        device = self.starts.device
+        self.rows, self.width = len(self.lengths), max(self.lengths)
+        self.ragged = min(self.lengths) != self.width
+        sizes = torch.tensor(self.lengths, device=device)
+        columns = torch.arange(self.width, device=device)
+        self.inside = columns[None, :] < sizes[:, None]  # [B, Q]
+        self.cells = self.inside.flatten().nonzero()[:, 0]  # [N] where each packed token lies in the padded grid
+        self._masks: dict[int | None, Tensor | None] = {}
+
+    @property
+    def positions(self) -> Tensor:
+        """Position ids of the packed live tokens, [N]."""
+        grid = self.starts[:, None] + torch.arange(self.width, device=self.starts.device)
+        return grid[self.inside]
+
+    def to_rows(self, packed: Tensor) -> Tensor:
+        """[1, heads, N, D] → [B, heads, Q, D], zeros in the padding."""
+        heads, _, size = packed.shape[1:]
+        if not self.ragged:
+            return packed[0].unflatten(1, (self.rows, self.width)).transpose(0, 1)
+        grid = packed.new_zeros(self.rows * self.width, heads, size)
+        grid = grid.index_copy(0, self.cells, packed[0].transpose(0, 1))
+        return grid.unflatten(0, (self.rows, self.width)).transpose(1, 2)
+
+    def to_packed(self, rows: Tensor) -> Tensor:
+        """[B, heads, Q, D] → [1, N, heads, D], the shape that transformers expects back."""
+        grid = rows.transpose(1, 2).flatten(0, 1)
+        return (grid.index_select(0, self.cells) if self.ragged else grid)[None]
+
+    def mask(self, window: int | None) -> Tensor | None:
+        """Who sees whom: bool [B or 1, 1, Q, S], True where the query sees the key; None when everything is seen.
+
+        Made once per forward for each window size, not once per layer.
+        """
+        if window not in self._masks:
+            self._masks[window] = self._make_mask(window)
+        return self._masks[window]
+
+    def _make_mask(self, window: int | None) -> Tensor | None:
+        index = torch.arange(self.width, device=self.starts.device)
+        query = (self.starts[:, None] + index)[:, :, None]  # [B, Q, 1]
+        # padded queries see themselves and nothing reads them; padded keys come after every real query of their row
+        own = index[None, :, None] >= index[None, None, :]
+        if window is not None:
+            own = own & (index[None, :, None] - index[None, None, :] < window)
+        parts = []
+        for block in self.blocks:
+            places = block.positions[:, None, :]  # [b, 1, S]
+            seen = torch.ones_like(places, dtype=torch.bool).expand(-1, self.width, -1)
+            if block.valid is not None:
+                seen = seen & block.valid[:, None, :]
+            if block.visible_from is not None:
+                seen = seen & (index[None, :, None] >= block.visible_from[:, None, None])
+            if window is not None:
+                seen = seen & ((query - places < window) | (places == ALWAYS))
+            parts.append(seen)
+        rows = max([part.shape[0] for part in parts], default=1)
+        mask = torch.cat([part.expand(rows, -1, -1) for part in [*parts, own]], dim=2)
+        return None if bool(mask.all()) else mask[:, None]
+
+
+def attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softprompt: Call | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """The registered attention function. Without a `Call` it is transformers' own SDPA.
+
+    Args:
+        query: [1, A, N, D]; key, value: [1, G, N, D], keys already rotated.
+
+    Returns:
+        ([1, N, A, D], None).
+    """
+    call = softprompt
+    if call is None:
+        return sdpa_attention_forward(
+            module,
+            query,
+            key,
+            value,
+            attention_mask,
+            dropout=dropout,
+            scaling=scaling,
+            sliding_window=sliding_window,
+            **kwargs,
+        )
+    layer = module.layer_idx
+    query, key, value = call.to_rows(query), call.to_rows(key), call.to_rows(value)
+    if call.record:
+        call.recorded.append(torch.stack((key, value)))
+    if call.blocks:
+        rows = call.rows
+        past = [block.kv[layer] for block in call.blocks]
+        key = torch.cat([kv[0].expand(rows, -1, -1, -1) for kv in past] + [key], dim=2)
+        value = torch.cat([kv[1].expand(rows, -1, -1, -1) for kv in past] + [value], dim=2)
+    mask = call.mask(sliding_window)
+    # Grouped heads: the query heads of one group become further queries of the same keys, so K/V are never repeated.
+    groups, heads = key.shape[1], query.shape[1]
+    folds = heads // groups
+    if folds > 1:
+        query = query.reshape(query.shape[0], groups, folds * call.width, query.shape[-1])
+        mask = None if mask is None else mask.repeat(1, 1, folds, 1)
+    out = F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        dropout_p=dropout,
+        scale=scaling,
+    )
+    if folds > 1:
+        out = out.reshape(out.shape[0], heads, call.width, out.shape[-1])
+    return call.to_packed(out), None
+
+
+AttentionInterface.register(NAME, attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -1,0 +1,184 @@
+"""The base: a pretrained causal model and its tokenizer, loaded once, frozen, never changed.
+
+`Base.forward` is the only place where the model runs. It takes packed live tokens and blocks of earlier K/V (see
+`attention.py`) and returns hidden states; `Base.logits` applies the LM head to those that are scored, and no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import logging as transformers_logging
+
+from ..config import suggest
+from ..errors import BaseModelError
+from . import bundled
+from .attention import NAME, Block, Call
+from .fingerprint import model_digest, tokenizer_digest
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class BaseShape:
+    """Sizes that an artifact must fit: L layers, G key/value heads, D head size, H hidden size, V vocabulary."""
+
+    layers: int
+    kv_heads: int
+    head_size: int
+    hidden_size: int
+    vocab_size: int
+
+    @property
+    def kv_per_token(self) -> int:
+        """Numbers (not bytes) in one token's keys and values over all layers."""
+        return self.layers * 2 * self.kv_heads * self.head_size
+
+    def as_dict(self) -> dict[str, int]:
+        """As written to manifests."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """What a forward gives: last hidden states [N, H] of the packed live tokens and, if recorded, their K/V.
+
+    `kv`: per layer [2, B, G, Q, D], right-padded.
+    """
+
+    states: Tensor
+    kv: list[Tensor] | None
+
+
+class Base:
+    """A frozen causal language model with its tokenizer."""
+
+    def __init__(self, model: Any, tokenizer: Any, name: str = "in-memory") -> None:
+        """Take a loaded model over: freeze it, put it in eval(), route its attention through ours and check the result.
+
+        Raises:
+            BaseModelError: the engine would not be exact on this architecture.
+        """
+        from .check import check_exact, check_supported
+
+        check_supported(model.config, name)
+        self.model, self.tokenizer, self.name = model, tokenizer, name
+        model.requires_grad_(False)
+        model.eval()  # int8 on the CPU and dropout both compute something else in train()
+        model.set_attn_implementation(NAME)
+        self.config = model.config.get_text_config(decoder=True)
+        self.device: torch.device = model.device
+        self.dtype: torch.dtype = model.get_input_embeddings().weight.dtype
+        self._decoder, self._head = model.get_decoder(), model.get_output_embeddings()
+        self.shape = check_exact(self)
+        self.digest = model_digest(model)
+        self.tokenizer_digest = tokenizer_digest(tokenizer)
+
+    @classmethod
+    def load(cls, name: str | Path = "smollm2", dtype: str = "fp32", device: str = "auto") -> Base:
+        """Load by bundled name (`smollm2`), local folder or hub id.
+
+        Args:
+            dtype: `fp32` or `bf16` (or `fp16` on a GPU).
+            device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1` …
+
+        Raises:
+            BaseModelError: nothing of that name, not a causal model, or not exact on the engine.
+        """
+        if dtype not in DTYPES:
+            raise BaseModelError(f"dtype {dtype!r} is not known{suggest(dtype, DTYPES)}")
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        source = str(bundled.get(str(name))) if str(name) in bundled.BUNDLED else str(name)
+        was_bar = transformers_logging.is_progress_bar_enabled()
+        transformers_logging.disable_progress_bar()
+        try:
+            config = AutoConfig.from_pretrained(source)
+            _refuse_other_kinds(config, str(name))
+            tokenizer = AutoTokenizer.from_pretrained(source)
+            model = AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype])
+        except (OSError, ValueError, KeyError) as error:
+            raise BaseModelError(_not_loadable(str(name), error)) from error
+        finally:
+            if was_bar:
+                transformers_logging.enable_progress_bar()
+        return cls(model.to(device), tokenizer, str(name))
+
+    @property
+    def max_positions(self) -> int:
+        """Longest sequence that the position encoding was made for."""
+        return int(getattr(self.config, "max_position_embeddings", None) or 1 << 20)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token ids [N] → embeddings [N, H], through the model's own layer (some models scale in it)."""
+        return self.model.get_input_embeddings()(ids)
+
+    def forward(
+        self,
+        embeddings: Tensor,
+        lengths: list[int],
+        starts: Tensor,
+        blocks: Sequence[Block] = (),
+        record: bool = False,
+    ) -> Hidden:
+        """Run live tokens through all layers.
+
+        Args:
+            embeddings: [N, H] of all rows' live tokens, end to end.
+            lengths: live tokens of each row (sum = N).
+            starts: [B] position of each row's first live token.
+            blocks: earlier keys and values, in order (see `Block`).
+            record: also return the live tokens' K/V.
+        """
+        call = Call(lengths, starts, blocks, record)
+        out = self._decoder(
+            inputs_embeds=embeddings[None].to(self.dtype),
+            position_ids=call.positions[None],
+            # four dimensions tell transformers that the mask is made already; ours lives in the call
+            attention_mask=embeddings.new_zeros(1, 1, 1, 1),
+            use_cache=False,
+            softprompt=call,
+        )
+        return Hidden(out.last_hidden_state[0], call.recorded if record else None)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Hidden states [K, H] → logits [K, V] in fp32, with the scalings that some families apply after the head."""
+        logits = self._head(hidden).float()
+        if (scale := getattr(self.config, "logit_scale", None)) is not None:  # Cohere
+            logits = logits * scale
+        if (divisor := getattr(self.config, "logits_scaling", None)) is not None:  # Granite
+            logits = logits / divisor
+        if (cap := getattr(self.config, "final_logit_softcapping", None)) is not None:  # Gemma
+            logits = torch.tanh(logits / cap) * cap
+        return logits
+
+    @property
+    def label_of_dtype(self) -> str:
+        """`fp32`, `bf16` or `fp16`."""
+        return next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
+
+
+def _refuse_other_kinds(config: PretrainedConfig, name: str) -> None:
+    architectures = list(getattr(config, "architectures", None) or [])
+    known = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+    causal = any(item in known for item in architectures) if architectures else True
+    if getattr(config, "is_encoder_decoder", False) or not causal:
+        kind = architectures[0] if architectures else config.model_type
+        raise BaseModelError(f"base {name!r} is a {kind}, not a causal language model; take one such as 'smollm2'")
+
+
+def _not_loadable(name: str, error: Exception) -> str:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if Path(name).is_dir():
+        return f"base {name!r}: the folder does not hold a loadable model ({reason})"
+    return (
+        f"base {name!r} is neither a bundled name{suggest(name, bundled.BUNDLED)}, a local folder, nor a reachable "
+        f"hub id ({reason})"
+    )

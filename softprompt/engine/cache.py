@@ -1,0 +1,194 @@
+"""Rows' keys and values, kept over steps, epochs, seeds and learning rates.
+
+A row's K/V never changes while nothing learned stands before it, so it is computed once. RAM is used up to a budget,
+then a memory-mapped file; what would not fit in both is refused before the first row is encoded. Keys are the
+content (the row's token ids, under a context digest that covers base, dtype and everything in front of the text).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..base import BaseShape
+from ..errors import TrainingError
+from ..storage import cache_dir, write_json
+
+Key = tuple[int, ...]
+GB = 1_000_000_000
+
+
+class RowCache:
+    """K/V of rows, [L, 2, G, T, D] each.
+
+    Args:
+        shape: of the base.
+        dtype: what is kept; fp32 is exact for an fp32 base, half the bytes otherwise.
+        ram: bytes kept in memory; the rest goes to a file.
+        disk: bytes that the file may take.
+        keep: name of a context (a digest) under which the file is kept for the next run; None removes it on `close`.
+        folder: where files lie (default: the cache folder's `rows`).
+    """
+
+    def __init__(
+        self,
+        shape: BaseShape,
+        dtype: torch.dtype,
+        ram: int = 4 * GB,
+        disk: int = 50 * GB,
+        keep: str | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self.shape, self.dtype, self.keep = shape, dtype, keep
+        self.ram_left, self.disk_left = (0 if keep else ram), disk
+        self.folder = folder or cache_dir() / "rows"
+        self._rows: dict[Key, tuple[int, int, int]] = {}  # ids → (chunk, offset in numbers, tokens)
+        self._chunks: list[Tensor] = []
+        self._files: list[Path] = []
+        self._free: list[tuple[int, int, int]] = []  # reserved room: (chunk, from, to)
+        if keep:
+            self._reopen()
+
+    def __contains__(self, ids: Key) -> bool:
+        return ids in self._rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all kept rows, in memory and on disk."""
+        return sum(tokens for _, _, tokens in self._rows.values()) * self._token_bytes
+
+    def reserve(self, lengths: Sequence[int]) -> None:
+        """Make room for rows of these many tokens.
+
+        Raises:
+            TrainingError: they fit neither in the RAM budget nor on disk; says how much is needed and what to set.
+        """
+        in_ram, rest = 0, 0
+        for tokens in lengths:
+            size = tokens * self._token_bytes
+            if not rest and size <= self.ram_left - in_ram:
+                in_ram += size
+            else:
+                rest += size
+        if rest:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            room = min(self.disk_left, int(shutil.disk_usage(self.folder).free * 0.9))
+            if rest > room:
+                raise TrainingError(
+                    f"the encoded rows need {(in_ram + rest) / GB:.1f} GB, the limits are {self.ram_left / GB:.1f} GB of "
+                    f"memory and {room / GB:.1f} GB at {self.folder}; set cache.dtype: bf16, or raise cache.ram_gb or "
+                    "cache.disk_gb"
+                )
+        if in_ram:
+            self._add_chunk(torch.empty(in_ram // self.dtype.itemsize, dtype=self.dtype))
+            self.ram_left -= in_ram
+        if rest:
+            self._add_chunk(self._new_file(rest))
+            self.disk_left -= rest
+
+    def put(self, ids: Key, kv: Sequence[Tensor]) -> None:
+        """Keep one row. `kv`: per layer [2, G, T, D]. Room must have been reserved."""
+        numbers = len(ids) * self.shape.kv_per_token
+        for place, (chunk, start, stop) in enumerate(self._free):
+            if stop - start >= numbers:
+                self._free[place] = (chunk, start + numbers, stop)
+                self._rows[ids] = (chunk, start, len(ids))
+                self._view(ids).copy_(torch.stack(list(kv)))
+                return
+        self.reserve([len(ids)])
+        self.put(ids, kv)
+
+    def gather(self, rows: Sequence[Key], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+        """K/V of many rows as one tensor.
+
+        Returns:
+            [L, 2, B, G, S, D], zero where shorter rows end, in the base's dtype; and the rows' lengths [B].
+        """
+        lengths = [len(ids) for ids in rows]
+        s = self.shape
+        out = torch.empty(s.layers, 2, len(rows), s.kv_heads, max(lengths), s.head_size, dtype=dtype)
+        for place, ids in enumerate(rows):
+            out[:, :, place, :, : len(ids)] = self._view(ids)
+            out[:, :, place, :, len(ids) :] = 0  # a masked key still meets a weight of 0, which NaN would survive
+        return out.to(device), torch.tensor(lengths, device=device)
+
+    def save_index(self) -> None:
+        """Write which row lies where, so that a kept file serves the next run."""
+        if not self.keep or not self._files:
+            return
+        index = [[list(ids), chunk, offset] for ids, (chunk, offset, _) in self._rows.items()]
+        write_json(self._index_path, {"files": [path.name for path in self._files], "rows": index})
+
+    def close(self) -> None:
+        """Give memory and, unless kept, the file back."""
+        self.save_index()
+        self._chunks.clear()
+        self._rows.clear()
+        self._free.clear()
+        if not self.keep:
+            for path in self._files:
+                path.unlink(missing_ok=True)
+        self._files.clear()
+
+    def __del__(self) -> None:
+        if not getattr(self, "keep", True):
+            for path in getattr(self, "_files", []):
+                path.unlink(missing_ok=True)
+
+    @property
+    def _token_bytes(self) -> int:
+        return self.shape.kv_per_token * self.dtype.itemsize
+
+    @property
+    def _index_path(self) -> Path:
+        return self.folder / f"{self.keep}.json"
+
+    def _view(self, ids: Key) -> Tensor:
+        chunk, offset, tokens = self._rows[ids]
+        s = self.shape
+        flat = self._chunks[chunk][offset : offset + tokens * s.kv_per_token]
+        return flat.view(s.layers, 2, s.kv_heads, tokens, s.head_size)
+
+    def _add_chunk(self, chunk: Tensor) -> None:
+        self._chunks.append(chunk)
+        self._free.append((len(self._chunks) - 1, 0, chunk.numel()))
+
+    def _new_file(self, size: int) -> Tensor:
+        if self.keep:
+            path = self.folder / f"{self.keep}.{len(self._files)}.bin"
+        else:
+            path = Path(tempfile.mkstemp(prefix="rows-", suffix=".bin", dir=self.folder)[1])
+        with path.open("wb") as file:
+            file.truncate(size)
+        self._files.append(path)
+        return self._map(path)
+
+    def _map(self, path: Path) -> Tensor:
+        numbers = path.stat().st_size // self.dtype.itemsize
+        return torch.from_file(str(path), shared=True, size=numbers, dtype=self.dtype)
+
+    def _reopen(self) -> None:
+        if not self._index_path.is_file():
+            return
+        index = json.loads(self._index_path.read_text(encoding="utf-8"))
+        paths = [self.folder / name for name in index["files"]]
+        if not all(path.is_file() for path in paths):
+            return
+        self._files = paths
+        self._chunks = [self._map(path) for path in paths]
+        self._rows = {tuple(ids): (chunk, offset, len(ids)) for ids, chunk, offset in index["rows"]}
+
+
+def context_digest(*parts: object) -> str:
+    """Short digest of what stands before the rows (base, dtype, ids): rows encoded under it can be exchanged."""
+    return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:24]

@@ -1,0 +1,85 @@
+"""Keys and values that stand before the live tokens, and how those of many rows become one block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..base.attention import ALWAYS, Block
+
+
+@dataclass(frozen=True)
+class Past:
+    """K/V of one stretch of a sequence.
+
+    Attributes:
+        kv: per layer a tensor [2, 1, G, S, D].
+        positions: [S] where its tokens stand, `ALWAYS` for learned keys.
+        width: how many positions the stretch takes from the row's count.
+    """
+
+    kv: Sequence[Tensor]
+    positions: Tensor
+    width: int
+
+    @property
+    def size(self) -> int:
+        """Number of keys S."""
+        return self.positions.shape[0]
+
+    def detach(self) -> Past:
+        """The same without its history, for compiled prompts."""
+        return Past([layer.detach() for layer in self.kv], self.positions, self.width)
+
+
+def learned_past(kv: Tensor, takes_positions: bool) -> Past:
+    """A method's K/V [L, 2, G, P, D] as a `Past` that no sliding window hides."""
+    size = kv.shape[3]
+    positions = torch.full((size,), ALWAYS, device=kv.device)
+    return Past(kv.unsqueeze(2).unbind(0), positions, size if takes_positions else 0)
+
+
+def join(pasts: Sequence[Past]) -> Past | None:
+    """One after the other along the sequence; None for an empty list."""
+    if len(pasts) <= 1:
+        return pasts[0] if pasts else None
+    layers = [torch.cat(layer, dim=3) for layer in zip(*(past.kv for past in pasts), strict=True)]
+    return Past(layers, torch.cat([past.positions for past in pasts]), sum(past.width for past in pasts))
+
+
+def block_of(pasts: Sequence[Past | None], visible_from: Sequence[int] | None = None) -> Block | None:
+    """The rows' pasts as one block: kept at batch size one when all rows share the same object, else padded.
+
+    Args:
+        pasts: one per row; rows that share a past pass the same object.
+        visible_from: for each row the first live token that sees it.
+    """
+    distinct = list({id(past): past for past in pasts if past is not None}.values())
+    if not distinct:
+        return None
+    device = distinct[0].positions.device
+    since = None
+    if visible_from is not None and any(visible_from):
+        since = torch.tensor(list(visible_from), device=device)
+    if len(distinct) == 1 and all(past is distinct[0] for past in pasts):
+        return Block(distinct[0].kv, distinct[0].positions[None], None, since)
+    width = max(past.size for past in distinct)
+    places = {id(past): place for place, past in enumerate(distinct)}
+    first = distinct[0].kv[0]
+    # a row without a past borrows place 0 and sees nothing of it
+    index = torch.tensor([places.get(id(past), 0) for past in pasts], device=device)
+    sizes = torch.tensor([0 if past is None else past.size for past in pasts], device=device)
+    layers = []
+    for layer in range(len(distinct[0].kv)):
+        grid = first.new_zeros(2, len(distinct), *first.shape[2:3], width, first.shape[4])
+        for place, past in enumerate(distinct):
+            grid[:, place, :, : past.size] = past.kv[layer][:, 0]
+        layers.append(grid.index_select(1, index))
+    positions = torch.full((len(distinct), width), ALWAYS, device=device)
+    for place, past in enumerate(distinct):
+        positions[place, : past.size] = past.positions
+    valid = torch.arange(width, device=device)[None] < sizes[:, None]
+    return Block(layers, positions.index_select(0, index), valid, since)

@@ -1,0 +1,193 @@
+"""Running rows: each has a past (trunk, cached text) and live pieces; all of a batch go through the base at once.
+
+Training, evaluation and mixed-artifact serving are the same call with different rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from ..base import Base, Block
+from ..types import Ids
+from .cache import RowCache
+from .past import Past, block_of
+
+Piece = Ids | Tensor | Past
+"""Ids [n], learned embeddings [P, H], or learned K/V that later live tokens see and that takes no position."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a batch.
+
+    Attributes:
+        trunk: what stands in front of it; rows that share it pass the same object.
+        cached: ids whose K/V lies in the row cache and follows the trunk.
+        live: what runs now, in order; at least one token.
+    """
+
+    trunk: Past | None
+    cached: Ids
+    live: tuple[Piece, ...]
+
+    @property
+    def live_tokens(self) -> int:
+        """Tokens (ids and learned embeddings) that run now."""
+        return sum(len(piece) for piece in self.live if not isinstance(piece, Past))
+
+    @property
+    def start(self) -> int:
+        """Position of the first live token."""
+        return (self.trunk.width if self.trunk else 0) + len(self.cached)
+
+    @property
+    def size(self) -> int:
+        """Keys that its last token sees: what its memory and attention time go with."""
+        return (self.trunk.size if self.trunk else 0) + len(self.cached) + self.live_tokens
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch after its forward.
+
+    Attributes:
+        states: last hidden states of the packed live tokens, [N, H].
+        ends: [B] index into `states` just past each row's last live token.
+        blocks: what the live tokens saw.
+        lengths, starts: live tokens and first live position of each row.
+        kv: the live tokens' K/V if recorded, per layer [2, B, G, Q, D].
+    """
+
+    states: Tensor
+    ends: Tensor
+    blocks: list[Block] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    starts: Tensor | None = None
+    kv: list[Tensor] | None = None
+
+    @property
+    def last(self) -> Tensor:
+        """Hidden state of each row's last live token, [B, H]."""
+        return self.states[self.ends - 1]
+
+
+def run(base: Base, rows: Sequence[Row], cache: RowCache | None = None, record: bool = False) -> Batch:
+    """One forward over a batch of rows. Gradients flow into learned pieces and trunks."""
+    device = base.device
+    blocks = [block_of([row.trunk for row in rows]), _cached_block(base, rows, cache), *_learned_blocks(rows)]
+    lengths = [row.live_tokens for row in rows]
+    starts = torch.tensor([row.start for row in rows], device=device)
+    present = [block for block in blocks if block is not None]
+    hidden = base.forward(_embed(base, rows), lengths, starts, present, record)
+    ends = torch.tensor(lengths, device=device).cumsum(0)
+    return Batch(hidden.states, ends, present, lengths, starts, hidden.kv)
+
+
+def score(base: Base, batch: Batch, candidates: Sequence[Sequence[Ids]]) -> list[Tensor]:
+    """Log-likelihood of every candidate answer after each row's context.
+
+    Args:
+        batch: contexts; recorded if any candidate has more than one token.
+        candidates: per row its candidates' ids.
+
+    Returns:
+        per row [C_row]: Σ log p(token | context, earlier answer tokens).
+    """
+    first = base.logits(batch.last).log_softmax(-1)  # [B, V]
+    scores = [
+        first[row].index_select(0, torch.tensor([ids[0] for ids in options], device=first.device))
+        for row, options in enumerate(candidates)
+    ]
+    longer = [(r, c, ids) for r, options in enumerate(candidates) for c, ids in enumerate(options) if len(ids) > 1]
+    for begin in range(0, len(longer), 256):  # bounded: each takes a row's K/V
+        part = longer[begin : begin + 256]
+        rest = _continue(base, batch, [row for row, _, _ in part], [ids for _, _, ids in part])
+        for (row, place, _), value in zip(part, rest, strict=True):
+            scores[row] = scores[row].index_add(0, torch.tensor([place], device=first.device), value[None])
+    return scores
+
+
+def _continue(base: Base, batch: Batch, rows: list[int], answers: list[Ids]) -> Tensor:
+    """Log-likelihood of each answer's second and later tokens after its row's context, [len(rows)]."""
+    assert batch.kv is not None and batch.starts is not None, "contexts of longer answers must be recorded"
+    index = torch.tensor(rows, device=batch.starts.device)
+    sizes = torch.tensor(batch.lengths, device=index.device)
+    places = batch.starts[:, None] + torch.arange(max(batch.lengths), device=index.device)
+    valid = torch.arange(max(batch.lengths), device=index.device)[None] < sizes[:, None]
+    context = [*(replace(block, visible_from=None) for block in batch.blocks), Block(batch.kv, places, valid)]
+    blocks = [_select(block, index) for block in context]
+    starts = (batch.starts + sizes).index_select(0, index)
+    flat = torch.tensor([token for ids in answers for token in ids[:-1]], device=index.device)
+    lengths = [len(ids) - 1 for ids in answers]
+    hidden = base.forward(base.embed(flat), lengths, starts, blocks)
+    targets = torch.tensor([token for ids in answers for token in ids[1:]], device=index.device)
+    owner = torch.repeat_interleave(torch.arange(len(rows), device=index.device), torch.tensor(lengths, device=index.device))
+    logp = base.logits(hidden.states).log_softmax(-1).gather(1, targets[:, None])[:, 0]
+    return logp.new_zeros(len(rows)).index_add(0, owner, logp)
+
+
+def _select(block: Block, index: Tensor) -> Block:
+    """The block for rows picked (and repeated) by `index`."""
+
+    def pick(value: Tensor | None) -> Tensor | None:
+        return value if value is None or value.shape[0] == 1 else value.index_select(0, index)
+
+    kv = [layer if layer.shape[1] == 1 else layer.index_select(1, index) for layer in block.kv]
+    positions = pick(block.positions)
+    assert positions is not None
+    return Block(kv, positions, pick(block.valid))
+
+
+def _embed(base: Base, rows: Sequence[Row]) -> Tensor:
+    """Embeddings of all live tokens, packed, [N, H]; one call of the embedding layer for all ids."""
+    ids: list[int] = []
+    learned: list[Tensor] = []
+    places: list[int] = []
+    for row in rows:
+        for piece in row.live:
+            if isinstance(piece, Tensor):
+                places.extend(range(len(ids), len(ids) + len(piece)))
+                learned.append(piece)
+                ids.extend([0] * len(piece))
+            elif not isinstance(piece, Past):
+                ids.extend(piece)
+    embeddings = base.embed(torch.tensor(ids, device=base.device))
+    if learned:
+        values = torch.cat(learned).to(embeddings.dtype)
+        embeddings = embeddings.index_copy(0, torch.tensor(places, device=base.device), values)
+    return embeddings
+
+
+def _cached_block(base: Base, rows: Sequence[Row], cache: RowCache | None) -> Block | None:
+    keys = [row.cached for row in rows]
+    if cache is None or not any(keys):
+        return None
+    kv, lengths = cache.gather(keys, base.dtype, base.device)
+    index = torch.arange(kv.shape[4], device=base.device)
+    trunk = torch.tensor([row.trunk.width if row.trunk else 0 for row in rows], device=base.device)
+    full = bool((lengths == kv.shape[4]).all())
+    return Block(kv, trunk[:, None] + index, None if full else index[None] < lengths[:, None])
+
+
+def _learned_blocks(rows: Sequence[Row]) -> list[Block | None]:
+    """Learned K/V among the live pieces: one block for the first of each row, one for the second, …"""
+    found: list[list[tuple[Past, int]]] = []
+    for row in rows:
+        mine, tokens = [], 0
+        for piece in row.live:
+            if isinstance(piece, Past):
+                assert piece.width == 0, "a learned K/V between live tokens cannot take positions"
+                mine.append((piece, tokens))
+            else:
+                tokens += len(piece)
+        found.append(mine)
+    blocks: list[Block | None] = []
+    for place in range(max((len(mine) for mine in found), default=0)):
+        pasts = [mine[place][0] if place < len(mine) else None for mine in found]
+        since = [mine[place][1] if place < len(mine) else 0 for mine in found]
+        blocks.append(block_of(pasts, since))
+    return blocks

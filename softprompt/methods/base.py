@@ -1,0 +1,187 @@
+"""The contract of a method: what is learned, where it stands, what is saved.
+
+A new method is one file with a `Method` subclass and one registration: a line in `registry.py`, or in a package of one's
+own an entry point in the group `softprompt.methods`. The core never asks which method it holds.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from .. import registry
+from ..base import Base
+from ..config import Strict, parse
+from ..engine import Batch, Engine, Slot, score
+from ..errors import ArtifactError, ConfigError
+from ..tasks import BoundTask, Task
+from ..types import Example
+
+
+class MethodSpec(Strict):
+    """What every method's settings share."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class TrainDefaults:
+    """Settings that train this method well when the user sets none (measured; see `docs/methods.md`)."""
+
+    lr: float = 0.0
+    epochs: int = 4
+    batch_size: int = 32
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    warmup: float = 0.06
+    weight_decay: float = 0.0
+
+
+class Method(ABC):
+    """What is learned and where it enters.
+
+    Attributes:
+        title: one line for `softprompt methods`.
+        Spec: pydantic model of the settings.
+        defaults: how it is trained unless the user says otherwise.
+        stores, place: how its tensors are read back: see the artifact's manifest.
+        keeps_instruction: False where the learned segment stands in the place of the task's instruction.
+    """
+
+    title: ClassVar[str]
+    Spec: ClassVar[type[MethodSpec]] = MethodSpec
+    defaults: ClassVar[TrainDefaults] = TrainDefaults()
+    stores: Literal["embeddings", "kv", "head", "none"] = "none"
+    place: Literal["front", "infix", "none"] = "none"
+    keeps_instruction: bool = True
+
+    def __init__(self, spec: MethodSpec) -> None:
+        self.spec = spec
+
+    @property
+    def length(self) -> int:
+        """Learned tokens P that take positions of the base's context."""
+        return 0
+
+    def segments(self, slots: Sequence[Slot], cue: int) -> tuple[Slot, ...]:
+        """The row's slots with the learned one put in.
+
+        Args:
+            cue: how many tokens the cue has.
+        """
+        return tuple(slots)
+
+    def attach(self, base: Base, bound: BoundTask, seed: int) -> None:  # noqa: B027 - nothing to make is a valid method
+        """Make the trainable parameters, initialised."""
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What the optimizer moves; empty when nothing is trained by gradients."""
+        return []
+
+    def learned(self) -> Tensor | None:
+        """The finished segment of this step: embeddings [P, H] or K/V [L, 2, G, P, D], with gradients."""
+        return None
+
+    def solve(self, engine: Engine, train: Sequence[Example], dev: Sequence[Example], task: Task, seed: int) -> None:
+        """Learn in closed form. Called once instead of the loop when there are no parameters."""
+
+    def score(self, base: Base, batch: Batch, candidates: Sequence[Sequence[tuple[int, ...]]]) -> list[Tensor]:
+        """Log-score of every candidate of every row of contexts, per row [C]; by default the base's own likelihood."""
+        return score(base, batch, candidates)
+
+    def export(self) -> dict[str, Tensor]:
+        """The finished thing, and only that, in fp32 on the CPU."""
+        return {}
+
+    def restore(self, tensors: dict[str, Tensor], base: Base) -> None:
+        """Take what `export` gave.
+
+        Raises:
+            ArtifactError: tensors of another shape than this base needs.
+        """
+        if tensors:
+            raise ArtifactError(f"method {self.spec.name!r} stores no tensors, the artifact holds {sorted(tensors)}")
+
+    def adapter_config(self, base: Base) -> dict[str, Any] | None:
+        """PEFT's `adapter_config.json` where PEFT can load the artifact, else None."""
+        return None
+
+
+class LearnedTensor(Method):
+    """A method whose whole state is one parameter that is also its segment: embeddings or K/V."""
+
+    key: ClassVar[str]
+    _value: nn.Parameter | None = None
+
+    def make(self, value: Tensor) -> None:
+        """Set the parameter (fp32: learned tensors stay precise under a bf16 base)."""
+        self._value = nn.Parameter(value.detach().float().clone())
+
+    @property
+    def value(self) -> nn.Parameter:
+        """The parameter.
+
+        Raises:
+            RuntimeError: `attach` or `restore` was not called.
+        """
+        if self._value is None:
+            raise RuntimeError(f"{type(self).__name__} is not attached to a base yet")
+        return self._value
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The one parameter."""
+        return [self.value]
+
+    def learned(self) -> Tensor:
+        """The one parameter."""
+        return self.value
+
+    def export(self) -> dict[str, Tensor]:
+        """The parameter under its key."""
+        return {self.key: self.value.detach().float().cpu().contiguous()}
+
+    def restore(self, tensors: dict[str, Tensor], base: Base) -> None:
+        """Take the tensor back after checking its shape."""
+        if set(tensors) != {self.key}:
+            raise ArtifactError(f"method {self.spec.name!r} stores {self.key!r}, the artifact holds {sorted(tensors)}")
+        self._take(tensors[self.key], base)
+
+    def _take(self, value: Tensor, base: Base) -> None:
+        want = self.shape(base)
+        if tuple(value.shape) != want:
+            raise ArtifactError(f"{self.key} has shape {list(value.shape)}, this base needs {list(want)}")
+        self.make(value.to(base.device))
+
+    @abstractmethod
+    def shape(self, base: Base) -> tuple[int, ...]:
+        """Shape of the parameter on this base."""
+
+
+def make_method(settings: str | dict[str, Any], where: str = "method") -> Method:
+    """A method by name, or by a mapping with `name` and its settings.
+
+    Raises:
+        ConfigError: unknown method or setting, with the nearest known one.
+    """
+    data = {"name": settings} if isinstance(settings, str) else dict(settings)
+    if not isinstance(data.get("name"), str):
+        raise ConfigError(f"{where}: missing key 'name' (known: {', '.join(registry.names('softprompt.methods'))})")
+    kind: type[Method] = registry.find("softprompt.methods", data["name"])
+    return kind(parse(kind.Spec, data, where))
+
+
+def text_ids(base: Base, text: str, length: int, what: str) -> Tensor:
+    """Ids [length] of a text, repeated or cut to fit.
+
+    Raises:
+        ConfigError: the text has no tokens.
+    """
+    ids = base.tokenizer(text, add_special_tokens=False)["input_ids"]
+    if not ids:
+        raise ConfigError(f"{what} has no tokens to start from; give a text")
+    repeated = (ids * (length // len(ids) + 1))[:length]
+    return torch.tensor(repeated, device=base.device)

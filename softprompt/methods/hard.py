@@ -1,0 +1,36 @@
+"""Hard prompt: the template's own words, with or without demonstrations. Nothing is trained (Brown et al. 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..engine import Engine
+from ..tasks import Task
+from ..types import Example
+from .base import Method, MethodSpec
+
+
+class HardSpec(MethodSpec):
+    """Settings of `hard`.
+
+    Attributes:
+        instruction: keep the task's instruction. (How many demonstrations is the task's: `task.demonstrations.k`.)
+    """
+
+    instruction: bool = True
+
+
+class Hard(Method):
+    """`[head][text][cue][answer]`: instruction and demonstrations run once per task, each row once."""
+
+    title = "the template's own words: zero-shot, or few-shot with demonstrations; nothing is trained"
+    Spec = HardSpec
+    spec: HardSpec
+
+    @property
+    def keeps_instruction(self) -> bool:  # type: ignore[override]
+        """Unless told otherwise."""
+        return self.spec.instruction
+
+    def solve(self, engine: Engine, train: Sequence[Example], dev: Sequence[Example], task: Task, seed: int) -> None:
+        """Nothing to learn."""

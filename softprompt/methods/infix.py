@@ -1,0 +1,103 @@
+"""Infix tuning: the prompt between the input and the answer (Li & Liang 2021, §7.2), on texts that are encoded once.
+
+Nothing learned stands before the text, so on a causal model its K/V never changes: a training step runs only the cue's
+last tokens and the answer. The task's instruction stays in front (run once per task), so the text is read with the task
+in mind; that is what brings it up to the methods that stand in front.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+from pydantic import PositiveInt
+
+from ..base import Base
+from ..engine import Slot
+from ..errors import ConfigError
+from ..tasks import BoundTask
+from .base import LearnedTensor, MethodSpec, TrainDefaults
+from .init import Init, init_embeddings, init_kv
+
+
+class InfixSpec(MethodSpec):
+    """Settings of `infix`.
+
+    Attributes:
+        length: learned tokens P.
+        form: `kv` (keys and values per layer, that take no position) or `embeddings` (tokens that run in every row).
+        cue: how many of the template's last tokens stand behind the prompt and run every step; `kv` needs ≥ 1.
+        instruction: keep the task's instruction in front of the text.
+    """
+
+    length: PositiveInt = 10
+    form: Literal["kv", "embeddings"] = "kv"
+    cue: PositiveInt = 1
+    init: Init = "text"
+    text: str | None = None
+    artifact: str | None = None
+    instruction: bool = True
+
+
+class Infix(LearnedTensor):
+    """`[head][text][cue …][prompt][… cue][answer]`: everything before the prompt is encoded once and kept."""
+
+    title = "learned K/V (or embeddings) between text and answer; texts are encoded once (Li & Liang 2021)"
+    Spec = InfixSpec
+    defaults: ClassVar[TrainDefaults] = TrainDefaults(lr=1e-2, epochs=4, batch_size=32)
+    place = "infix"
+    spec: InfixSpec
+
+    @property
+    def stores(self) -> Literal["kv", "embeddings"]:  # type: ignore[override]
+        """By form."""
+        return self.spec.form
+
+    @property
+    def key(self) -> str:  # type: ignore[override]
+        """Name of the tensor."""
+        return "kv" if self.spec.form == "kv" else "prompt_embeddings"
+
+    @property
+    def keeps_instruction(self) -> bool:  # type: ignore[override]
+        """Unless told otherwise."""
+        return self.spec.instruction
+
+    @property
+    def length(self) -> int:
+        """P for embeddings; learned K/V take no position: the cue goes on where the text ended."""
+        return self.spec.length if self.spec.form == "embeddings" else 0
+
+    def segments(self, slots: Sequence[Slot], cue: int) -> tuple[Slot, ...]:
+        """The prompt in front of the cue's last tokens.
+
+        Raises:
+            ConfigError: the template has fewer cue tokens than asked for.
+        """
+        if self.spec.cue > cue:
+            raise ConfigError(
+                f"method.cue is {self.spec.cue}, but the template has {cue} tokens between input and answer; "
+                "lower method.cue or write a longer template.cue, e.g. '\\nSentiment:'"
+            )
+        placed: list[Slot] = []
+        for slot in slots:
+            if slot.name == "cue":
+                placed.append(Slot("cue", same=True, stop=cue - self.spec.cue))
+                placed.append(Slot("prompt", learned=self.spec.form, takes_positions=self.spec.form == "embeddings"))
+                placed.append(Slot("cue", same=True, start=cue - self.spec.cue))
+            else:
+                placed.append(slot)
+        return tuple(placed)
+
+    def attach(self, base: Base, bound: BoundTask, seed: int) -> None:
+        """Start from a text: its embeddings, or their K/V."""
+        spec = self.spec
+        make = init_kv if spec.form == "kv" else init_embeddings
+        self.make(make(base, bound, spec.init, spec.length, seed, spec.text, spec.artifact))
+
+    def shape(self, base: Base) -> tuple[int, ...]:
+        """[L, 2, G, P, D] or [P, H]."""
+        s = base.shape
+        if self.spec.form == "embeddings":
+            return self.spec.length, s.hidden_size
+        return s.layers, 2, s.kv_heads, self.spec.length, s.head_size

@@ -1,0 +1,91 @@
+"""Where a learned prompt starts. It decides much of where it ends (Lester et al. 2021, §3.2), so text is the default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..artifact import load
+from ..base import Base
+from ..errors import ConfigError
+from ..tasks import BoundTask
+from .base import make_method, text_ids
+
+Init = Literal["text", "vocabulary", "labels", "random", "artifact"]
+_COMMON = 5000  # Lester et al. 2021 sample from the 5,000 most common tokens; byte-pair ids are ordered by merge rank
+
+
+def start_text(bound: BoundTask, text: str | None) -> str:
+    """The text to start from: the given one, else the task's instruction, else one made from its labels."""
+    template = bound.task.spec.template
+    if text or template.instruction.strip():
+        return text or template.instruction
+    words = [word for words in bound.task.spec.verbalizer.values() for word in words]
+    return f"Answer with one of: {', '.join(words)}. " if words else "Read the input and answer. "
+
+
+def init_embeddings(
+    base: Base, bound: BoundTask, how: Init, length: int, seed: int, text: str | None = None, source: str | None = None
+) -> Tensor:
+    """Embeddings [P, H] to start from.
+
+    Args:
+        how: `text` (embeddings of a text), `vocabulary` (sampled common tokens), `labels` (the label words, the rest
+            sampled), `random` (normal with the vocabulary's spread), `artifact` (another soft prompt).
+
+    Raises:
+        ConfigError: nothing to start from.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    table = base.model.get_input_embeddings().weight
+    if how == "artifact":
+        return _from_artifact(base, source, "prompt_embeddings", length, position=0)
+    if how == "random":
+        # embed() and not the table: some models scale in the layer
+        some = base.embed(torch.arange(min(_COMMON, table.shape[0]), device=base.device)).float()
+        return torch.randn(length, some.shape[1], generator=generator).to(some.device) * some.std()
+    if how == "text":
+        ids = text_ids(base, start_text(bound, text), length, "method.text")
+    else:
+        special = set(base.tokenizer.all_special_ids)
+        common = [token for token in range(min(_COMMON + len(special), table.shape[0])) if token not in special]
+        picks = torch.randperm(len(common), generator=generator)
+        sampled = [common[int(place)] for place in picks.repeat(length // len(common) + 1)[:length]]
+        if how == "labels":
+            words = [word for words in bound.task.spec.verbalizer.values() for word in words]
+            own = [token for word in words for token in bound.answer(word)]
+            sampled = (own + sampled)[:length]
+        ids = torch.tensor(sampled, device=base.device)
+    with torch.no_grad():
+        return base.embed(ids).float()
+
+
+def init_kv(
+    base: Base, bound: BoundTask, how: Init, length: int, seed: int, text: str | None = None, source: str | None = None
+) -> Tensor:
+    """Keys and values [L, 2, G, P, D] to start from: those of `init_embeddings` run through the base at positions 0..P-1."""
+    if how == "artifact":
+        return _from_artifact(base, source, "kv", length, position=3)
+    embeddings = init_embeddings(base, bound, how, length, seed, text, source)
+    with torch.no_grad():
+        hidden = base.forward(embeddings, [length], torch.zeros(1, dtype=torch.long, device=base.device), record=True)
+    assert hidden.kv is not None
+    return torch.stack([layer[:, 0] for layer in hidden.kv]).float()
+
+
+def _from_artifact(base: Base, source: str | None, key: str, length: int, position: int) -> Tensor:
+    if not source:
+        raise ConfigError("method.init is 'artifact': name the folder in method.artifact")
+    artifact = load(Path(source))
+    method = make_method(artifact.manifest.method, source)
+    method.restore(artifact.tensors, base)
+    value = method.learned()
+    if value is None:
+        raise ConfigError(f"method.artifact {source!r} is a {method.spec.name!r} and holds no learned prompt")
+    value = value.detach()
+    if value.shape[position] != length or value.dim() != (2 if key == "prompt_embeddings" else 5):
+        raise ConfigError(f"method.artifact {source!r} holds {list(value.shape)}, not a prompt of {length} tokens for this method")
+    return value.to(base.device)

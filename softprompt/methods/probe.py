@@ -1,0 +1,102 @@
+"""Linear probe: logistic regression on the frozen base's state at the cue. The honest cheap baseline (Alain & Bengio 2016).
+
+It answers "was the knowledge there already?": a learned prompt that does not beat it has learned a classifier, not a prompt.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor
+
+from ..base import Base
+from ..engine import Batch, Engine
+from ..errors import ArtifactError, TrainingError
+from ..tasks import Task
+from ..types import Example
+from .base import Method, MethodSpec
+
+
+class ProbeSpec(MethodSpec):
+    """Settings of `probe`.
+
+    Attributes:
+        strengths: inverse L2 penalties to choose from on dev.
+    """
+
+    strengths: list[float] = [1e-4, 1e-3, 1e-2, 1e-1, 1.0]
+    instruction: bool = True
+
+
+class Probe(Method):
+    """Each row runs once; the regression itself takes seconds."""
+
+    title = "logistic regression on the frozen base's features at the cue; each row is run once"
+    Spec = ProbeSpec
+    stores = "head"
+    spec: ProbeSpec
+    weight: Tensor
+    bias: Tensor
+
+    @property
+    def keeps_instruction(self) -> bool:  # type: ignore[override]
+        """Unless told otherwise."""
+        return self.spec.instruction
+
+    def solve(self, engine: Engine, train: Sequence[Example], dev: Sequence[Example], task: Task, seed: int) -> None:
+        """Fit on train, choose the penalty on dev.
+
+        Raises:
+            TrainingError: the candidates differ per row, or a candidate never is right.
+        """
+        if any(example.candidates != train[0].candidates for example in train):
+            raise TrainingError("method probe needs the same answers for every row; take infix or soft for options per row")
+        features = engine.features([*train, *dev])
+        gold = np.array([example.gold for example in [*train, *dev]])
+        if len(set(gold[: len(train)])) < 2:
+            raise TrainingError("method probe needs training rows of at least two labels")
+        mean, spread = features[: len(train)].mean(0), features[: len(train)].std(0) + 1e-6
+        scaled = ((features - mean) / spread).numpy()
+        best: tuple[float, LogisticRegression] | None = None
+        for strength in self.spec.strengths:
+            model = LogisticRegression(C=strength, max_iter=2000)
+            model.fit(scaled[: len(train)], gold[: len(train)])
+            value = model.score(scaled[len(train) :], gold[len(train) :]) if dev else -strength
+            if best is None or value > best[0]:
+                best = (value, model)
+        assert best is not None
+        model = best[1]
+        rows = torch.from_numpy(model.coef_).float()
+        bias = torch.from_numpy(model.intercept_).float()
+        if len(model.classes_) == 2:  # scikit-learn keeps one row for two classes
+            rows, bias = torch.cat([-rows, rows]) / 2, torch.cat([-bias, bias]) / 2
+        weight = torch.zeros(len(train[0].candidates), rows.shape[1])
+        shift = torch.full((len(weight),), -math.inf)
+        for place, index in enumerate(model.classes_):
+            weight[index] = rows[place] / spread
+            shift[index] = bias[place] - (weight[index] @ mean)
+        self.weight, self.bias = weight, shift.clamp_min(-1e4)  # a candidate that never is right stays out of reach
+
+    def score(self, base: Base, batch: Batch, candidates: Sequence[Sequence[tuple[int, ...]]]) -> list[Tensor]:
+        """Log-probabilities by the regression, times the answer's length (the task divides by it again)."""
+        logits = batch.last.float() @ self.weight.to(batch.last.device).T + self.bias.to(batch.last.device)
+        logp = logits.log_softmax(-1)
+        return [
+            row * torch.tensor([len(ids) for ids in options], device=row.device)
+            for row, options in zip(logp, candidates, strict=True)
+        ]
+
+    def export(self) -> dict[str, Tensor]:
+        """`weight` [C, H] and `bias` [C] over raw features."""
+        return {"weight": self.weight, "bias": self.bias}
+
+    def restore(self, tensors: dict[str, Tensor], base: Base) -> None:
+        """Take them back after checking the width."""
+        if set(tensors) != {"weight", "bias"} or tensors["weight"].shape[-1] != base.shape.hidden_size:
+            raise ArtifactError(f"a probe stores weight [C, {base.shape.hidden_size}] and bias [C], the artifact holds "
+                                + ", ".join(f"{key} {list(value.shape)}" for key, value in sorted(tensors.items())))
+        self.weight, self.bias = tensors["weight"].clone(), tensors["bias"].clone()

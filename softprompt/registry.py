@@ -1,0 +1,58 @@
+"""Names to things, imported when asked for: what the project ships and what others add by entry point, in one table."""
+
+from __future__ import annotations
+
+import importlib
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from .config import suggest
+from .errors import ConfigError, MissingExtraError
+
+_SHIPPED: dict[str, dict[str, str]] = {
+    "softprompt.methods": {
+        "hard": "softprompt.methods.hard:Hard",
+        "soft": "softprompt.methods.soft:Soft",
+        "prefix": "softprompt.methods.prefix:Prefix",
+        "infix": "softprompt.methods.infix:Infix",
+        "probe": "softprompt.methods.probe:Probe",
+    },
+    "softprompt.tasks": {
+        "classification": "softprompt.tasks.classification:Classification",
+    },
+    "softprompt.benchmarks": {
+        "speed": "softprompt.benchmarks.speed:main",
+    },
+}
+
+
+def names(group: str) -> list[str]:
+    """All names of a group, the shipped ones first."""
+    return [*_SHIPPED[group], *sorted(set(_foreign(group)) - set(_SHIPPED[group]))]
+
+
+def find(group: str, name: str) -> Any:
+    """Import what a name stands for.
+
+    Raises:
+        ConfigError: no such name; with the nearest one.
+        MissingExtraError: it needs a package that is not installed.
+    """
+    if name in _SHIPPED[group]:
+        target = _SHIPPED[group][name]
+    elif name in (foreign := _foreign(group)):
+        target = foreign[name].value
+    else:
+        kind = group.rpartition(".")[2].removesuffix("s")
+        raise ConfigError(f"no {kind} {name!r}{suggest(name, names(group))}")
+    module, _, attribute = target.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if error.name and error.name.partition(".")[0] == "softprompt":
+            raise
+        raise MissingExtraError(f"{name!r} needs the package {error.name!r}: pip install {error.name}") from error
+
+
+def _foreign(group: str) -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=group)}

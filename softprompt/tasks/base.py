@@ -1,0 +1,223 @@
+"""What every task type shares: its file, its rows, and how it is bound to a base's tokenizer.
+
+A new task type is one file with a `Task` subclass and one line in `registry.py`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from .. import registry
+from ..config import parse, read_yaml, suggest
+from ..data import CATALOGUE, Row, deduplicate, get_source, read_rows, split
+from ..errors import ConfigError, DataError
+from ..template import Prompter
+from ..types import Example, Ids
+from .spec import TaskSpec
+
+READY = files("softprompt.tasks") / "ready"
+
+
+class Task(ABC):
+    """A task file, checked. Get one with `Task.load`.
+
+    Attributes:
+        spec: the file's content.
+        folder: relative paths in the file are relative to it.
+    """
+
+    def __init__(self, spec: TaskSpec, folder: Path | None = None) -> None:
+        self.spec, self.folder = spec, folder or Path()
+        self.check()
+
+    @staticmethod
+    def load(source: str | Path | dict[str, Any]) -> Task:
+        """From a ready name (`movie-reviews`), a YAML file, or a mapping.
+
+        Raises:
+            ConfigError: all that is wrong with it, in one line.
+        """
+        if isinstance(source, dict):
+            return Task._make(source, "task", Path())
+        if str(source) in (ready := ready_tasks()):
+            return Task._make(read_yaml(ready[str(source)]), str(source), Path())
+        path = Path(source)
+        if not path.exists() and path.suffix not in (".yaml", ".yml"):
+            raise ConfigError(f"no task {str(source)!r}: neither a ready one{suggest(str(source), ready)} nor a file")
+        return Task._make(read_yaml(path), str(path), path.parent)
+
+    @staticmethod
+    def _make(data: dict[str, Any], where: str, folder: Path) -> Task:
+        spec = parse(TaskSpec, data, where)
+        kind = registry.find("softprompt.tasks", spec.type)
+        try:
+            return kind(spec, folder)
+        except ConfigError as error:
+            raise ConfigError(f"{where}: {error}") from None
+
+    @property
+    def name(self) -> str:
+        """The task's name."""
+        return self.spec.name
+
+    def with_demonstrations(self, rows: Sequence[Row]) -> Task:
+        """The same task that carries these rows as its demonstrations."""
+        keep = self.spec.template.fields | set(self.answer_fields)
+        shots = [{key: value for key, value in row.values.items() if key in keep} for row in rows]
+        demonstrations = self.spec.demonstrations.model_copy(update={"k": len(shots), "rows": shots})
+        return type(self)(self.spec.model_copy(update={"demonstrations": demonstrations}), self.folder)
+
+    def load_data(self) -> dict[str, list[Row]]:
+        """Read, check and split the rows: `train`, `dev`, `test`, disjoint also by normalised text.
+
+        Raises:
+            DataError: every malformed row at once; too few rows; no source.
+        """
+        data = self.spec.data
+        separate = {name: path for name in ("train", "dev", "test") if (path := getattr(data, name)) is not None}
+        if data.source is None and not separate:
+            raise ConfigError(f"task {self.name!r}: data.source is missing: a catalogue name, a file, or datasets:NAME")
+        if data.source is not None and separate:
+            raise ConfigError(f"task {self.name!r}: give data.source or data.{next(iter(separate))}, not both")
+        sizes = {name: getattr(data.split, name) for name in ("train", "dev", "test")}
+        if data.source is not None:
+            rows, _ = deduplicate(self.read(data.source), self.content, self.label)
+            return split(rows, sizes, self.content, self.label, data.split.seed)
+        found = {name: self.read(path) for name, path in separate.items()}
+        if "train" in found and "dev" not in found:
+            rows, _ = deduplicate(found["train"], self.content, self.label)
+            size = min(sizes["dev"] or 256, len(rows) // 5) if not isinstance(sizes["dev"], float) else sizes["dev"]
+            found |= split(rows, {"dev": size, "train": None}, self.content, self.label, data.split.seed)
+        seen = {self.content(row): row for name in ("dev", "test") for row in found.get(name, [])}
+        leaked = [f"{row.where}: the same text is in {seen[self.content(row)].where}"
+                  for row in found.get("train", []) if self.content(row) in seen]
+        if leaked:
+            raise DataError(f"{len(leaked)} training rows are also held out; remove them", leaked)
+        return {name: found.get(name, []) for name in ("train", "dev", "test")}
+
+    def read(self, source: str, labelled: bool = True) -> list[Row]:
+        """Rows of a catalogue name, file or `datasets:NAME`, each checked against this task."""
+        if source in CATALOGUE:
+            path: str | Path = get_source(source)
+        elif source.startswith("datasets:"):
+            path = source
+        else:
+            path = self.folder / source
+            if not path.exists() and "/" not in source and "." not in source:
+                raise DataError(f"no data {source!r}: neither in the catalogue{suggest(source, CATALOGUE)} nor a file")
+        check = self.check_row if labelled else self.check_input
+        return read_rows(path, check, self.spec.data.columns)
+
+    def check_input(self, values: dict[str, Any]) -> str | None:
+        """Why a row cannot be asked, or None: every field that the template reads must be there and hold something."""
+        for name in sorted(self.spec.template.fields):
+            if name not in values:
+                return f"missing field {name!r}{suggest(name, values)}"
+            if values[name] is None:
+                return f"field {name!r} is null"
+        return None
+
+    def bind(self, tokenizer: Any, room: int, instruction: bool = True) -> BoundTask:
+        """The task with a base's tokenizer.
+
+        Args:
+            room: positions that prompt, head, text, cue and answer may take together.
+            instruction: whether the template's instruction stands in front.
+        """
+        shots = [(values, self.answer_word(values)) for values in self.spec.demonstrations.rows]
+        return BoundTask(self, Prompter(self.spec.template, tokenizer, instruction, shots), room)
+
+    def content(self, row: Row) -> str:
+        """What makes two rows the same: all fields that the template reads."""
+        return "\x1f".join(str(row.values.get(name)) for name in sorted(self.spec.template.fields))
+
+    answer_fields: tuple[str, ...] = ()
+    """Fields of a row that hold its answer."""
+
+    def check(self) -> None:  # noqa: B027 - a task type without own rules needs none
+        """Raise ConfigError for what only this task type can know to be wrong."""
+
+    @abstractmethod
+    def check_row(self, values: dict[str, Any]) -> str | None:
+        """Why a labelled row cannot be used, or None."""
+
+    @abstractmethod
+    def label(self, row: Row) -> Hashable:
+        """What splits are stratified by."""
+
+    @abstractmethod
+    def answer_word(self, values: dict[str, Any]) -> str:
+        """The text that stands for the row's right answer."""
+
+    @abstractmethod
+    def candidates(self, values: dict[str, Any]) -> tuple[list[str], int | None]:
+        """The texts of all possible answers of a row, and which is right (None: the row has no label)."""
+
+    @abstractmethod
+    def label_scores(self, scores: Tensor, lengths: list[int]) -> Tensor:
+        """Candidates' log-likelihoods [C] to normalised log-scores of the labels [K]."""
+
+    @abstractmethod
+    def label_name(self, values: dict[str, Any], index: int) -> str:
+        """What the k-th label score stands for."""
+
+    @abstractmethod
+    def gold_label(self, values: dict[str, Any]) -> str | None:
+        """The row's right label, None if it has none."""
+
+
+class BoundTask:
+    """A task with a tokenizer: rows become examples.
+
+    Attributes:
+        head, cue: ids that all rows share.
+        cut: how many texts had to be truncated so far.
+    """
+
+    def __init__(self, task: Task, prompter: Prompter, room: int) -> None:
+        self.task, self.prompter = task, prompter
+        self.head, self.cue = prompter.head, prompter.cue
+        self.room = room - len(self.head) - len(self.cue)
+        self.cut = 0
+        self._answers: dict[str, Ids] = {}
+
+    def example(self, values: dict[str, Any], where: str = "row") -> Example:
+        """A row as ids. Too long a text is truncated, never the template.
+
+        Raises:
+            DataError: the template alone leaves no room for a text.
+        """
+        words, gold = self.task.candidates(values)
+        candidates = tuple(self.answer(word) for word in words)
+        text = self.prompter.text(values, where)
+        room = self.room - max(len(ids) for ids in candidates)
+        if room < 1:
+            raise DataError(
+                f"{where}: the template, its demonstrations and the prompt leave no room for the text "
+                f"({1 - room} tokens too many for this base); shorten them"
+            )
+        room = min(room, self.task.spec.max_text_tokens or room)
+        truncated = len(text) > room
+        self.cut += truncated
+        return Example(text[:room], candidates, gold, where, values, truncated)
+
+    def examples(self, rows: Sequence[Row]) -> list[Example]:
+        """All rows as examples."""
+        return [self.example(row.values, row.where) for row in rows]
+
+    def answer(self, word: str) -> Ids:
+        """Ids of an answer's text (kept: a task asks for the same few again and again)."""
+        if word not in self._answers:
+            self._answers[word] = self.prompter.answer(word)
+        return self._answers[word]
+
+
+def ready_tasks() -> dict[str, Path]:
+    """Names and files of the tasks that come with the package."""
+    return {Path(str(item)).stem: Path(str(item)) for item in sorted(READY.iterdir(), key=str) if item.name.endswith(".yaml")}

@@ -1,0 +1,47 @@
+"""Small immutable things that travel between the parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+Ids = tuple[int, ...]
+Progress = Callable[[str, int, int], None]
+"""Called as (what is being done, steps done, steps in all)."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row as the model reads it.
+
+    Attributes:
+        text: ids of the row's own part, T of them.
+        candidates: ids of each possible answer, C of them, each ≥ 1 token.
+        gold: index of the right candidate; None when the row has no label.
+        where: `file:line` of the row.
+        values: the row's fields.
+        truncated: whether the text was cut to fit the context.
+    """
+
+    text: Ids
+    candidates: tuple[Ids, ...]
+    gold: int | None
+    where: str
+    values: dict[str, Any]
+    truncated: bool = False
+
+    @property
+    def answer(self) -> Ids:
+        """Ids of the right candidate.
+
+        Raises:
+            ValueError: the row has no label.
+        """
+        if self.gold is None:
+            raise ValueError(f"{self.where}: the row has no label")
+        return self.candidates[self.gold]
+
+
+def ignore_progress(what: str, done: int, total: int) -> None:
+    """The progress callback that shows nothing."""

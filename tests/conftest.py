@@ -1,0 +1,17 @@
+"""Shared by all tests: determinism, and the marker that needs a GPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def pytest_collection_modifyitems(items):
+    if torch.cuda.is_available():
+        return
+    skip = pytest.mark.skip(reason="needs a CUDA device; none is visible")
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(skip)

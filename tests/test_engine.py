@@ -1,0 +1,261 @@
+"""What is computed once equals what is computed every time: losses and gradients, against the plain model."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+import torch.nn.functional as F
+from models import FAMILIES, VOCABULARY, tiny_base, tiny_model
+from transformers import DynamicCache
+
+from softprompt.engine import SLOTS, CacheConfig, Engine, Slot, plan
+from softprompt.types import Example
+
+HEAD, CUE = (5, 6, 7), (8, 9, 10)
+FRONT_SOFT = (Slot("prompt", learned="embeddings"), *SLOTS)
+FRONT_KV = (Slot("prompt", learned="kv"), *SLOTS)
+
+
+def infix(form, cue=1):
+    head, text, _, answer = SLOTS
+    cut = len(CUE) - cue
+    prompt = Slot("prompt", learned=form, takes_positions=form == "embeddings")
+    return (head, text, Slot("cue", True, stop=cut), prompt, Slot("cue", True, start=cut), answer)
+
+
+def examples(count=7, longest=20, seed=0):
+    """Ragged rows; answers of one to three tokens."""
+    rng = random.Random(seed)
+
+    def ids(size):
+        return tuple(rng.randrange(3, VOCABULARY) for _ in range(size))
+
+    answers = (ids(1), ids(3), ids(2))
+    sizes = [1, longest, *[rng.randint(1, longest) for _ in range(count - 2)]]
+    return [Example(ids(size), answers, rng.randrange(3), f"row:{i}", {}) for i, size in enumerate(sizes)]
+
+
+def naive_embeddings(base, example, learned, where):
+    """One row, whole sequence, plain model: the embeddings stand where they belong."""
+    embed = base.model.get_input_embeddings()
+    before = (*HEAD, *example.text, *CUE[:-1]) if where == "infix" else ()
+    after = (CUE[-1],) if where == "infix" else (*HEAD, *example.text, *CUE)
+    ids = lambda tokens: embed(torch.tensor(tokens, dtype=torch.long))  # noqa: E731
+    rows = torch.cat([ids(before), learned, ids((*after, *example.answer[:-1]))])
+    return base.model(inputs_embeds=rows[None]).logits[0]
+
+
+def naive_loss(base, rows, learned, where):
+    total, count = 0.0, 0
+    for example in rows:
+        logits = naive_embeddings(base, example, learned, where)
+        size = len(example.answer)
+        total = total + F.cross_entropy(logits[-size:], torch.tensor(example.answer), reduction="sum")
+        count += size
+    return total / count
+
+
+def close(a, b, tolerance=1e-5):
+    scale = max(1.0, b.abs().max().item())
+    assert (a - b).abs().max().item() <= tolerance * scale
+
+
+@pytest.mark.parametrize("length", [1, 5, 20])
+@pytest.mark.parametrize("where", ["front", "infix"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_embeddings_equal_the_plain_forward(family, where, length):
+    base, rows = tiny_base(family), examples()
+    start = torch.randn(length, 64, generator=torch.Generator().manual_seed(length))
+    slots = FRONT_SOFT if where == "front" else infix("embeddings")
+    ours, theirs = start.clone().requires_grad_(), start.clone().requires_grad_()
+    engine = Engine(base, plan(slots), HEAD, CUE)
+    engine.encode(rows)
+    assert (len(engine.cache) > 0) == (where == "infix")
+    total, count = engine.loss(rows, ours)
+    (total / count).backward()
+    expected = naive_loss(base, rows, theirs, where)
+    expected.backward()
+    close(total / count, expected)
+    close(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("length", [1, 5, 20])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen"])
+def test_prefix_equals_the_models_own_cache(family, length):
+    base, rows = tiny_base(family), examples()
+    s = base.shape
+    start = torch.randn(s.layers, 2, s.kv_heads, length, s.head_size, generator=torch.Generator().manual_seed(1))
+    ours, theirs = start.clone().requires_grad_(), start.clone().requires_grad_()
+    total, count = Engine(base, plan(FRONT_KV), HEAD, CUE).loss(rows, ours)
+    (total / count).backward()
+    expected = 0.0
+    for example in rows:
+        cache = DynamicCache([(layer[0][None], layer[1][None]) for layer in theirs])
+        ids = torch.tensor([[*HEAD, *example.text, *CUE, *example.answer[:-1]]])
+        logits = base.model(input_ids=ids, past_key_values=cache, use_cache=True).logits[0]
+        size = len(example.answer)
+        expected = expected + F.cross_entropy(logits[-size:], torch.tensor(example.answer), reduction="sum")
+    expected = expected / count
+    expected.backward()
+    close(total / count, expected)
+    close(ours.grad, theirs.grad)
+
+
+@pytest.mark.parametrize("cue", [1, 2, 3])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_encoded_texts_equal_texts_that_run_every_step(family, cue):
+    """The infix K/V: with the row cache and without it, loss and gradient are the same."""
+    base, rows = tiny_base(family), examples()
+    s = base.shape
+    start = torch.randn(s.layers, 2, s.kv_heads, 4, s.head_size, generator=torch.Generator().manual_seed(2))
+    results = []
+    for encode in (True, False):
+        learned = start.clone().requires_grad_()
+        engine = Engine(base, plan(infix("kv", cue)), HEAD, CUE)
+        if encode:
+            engine.encode(rows)
+        assert (len(engine.cache) == len({row.text for row in rows})) is encode
+        total, count = engine.loss(rows, learned)
+        (total / count).backward()
+        results.append((total / count, learned.grad))
+    close(results[0][0], results[1][0])
+    close(results[0][1], results[1][1])
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen"])
+def test_infix_kv_equals_a_model_that_is_given_the_keys(family):
+    """Independent of our attention: cue and answer run by the plain model behind a cache [head text | learned]."""
+    base, rows = tiny_base(family), examples(3)
+    s = base.shape
+    learned = torch.randn(s.layers, 2, s.kv_heads, 4, s.head_size, generator=torch.Generator().manual_seed(3))
+    engine = Engine(base, plan(infix("kv", 1)), HEAD, CUE)
+    engine.encode(rows)
+    total, count = engine.loss(rows, learned)
+    expected = 0.0
+    for example in rows:
+        before = torch.tensor([[*HEAD, *example.text, *CUE[:-1]]])
+        cache = base.model(input_ids=before, use_cache=True).past_key_values
+        pairs = [
+            (torch.cat([layer.keys, new[0][None]], 2), torch.cat([layer.values, new[1][None]], 2))
+            for layer, new in zip(cache.layers, learned, strict=True)
+        ]
+        after = torch.tensor([[CUE[-1], *example.answer[:-1]]])
+        places = torch.arange(after.shape[1])[None] + before.shape[1]  # the learned keys take no position
+        logits = base.model(input_ids=after, past_key_values=DynamicCache(pairs), position_ids=places).logits[0]
+        size = len(example.answer)
+        expected = expected + F.cross_entropy(logits[-size:], torch.tensor(example.answer), reduction="sum")
+    close(total, expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_nothing_learned_scores_like_the_plain_model(family):
+    """Every candidate of several tokens, in ragged buckets."""
+    base, rows = tiny_base(family), examples(9)
+    engine = Engine(base, plan(SLOTS), HEAD, CUE)
+    for example, ours in zip(rows, engine.scores(rows, None), strict=True):
+        for place, answer in enumerate(example.candidates):
+            ids = torch.tensor([[*HEAD, *example.text, *CUE, *answer]])
+            with torch.no_grad():
+                logp = base.model(ids).logits[0].log_softmax(-1)
+            want = sum(logp[len(ids[0]) - len(answer) - 1 + i, token] for i, token in enumerate(answer))
+            close(ours[place], want)
+
+
+def test_text_longer_than_the_window_slides():
+    """Gemma-3's window of 8 must hide old text, and only text: rows far longer than the window, front and infix."""
+    base, rows = tiny_base("gemma3"), examples(5, longest=60)
+    for where, slots in (("front", FRONT_SOFT), ("infix", infix("embeddings"))):
+        learned = torch.randn(3, 64, generator=torch.Generator().manual_seed(4))
+        engine = Engine(base, plan(slots), HEAD, CUE)
+        engine.encode(rows)
+        total, count = engine.loss(rows, learned)
+        close(total / count, naive_loss(base, rows, learned, where))
+
+
+def test_accumulated_gradients_equal_one_batch():
+    base, rows = tiny_base(), examples(8)
+    start = torch.randn(5, 64, generator=torch.Generator().manual_seed(5))
+    grads = []
+    for size in (8, 2):
+        learned = start.clone().requires_grad_()
+        engine = Engine(base, plan(FRONT_SOFT), HEAD, CUE)
+        tokens = sum(len(row.answer) for row in rows)
+        for begin in range(0, 8, size):
+            total, _ = engine.loss(rows[begin : begin + size], learned)
+            (total / tokens).backward()
+        grads.append(learned.grad)
+    close(grads[0], grads[1])
+
+
+def test_rows_do_not_depend_on_their_company():
+    base, rows = tiny_base(), examples(9)
+    engine = Engine(base, plan(SLOTS), HEAD, CUE)
+    together = engine.scores(rows, None)
+    alone = [engine.scores([row], None)[0] for row in rows]
+    for a, b in zip(together, alone, strict=True):
+        close(a, b)
+
+
+def test_base_is_untouched_by_training():
+    base, rows = tiny_base(), examples(4)
+    before = {name: weight.clone() for name, weight in base.model.state_dict().items()}
+    learned = torch.randn(4, 64).requires_grad_()
+    Engine(base, plan(FRONT_SOFT), HEAD, CUE).loss(rows, learned)[0].backward()
+    assert all(torch.equal(weight, before[name]) for name, weight in base.model.state_dict().items())
+    assert all(weight.grad is None for weight in base.model.parameters())
+
+
+def test_gradient_checkpointing_still_sees_the_past():
+    """The call travels as a keyword argument, so a layer that is run again finds the same blocks."""
+    from softprompt.base import Base
+
+    base = Base(tiny_model("llama"), tiny_base().tokenizer)
+    rows, start = examples(4), torch.randn(5, 64, generator=torch.Generator().manual_seed(6))
+    grads = []
+    for checkpointing in (False, True):
+        if checkpointing:
+            base.model.gradient_checkpointing_enable({"use_reentrant": False})
+            base.model.train()
+        learned = start.clone().requires_grad_()
+        Engine(base, plan(FRONT_SOFT), HEAD, CUE).loss(rows, learned)[0].backward()
+        grads.append(learned.grad)
+    close(grads[0], grads[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_cache_in_ram_in_a_file_and_in_half_precision(tmp_path, monkeypatch, dtype):
+    monkeypatch.setenv("SOFTPROMPT_CACHE", str(tmp_path))
+    base, rows = tiny_base(), examples(9)
+    s = base.shape
+    learned = torch.randn(s.layers, 2, s.kv_heads, 4, s.head_size, generator=torch.Generator().manual_seed(7))
+    losses = []
+    for ram in (1 << 30, 20_000, 0):
+        engine = Engine(base, plan(infix("kv")), HEAD, CUE, CacheConfig(dtype=dtype, ram=ram))
+        engine.encode(rows)
+        files = list((tmp_path / "rows").glob("*.bin"))
+        assert bool(files) == (ram < 1 << 30)
+        losses.append(engine.loss(rows, learned)[0].item())
+        engine.cache.close()
+        assert not list(tmp_path.rglob("*.bin"))
+    assert losses[0] == losses[1] == losses[2]
+    plain = Engine(base, plan(infix("kv")), HEAD, CUE).loss(rows, learned)[0].item()
+    assert losses[0] == pytest.approx(plain, rel=1e-5 if dtype == torch.float32 else 2e-2)
+
+
+def test_kept_cache_serves_the_next_run_and_a_full_one_is_refused(tmp_path, monkeypatch):
+    from softprompt.errors import TrainingError
+
+    monkeypatch.setenv("SOFTPROMPT_CACHE", str(tmp_path))
+    base, rows = tiny_base(), examples(6)
+    first = Engine(base, plan(infix("kv")), HEAD, CUE, CacheConfig(keep=True))
+    first.encode(rows)
+    first.cache.close()
+    again = Engine(base, plan(infix("kv")), HEAD, CUE, CacheConfig(keep=True))
+    assert len(again.cache) == len({row.text for row in rows})
+    other = Engine(base, plan(infix("kv")), (5, 6), CUE, CacheConfig(keep=True))
+    assert len(other.cache) == 0  # another head is another context
+    small = Engine(base, plan(infix("kv")), HEAD, CUE, CacheConfig(ram=1000, disk=1000))
+    with pytest.raises(TrainingError, match="cache.ram_gb"):
+        small.encode(rows)

@@ -1,0 +1,69 @@
+"""softprompt: train small prompts on a frozen model, swap them per task or per request, know how good they are.
+
+    import softprompt as sp
+
+    base = sp.Base.load("smollm2")
+    task = sp.Task.load("movie-reviews")
+    result = sp.train(base, task, "infix", out="runs/movies")
+
+    runtime = sp.Runtime(base)
+    runtime.add("movies", "runs/movies")
+    runtime.predict([{"text": "A quiet triumph."}], "movies")
+
+Names are imported when they are first used, so `import softprompt` is instant and loads neither peft nor bitsandbytes.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .artifact import Artifact, load
+    from .base import Base
+    from .errors import SoftpromptError
+    from .methods import Method, make_method
+    from .runtime import Runtime
+    from .tasks import Task
+    from .training import Result, TrainSpec, train
+
+_WHERE = {
+    "Artifact": "artifact",
+    "load": "artifact",
+    "Base": "base",
+    "SoftpromptError": "errors",
+    "Method": "methods",
+    "make_method": "methods",
+    "Runtime": "runtime",
+    "Task": "tasks",
+    "Result": "training",
+    "TrainSpec": "training",
+    "train": "training",
+}
+
+__all__ = [
+    "Artifact",
+    "Base",
+    "Method",
+    "Result",
+    "Runtime",
+    "SoftpromptError",
+    "Task",
+    "TrainSpec",
+    "load",
+    "make_method",
+    "train",
+]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'softprompt' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

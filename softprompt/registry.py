@@ -22,6 +22,7 @@ _SHIPPED: dict[str, dict[str, str]] = {
     },
     "softprompt.benchmarks": {
         "speed": "softprompt.benchmarks.speed:main",
+        "names": "softprompt.benchmarks.cases:NAMES",
     },
 }
 

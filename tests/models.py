@@ -68,7 +68,10 @@ def tiny_model(family: str, seed: int = 0) -> torch.nn.Module:
     elif family == "gemma3":
         model = Gemma3ForCausalLM(
             Gemma3TextConfig(
-                **_SIZES, **heads, sliding_window=8, sliding_window_pattern=2,
+                **_SIZES,
+                **heads,
+                sliding_window=8,
+                sliding_window_pattern=2,
                 layer_types=["sliding_attention", "full_attention", "sliding_attention"],
             )
         )

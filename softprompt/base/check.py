@@ -64,7 +64,9 @@ def check_exact(base: Base) -> BaseShape:
         tail = base.forward(base.embed(ids[4:9]), [5], zero[:1] + 4, [block])
     except (TypeError, IndexError, AttributeError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
-        raise BaseModelError(f"base {base.name!r}: the attention hook does not fit this architecture ({reason})") from None
+        raise BaseModelError(
+            f"base {base.name!r}: the attention hook does not fit this architecture ({reason})"
+        ) from None
     allowed = _TOLERANCE[base.dtype] * max(1.0, plain.std().item())
     off = max((packed - plain).abs().max().item(), (base.logits(tail.states) - plain[4:9]).abs().max().item())
     if not off <= allowed:

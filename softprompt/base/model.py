@@ -22,6 +22,7 @@ from ..errors import BaseModelError
 from . import bundled
 from .attention import NAME, Block, Call
 from .fingerprint import model_digest, tokenizer_digest
+from .packed import pack
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -73,6 +74,7 @@ class Base:
         model.requires_grad_(False)
         model.eval()  # int8 on the CPU and dropout both compute something else in train()
         model.set_attn_implementation(NAME)
+        pack(model)
         self.config = model.config.get_text_config(decoder=True)
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.get_input_embeddings().weight.dtype

@@ -1,0 +1,39 @@
+"""The command line: `softprompt VERB`. One file a verb; errors become one line and exit code 2 here and nowhere else."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from ..errors import SoftpromptError
+
+app = typer.Typer(
+    name="softprompt",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    help="Train small prompts on a frozen model, swap them per task or per request, and know how good they are.",
+    epilog="Start with: `softprompt base get smollm2`, then `softprompt train RUN.yaml --out runs/first`.",
+)
+
+
+def main() -> None:
+    """Entry point of the `softprompt` command."""
+    # tokenizers warns about forks; nothing here forks after tokenizing
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from . import base, bench, data, evaluate, inspect, methods, predict, sweep, train  # noqa: F401 - each adds its verb
+    from .console import complain
+
+    try:
+        app(standalone_mode=True)
+    except SoftpromptError as error:
+        complain(error)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `… | head` is no error
+        sys.exit(0)

@@ -6,5 +6,17 @@ from .plan import SLOTS, Plan, Slot, plan
 from .rows import Batch, Row, run, score
 
 __all__ = [
-    "SLOTS", "Batch", "CacheConfig", "Engine", "Past", "Plan", "Row", "Slot", "join", "learned_past", "plan", "run", "score",
+    "SLOTS",
+    "Batch",
+    "CacheConfig",
+    "Engine",
+    "Past",
+    "Plan",
+    "Row",
+    "Slot",
+    "join",
+    "learned_past",
+    "plan",
+    "run",
+    "score",
 ]

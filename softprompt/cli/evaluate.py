@@ -1,0 +1,60 @@
+"""`softprompt eval`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import app
+from .console import out, progress
+
+
+@app.command(
+    "eval",
+    epilog="Examples: `softprompt eval runs/movies`, `softprompt eval runs/movies --data mine.jsonl --json score.json "
+    "--outcomes rows.jsonl`",
+)
+def eval_verb(
+    artifact: Annotated[Path, typer.Argument(help="Artifact folder, or the folder of the run that made it.")],
+    data: Annotated[
+        str | None, typer.Option("--data", help="Labelled rows: file or catalogue name. Default: the task's own split.")
+    ] = None,
+    split: Annotated[str, typer.Option("--split", help="Which of the task's own splits.")] = "test",
+    to: Annotated[Path | None, typer.Option("--json", help='Write {"metric", "value", "interval", "rows"}.')] = None,
+    outcomes: Annotated[Path | None, typer.Option("--outcomes", help="Write one JSON line per row.")] = None,
+    base: Annotated[
+        str | None, typer.Option("--base", help="Base to use (default: the one it was trained on).")
+    ] = None,
+    dtype: Annotated[str, typer.Option("--dtype", help="fp32 or bf16.")] = "fp32",
+) -> None:
+    """Measure an artifact: the task's metric with its 95 % interval."""
+    from ..artifact import load
+    from ..base import Base
+    from ..errors import ConfigError
+    from ..runtime import Runtime
+    from ..storage import write_json, write_text
+
+    held = load(artifact)
+    runtime = Runtime(Base.load(base or held.manifest.base.id, dtype))
+    runtime.add("artifact", artifact)
+    task = runtime.task("artifact")
+    if data is None:
+        splits = task.load_data()
+        if not splits.get(split):
+            raise ConfigError(
+                f"the task has no rows in split {split!r} (there are: {', '.join(k for k, v in splits.items() if v)})"
+            )
+        rows = splits[split]
+    else:
+        rows = task.read(str(Path(data).resolve()) if Path(data).exists() else data)
+    with progress() as show:
+        found = runtime.evaluate("artifact", rows, show)
+    if outcomes is not None:
+        lines = [json.dumps(item.as_dict(), ensure_ascii=False) + "\n" for item in found.outcomes]
+        write_text(outcomes, "".join(lines))
+    if to is not None:
+        write_json(to, found.estimate.as_dict())
+    out.print(f"{found.estimate.metric} {found.estimate} on {found.estimate.rows} rows")

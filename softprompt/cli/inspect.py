@@ -1,0 +1,68 @@
+"""`softprompt inspect`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from . import app
+from .console import err, out
+
+
+@app.command("inspect", epilog="Example: `softprompt inspect runs/movies --words 3`")
+def inspect_verb(
+    artifact: Annotated[Path, typer.Argument(help="Artifact folder, or the folder of the run that made it.")],
+    words: Annotated[
+        int, typer.Option("--words", min=0, help="Nearest vocabulary entries per learned token (0: none).")
+    ] = 3,
+    manifest: Annotated[bool, typer.Option("--manifest", help="Print manifest.json instead.")] = False,
+) -> None:
+    """Show what an artifact is: base, task, method, metrics, sizes, and the nearest words of a learned prompt."""
+    from ..artifact import load
+
+    held = load(artifact)
+    m = held.manifest
+    if manifest:
+        out.print_json(json.dumps(m.model_dump(mode="json"), ensure_ascii=False))
+        return
+    table = Table(show_header=False)
+    table.add_row("method", ", ".join(f"{key}={value}" for key, value in m.method.items()))
+    table.add_row("task", f"{m.task['name']} ({m.task['type']})" if m.task else "–")
+    table.add_row("base", f"{m.base.id} ({m.base.dtype}), digest {m.base.digest[:12]}")
+    for name, found in m.metrics.items():
+        low, high = found.interval
+        table.add_row(f"{name} {found.metric}", f"{found.value:.3f} [{low:.3f}, {high:.3f}] on {found.rows} rows")
+    table.add_row("parameters", f"{m.parameters['trained']:,} trained, {m.parameters['stored']:,} stored")
+    for name, tensor in held.tensors.items():
+        norm = tensor.float().flatten(1).norm(dim=1) if tensor.dim() > 1 else tensor.float().abs()
+        table.add_row(f"tensor {name}", f"{list(tensor.shape)}, row norms {norm.min():.3g} … {norm.max():.3g}")
+    table.add_row("size", f"{held.size / 1000:.1f} kB in all, content {held.digest[:12]}")
+    out.print(table)
+    if words and m.layout.stores == "embeddings":
+        _nearest(held.tensors["prompt_embeddings"], m.base.id, words)
+    elif words and m.layout.stores == "kv":
+        err.print("keys and values have no nearest words (they are not embeddings)")
+
+
+def _nearest(prompt, base_id: str, count: int) -> None:  # type: ignore[no-untyped-def]
+    """Nearest vocabulary entries by cosine, as in Lester et al. 2021, §7."""
+    import torch
+
+    from ..base import Base
+
+    base = Base.load(base_id)
+    table = base.embed(torch.arange(base.model.get_input_embeddings().weight.shape[0], device=base.device)).float()
+    close = (
+        torch.nn.functional.normalize(prompt.to(table.device), dim=1) @ torch.nn.functional.normalize(table, dim=1).T
+    )
+    shown = Table("token", "nearest words (cosine)", "norm")
+    for place, (values, ids) in enumerate(zip(*close.topk(count, dim=1), strict=True)):
+        words = ", ".join(
+            f"{base.tokenizer.decode([int(i)])!r} {float(v):.2f}" for v, i in zip(values, ids, strict=True)
+        )
+        shown.add_row(str(place), words, f"{prompt[place].norm():.2f}")
+    out.print(shown)

@@ -1,0 +1,79 @@
+"""`softprompt predict`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import app
+from .console import progress
+
+
+@app.command(
+    "predict",
+    epilog="Example: `softprompt predict movies=runs/movies tweets=runs/tweets --input rows.jsonl`, where a row reads "
+    '`{"text": "…", "artifact": "tweets"}`',
+)
+def predict_verb(
+    artifacts: Annotated[
+        list[str], typer.Argument(help='Artifact folders, or NAME=FOLDER; a row names one in "artifact".')
+    ],
+    source: Annotated[Path, typer.Option("--input", help="Rows (JSONL, CSV, Parquet) with the template's fields.")],
+    to: Annotated[Path | None, typer.Option("--output", help="Write here instead of the standard output.")] = None,
+    base: Annotated[str | None, typer.Option("--base", help="Base to use (default: the first artifact's).")] = None,
+    dtype: Annotated[str, typer.Option("--dtype", help="fp32 or bf16.")] = "fp32",
+) -> None:
+    """Answer rows, one JSON line each. Rows with different artifacts go through the base in one batch.
+
+    Without an "artifact" field a row is answered by the first artifact. Names are the folders' names unless given.
+    """
+    from ..artifact import load
+    from ..base import Base
+    from ..data import read_rows
+    from ..errors import ConfigError
+    from ..runtime import Runtime
+    from ..storage import write_text
+
+    folders: dict[str, Path] = {}
+    for item in artifacts:
+        name, sign, folder = item.partition("=")
+        path = Path(folder if sign else item)
+        name = name if sign else _name_of(path)
+        if name in folders:
+            raise ConfigError(f"two artifacts are called {name!r}; name them: first={folders[name]} second={path}")
+        folders[name] = path
+    held = {name: load(path) for name, path in folders.items()}
+    first = next(iter(held))
+    rows = read_rows(source, lambda values: _unknown(values, held))
+    runtime = Runtime(Base.load(base or held[first].manifest.base.id, dtype))
+    for name, path in folders.items():
+        runtime.add(name, path)
+    with progress() as show:
+        found = runtime.predict([row.values for row in rows], first, show)
+    lines = [
+        json.dumps({**row.values, **item.as_dict()}, ensure_ascii=False) + "\n"
+        for row, item in zip(rows, found, strict=True)
+    ]
+    if to is not None:
+        write_text(to, "".join(lines))
+    else:
+        sys.stdout.write("".join(lines))
+
+
+def _name_of(path: Path) -> str:
+    full = path.resolve()
+    return full.parent.name if full.name == "artifact" else full.name
+
+
+def _unknown(values: dict, held: dict) -> str | None:
+    from ..config import suggest
+    from ..tasks import Task
+
+    name = values.get("artifact", next(iter(held)))
+    if name not in held:
+        return f"artifact {name!r} is not loaded{suggest(str(name), held)}"
+    return Task.load(held[name].manifest.task).check_input(values)

@@ -1,0 +1,64 @@
+"""`softprompt train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import app
+from .console import err, out, progress
+
+
+@app.command(
+    "train",
+    epilog="Examples: `softprompt train examples/movies.yaml --out runs/movies`, "
+    "`softprompt train examples/movies.yaml method.name=soft train.epochs=2 --out runs/soft`",
+)
+def train_verb(
+    run: Annotated[Path, typer.Argument(help="Run file (YAML): base, task, method, train, cache, seed.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(help="key=value overrides, e.g. train.lr=0.01 seed=1.")
+    ] = None,
+    to: Annotated[Path, typer.Option("--out", help="Folder of the run: checkpoint, event log, artifact.")] = Path(
+        "runs/run"
+    ),
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over even if the folder holds a checkpoint.")] = False,
+    test: Annotated[bool, typer.Option("--test", help="Also evaluate on the test rows, once, at the end.")] = False,
+) -> None:
+    """Train a prompt and save its artifact. The same command goes on where it was cut short (bit-exact on the CPU)."""
+    from ..base import Base
+    from ..tasks import Task
+    from ..training import load_run, train
+    from ..training.run import save_run_file
+
+    spec = load_run(run, settings or [])
+    task = Task.load(spec.task)
+    from ..methods import make_method
+
+    method = make_method(spec.method)
+    rows = task.load_data()  # bad rows are told before a model is loaded
+    base = Base.load(spec.base.name, spec.base.dtype, spec.base.device)
+    with progress() as show:
+        result = train(
+            base,
+            task,
+            method,
+            to,
+            train=spec.train,
+            cache=spec.cache,
+            seed=spec.seed,
+            test=test,
+            fresh=fresh,
+            rows=rows,
+            progress=show,
+        )
+    save_run_file(to, spec)
+    if result.truncated:
+        err.print(f"{result.truncated} texts were longer than the base's context and were cut")
+    for name, found in result.metrics.items():
+        out.print(f"{name} {found.estimate.metric} {found.estimate} on {found.estimate.rows} rows")
+    spent = ", ".join(f"{what} {seconds:.1f} s" for what, seconds in result.seconds.items())
+    out.print(f"{result.parameters:,} parameters, best at step {result.best_step}; {spent}")
+    out.print(f"artifact: {result.artifact}")

@@ -1,0 +1,206 @@
+"""Serving: one base in memory, any number of artifacts, one batch with a different artifact (or none) per row.
+
+A loaded prompt is compiled once: whatever stands in front of the text becomes K/V. Compiled prompts are keyed by the
+artifact's content, never by name, and bound to this runtime's one base, so no row can meet another artifact's K/V.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import artifact as artifacts
+from .base import Base
+from .engine import SLOTS, CacheConfig, Engine, Past, plan, run
+from .engine.rows import Piece
+from .errors import ArtifactError, DataError
+from .evaluate import Evaluation, Outcome, calibration, outcome, summarize
+from .methods import Method, make_method
+from .tasks import BoundTask, Task
+from .types import Example, Progress, ignore_progress
+
+ROWS_PER_FORWARD = 64
+TOKENS_PER_FORWARD = 4096
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A prompt ready to serve: its K/V in front of the text and its piece behind it, on this runtime's base."""
+
+    method: Method
+    bound: BoundTask
+    engine: Engine
+    trunk: Past | None
+    middle: Piece | None
+    calibration: Tensor | None
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Answer to one row: the artifact that gave it, the label, and the labels' probabilities."""
+
+    artifact: str
+    label: str
+    probabilities: dict[str, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """As written by `softprompt predict`."""
+        return {"artifact": self.artifact, "label": self.label, "probabilities": self.probabilities}
+
+
+class Runtime:
+    """One base, many prompts. All methods may be called from several threads at once.
+
+    Example:
+        >>> runtime = Runtime(Base.load("smollm2"))
+        >>> runtime.add("movies", "runs/movies")
+        >>> runtime.predict([{"text": "A quiet triumph."}], "movies")
+    """
+
+    def __init__(self, base: Base) -> None:
+        self.base = base
+        self._lock = threading.Lock()
+        self._names: dict[str, str] = {}
+        self._compiled: dict[str, Compiled] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """Names that rows may use."""
+        return list(self._names)
+
+    def add(self, name: str, source: str | Path | Task) -> None:
+        """Load an artifact (or take a task as it is: the bare base with its hard prompt) under a name.
+
+        An earlier one of that name is swapped out for all later calls; calls under way finish with the old one.
+
+        Raises:
+            ArtifactError: damaged, or of another base.
+        """
+        if isinstance(source, Task):
+            method, task, key = make_method("hard"), source, f"task:{id(source)}"
+        else:
+            held = artifacts.load(Path(source))
+            artifacts.check_base(held.manifest, self.base.digest, self.base.tokenizer_digest, self.base.name)
+            method, key = make_method(held.manifest.method, str(source)), held.digest
+            if held.manifest.task is None:
+                raise ArtifactError(
+                    f"{source}: the artifact names no task; it can be loaded in Python with a task of yours"
+                )
+            task = Task.load(held.manifest.task)
+            method.restore(held.tensors, self.base)
+        if key not in self._compiled:
+            compiled = self.compile(method, task)
+            with self._lock:
+                self._compiled[key] = compiled
+        with self._lock:
+            self._names[name] = key
+            in_use = set(self._names.values())
+            self._compiled = {key: value for key, value in self._compiled.items() if key in in_use}
+
+    def remove(self, name: str) -> None:
+        """Forget an artifact."""
+        with self._lock:
+            key = self._names.pop(name)
+            if key not in self._names.values():
+                del self._compiled[key]
+
+    def task(self, name: str) -> Task:
+        """The task that an artifact answers."""
+        return self.get(name).bound.task
+
+    def get(self, name: str) -> Compiled:
+        """The compiled prompt of a name.
+
+        Raises:
+            DataError: no such name.
+        """
+        with self._lock:
+            if name not in self._names:
+                raise DataError(f"no artifact {name!r} is loaded (loaded: {', '.join(self._names) or 'none'})")
+            return self._compiled[self._names[name]]
+
+    def predict(
+        self, rows: Sequence[Mapping[str, Any]], artifact: str | None = None, progress: Progress = ignore_progress
+    ) -> list[Prediction]:
+        """Answer rows, each with its own artifact.
+
+        Args:
+            rows: fields that the artifact's template reads; a field `artifact` names its artifact.
+            artifact: for rows that name none (may be left out when only one is loaded).
+
+        Raises:
+            DataError: a row that names no loaded artifact or lacks a field.
+        """
+        chosen = [self._name_for(row, artifact, place) for place, row in enumerate(rows)]
+        prompts = {name: self.get(name) for name in set(chosen)}
+        examples = [
+            prompts[name].bound.example(dict(row), f"row {place + 1}")
+            for place, (name, row) in enumerate(zip(chosen, rows, strict=True))
+        ]
+        found = self.outcomes(examples, [prompts[name] for name in chosen], progress)
+        return [
+            Prediction(name, item.predicted, {k: float(torch.tensor(v).exp()) for k, v in item.scores.items()})
+            for name, item in zip(chosen, found, strict=True)
+        ]
+
+    def evaluate(self, name: str, rows: Sequence[Any], progress: Progress = ignore_progress) -> Evaluation:
+        """The metric of one artifact over labelled rows (`Row`s from `Task.read` or `Task.load_data`)."""
+        prompt = self.get(name)
+        examples = prompt.bound.examples(rows)
+        return summarize(prompt.bound.task.spec.metric, self.outcomes(examples, [prompt] * len(examples), progress))
+
+    @torch.no_grad()
+    def outcomes(
+        self, examples: Sequence[Example], prompts: Sequence[Compiled], progress: Progress = ignore_progress
+    ) -> list[Outcome]:
+        """Run examples, each behind its own prompt, mixed freely in length-sorted batches."""
+        rows = [
+            prompt.engine.row(example, prompt.trunk, prompt.middle)
+            for example, prompt in zip(examples, prompts, strict=True)
+        ]
+        order = sorted(range(len(rows)), key=lambda index: (rows[index].size, index))
+        found: dict[int, Outcome] = {}
+        while len(found) < len(rows):
+            part = order[len(found) : len(found) + ROWS_PER_FORWARD]
+            while len(part) > 1 and len(part) * rows[part[-1]].size > TOKENS_PER_FORWARD:
+                part.pop()
+            record = any(len(ids) > 1 for index in part for ids in examples[index].candidates)
+            batch = run(self.base, [rows[index] for index in part], None, record)
+            by_method: dict[int, list[int]] = {}
+            for place, index in enumerate(part):
+                by_method.setdefault(id(prompts[index]), []).append(place)
+            for places in by_method.values():
+                prompt = prompts[part[places[0]]]
+                some = [examples[part[place]] for place in places]
+                scores = prompt.method.score(self.base, batch.rows(places), [example.candidates for example in some])
+                for place, example, values in zip(places, some, scores, strict=True):
+                    labels = prompt.bound.task.label_scores(values.cpu(), [len(ids) for ids in example.candidates])
+                    found[part[place]] = outcome(prompt.bound, example, labels, prompt.calibration)
+            progress("answering", len(found), len(rows))
+        return [found[index] for index in range(len(rows))]
+
+    def compile(self, method: Method, task: Task) -> Compiled:
+        """Run what stands in front of the text, once. `method` must hold its learned tensors."""
+        bound = task.bind(self.base.tokenizer, self.base.max_positions - method.length, method.keeps_instruction)
+        how = plan(method.segments(SLOTS, len(bound.cue)))
+        engine = Engine(self.base, how, bound.head, bound.cue, CacheConfig(ram=0, disk=0))
+        with torch.no_grad():
+            learned = method.learned()
+            trunk, middle = engine.compile(learned)
+            return Compiled(method, bound, engine, trunk, middle, calibration(engine, method, bound, learned))
+
+    def _name_for(self, row: Mapping[str, Any], default: str | None, place: int) -> str:
+        name = row.get("artifact", default)
+        if name is None and len(self._names) == 1:
+            name = self.names[0]
+        if not isinstance(name, str):
+            raise DataError(
+                f'row {place + 1}: names no artifact; add a field "artifact", one of {", ".join(self.names)}'
+            )
+        return name

@@ -1,0 +1,17 @@
+"""Training: one loop, its checkpoints, and the run around it."""
+
+from .run import Prepared, Result, prepare, save, train
+from .spec import BaseSpec, CacheSpec, RunSpec, TrainSpec, load_run
+
+__all__ = [
+    "BaseSpec",
+    "CacheSpec",
+    "Prepared",
+    "Result",
+    "RunSpec",
+    "TrainSpec",
+    "load_run",
+    "prepare",
+    "save",
+    "train",
+]

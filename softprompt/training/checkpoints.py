@@ -1,0 +1,101 @@
+"""Where a run leaves its state and its records, so that kill -9 at any moment costs seconds and changes no bit."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import TrainingError
+from ..storage import atomic_file
+from .loop import State
+
+SECONDS = 10.0  # between checkpoints, besides new bests and the end; when one is written changes nothing computed
+
+
+class NoStore:
+    """Keeps records in memory and no state: for runs without a folder."""
+
+    def __init__(self) -> None:
+        self.events: list[dict[str, Any]] = []
+
+    def load(self) -> State | None:
+        """Nothing to resume."""
+        return None
+
+    def save(self, state: State, at_once: bool = False) -> None:
+        """Nothing to keep."""
+
+    def log(self, event: str, **values: Any) -> None:
+        """Remember the record."""
+        self.events.append({"event": event, **values})
+
+
+class FolderStore:
+    """`checkpoint.pt` (atomic) and `events.jsonl` (append only) in the run's folder.
+
+    Args:
+        run: digest of everything that decides the result; a checkpoint of another run is refused.
+    """
+
+    def __init__(self, folder: Path, run: str) -> None:
+        self.folder, self.run = folder, run
+        self._path, self._events = folder / "checkpoint.pt", folder / "events.jsonl"
+        self._written = time.monotonic()
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def load(self) -> State | None:
+        """The last state; records of steps that it does not know are dropped (they will be written again).
+
+        Raises:
+            TrainingError: it belongs to other settings, data or base, or cannot be read.
+        """
+        if not self._path.exists():
+            self._events.unlink(missing_ok=True)
+            return None
+        try:
+            held = torch.load(self._path, weights_only=True)
+            run, state = held["run"], State(**held["state"])
+        except Exception as error:
+            raise TrainingError(
+                f"{self._path}: cannot be read ({type(error).__name__}); delete it to start again"
+            ) from error
+        if run != self.run:
+            raise TrainingError(
+                f"{self.folder} holds a checkpoint of a run with other settings, data or base; take another --out, or "
+                "--fresh to start over"
+            )
+        self._drop_events_after(state.step)
+        return state
+
+    def save(self, state: State, at_once: bool = False) -> None:
+        """Write the state, at once or when some seconds have passed since the last time."""
+        if not at_once and time.monotonic() - self._written < SECONDS:
+            return
+        with atomic_file(self._path) as temporary:
+            torch.save({"run": self.run, "state": asdict(state)}, temporary)
+        self._written = time.monotonic()
+
+    def log(self, event: str, **values: Any) -> None:
+        """Append one JSON line."""
+        line = json.dumps({"event": event, **values}, ensure_ascii=False)
+        with self._events.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def _drop_events_after(self, step: int) -> None:
+        if not self._events.exists():
+            return
+        kept = []
+        for line in self._events.read_text(encoding="utf-8").splitlines():
+            try:
+                event = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # the line that was being written when the process was killed
+            if event.get("step", 0) <= step and event["event"] != "trained":
+                kept.append(line)
+        with atomic_file(self._events) as temporary:
+            temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")

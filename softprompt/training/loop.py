@@ -1,0 +1,180 @@
+"""The training loop. One function, top to bottom: batch, loss, step, look at dev, keep the best, stop when done."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..engine import Engine
+from ..errors import TrainingError
+from ..evaluate import evaluate
+from ..methods import Method
+from ..tasks import BoundTask
+from ..types import Example, Progress, ignore_progress
+from .spec import TrainSpec
+
+
+@dataclass
+class State:
+    """All that a run needs to go on as if it had never stopped (the weights of the base never change).
+
+    Attributes:
+        step: optimizer steps done.
+        parameters, optimizer: of the method.
+        best: value, −nll and step of the best look at dev, and what the method held then.
+        since: looks at dev since then.
+    """
+
+    step: int = 0
+    parameters: list[Tensor] = field(default_factory=list)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    best: dict[str, Any] = field(default_factory=dict)
+    since: int = 0
+    ended: str = ""
+
+
+class Store(Protocol):
+    """Where the loop leaves its state and its records; see `checkpoints.py`."""
+
+    def load(self) -> State | None:
+        """The last state of this run, if there is one."""
+
+    def save(self, state: State, at_once: bool = False) -> None:
+        """Keep the state, at once or when it seems worth it."""
+
+    def log(self, event: str, **values: Any) -> None:
+        """Write one record."""
+
+
+def fit(
+    engine: Engine,
+    method: Method,
+    bound: BoundTask,
+    train: Sequence[Example],
+    dev: Sequence[Example],
+    spec: TrainSpec,
+    seed: int,
+    store: Store,
+    progress: Progress = ignore_progress,
+) -> State:
+    """Train the method's parameters with AdamW; leave the best of them, by the dev metric, in the method.
+
+    Loss is Σ cross-entropy of the answers' tokens over the tokens of the whole optimizer step, however it is cut into
+    micro-batches. Without dev rows the last step counts as the best.
+
+    Args:
+        spec: filled (no nulls left).
+
+    Raises:
+        TrainingError: a loss or gradient that is not finite; names the step and its rows.
+    """
+    assert spec.lr and spec.batch_size and spec.micro_batch and spec.max_steps and spec.eval_every
+    parameters = method.parameters()
+    optimizer = torch.optim.AdamW(parameters, lr=spec.lr, weight_decay=spec.weight_decay or 0.0)
+    state = store.load() or State()
+    if state.step:
+        with torch.no_grad():
+            for parameter, value in zip(parameters, state.parameters, strict=True):
+                parameter.copy_(value)
+        optimizer.load_state_dict(state.optimizer)
+        store.log("resumed", step=state.step)
+
+    while state.step < spec.max_steps and not state.ended:
+        began = time.perf_counter()
+        rows = batch_at(train, state.step, spec.batch_size, seed)
+        tokens = sum(len(example.answer) for example in rows)
+        loss = 0.0
+        for begin in range(0, len(rows), spec.micro_batch):
+            total, _ = engine.loss(rows[begin : begin + spec.micro_batch], method.learned())
+            (total / tokens).backward()
+            loss += total.item() / tokens
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, spec.clip))
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
+            where = ", ".join(example.where for example in rows[:8]) + (" …" if len(rows) > 8 else "")
+            store.log("not_finite", step=state.step + 1, loss=str(loss), norm=str(norm), rows=[e.where for e in rows])
+            raise TrainingError(
+                f"step {state.step + 1}: {what} on rows {where}; lower train.lr (now {spec.lr:g}) or use base.dtype: fp32"
+            )
+        rate = learning_rate(state.step, spec)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        optimizer.zero_grad()
+        state.step += 1
+        store.log(
+            "step", step=state.step, loss=loss, norm=norm, lr=rate, tokens=tokens, seconds=time.perf_counter() - began
+        )
+
+        last = state.step == spec.max_steps
+        if dev and (state.step % spec.eval_every == 0 or last):
+            look(engine, method, bound, dev, spec, state, store)
+        state.parameters = [parameter.detach().clone() for parameter in parameters]
+        state.optimizer = optimizer.state_dict()
+        store.save(state, at_once=last or bool(state.ended) or state.best.get("step") == state.step)
+        shown = f"training, loss {loss:.3f}" + (f", dev {state.best['value']:.3f}" if state.best else "")
+        progress(shown, state.step, spec.max_steps)
+
+    if state.best:
+        with torch.no_grad():
+            for parameter, value in zip(parameters, state.best["parameters"], strict=True):
+                parameter.copy_(value)
+    store.log(
+        "trained", step=state.step, best_step=state.best.get("step", state.step), reason=state.ended or "all steps done"
+    )
+    return state
+
+
+def look(
+    engine: Engine,
+    method: Method,
+    bound: BoundTask,
+    dev: Sequence[Example],
+    spec: TrainSpec,
+    state: State,
+    store: Store,
+) -> None:
+    """Evaluate on dev, keep the parameters if they are the best so far, and say when it is enough."""
+    began = time.perf_counter()
+    found = evaluate(engine, method, bound, dev)
+    now = found.estimate
+    store.log("dev", step=state.step, **now.as_dict(), nll=found.nll, seconds=time.perf_counter() - began)
+    # with some hundred dev rows equal metrics are common; the more certain of two equals is the better one
+    if not state.best or (now.value, -found.nll) > (state.best["value"], -state.best["nll"]):
+        kept = [parameter.detach().clone() for parameter in method.parameters()]
+        state.best = {"value": now.value, "nll": found.nll, "step": state.step, "parameters": kept}
+        state.since = 0
+    else:
+        state.since += 1
+    if spec.target is not None and now.interval[0] >= spec.target:
+        state.ended = f"the dev {now.metric}'s lower bound {now.interval[0]:.3f} reached the target {spec.target:g}"
+    elif state.since >= spec.patience:
+        state.ended = f"no better dev {now.metric} in {spec.patience} evaluations"
+
+
+def batch_at(train: Sequence[Example], step: int, size: int, seed: int) -> list[Example]:
+    """Rows of an optimizer step: a seeded order per epoch, a function of the step alone, so resuming needs no sampler."""
+    steps = -(-len(train) // size)
+    epoch, place = divmod(step, steps)
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch)).tolist()
+    return [train[index] for index in order[place * size : (place + 1) * size]]
+
+
+def learning_rate(step: int, spec: TrainSpec) -> float:
+    """Warm-up to `lr` over the first share of steps, then linear or cosine to zero, or constant."""
+    assert spec.lr and spec.max_steps
+    warm = int((spec.warmup or 0.0) * spec.max_steps)
+    if step < warm:
+        return spec.lr * (step + 1) / (warm + 1)
+    share = (step - warm) / max(1, spec.max_steps - warm)
+    if spec.schedule == "linear":
+        return spec.lr * (1 - share)
+    if spec.schedule == "cosine":
+        return spec.lr * 0.5 * (1 + math.cos(math.pi * share))
+    return spec.lr

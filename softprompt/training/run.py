@@ -1,0 +1,265 @@
+"""One run from rows to artifact: the way of the data, in order."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .. import artifact as artifacts
+from ..artifact.card import model_card
+from ..base import Base
+from ..data import Row, few_shot
+from ..engine import SLOTS, Engine, plan
+from ..errors import ConfigError, DataError
+from ..evaluate import Evaluation, evaluate
+from ..methods import Method, make_method
+from ..storage import digest_of, write_json, write_text
+from ..tasks import BoundTask, Task
+from ..types import Example, Progress, ignore_progress
+from .checkpoints import FolderStore, NoStore
+from .loop import Store, fit
+from .spec import CacheSpec, TrainSpec
+
+PACKAGES = ("softprompt", "torch", "transformers", "tokenizers", "numpy", "scikit-learn")
+
+
+@dataclass
+class Prepared:
+    """Everything that a run needs, bound together; several runs may share one (and its encoded rows).
+
+    Attributes:
+        splits: examples by split, `train` without its demonstrations.
+        digest: of all rows and how they are split.
+    """
+
+    base: Base
+    task: Task
+    method: Method
+    bound: BoundTask
+    engine: Engine
+    splits: dict[str, list[Example]]
+    digest: str
+
+
+@dataclass
+class Result:
+    """What a run gives.
+
+    Attributes:
+        metrics: by split (`dev`, and `test` if it was asked for).
+        artifact: the folder, if `out` was given.
+        seconds: `encode`, `train` and `evaluate`.
+        parameters: trained numbers.
+        truncated: rows whose text was cut to fit.
+    """
+
+    prepared: Prepared
+    metrics: dict[str, Evaluation]
+    artifact: Path | None
+    seconds: dict[str, float]
+    parameters: int
+    best_step: int
+    truncated: int
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+
+def prepare(
+    base: Base,
+    task: Task,
+    method: Method,
+    cache: CacheSpec | None = None,
+    seed: int = 0,
+    rows: dict[str, list[Row]] | None = None,
+    share: Engine | None = None,
+) -> Prepared:
+    """Draw demonstrations, bind task and method to the base, turn rows into examples.
+
+    Args:
+        rows: splits that were loaded already (default: the task's own data).
+        share: an engine of the same base, task and plan, to use its encoded rows.
+
+    Raises:
+        ConfigError, DataError: see `Task.load_data`, `Method.segments`.
+    """
+    rows = rows if rows is not None else task.load_data()
+    task, train_rows = _draw_demonstrations(task, rows.get("train", []))
+    bound = task.bind(base.tokenizer, base.max_positions - method.length, method.keeps_instruction)
+    how = plan(method.segments(SLOTS, len(bound.cue)))
+    same = share is not None and (share.plan, share.head, share.cue) == (how, bound.head, bound.cue)
+    engine = share if same and share else Engine(base, how, bound.head, bound.cue, (cache or CacheSpec()).config())
+    splits = {name: bound.examples(part) for name, part in {**rows, "train": train_rows}.items()}
+    digest = digest_of({name: [row.values for row in part] for name, part in rows.items()})
+    return Prepared(base, task, method, bound, engine, splits, digest)
+
+
+def train(
+    base: Base,
+    task: Task,
+    method: str | dict[str, Any] | Method,
+    out: str | Path | None = None,
+    *,
+    train: TrainSpec | dict[str, Any] | None = None,
+    cache: CacheSpec | None = None,
+    seed: int = 0,
+    test: bool = False,
+    fresh: bool = False,
+    rows: dict[str, list[Row]] | None = None,
+    share: Engine | None = None,
+    progress: Progress = ignore_progress,
+) -> Result:
+    """Train a method on a task and save the artifact.
+
+    Args:
+        method: a name (`soft`), a mapping with its settings, or a `Method`.
+        out: folder of the run: checkpoint, event log, `artifact/`. A run that was cut short goes on from it. None keeps
+            everything in memory.
+        test: also evaluate on the test rows, once, at the end.
+        fresh: start over even if `out` holds a checkpoint.
+        rows, share: see `prepare`.
+
+    Raises:
+        SoftpromptError: bad settings, rows, base, or a loss that is not finite.
+    """
+    method = method if isinstance(method, Method) else make_method(method)
+    spec = train if isinstance(train, TrainSpec) else TrainSpec(**(train or {}))
+    began = time.perf_counter()
+    ready = prepare(base, task, method, cache, seed, rows, share)
+    train_rows, dev = ready.splits["train"], ready.splits.get("dev", [])
+    method.attach(base, ready.bound, seed)
+    trains = bool(method.parameters())
+    spec = spec.filled(method, len(train_rows))
+    if trains:
+        _refuse_unusable(train_rows)
+    settings = _settings(ready, spec if trains else None, seed)
+    folder = Path(out) if out is not None else None
+    store = _store(folder, settings, fresh)
+    store.log(
+        "start",
+        plan=ready.engine.plan.explain(),
+        rows={name: len(part) for name, part in ready.splits.items()},
+        truncated=ready.bound.cut,
+        method=method.spec.model_dump(mode="json"),
+    )
+    best_step = 0
+    if trains:
+        ready.engine.encode([*train_rows, *dev], progress)
+    seconds = {"encode": time.perf_counter() - began}
+    began = time.perf_counter()
+    if trains:
+        state = fit(ready.engine, method, ready.bound, train_rows, dev, spec, seed, store, progress)
+        best_step = state.best.get("step", state.step)
+    else:
+        method.solve(ready.engine, train_rows, dev, task, seed)
+    seconds["train"] = time.perf_counter() - began
+    began = time.perf_counter()
+    metrics: dict[str, Evaluation] = {}
+    for name in ("dev", "test") if test else ("dev",):
+        if ready.splits.get(name):
+            metrics[name] = evaluate(ready.engine, method, ready.bound, ready.splits[name], progress)
+            store.log("final", split=name, **metrics[name].estimate.as_dict())
+    seconds["evaluate"] = time.perf_counter() - began
+    size = sum(value.numel() for value in method.parameters() or method.export().values())
+    result = Result(ready, metrics, None, seconds, size, best_step, ready.bound.cut)
+    if isinstance(store, NoStore):
+        result.events = store.events
+    if folder is not None:
+        result.artifact = folder / "artifact"
+        save(result, result.artifact, settings)
+        summary = {name: found.estimate.as_dict() for name, found in metrics.items()}
+        write_json(folder / "result.json", {"metrics": summary, "seconds": seconds, "best_step": best_step})
+    return result
+
+
+def save(result: Result, folder: Path, settings: dict[str, Any] | None = None) -> None:
+    """Write the artifact of a finished run.
+
+    Raises:
+        ArtifactError: NaN in a tensor, or the folder holds something else.
+    """
+    ready, method = result.prepared, result.prepared.method
+    tensors = method.export()
+    settings = settings or _settings(ready, None, 0)
+    manifest = artifacts.Manifest(
+        format_version=1,
+        softprompt=importlib.metadata.version("softprompt"),
+        method=method.spec.model_dump(mode="json", exclude_none=True),
+        layout={"stores": method.stores, "place": method.place, "length": getattr(method.spec, "length", 0)},
+        task=_portable(ready.task.spec.model_dump(mode="json", exclude_none=True)),
+        base={
+            "id": ready.base.name,
+            "digest": ready.base.digest,
+            "dtype": ready.base.label_of_dtype,
+            "tokenizer_digest": ready.base.tokenizer_digest,
+            "shape": ready.base.shape.as_dict(),
+        },
+        tensors={name: {"shape": list(value.shape), "dtype": "float32"} for name, value in tensors.items()},
+        metrics={name: found.estimate.as_dict() for name, found in result.metrics.items()},
+        training={"seed": settings["seed"], "best_step": result.best_step, **(settings["train"] or {})},
+        data={"digest": ready.digest, **{name: len(part) for name, part in ready.splits.items()}},
+        versions={name: importlib.metadata.version(name) for name in PACKAGES},
+        parameters={"trained": result.parameters, "stored": sum(value.numel() for value in tensors.values())},
+    )
+    artifacts.save(folder, manifest, tensors, model_card(manifest), method.adapter_config(ready.base))
+
+
+def save_run_file(folder: Path, spec: Any) -> None:
+    """Keep the resolved run file beside the result."""
+    write_text(folder / "run.yaml", yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+
+
+def _draw_demonstrations(task: Task, train_rows: Sequence[Row]) -> tuple[Task, list[Row]]:
+    wanted = task.spec.demonstrations
+    if not wanted.k or wanted.rows:
+        return task, list(train_rows)
+    shots = few_shot(list(train_rows), wanted.k, task.label, wanted.seed)
+    chosen = {id(row) for row in shots}
+    return task.with_demonstrations(shots), [row for row in train_rows if id(row) not in chosen]
+
+
+def _refuse_unusable(rows: Sequence[Example]) -> None:
+    if not rows:
+        raise DataError("there are no training rows; set data.split.train or give data.train")
+    problems = [f"{row.where}: the row has no label" for row in rows if row.gold is None]
+    problems += [f"{row.where}: the text is empty" for row in rows if not row.text]
+    if problems:
+        raise DataError(f"{len(problems)} of {len(rows)} training rows cannot be used", problems)
+
+
+def _settings(ready: Prepared, spec: TrainSpec | None, seed: int) -> dict[str, Any]:
+    """All that decides the result; its digest names the run."""
+    return {
+        "base": [ready.base.digest, ready.base.tokenizer_digest, str(ready.base.dtype), ready.base.device.type],
+        "task": ready.task.spec.model_dump(mode="json"),
+        "method": ready.method.spec.model_dump(mode="json"),
+        "train": spec.model_dump(mode="json", exclude_none=True) if spec else None,
+        "cache": str(ready.engine.cache.dtype),
+        "data": ready.digest,
+        "seed": seed,
+    }
+
+
+def _store(folder: Path | None, settings: dict[str, Any], fresh: bool) -> Store:
+    if folder is None:
+        return NoStore()
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder}: is a file; --out must name a folder")
+    if fresh:
+        (folder / "checkpoint.pt").unlink(missing_ok=True)
+    return FolderStore(folder, digest_of(settings))
+
+
+def _portable(task: dict[str, Any]) -> dict[str, Any]:
+    """Without paths of the training machine: an artifact travels."""
+    data = task.get("data", {})
+    for key in ("source", "train", "dev", "test"):
+        if isinstance(data.get(key), str):
+            data[key] = (
+                Path(data[key]).name if "/" in data[key] and not data[key].startswith("datasets:") else data[key]
+            )
+    return task

@@ -1,0 +1,141 @@
+"""Settings of training and of a whole run, as the run file gives them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
+
+from ..config import Strict, parse, read_yaml
+from ..engine import CacheConfig
+from ..methods import Method
+
+
+class TrainSpec(Strict):
+    """How a method is trained. What is left out (null) the method's own defaults fill.
+
+    Attributes:
+        lr: AdamW learning rate; prompts want 100–1000 times that of weights.
+        epochs: passes over the training rows; `max_steps` may end earlier.
+        batch_size: rows of an optimizer step.
+        micro_batch: rows of one forward; gradients add up to `batch_size` (same result, less memory).
+        schedule, warmup: learning-rate curve, and the share of steps that lead up to it.
+        clip: largest gradient norm.
+        eval_every: optimizer steps between two looks at dev (default: half an epoch).
+        patience: stop after this many looks without a better dev metric.
+        target: stop when the lower bound of the dev metric's 95 % interval reaches this.
+    """
+
+    lr: PositiveFloat | None = None
+    epochs: PositiveInt | None = None
+    max_steps: PositiveInt | None = None
+    batch_size: PositiveInt | None = None
+    micro_batch: PositiveInt | None = None
+    schedule: Literal["linear", "cosine", "constant"] | None = None
+    warmup: float | None = Field(default=None, ge=0, lt=1)
+    weight_decay: NonNegativeFloat | None = None
+    clip: PositiveFloat = 1.0
+    eval_every: PositiveInt | None = None
+    patience: PositiveInt = 4
+    target: float | None = Field(default=None, gt=-1, le=1)
+
+    def filled(self, method: Method, rows: int) -> TrainSpec:
+        """With every null replaced by the method's default for this many training rows."""
+        defaults = method.defaults
+        names = ("lr", "epochs", "batch_size", "schedule", "warmup", "weight_decay")
+        values = {name: getattr(defaults, name) for name in names if getattr(self, name) is None}
+        if not values.get("lr", self.lr):
+            values.pop("lr", None)  # a method without a gradient has no learning rate
+        full = self.model_copy(update=values)
+        assert full.batch_size is not None and full.epochs is not None
+        steps = max(1, -(-rows // full.batch_size))  # of one epoch
+        more = {
+            "max_steps": min(self.max_steps or steps * full.epochs, steps * full.epochs),
+            "eval_every": self.eval_every or max(1, steps // 2),
+            "micro_batch": min(self.micro_batch or full.batch_size, full.batch_size),
+        }
+        return full.model_copy(update=more)
+
+
+class CacheSpec(Strict):
+    """Where encoded rows are kept.
+
+    Attributes:
+        dtype: null keeps the base's own (exact); `bf16` or `fp16` halve the bytes of an fp32 base.
+        ram_gb, disk_gb: budgets; disk is used after RAM.
+        keep: leave the encoded rows on disk for the next run of the same base, task and head.
+    """
+
+    dtype: Literal["fp32", "bf16", "fp16"] | None = None
+    ram_gb: NonNegativeFloat = 4.0
+    disk_gb: NonNegativeFloat = 50.0
+    keep: bool = False
+
+    def config(self) -> CacheConfig:
+        """For the engine."""
+        from ..base.model import DTYPES
+
+        dtype = DTYPES[self.dtype] if self.dtype else None
+        return CacheConfig(dtype, int(self.ram_gb * 1e9), int(self.disk_gb * 1e9), self.keep)
+
+
+class BaseSpec(Strict):
+    """Which base: bundled name, folder or hub id; how it is held; where it runs."""
+
+    name: str = "smollm2"
+    dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
+    device: str = "auto"
+
+
+class RunSpec(Strict):
+    """The run file.
+
+    Attributes:
+        base, method: a name, or a mapping with `name` and settings.
+        task: a ready task's name, a file, or the task itself.
+        seed: of the initialisation, the order of rows and the draw of demonstrations.
+    """
+
+    base: BaseSpec = Field(default_factory=BaseSpec)
+    task: str | dict[str, Any]
+    method: dict[str, Any]
+    train: TrainSpec = Field(default_factory=TrainSpec)
+    cache: CacheSpec = Field(default_factory=CacheSpec)
+    seed: int = 0
+
+    @field_validator("base", "method", mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+def load_run(path: Path, assignments: list[str]) -> RunSpec:
+    """Read a run file and apply `key=value` overrides; a task path in it is relative to the file.
+
+    Raises:
+        ConfigError: all that is wrong, in one line.
+    """
+    from ..config import override
+
+    data = read_yaml(path)
+    if any(item.startswith("task.") for item in assignments) and isinstance(data.get("task"), str):
+        data["task"] = _task_data(data["task"], path.parent)
+    data = override(data, assignments)
+    spec = parse(RunSpec, data, str(path))
+    if isinstance(spec.task, str) and not Path(spec.task).is_absolute() and (path.parent / spec.task).is_file():
+        spec.task = str(path.parent / spec.task)
+    return spec
+
+
+def _task_data(name: str, folder: Path) -> dict[str, Any]:
+    """A task as a mapping, so that `task.template.cue=…` can reach into it; its own paths become absolute."""
+    from ..tasks import Task
+
+    task = Task.load(folder / name if (folder / name).is_file() else name)
+    data = task.spec.model_dump(mode="json", exclude_none=True)
+    for key in ("source", "train", "dev", "test"):
+        value = data["data"].get(key)
+        if value and (task.folder / value).is_file():
+            data["data"][key] = str((task.folder / value).resolve())
+    return data

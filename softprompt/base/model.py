@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +23,8 @@ from ..errors import BaseModelError
 from . import bundled
 from .attention import NAME, Block, Call
 from .fingerprint import model_digest, tokenizer_digest
-from .packed import pack
+from .memory import keep_freed_memory
+from .packed import make_packable, packed
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -74,7 +76,10 @@ class Base:
         model.requires_grad_(False)
         model.eval()  # int8 on the CPU and dropout both compute something else in train()
         model.set_attn_implementation(NAME)
-        pack(model)
+        make_packable(model)
+        if model.device.type == "cpu":
+            keep_freed_memory()
+        self._packed = False
         self.config = model.config.get_text_config(decoder=True)
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.get_input_embeddings().weight.dtype
@@ -118,6 +123,12 @@ class Base:
         """Longest sequence that the position encoding was made for."""
         return int(getattr(self.config, "max_position_embeddings", None) or 1 << 20)
 
+    def for_small_steps(self) -> Base:
+        """The same base, the same weights, with its matrix products made for few tokens at a time (see `packed.py`)."""
+        same = copy.copy(self)
+        same._packed = True
+        return same
+
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids [N] → embeddings [N, H], through the model's own layer (some models scale in it)."""
         return self.model.get_input_embeddings()(ids)
@@ -140,19 +151,21 @@ class Base:
             record: also return the live tokens' K/V.
         """
         call = Call(lengths, starts, blocks, record)
-        out = self._decoder(
-            inputs_embeds=embeddings[None].to(self.dtype),
-            position_ids=call.positions[None],
-            # four dimensions tell transformers that the mask is made already; ours lives in the call
-            attention_mask=embeddings.new_zeros(1, 1, 1, 1),
-            use_cache=False,
-            softprompt=call,
-        )
+        with packed(self._packed):
+            out = self._decoder(
+                inputs_embeds=embeddings[None].to(self.dtype),
+                position_ids=call.positions[None],
+                # four dimensions tell transformers that the mask is made already; ours lives in the call
+                attention_mask=embeddings.new_zeros(1, 1, 1, 1),
+                use_cache=False,
+                softprompt=call,
+            )
         return Hidden(out.last_hidden_state[0], call.recorded if record else None)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [K, H] → logits [K, V] in fp32, with the scalings that some families apply after the head."""
-        logits = self._head(hidden).float()
+        with packed(self._packed):
+            logits = self._head(hidden).float()
         if (scale := getattr(self.config, "logit_scale", None)) is not None:  # Cohere
             logits = logits * scale
         if (divisor := getattr(self.config, "logits_scaling", None)) is not None:  # Granite

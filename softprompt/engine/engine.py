@@ -37,7 +37,8 @@ class Engine:
     """
 
     def __init__(self, base: Base, plan: Plan, head: Ids, cue: Ids, cache: CacheConfig | None = None) -> None:
-        self.base, self.plan, self.head, self.cue = base, plan, head, cue
+        self.plan, self.head, self.cue = plan, head, cue
+        self.base = base.for_small_steps() if self.caches_rows else base
         self._ids = {"head": head, "cue": cue}
         config = cache or CacheConfig()
         dtype = config.dtype or base.dtype

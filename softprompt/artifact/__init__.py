@@ -1,7 +1,8 @@
-# STANDIN
+"""Artifacts: the small folder that a method saves. It loads back, swaps, and where PEFT can express it, loads there."""
+
 from . import peft_format
-class Artifact: pass
-class Manifest: pass
-def load(*a): ...
-def save(*a): ...
-def check_base(*a): ...
+from .manifest import FORMAT_VERSION, Manifest
+from .peft_format import read_peft
+from .store import Artifact, check_base, load, save
+
+__all__ = ["FORMAT_VERSION", "Artifact", "Manifest", "check_base", "load", "peft_format", "read_peft", "save"]

@@ -1,2 +1,182 @@
-# STANDIN
-def model_card(m): return ""
+"""The model card: `README.md` of an artifact, for whoever finds the folder. Equal manifests give equal text."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from .manifest import Manifest
+
+_WHAT = {
+    ("embeddings", "front"): "{length} learned token embeddings in front of the text",
+    ("kv", "front"): "{length} learned keys and values per layer in front of the text",
+    ("embeddings", "infix"): "{length} learned token embeddings between the text and the answer",
+    ("kv", "infix"): "{length} learned keys and values per layer between the text and the answer",
+}
+_MAX_LABELS = 12
+
+
+def model_card(manifest: Manifest) -> str:
+    """Markdown with YAML front matter: what it does, how to load it, how good it is, how it was made, its limits."""
+    name = manifest.task["name"] if manifest.task else "prompt"
+    parts = [
+        _front_matter(manifest),
+        f"# {_text(name)}: {_text(manifest.method['name'])} on {_text(manifest.base.id)}",
+        _what(manifest),
+        _usage(manifest),
+        _metrics(manifest),
+        _data(manifest),
+        _training(manifest),
+        _limits(manifest),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _front_matter(manifest: Manifest) -> str:
+    tags = ["softprompt", f"method:{manifest.method['name']}", "parameter-efficient"]
+    if _in_peft(manifest):
+        tags.append("peft")
+    # JSON is YAML, so no name can break out of its line
+    lines = [f"base_model: {_json(manifest.base.id)}", "library_name: softprompt", "tags:"]
+    return "\n".join(["---", *lines, *(f"- {_json(tag)}" for tag in tags), "---"])
+
+
+def _what(manifest: Manifest) -> str:
+    layout = manifest.layout
+    what = _WHAT.get((layout.stores, layout.place))
+    if what is None:
+        what = "a classifier over the base's hidden states" if layout.stores == "head" else "no learned segment"
+    stored = manifest.parameters["stored"]
+    lines = [
+        f"This folder holds {what.format(length=layout.length)} ({stored:,} numbers). "
+        f"The base model `{_code(manifest.base.id)}` is not part of it and was not changed."
+        if layout.stores != "none"
+        else f"Method `{_code(manifest.method['name'])}` on the base model `{_code(manifest.base.id)}`, "
+        f"which is not part of this folder; {stored:,} numbers are stored."
+    ]
+    if manifest.task:
+        lines.append(_task(manifest.task))
+    return "\n\n".join(lines)
+
+
+def _task(task: dict[str, Any]) -> str:
+    line = f"Task: `{_code(task['name'])}`, {_text(task['type'])}"
+    verbalizer = task.get("verbalizer")
+    if isinstance(verbalizer, dict) and verbalizer:
+        labels = [f"`{_code(label)}`" for label in verbalizer]
+        more = f" and {len(labels) - _MAX_LABELS} more" if len(labels) > _MAX_LABELS else ""
+        line += f"; answers: {', '.join(labels[:_MAX_LABELS])}{more}"
+    return line + ". Template and label words stand in `manifest.json`."
+
+
+def _usage(manifest: Manifest) -> str:
+    base = manifest.base.id
+    name = manifest.task["name"] if manifest.task else "prompt"
+    row = {"text": "…"}
+    code = [
+        "## Use",
+        "",
+        "```python",
+        "import softprompt as sp",
+        "",
+        f"runtime = sp.Runtime(sp.Base.load({_json(base)}))",
+        f'runtime.add({_json(name)}, "path/to/this/folder")',
+        f"runtime.predict([{_json(row)}], {_json(name)})",
+        "```",
+        "",
+        "The fields of a row are those that the template reads.",
+    ]
+    if _in_peft(manifest):
+        code += [
+            "",
+            "Plain PEFT loads the folder as well (give it the same base; the text starts at position "
+            f"{manifest.layout.length}, and the template is yours to fill in):",
+            "",
+            "```python",
+            "from peft import PeftModel",
+            "",
+            'model = PeftModel.from_pretrained(base_model, "path/to/this/folder")',
+            "```",
+        ]
+    elif manifest.layout.stores in ("embeddings", "kv", "head"):
+        code += ["", "Plain PEFT has no such method and cannot load it."]
+    return "\n".join(code)
+
+
+def _metrics(manifest: Manifest) -> str:
+    if not manifest.metrics:
+        return "## Metrics\n\nNot measured."
+    rows = [
+        f"| {_cell(split)} | {_cell(found.metric)} | {found.value:.4f} | "
+        f"{found.interval[0]:.4f} – {found.interval[1]:.4f} | {found.rows:,} |"
+        for split, found in manifest.metrics.items()
+    ]
+    head = "| split | metric | value | 95 % interval | rows |\n| --- | --- | --- | --- | --- |"
+    note = (
+        "The interval covers the choice of rows, not that of the seed. What was chosen on `dev` looks too good there."
+    )
+    return "\n".join(["## Metrics", "", head, *rows, "", note])
+
+
+def _data(manifest: Manifest) -> str:
+    if not manifest.data:
+        return ""
+    source = (manifest.task or {}).get("data", {})
+    named = source.get("source") or source.get("train") if isinstance(source, dict) else None
+    counts = [
+        f"{count:,} {_text(name)}"
+        for name, count in manifest.data.items()
+        if isinstance(count, int) and name != "digest"
+    ]
+    origin = f"`{_code(named)}`: " if named else ""
+    digest = f" (digest `{_code(str(manifest.data.get('digest', '–'))[:16])}`)"
+    return f"## Data\n\n{origin}{', '.join(counts) or 'rows not counted'}{digest}."
+
+
+def _training(manifest: Manifest) -> str:
+    settings = {f"method.{key}": value for key, value in manifest.method.items() if key != "name"}
+    settings.update(manifest.training)
+    rows = [f"| {_cell(key)} | {_cell(_json(value))} |" for key, value in settings.items()]
+    table = ["| setting | value |", "| --- | --- |", *rows, ""] if rows else []
+    versions = ", ".join(f"{_text(name)} {_text(version)}" for name, version in manifest.versions.items())
+    made = f"Base held as {_text(manifest.base.dtype)}. Made with softprompt {_text(manifest.softprompt)}"
+    return "\n".join(["## Training", "", *table, f"{made}{f' ({versions})' if versions else ''}."])
+
+
+def _limits(manifest: Manifest) -> str:
+    lines = [
+        "## Limits",
+        "",
+        f"- Works on this base and tokenizer only (digest `{_code(manifest.base.digest[:16])}`); softprompt refuses any other.",
+        "- It has the base's biases and licence, and was measured on the rows above only; other texts may differ.",
+    ]
+    if manifest.layout.stores in ("embeddings", "kv"):
+        lines.append("- What a learned prompt does cannot be read off it as words.")
+    return "\n".join(lines)
+
+
+def _in_peft(manifest: Manifest) -> bool:
+    """A prompt in front of the text is what PEFT can express; methods that live in the weights say so by their name."""
+    layout = manifest.layout
+    return layout.place == "front" and layout.stores in ("embeddings", "kv")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
+
+
+def _text(value: Any) -> str:
+    """One line of markdown text without markup."""
+    plain = " ".join(str(value).split())
+    return "".join(f"\\{char}" if char in "\\`*_<>[]#|" else char for char in plain)
+
+
+def _code(value: Any) -> str:
+    """Inside of a code span."""
+    return " ".join(str(value).split()).replace("`", "'")
+
+
+def _cell(value: Any) -> str:
+    text = " ".join(str(value).split())
+    shown = text if len(text) <= 200 else f"{text[:200]}…"
+    return shown.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")

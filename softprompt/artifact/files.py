@@ -1,0 +1,178 @@
+"""Reading files that a stranger may have made: bounded JSON and tensors, never code.
+
+Everything here takes bytes that are not trusted and gives plain values or one clear line.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import stat
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from torch import Tensor
+
+from ..errors import ArtifactError
+
+MAX_JSON_BYTES = 16_000_000
+MAX_HEADER_BYTES = 16_000_000  # a LoRA on a large base has about 1,000 tensors of some 150 header bytes each
+MAX_DEPTH = 64  # our own files go 8 deep; Python's recursion limit is 1,000
+_UNREADABLE = (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError)
+
+
+def one_line(text: str, limit: int = 600) -> str:
+    """Text as one bounded line without control characters, so that a hostile file cannot write to the terminal."""
+    shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    return shown if len(shown) <= limit else f"{shown[:limit]} …"
+
+
+def read_bytes(folder: Path, name: str, limit: int) -> bytes:
+    """The bytes of a regular file that lies in `folder` itself.
+
+    Args:
+        limit: largest size in bytes.
+
+    Raises:
+        ArtifactError: missing, not a regular file, a link out of the folder, too large, or unreadable.
+    """
+    path = folder / name
+    try:
+        # A link could make us read any file of this user; the hub's cache is made of such links
+        if os.path.commonpath([os.path.realpath(path), os.path.realpath(folder)]) != os.path.realpath(folder):
+            raise ArtifactError(
+                f"{path}: is a link to {os.path.realpath(path)}, outside the folder; copy the folder with `cp -rL`"
+            )
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise ArtifactError(f"{path}: is not a regular file; copy the artifact again")
+        if found.st_size > limit:
+            raise ArtifactError(f"{path}: has {found.st_size:,} bytes, expected at most {limit:,}; it is not ours")
+        with path.open("rb") as file:
+            return file.read(limit + 1)[:limit]
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file; copy the artifact again, with all its files") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ArtifactError(f"{path}: cannot be read ({one_line(reason)}); check its permissions") from None
+
+
+def parse_json(text: str, where: str) -> dict[str, Any]:
+    """A JSON object of finite numbers, unique keys, real text and bounded depth.
+
+    Python's own reader takes NaN, 1e999, repeated keys and lone surrogates; other readers do not, so two programs
+    would see two different files under one digest.
+
+    Raises:
+        ArtifactError: what is wrong, after `where`.
+    """
+    try:
+        data = json.loads(
+            text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_unique, parse_int=_bounded_int
+        )
+    except RecursionError:
+        raise ArtifactError(f"{where}: nested deeper than {MAX_DEPTH} levels; it is not ours") from None
+    except ValueError as error:  # includes json.JSONDecodeError
+        raise ArtifactError(f"{where}: not valid JSON ({one_line(str(error), 200)}); copy the file again") from None
+    if not isinstance(data, dict):
+        raise ArtifactError(f"{where}: expected a JSON object, got {type(data).__name__}; copy the file again")
+    _check_depth_and_text(data, where)
+    return data
+
+
+def read_json(folder: Path, name: str) -> dict[str, Any]:
+    """Read and parse a JSON file of the folder.
+
+    Raises:
+        ArtifactError: see `read_bytes` and `parse_json`.
+    """
+    return parse_json(decode(read_bytes(folder, name, MAX_JSON_BYTES), folder / name), str(folder / name))
+
+
+def decode(data: bytes, path: Path) -> str:
+    """UTF-8 text.
+
+    Raises:
+        ArtifactError: other bytes.
+    """
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ArtifactError(f"{path}: not valid UTF-8; copy the file again") from None
+
+
+def parse_tensors(data: bytes, where: str) -> dict[str, Tensor]:
+    """Tensors of a safetensors file, on the CPU in the dtype of the file.
+
+    Raises:
+        ArtifactError: truncated, or not safetensors at all (pickled weights are never opened).
+    """
+    try:
+        return load_safetensors(data)
+    except _UNREADABLE as error:
+        reason = one_line(str(error), 120)
+        raise ArtifactError(
+            f"{where}: not a whole safetensors file ({len(data):,} bytes; {reason}); copy it again"
+        ) from None
+
+
+def check_finite(tensors: dict[str, Tensor], where: str) -> None:
+    """Refuse NaN and infinity.
+
+    Raises:
+        ArtifactError: with the tensor and how many of its numbers are bad.
+    """
+    for name, value in sorted(tensors.items()):
+        bad = value.numel() - int(torch.isfinite(value).sum())
+        if bad:
+            raise ArtifactError(
+                f"{where}: tensor {one_line(repr(name), 80)} has {bad} NaN or infinite of {value.numel():,} numbers; "
+                "train again with a lower learning rate"
+            )
+
+
+def _no_constant(word: str) -> NoReturn:
+    raise ValueError(f"{word} is not a JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"number {text[:20]} is out of range")
+    return value
+
+
+def _bounded_int(text: str) -> int:
+    # Seeds are 64 bits wide; longer integers crash the readers of other languages
+    if len(text) > 20:
+        raise ValueError(f"integer {text[:20]}… has {len(text)} digits")
+    return int(text)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"key {twice[:40]!r} twice")
+    return result
+
+
+def _check_depth_and_text(data: Any, where: str) -> None:
+    """Iterative on purpose: what it guards against is depth."""
+    waiting: list[tuple[Any, int]] = [(data, 1)]
+    while waiting:
+        value, depth = waiting.pop()
+        if depth > MAX_DEPTH:
+            raise ArtifactError(f"{where}: nested deeper than {MAX_DEPTH} levels; it is not ours")
+        if isinstance(value, str):
+            if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
+                raise ArtifactError(f"{where}: holds text that is not Unicode (a lone surrogate); copy it again")
+        elif isinstance(value, dict):
+            waiting.extend((part, depth + 1) for pair in value.items() for part in pair)
+        elif isinstance(value, list):
+            waiting.extend((part, depth + 1) for part in value)

@@ -1,43 +1,67 @@
-"""`manifest.json`, format version 1: everything about an artifact but its numbers.
+"""`manifest.json`, format version 1: what an artifact is, on which base, made how, and how good.
 
-It holds no time, duration or host name: the same seed gives the same bytes.
+The file holds nothing that changes between two runs of the same seed: no times, no host, no paths.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator
 
+from .. import __version__
 from ..config import Strict, parse
 from ..errors import ArtifactError, ConfigError
+from .files import MAX_JSON_BYTES, decode, one_line, parse_json, read_bytes
 
 FORMAT_VERSION = 1
-_LARGEST = 16_000_000  # bytes; a manifest is some kilobytes, demonstrations included
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}\z")]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Sizes = PositiveInt | list[PositiveInt]  # one number, or one per layer
 
 
-class LayoutSpec(Strict):
-    """What the learned segment is: embeddings [P, H], K/V [L, 2, G, P, D], a head, or nothing; where it stands; P."""
+class _Exact(Strict):
+    """No conversions: `"1"`, `1.0` and `true` are not the number 1, and NaN is not null (pydantic's default)."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, validate_default=True, validate_assignment=True, ser_json_inf_nan="constants"
+    )
+
+
+class LayoutSpec(_Exact):
+    """How the learned segment is read back.
+
+    Attributes:
+        stores: `embeddings` (`prompt_embeddings` [P, H]), `kv` (front: PEFT's `prompt_embeddings` [P, L·2·G·D];
+            infix: `kv` [L, 2, G, P, D]), `head` (a classifier over the base's features), `none` (no segment).
+        place: in front of the text, between text and answer, or nowhere.
+        length: P.
+    """
 
     stores: Literal["embeddings", "kv", "head", "none"]
     place: Literal["front", "infix", "none"]
-    length: int = Field(ge=0)
+    length: NonNegativeInt = 0
 
 
-class ShapeSpec(Strict):
+class ShapeSpec(_Exact):
     """Sizes of the base: L layers, G key/value heads, D head size, H hidden size, V vocabulary."""
 
-    layers: int
-    kv_heads: int
-    head_size: int
-    hidden_size: int
-    vocab_size: int
+    layers: PositiveInt
+    kv_heads: Sizes
+    head_size: Sizes
+    hidden_size: PositiveInt
+    vocab_size: PositiveInt
 
 
-class BaseRecord(Strict):
-    """Which base the artifact belongs to: its id is for people, its digests decide."""
+class BaseRecord(_Exact):
+    """Which base the artifact belongs to: its id is for people, its digests decide.
+
+    Attributes:
+        dtype: how it was held in training, e.g. `fp32`.
+    """
 
     id: str
     digest: str
@@ -46,74 +70,130 @@ class BaseRecord(Strict):
     shape: ShapeSpec
 
 
-class TensorRecord(Strict):
+class TensorRecord(_Exact):
     """Shape and type of a stored tensor."""
 
-    shape: list[int]
+    shape: list[PositiveInt] = Field(max_length=8)
     dtype: Literal["float32"] = "float32"
 
 
-class MetricRecord(Strict):
-    """A metric with its 95 % interval over so many rows."""
+class MetricRecord(_Exact):
+    """A metric over so many rows with its 95 % interval [low, high]."""
 
     metric: str
-    value: float
-    interval: tuple[float, float]
-    rows: int
+    value: Finite
+    interval: list[Finite] = Field(min_length=2, max_length=2)
+    rows: NonNegativeInt
 
 
-class Manifest(Strict):
+class Manifest(_Exact):
     """Everything about an artifact but its numbers.
 
     Attributes:
+        softprompt: version that wrote it.
+        kind: of base.
         method: name and settings, as `make_method` takes them.
-        task: the whole task (template, verbalizer, demonstrations), as `Task.load` takes it.
-        tensors_sha256: of `adapter_model.safetensors`; None when nothing is stored.
+        task: the whole task (template, verbalizer, demonstrations), as `Task.load` takes it; None where there is none.
+        tensors, tensors_sha256: what `adapter_model.safetensors` must hold; `save` fills both.
+        metrics: by split.
+        training: resolved settings, seed, best step.
+        data: digest of the rows and their number by split.
+        versions: of the packages that made it.
         parameters: `trained` and `stored` numbers.
     """
 
-    format_version: int = FORMAT_VERSION
-    softprompt: str
+    format_version: Literal[1] = 1
+    softprompt: str = __version__
     kind: Literal["causal"] = "causal"
     method: dict[str, Any]
     layout: LayoutSpec
-    task: dict[str, Any] | None
+    task: dict[str, Any] | None = None
     base: BaseRecord
-    tensors: dict[str, TensorRecord]
-    tensors_sha256: str | None = None
+    tensors: dict[str, TensorRecord] = Field(default_factory=dict)
+    tensors_sha256: Sha256 | None = None
     metrics: dict[str, MetricRecord] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
     data: dict[str, Any] | None = None
     versions: dict[str, str] = Field(default_factory=dict)
-    parameters: dict[str, int] = Field(default_factory=dict)
+    parameters: dict[str, NonNegativeInt]
+
+    @field_validator("method")
+    @classmethod
+    def _has_name(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(value.get("name"), str):
+            raise ValueError("expected a mapping with a text 'name'")
+        return value
+
+    @field_validator("task")
+    @classmethod
+    def _has_name_and_type(cls, value: dict[str, Any] | None) -> dict[str, Any] | None:
+        if value is not None and not (isinstance(value.get("name"), str) and isinstance(value.get("type"), str)):
+            raise ValueError("expected a mapping with text 'name' and 'type'")
+        return value
+
+    @field_validator("parameters")
+    @classmethod
+    def _has_both(cls, value: dict[str, int]) -> dict[str, int]:
+        if set(value) != {"trained", "stored"}:
+            raise ValueError("expected exactly the keys 'trained' and 'stored'")
+        return value
 
     @staticmethod
     def read(path: Path) -> Manifest:
         """Read and check a manifest file.
 
         Raises:
-            ArtifactError: too large, not JSON, of a newer format, or with keys or values that this format does not know.
+            ArtifactError: unreadable, too large, or see `from_json`.
         """
-        if path.stat().st_size > _LARGEST:
-            raise ArtifactError(f"{path}: {path.stat().st_size} bytes are too many for a manifest")
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-        except (UnicodeDecodeError, ValueError, RecursionError) as error:
-            raise ArtifactError(f"{path}: not a manifest ({error})") from None
-        if not isinstance(data, dict):
-            raise ArtifactError(f"{path}: not a manifest (expected an object, got {type(data).__name__})")
+        return Manifest.from_json(decode(read_bytes(path.parent, path.name, MAX_JSON_BYTES), path), str(path))
+
+    @staticmethod
+    def from_json(text: str, where: str) -> Manifest:
+        """Check the text of a manifest.
+
+        Args:
+            where: named in front of every problem, e.g. the file's path.
+
+        Raises:
+            ArtifactError: not JSON, a newer format (told before anything else), or fields that do not fit.
+        """
+        data = parse_json(text, where)
         version = data.get("format_version")
         if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-            raise ArtifactError(f"{path}: format_version is {version!r}, expected {FORMAT_VERSION}")
+            raise ArtifactError(
+                f"{where}: format_version is {one_line(repr(version), 60)}, expected {FORMAT_VERSION}; "
+                "this is no softprompt artifact"
+            )
         if version > FORMAT_VERSION:
             raise ArtifactError(
-                f"{path}: the artifact has format version {version}, this softprompt reads up to {FORMAT_VERSION}; update it"
+                f"{where}: the artifact has format version {version}, softprompt {__version__} reads up to "
+                f"{FORMAT_VERSION}; update with `pip install -U softprompt`"
             )
         try:
-            return parse(Manifest, data, str(path))
+            return parse(Manifest, data, where)
         except ConfigError as error:
-            raise ArtifactError(str(error)) from None
+            raise ArtifactError(one_line(str(error))) from None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON values, as in the file."""
+        return self.model_dump(mode="json")
+
+    def to_json(self) -> str:
+        """The text of the file: indented two levels deep, so that it can be read and stays small.
+
+        Raises:
+            ValueError, TypeError: a setting that JSON cannot hold.
+        """
+        lines = [f"{_dump(key)}: {_block(value)}" for key, value in self.as_dict().items()]
+        return "{\n  " + ",\n  ".join(lines) + "\n}\n"
 
 
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is not a number")
+def _block(value: Any) -> str:
+    """A mapping with one key a line; anything else on one line."""
+    if not isinstance(value, dict) or not value:
+        return _dump(value)
+    return "{\n    " + ",\n    ".join(f"{_dump(key)}: {_dump(part)}" for key, part in value.items()) + "\n  }"
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)

@@ -1,8 +1,17 @@
-"""Writing and reading artifact folders: whole or not at all, and never anything but data."""
+"""Save and load artifacts: a folder of data, whole or not there, checked before it is believed.
+
+adapter_model.safetensors   the learned tensors, fp32, in PEFT's names where PEFT can load them
+adapter_config.json         only where plain PEFT can load the folder
+manifest.json               see `manifest.py`
+README.md                   model card
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,172 +19,268 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save as dump_safetensors
 from torch import Tensor
 
 from ..errors import ArtifactError
-from ..storage import atomic_folder, canonical_json, sha256_file, write_json
-from .manifest import Manifest
+from ..storage import digest_of
+from .files import MAX_HEADER_BYTES, MAX_JSON_BYTES, check_finite, one_line, parse_tensors, read_bytes, read_json
+from .manifest import Manifest, TensorRecord
+from .replace import write_folder
 
 TENSORS, CONFIG, MANIFEST, CARD = "adapter_model.safetensors", "adapter_config.json", "manifest.json", "README.md"
-_OURS = {TENSORS, CONFIG, MANIFEST, CARD}
+FILES = (TENSORS, CONFIG, MANIFEST, CARD)
 _PICKLES = ("adapter_model.bin", "pytorch_model.bin", "adapter_model.pt", "adapter_model.pth")
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A loaded artifact: its manifest, its tensors (fp32, CPU), and where it lies."""
+    """A loaded artifact.
+
+    Attributes:
+        tensors: fp32 on the CPU, exactly those that the manifest names.
+        path: its folder; None if it was never saved.
+    """
 
     manifest: Manifest
     tensors: dict[str, Tensor]
-    path: Path
+    path: Path | None
 
     @cached_property
     def digest(self) -> str:
-        """Hex SHA-256 of what it is (manifest and tensors); two folders of the same content are one artifact."""
-        return hashlib.sha256(canonical_json(self.manifest.model_dump(mode="json")).encode()).hexdigest()
+        """Hex SHA-256 of manifest and, through its `tensors_sha256`, tensors: equal content is one artifact."""
+        return digest_of(self.manifest.as_dict())
 
     @property
     def size(self) -> int:
-        """Bytes on disk, all files."""
-        return sum(file.stat().st_size for file in self.path.iterdir() if file.is_file())
+        """Bytes on disk of the artifact's own files; 0 if it was never saved."""
+        if self.path is None:
+            return 0
+        files = [self.path / name for name in FILES]
+        return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def save(
-    folder: Path,
+    folder: str | Path,
     manifest: Manifest,
     tensors: Mapping[str, Tensor],
-    card: str,
+    readme: str,
     adapter_config: Mapping[str, Any] | None = None,
-) -> None:
-    """Write an artifact atomically; an earlier artifact of that name is replaced, anything else is left alone.
+) -> Artifact:
+    """Write an artifact; equal arguments give equal bytes.
+
+    An earlier artifact in `folder` is replaced in one step; whatever goes wrong, it stays as it was.
 
     Args:
-        tensors: stored as fp32 under sorted names.
-        adapter_config: PEFT's, where plain PEFT can load the artifact.
+        manifest: `tensors` may be empty (then it is filled in); `tensors_sha256` is filled in.
+        tensors: any float dtype and device; stored as fp32 under sorted names.
+        adapter_config: PEFT's, where plain PEFT can load these tensors.
+
+    Returns:
+        What was written, as `load` would give it.
 
     Raises:
-        ArtifactError: NaN or Inf in a tensor; the folder holds something that is not an artifact.
-        SoftpromptError: the disk is full or read-only.
+        ArtifactError: NaN or infinity, tensors that are not those of the manifest, the folder holds something else.
+        SoftpromptError: it cannot be written (full disk, permissions).
     """
-    for name, value in tensors.items():
-        if not torch.isfinite(value).all():
-            raise ArtifactError(f"{folder}: tensor {name!r} holds NaN or Inf; nothing was saved")
-    if folder.exists():
-        strangers = (
-            [item.name for item in folder.iterdir() if item.name not in _OURS] if folder.is_dir() else [folder.name]
+    target = Path(os.path.realpath(folder))  # a link goes on pointing to the folder that we replace
+    _refuse_foreign(target, str(folder))
+    stored = {name: _plain(name, tensors[name]) for name in sorted(tensors)}
+    check_finite(stored, str(folder))
+    found = {name: TensorRecord(shape=list(value.shape)) for name, value in stored.items()}
+    if manifest.tensors and manifest.tensors != found:
+        raise ArtifactError(
+            f"{folder}: the manifest names {_shapes(manifest.tensors)}, the tensors are {_shapes(found)}"
         )
-        if strangers:
-            raise ArtifactError(
-                f"{folder}: holds {strangers[0]!r}, which is no part of an artifact; choose another folder"
-            )
-    with atomic_folder(folder) as temporary:
-        if tensors:
-            stored = {name: tensors[name].detach().float().cpu().contiguous() for name in sorted(tensors)}
-            save_file(stored, temporary / TENSORS, metadata={"format": "pt"})
-            manifest = manifest.model_copy(update={"tensors_sha256": sha256_file(temporary / TENSORS)})
-        write_json(temporary / MANIFEST, manifest.model_dump(mode="json", exclude_none=True))
-        if adapter_config is not None:
-            write_json(temporary / CONFIG, dict(sorted(adapter_config.items())))
-        (temporary / CARD).write_text(card, encoding="utf-8")
+    data = dump_safetensors(stored, metadata={"format": "pt"}) if stored else b""
+    sha256 = hashlib.sha256(data).hexdigest() if stored else None
+    texts = _texts(folder, manifest.model_copy(update={"tensors": found, "tensors_sha256": sha256}), adapter_config)
+    # What we could not read back must not be written either
+    manifest = Manifest.from_json(texts[MANIFEST].decode(), f"{folder}/{MANIFEST}")
+    _check_layout(manifest, str(folder))
+    write_folder(target, {**texts, CARD: readme.encode(), **({TENSORS: data} if stored else {})})
+    return Artifact(manifest, stored, target)
 
 
 def load(folder: str | Path) -> Artifact:
-    """Read an artifact, or the artifact of a run's folder.
+    """Read and check an artifact. Nothing in it is run, unpickled, followed or fetched.
 
-    Nothing is unpickled, imported or fetched.
-
-    Raises:
-        ArtifactError: not an artifact, newer format, or tensors that do not match the manifest (both values shown).
-    """
-    path = Path(folder)
-    if (path / "artifact" / MANIFEST).is_file() and not (path / MANIFEST).is_file():
-        path = path / "artifact"
-    if not path.is_dir():
-        raise ArtifactError(
-            f"{path}: no such folder" if not path.exists() else f"{path}: is a file, not an artifact's folder"
-        )
-    if not (path / MANIFEST).is_file():
-        if (path / CONFIG).is_file():
-            raise ArtifactError(
-                f"{path}: has no {MANIFEST}; it looks like a PEFT folder: bring it in with "
-                f"`softprompt import {path} --task TASK --out DIR`"
-            )
-        raise ArtifactError(f"{path}: has no {MANIFEST}; not an artifact")
-    manifest = Manifest.read(path / MANIFEST)
-    if not manifest.tensors:
-        return Artifact(manifest, {}, path)
-    tensors = read_tensors(path)
-    found = sha256_file(path / TENSORS)
-    if manifest.tensors_sha256 != found:
-        raise ArtifactError(
-            f"{path}: {TENSORS} has sha256 {found[:16]}…, the manifest says {str(manifest.tensors_sha256)[:16]}…; "
-            "the file was damaged or changed"
-        )
-    check_tensors(path, manifest, tensors)
-    return Artifact(manifest, tensors, path)
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The folder's safetensors file.
+    Args:
+        folder: the artifact, or the folder of the run that made it (which holds it as `artifact/`).
 
     Raises:
-        ArtifactError: missing, damaged, a pickle, or a link that leads out of the folder.
+        ArtifactError: one line that says what differs from what.
     """
-    file = path / TENSORS
-    if not file.is_file():
-        pickle = next((name for name in _PICKLES if (path / name).exists()), None)
-        if pickle:
-            raise ArtifactError(f"{path}: {pickle} is a pickle, which can run code; save it as safetensors")
-        raise ArtifactError(f"{path}: {TENSORS} is missing")
-    if file.resolve().parent != path.resolve():
-        raise ArtifactError(f"{file}: is a link to {file.resolve()}, outside the artifact")
-    try:
-        return load_file(file)
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise ArtifactError(f"{file}: is damaged ({str(error).splitlines()[0]})") from None
+    path = _locate(Path(folder))
+    for _ in range(20):
+        before = _identity(path)
+        try:
+            return _load(path)
+        except ArtifactError:
+            # Another process saved over it between two reads: what we compared were two artifacts
+            if _identity(path) == before:
+                raise
+    raise ArtifactError(f"{path}: is being written over and over; load it when the other process is done")
 
 
-def check_tensors(path: Path, manifest: Manifest, tensors: Mapping[str, Tensor]) -> None:
-    """Names, shapes, types and finiteness against the manifest.
-
-    Raises:
-        ArtifactError: the first thing that differs, with both values.
-    """
-    missing, extra = sorted(set(manifest.tensors) - set(tensors)), sorted(set(tensors) - set(manifest.tensors))
-    if missing or extra:
-        what = (
-            f"lacks tensor {missing[0]!r}"
-            if missing
-            else f"holds a tensor {extra[0]!r} that the manifest does not name"
-        )
-        raise ArtifactError(f"{path}: {what}")
-    for name, record in manifest.tensors.items():
-        value = tensors[name]
-        if list(value.shape) != record.shape or value.dtype != torch.float32:
-            kind = str(value.dtype).removeprefix("torch.")
-            raise ArtifactError(
-                f"{path}: tensor {name!r} is {kind} {list(value.shape)}, the manifest says {record.dtype} {record.shape}"
-            )
-        if not torch.isfinite(value).all():
-            raise ArtifactError(f"{path}: tensor {name!r} holds NaN or Inf")
-
-
-def check_base(manifest: Manifest, digest: str, tokenizer_digest: str, name: str) -> None:
-    """Refuse an artifact of another base or tokenizer.
+def check_base(manifest: Manifest, base_digest: str, tokenizer_digest: str, base_id: str) -> None:
+    """Refuse a base or a tokenizer other than that of the training.
 
     Raises:
         ArtifactError: with both ids and digests.
     """
-    base = manifest.base
-    if base.digest != digest:
+    made = manifest.base
+    if made.digest != base_digest:
         raise ArtifactError(
-            f"the artifact belongs to base {base.id!r} ({base.digest[:12]}), this is {name!r} ({digest[:12]}); "
-            f"load it on {base.id!r} or train one for {name!r}"
+            f"the artifact belongs to base {_quote(made.id)} (digest {one_line(made.digest, 12)}), this is {base_id!r} "
+            f"(digest {base_digest[:12]}); load it on {_quote(made.id)} or train one for {base_id!r}"
         )
-    if base.tokenizer_digest != tokenizer_digest:
+    if made.tokenizer_digest != tokenizer_digest:
         raise ArtifactError(
-            f"the artifact was made with tokenizer {base.tokenizer_digest[:12]} of {base.id!r}, this one is "
-            f"{tokenizer_digest[:12]}; use the tokenizer that came with the base"
+            f"the artifact was made with the tokenizer of {_quote(made.id)} (digest "
+            f"{one_line(made.tokenizer_digest, 12)}), this one is that of {base_id!r} (digest {tokenizer_digest[:12]}); "
+            "use the tokenizer and chat template that came with the base"
         )
+
+
+def _locate(path: Path) -> Path:
+    if not path.is_dir():
+        raise ArtifactError(
+            f"{path}: {'is a file' if path.exists() else 'no such folder'}; expected an artifact's folder"
+        )
+    if os.path.lexists(path / MANIFEST):
+        return path
+    if os.path.lexists(path / "artifact" / MANIFEST):
+        return path / "artifact"
+    if (path / CONFIG).is_file():
+        raise ArtifactError(
+            f"{path}: has {CONFIG} but no {MANIFEST}, so it looks like a PEFT folder; "
+            "read it with softprompt.artifact.read_peft"
+        )
+    raise ArtifactError(f"{path}: has no {MANIFEST}; expected an artifact's folder")
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """Changes whenever the folder is replaced (the number of an inode alone may be used again at once)."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns
+
+
+def _load(path: Path) -> Artifact:
+    manifest = Manifest.read(path / MANIFEST)
+    _check_layout(manifest, str(path / MANIFEST))
+    file = path / TENSORS
+    if not manifest.tensors:
+        if manifest.tensors_sha256 is not None or os.path.lexists(file):
+            raise ArtifactError(f"{path}: {MANIFEST} names no tensors, but there are some; the artifact was changed")
+        return Artifact(manifest, {}, path)
+    if not os.path.lexists(file):
+        for name in _PICKLES:
+            if os.path.lexists(path / name):
+                raise ArtifactError(
+                    f"{path}: {name} is a pickle, which can run code and is never opened; save it as safetensors"
+                )
+    expected = sum(4 * math.prod(record.shape) for record in manifest.tensors.values())
+    data = read_bytes(path, TENSORS, expected + MAX_HEADER_BYTES)
+    sha256 = hashlib.sha256(data).hexdigest()
+    if sha256 != manifest.tensors_sha256:
+        raise ArtifactError(
+            f"{file}: sha256 is {sha256[:16]}…, {MANIFEST} says {str(manifest.tensors_sha256)[:16]}…; "
+            "the file was changed or is cut short, copy the artifact again"
+        )
+    tensors = parse_tensors(data, str(file))
+    _check_tensors(tensors, manifest, str(file))
+    check_finite(tensors, str(file))
+    return Artifact(manifest, tensors, path)
+
+
+def _check_tensors(tensors: dict[str, Tensor], manifest: Manifest, where: str) -> None:
+    if missing := sorted(set(manifest.tensors) - set(tensors)):
+        raise ArtifactError(f"{where}: lacks {_names(missing)}, which {MANIFEST} names; copy the artifact again")
+    if extra := sorted(set(tensors) - set(manifest.tensors)):
+        raise ArtifactError(f"{where}: holds {_names(extra)}, which {MANIFEST} does not name; it was changed")
+    for name, value in sorted(tensors.items()):
+        want = manifest.tensors[name]
+        if list(value.shape) != want.shape or value.dtype != torch.float32:
+            dtype = str(value.dtype).removeprefix("torch.")
+            raise ArtifactError(
+                f"{where}: tensor {_quote(name)} is {dtype} {list(value.shape)}, {MANIFEST} says {want.dtype} "
+                f"{want.shape}; the artifact was changed"
+            )
+
+
+def _check_layout(manifest: Manifest, where: str) -> None:
+    """A learned segment lies under the name, and in the shape, that its layout says."""
+    layout, shape = manifest.layout, manifest.base.shape
+    if layout.stores not in ("embeddings", "kv"):
+        return
+    key = "kv" if (layout.stores, layout.place) == ("kv", "infix") else "prompt_embeddings"
+    if set(manifest.tensors) != {key}:
+        raise ArtifactError(
+            f"{where}: layout {layout.stores}/{layout.place} stores the one tensor {key!r}, "
+            f"the manifest names {_names(sorted(manifest.tensors)) or 'none'}"
+        )
+    found, want = manifest.tensors[key].shape, [layout.length, shape.hidden_size]
+    if layout.stores == "kv":
+        if not (isinstance(shape.kv_heads, int) and isinstance(shape.head_size, int)):
+            return  # layers of several sizes: the method checks them against the base itself
+        want = [shape.layers, 2, shape.kv_heads, layout.length, shape.head_size]
+        if key != "kv":
+            want = [layout.length, shape.layers * 2 * shape.kv_heads * shape.head_size]
+    if found != want:
+        raise ArtifactError(f"{where}: tensor {key!r} has shape {found}, layout and base of the manifest give {want}")
+
+
+def _refuse_foreign(target: Path, where: str) -> None:
+    """Only an empty place or an artifact of ours may be replaced: anything else is somebody's work."""
+    try:
+        names = sorted(os.listdir(target))  # noqa: PTH208 - names are all we need
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ArtifactError(f"{where}: cannot be written ({error.strerror or error}); choose another folder") from None
+    if not names:
+        return
+    if foreign := [name for name in names if name not in FILES]:
+        raise ArtifactError(f"{where}: holds {_names(foreign)}, which is no part of an artifact; choose another folder")
+    try:
+        data = read_json(target, MANIFEST)
+    except ArtifactError:
+        data = {}
+    if not ("format_version" in data and "softprompt" in data):
+        raise ArtifactError(f"{where}: is neither empty nor an artifact of ours; choose another folder")
+
+
+def _plain(name: str, value: Tensor) -> Tensor:
+    if not value.is_floating_point():
+        raise ArtifactError(f"tensor {_quote(name)} is {value.dtype}, expected floating-point numbers")
+    # A copy of its own: safetensors refuses tensors that share memory, and the caller may go on training
+    return value.detach().to("cpu", torch.float32, copy=True).contiguous()
+
+
+def _texts(folder: str | Path, manifest: Manifest, adapter_config: Mapping[str, Any] | None) -> dict[str, bytes]:
+    try:
+        texts = {MANIFEST: manifest.to_json()}
+        if adapter_config is not None:
+            texts[CONFIG] = json.dumps(dict(adapter_config), indent=2, sort_keys=True, allow_nan=False) + "\n"
+        files = {name: text.encode() for name, text in texts.items()}
+    except (TypeError, ValueError) as error:
+        raise ArtifactError(f"{folder}: cannot be written as JSON ({one_line(str(error), 200)})") from None
+    if len(files[MANIFEST]) > MAX_JSON_BYTES:
+        raise ArtifactError(f"{folder}: the manifest has {len(files[MANIFEST]):,} bytes, expected ≤ {MAX_JSON_BYTES:,}")
+    return files
+
+
+def _quote(name: str) -> str:
+    return one_line(repr(name), 80)
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(_quote(name) for name in names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _shapes(tensors: Mapping[str, TensorRecord]) -> str:
+    return one_line(", ".join(f"{name} {record.shape}" for name, record in sorted(tensors.items())) or "none", 300)

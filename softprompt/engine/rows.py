@@ -128,8 +128,9 @@ def _continue(base: Base, batch: Batch, rows: list[int], answers: list[Ids]) -> 
     assert batch.kv is not None and batch.starts is not None, "contexts of longer answers must be recorded"
     index = torch.tensor(rows, device=batch.starts.device)
     sizes = torch.tensor(batch.lengths, device=index.device)
-    places = batch.starts[:, None] + torch.arange(max(batch.lengths), device=index.device)
-    valid = torch.arange(max(batch.lengths), device=index.device)[None] < sizes[:, None]
+    columns = torch.arange(batch.kv[0].shape[3], device=index.device)  # wider than these rows if others were longer
+    places = batch.starts[:, None] + columns
+    valid = columns[None] < sizes[:, None]
     context = [*(replace(block, visible_from=None) for block in batch.blocks), Block(batch.kv, places, valid)]
     blocks = [_select(block, index) for block in context]
     starts = (batch.starts + sizes).index_select(0, index)

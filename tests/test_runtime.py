@@ -1,0 +1,150 @@
+"""One base, many artifacts: mixed batches equal one-by-one, swaps are safe, strangers are refused."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from helpers import tiny_rows, tiny_task
+from models import FAMILIES, tiny_base
+
+from softprompt.base import Base
+from softprompt.errors import ArtifactError, DataError
+from softprompt.runtime import Runtime
+from softprompt.training import train
+
+SETTINGS = {"epochs": 1, "batch_size": 8, "lr": 0.05}
+MIX = {
+    "soft5": {"name": "soft", "length": 5},
+    "soft2": {"name": "soft", "length": 2, "instruction": True},
+    "prefix7": {"name": "prefix", "length": 7},
+    "prefix1": {"name": "prefix", "length": 1},
+    "infix4": {"name": "infix", "length": 4},
+    "infix3e": {"name": "infix", "form": "embeddings", "length": 3, "cue": 4},
+    "hard": {"name": "hard"},
+    "probe": {"name": "probe"},
+}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def served(request, tmp_path_factory):
+    """A runtime with one artifact of every kind, and the bare base."""
+    base, folder = tiny_base(request.param), tmp_path_factory.mktemp(request.param)
+    runtime = Runtime(base)
+    for place, (name, method) in enumerate(MIX.items()):
+        # other words, other templates, other demonstrations: nothing about the rows is alike
+        task = tiny_task(
+            verbalizer={"good": "good" if place % 2 else "very good", "bad": "bad"},
+            template={"instruction": "Good or bad? " * (place % 3), "input": "Text: {{ text }}", "cue": "\nIt is:"},
+            demonstrations={"k": 2 * (place % 2)},
+        )
+        train(base, task, method, folder / name, train=SETTINGS, rows=tiny_rows(), seed=place)
+        runtime.add(name, folder / name)
+    runtime.add("bare", tiny_task())
+    return runtime
+
+
+def rows_for(names, count=27):
+    texts = [row.values["text"] * (1 + place % 4) for place, row in enumerate(tiny_rows(count)["train"])]
+    return [{"text": text, "artifact": names[place % len(names)]} for place, text in enumerate(texts)]
+
+
+def test_mixed_batch_equals_one_by_one(served):
+    rows = rows_for(served.names)
+    mixed = served.predict(rows)
+    for row, found in zip(rows, mixed, strict=True):
+        alone = served.predict([row])[0]
+        assert found.label == alone.label and found.artifact == row["artifact"]
+        assert found.probabilities == pytest.approx(alone.probabilities, abs=1e-4)
+    assert len({found.artifact for found in mixed}) == len(MIX) + 1
+
+
+def test_evaluation_in_the_runtime_equals_that_of_training(tmp_path):
+    base = tiny_base()
+    result = train(base, tiny_task(), "infix", tmp_path, train=SETTINGS, rows=tiny_rows(), test=True)
+    runtime = Runtime(base)
+    runtime.add("it", tmp_path)
+    found = runtime.evaluate("it", tiny_rows()["test"])
+    assert found.estimate == result.metrics["test"].estimate
+    for a, b in zip(found.outcomes, result.metrics["test"].outcomes, strict=True):
+        assert a.scores == pytest.approx(b.scores, abs=1e-4)
+
+
+def test_threads_see_only_their_own_artifact(served):
+    rows = {name: rows_for([name], 6) for name in served.names}
+    expected = {name: served.predict(rows[name]) for name in served.names}
+    wrong = []
+
+    def ask(name):
+        for _ in range(4):
+            found = served.predict(rows[name])
+            for a, b in zip(found, expected[name], strict=True):
+                if a.label != b.label or a.probabilities != pytest.approx(b.probabilities, abs=1e-5):
+                    wrong.append((name, a, b))
+
+    threads = [threading.Thread(target=ask, args=(name,)) for name in served.names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_a_name_can_be_swapped_and_content_decides(tmp_path):
+    base = tiny_base()
+    for seed, name in ((1, "a"), (2, "b")):
+        train(base, tiny_task(), {"name": "soft", "length": 4, "init": "random"}, tmp_path / name, train=SETTINGS,
+              rows=tiny_rows(), seed=seed)
+    runtime, row = Runtime(base), [{"text": "joy"}]
+    runtime.add("x", tmp_path / "a")
+    first = runtime.predict(row)[0]
+    runtime.add("x", tmp_path / "b")
+    second = runtime.predict(row)[0]
+    assert first.probabilities != second.probabilities
+    runtime.add("x", tmp_path / "a")
+    assert runtime.predict(row)[0] == first
+    runtime.add("again", tmp_path / "a")
+    assert runtime.get("x") is runtime.get("again")  # one content, compiled once
+    runtime.remove("again")
+    assert runtime.names == ["x"]
+
+
+def test_unknown_artifact_and_missing_field(served):
+    with pytest.raises(DataError, match="no artifact 'nobody'"):
+        served.predict([{"text": "x", "artifact": "nobody"}])
+    with pytest.raises(DataError, match="names no artifact"):
+        served.predict([{"text": "x"}])
+    with pytest.raises(DataError, match="did you mean 'txt'"):
+        served.predict([{"txt": "x", "artifact": "bare"}])
+
+
+def test_artifact_of_another_base_is_refused(tmp_path):
+    train(tiny_base(), tiny_task(), "soft", tmp_path, train=SETTINGS, rows=tiny_rows())
+    from models import tiny_model, tiny_tokenizer
+
+    other = Base(tiny_model("llama", seed=9), tiny_tokenizer(), "other")
+    with pytest.raises(ArtifactError, match=r"belongs to base 'tiny-llama'.*this is 'other'"):
+        Runtime(other).add("x", tmp_path)
+    same_weights = Base(tiny_model("llama"), tiny_tokenizer(bos=True), "tiny-llama")
+    with pytest.raises(ArtifactError, match="tokenizer"):
+        Runtime(same_weights).add("x", tmp_path)
+
+
+@pytest.mark.parametrize("method", ["soft", "prefix"])
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen"])
+def test_plain_peft_loads_the_folder_and_gives_the_same_logits(tmp_path, method, family):
+    peft = pytest.importorskip("peft")
+    from models import tiny_model
+
+    base = tiny_base(family)
+    result = train(base, tiny_task(), {"name": method, "length": 6}, tmp_path, train=SETTINGS, rows=tiny_rows())
+    ready = result.prepared
+    model = peft.PeftModel.from_pretrained(tiny_model(family), result.artifact).eval()
+    for example in ready.splits["test"][:4]:
+        ids = torch.tensor([[*ready.bound.head, *example.text, *ready.bound.cue]])
+        with torch.no_grad():
+            theirs = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, -1]
+            (_, batch), = ready.engine.contexts([example], ready.method.learned())
+            ours = base.logits(batch.last)[0]
+        assert torch.allclose(theirs, ours, atol=1e-4)

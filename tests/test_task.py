@@ -1,0 +1,123 @@
+"""Task files, labels and scores; what is wrong is said in one line with what to do."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from models import tiny_tokenizer
+
+from softprompt.errors import ConfigError, DataError
+from softprompt.metrics import estimate
+from softprompt.tasks import Task, ready_tasks
+
+TASK = {
+    "name": "reviews",
+    "template": {"input": "Review: {{ text }}", "cue": "\nSentiment:"},
+    "verbalizer": {"positive": ["good", "very fine"], "negative": "bad"},
+}
+
+
+def write_rows(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def test_ready_tasks_load():
+    assert set(ready_tasks()) >= {"movie-reviews", "tweets", "product-reviews", "news-sentences"}
+    for name in ready_tasks():
+        assert Task.load(name).name == name
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"verbaliser": {}}, "did you mean 'verbalizer'"),
+        ({"verbalizer": {"one": "x"}}, "at least two labels"),
+        ({"verbalizer": {"a": "x", "b": "x"}}, "stands for both"),
+        ({"verbalizer": {"a": "", "b": "x"}}, "empty word"),
+        ({"type": "clasification"}, "did you mean 'classification'"),
+        ({"version": 2}, "version"),
+        ({"metric": "f1"}, "macro_f1"),
+        ({"data": {"sorce": "x"}}, "did you mean 'source'"),
+    ],
+)
+def test_bad_task_files(changes, message):
+    with pytest.raises(ConfigError) as caught:
+        Task.load({**TASK, **changes})
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_several_problems_are_told_at_once():
+    with pytest.raises(ConfigError) as caught:
+        Task.load({**TASK, "colour": 1, "scoring": {"normalise": "x"}})
+    assert "'colour'" in str(caught.value) and "did you mean 'normalize'" in str(caught.value)
+
+
+def test_unknown_task_name():
+    with pytest.raises(ConfigError, match="did you mean 'movie-reviews'"):
+        Task.load("movie-review")
+
+
+def test_bad_rows_are_told_with_their_lines(tmp_path):
+    rows = [{"text": "a", "label": "positive"}, {"text": "b", "label": "neutral"}, {"txt": "c", "label": "negative"}]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(DataError) as caught:
+        Task.load(TASK).read(str(tmp_path / "rows.jsonl"))
+    assert len(caught.value.problems) == 2
+    assert "rows.jsonl:2" in caught.value.problems[0] and "'neutral'" in caught.value.problems[0]
+    assert "rows.jsonl:3" in caught.value.problems[1] and "did you mean 'txt'" in caught.value.problems[1]
+
+
+def test_held_out_text_in_training_is_refused(tmp_path):
+    rows = [{"text": f"row {i}", "label": ("positive", "negative")[i % 2]} for i in range(20)]
+    write_rows(tmp_path / "train.jsonl", rows)
+    write_rows(tmp_path / "test.jsonl", rows[:1])
+    task = Task.load({**TASK, "data": {"train": str(tmp_path / "train.jsonl"), "test": str(tmp_path / "test.jsonl")}})
+    with pytest.raises(DataError, match="held out"):
+        task.load_data()
+
+
+def test_labels_that_yaml_reads_as_other_types(tmp_path):
+    (tmp_path / "task.yaml").write_text(
+        "name: t\ntemplate: {input: '{{ text }}'}\nverbalizer: {yes: good, no: bad}\n", encoding="utf-8"
+    )
+    task = Task.load(tmp_path / "task.yaml")
+    assert list(task.spec.verbalizer) == ["true", "false"]
+    assert task.check_row({"text": "x", "label": True}) is None
+    assert Task.load({**TASK, "verbalizer": {0: "bad", 1: "good"}}).check_row({"text": "x", "label": 1}) is None
+
+
+def test_label_scores_sum_words_and_divide_by_tokens():
+    task = Task.load(TASK)
+    words, gold = task.candidates({"label": "positive"})
+    assert words == ["good", "very fine", "bad"] and gold == 0
+    scores = task.label_scores(torch.tensor([-1.0, -4.0, -1.5]), [1, 2, 1])
+    raw = torch.stack([torch.tensor([-1.0, -2.0]).logsumexp(0), torch.tensor(-1.5)])
+    assert torch.allclose(scores, raw.log_softmax(0))
+
+
+def test_long_texts_are_cut_never_the_template():
+    bound = Task.load(TASK).bind(tiny_tokenizer(), room=60)
+    example = bound.example({"text": "word " * 50, "label": "negative"})
+    longest = max(len(ids) for ids in example.candidates)
+    assert example.truncated and bound.cut == 1
+    assert len(bound.head) + len(example.text) + len(bound.cue) + longest == 60
+    with pytest.raises(DataError, match="leave no room"):
+        Task.load(TASK).bind(tiny_tokenizer(), room=20).example({"text": "x", "label": "negative"})
+
+
+def test_metrics_agree_with_their_definitions():
+    gold, guess = list("aabbb") * 40, list("abbba") * 40
+    accuracy = estimate("accuracy", gold, guess)
+    assert accuracy.value == 0.6 and accuracy.rows == 200
+    # Wilson by hand: (p + z²/2n ± z·sqrt(p(1-p)/n + z²/4n²)) / (1 + z²/n)
+    z, n, p = 1.959963984540054, 200, 0.6
+    half = z * (p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5
+    want = [(p + z * z / (2 * n) + sign * half) / (1 + z * z / n) for sign in (-1, 1)]
+    assert accuracy.interval == pytest.approx(want)
+    for metric in ("macro_f1", "mcc"):
+        found = estimate(metric, gold, guess)
+        assert found.interval[0] < found.value < found.interval[1]
+    assert estimate("macro_f1", list("ab") * 9, list("ab") * 9).interval == (1.0, 1.0)

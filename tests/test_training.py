@@ -1,0 +1,176 @@
+"""The loop: resuming after kill -9 changes no bit, it stops when it should, and says what went wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import tiny_rows, tiny_task
+from models import tiny_base
+
+from softprompt.errors import ArtifactError, TrainingError
+from softprompt.training import TrainSpec, train
+from softprompt.training.loop import batch_at, learning_rate
+
+SETTINGS = {"epochs": 4, "batch_size": 4, "lr": 0.02, "eval_every": 5, "patience": 50}
+
+SCRIPT = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from helpers import tiny_rows, tiny_task
+from models import tiny_base
+from softprompt.training import checkpoints, train
+checkpoints.SECONDS = 0.0
+
+def slow(what, done, total):
+    print(done, flush=True)
+    time.sleep(0.05)
+
+train(tiny_base(), tiny_task(), {{"name": "infix", "length": 3}}, {out!r}, train={settings!r}, rows=tiny_rows(), progress=slow)
+"""
+
+
+def folder_bytes(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+def test_kill_9_at_any_moment_and_resume_is_bit_exact(tmp_path):
+    tests = str(Path(__file__).parent)
+    whole = train(
+        tiny_base(), tiny_task(), {"name": "infix", "length": 3}, tmp_path / "whole", train=SETTINGS, rows=tiny_rows()
+    )
+    script = SCRIPT.format(tests=tests, out=str(tmp_path / "killed"), settings=SETTINGS)
+    kills = 0
+    for moment in (3, 11, 19):
+        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+        for line in process.stdout:
+            if int(line) >= moment and (tmp_path / "killed" / "checkpoint.pt").exists():
+                time.sleep(0.02 * (moment % 3))
+                os.kill(process.pid, signal.SIGKILL)
+                kills += 1
+                break
+        process.wait()
+    assert kills == 3
+    assert not (tmp_path / "killed" / "artifact").exists()
+    done = train(
+        tiny_base(), tiny_task(), {"name": "infix", "length": 3}, tmp_path / "killed", train=SETTINGS, rows=tiny_rows()
+    )
+    assert folder_bytes(whole.artifact) == folder_bytes(done.artifact)
+    steps = [event["step"] for event in events(tmp_path / "killed") if event["event"] == "step"]
+    assert steps == list(range(1, 25))  # every step once, though some ran twice
+    assert any(event["event"] == "resumed" for event in events(tmp_path / "killed"))
+    losses = [[e["loss"] for e in events(tmp_path / name) if e["event"] == "step"] for name in ("whole", "killed")]
+    assert losses[0] == losses[1]
+
+
+def events(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "events.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_finished_run_run_again_changes_nothing(tmp_path):
+    runs = [train(tiny_base(), tiny_task(), "soft", tmp_path, train=SETTINGS, rows=tiny_rows()) for _ in range(2)]
+    first = folder_bytes(runs[0].artifact)
+    assert folder_bytes(runs[1].artifact) == first
+
+
+def test_checkpoint_of_another_run_is_refused_and_fresh_starts_over(tmp_path):
+    train(tiny_base(), tiny_task(), "soft", tmp_path, train=SETTINGS, rows=tiny_rows())
+    other = {**SETTINGS, "lr": 0.01}
+    before = folder_bytes(tmp_path / "artifact")
+    with pytest.raises(TrainingError, match="--fresh"):
+        train(tiny_base(), tiny_task(), "soft", tmp_path, train=other, rows=tiny_rows())
+    assert folder_bytes(tmp_path / "artifact") == before
+    train(tiny_base(), tiny_task(), "soft", tmp_path, train=other, rows=tiny_rows(), fresh=True)
+    assert folder_bytes(tmp_path / "artifact") != before
+
+
+def test_damaged_checkpoint_is_told(tmp_path):
+    (tmp_path / "checkpoint.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(TrainingError, match="delete it"):
+        train(tiny_base(), tiny_task(), "soft", tmp_path, train=SETTINGS, rows=tiny_rows())
+
+
+def test_nan_stops_with_step_and_rows(tmp_path, monkeypatch):
+    from softprompt.engine import Engine
+
+    real, calls = Engine.loss, []
+
+    def poisoned(self, examples, learned):
+        calls.append(1)
+        total, count = real(self, examples, learned)
+        return (total * float("nan") if len(calls) == 3 else total), count
+
+    train(tiny_base(), tiny_task(), "soft", tmp_path, train={**SETTINGS, "epochs": 1}, rows=tiny_rows())
+    before = folder_bytes(tmp_path / "artifact")
+    monkeypatch.setattr(Engine, "loss", poisoned)
+    with pytest.raises(TrainingError, match=r"step 3: loss nan on rows train:\d+"):
+        train(tiny_base(), tiny_task(), "soft", tmp_path, train={**SETTINGS, "epochs": 1}, rows=tiny_rows(), fresh=True)
+    assert folder_bytes(tmp_path / "artifact") == before  # the earlier artifact stays
+    assert events(tmp_path)[-1]["event"] == "not_finite"
+
+
+def test_stops_when_the_lower_bound_reaches_the_target():
+    spec = {**SETTINGS, "epochs": 60, "lr": 0.05, "target": 0.6, "patience": 500}
+    result = train(tiny_base(), tiny_task(), {"name": "probe"}, train=spec, rows=tiny_rows())
+    assert result.metrics["dev"].estimate.value > 0.9  # the task can be learned
+    result = train(tiny_base(), tiny_task(), {"name": "prefix", "length": 8}, train=spec, rows=tiny_rows(96, 24))
+    ended = next(event for event in result.events if event["event"] == "trained")
+    looks = [event for event in result.events if event["event"] == "dev"]
+    assert "reached the target" in ended["reason"], (ended, looks[-1])
+    assert looks[-1]["interval"][0] >= 0.6 and all(look["interval"][0] < 0.6 for look in looks[:-1])
+
+
+def test_stops_early_without_progress_and_keeps_the_best():
+    spec = {**SETTINGS, "epochs": 40, "lr": 1e-9, "patience": 2}
+    result = train(tiny_base(), tiny_task(), "soft", train=spec, rows=tiny_rows())
+    ended = next(event for event in result.events if event["event"] == "trained")
+    assert "no better dev" in ended["reason"] and ended["step"] < 240
+    looks = [(event["value"], -event["nll"], event["step"]) for event in result.events if event["event"] == "dev"]
+    assert result.best_step == max(looks)[2]
+
+
+def test_order_of_rows_is_a_function_of_seed_and_step():
+    rows = list(range(10))
+    epoch = [row for step in range(3) for row in batch_at(rows, step, 4, seed=7)]
+    assert sorted(epoch) == rows and epoch != rows
+    assert batch_at(rows, 1, 4, seed=7) == batch_at(rows, 1, 4, seed=7) != batch_at(rows, 4, 4, seed=7)
+    assert [len(batch_at(rows, step, 4, 0)) for step in range(6)] == [4, 4, 2, 4, 4, 2]
+
+
+def test_learning_rate_curves():
+    spec = TrainSpec(lr=1.0, max_steps=100, warmup=0.1, schedule="linear")
+    assert [learning_rate(step, spec) for step in (0, 9, 10, 55)] == pytest.approx([1 / 11, 10 / 11, 1.0, 0.5])
+    cosine = spec.model_copy(update={"schedule": "cosine"})
+    assert learning_rate(55, cosine) == pytest.approx(0.5) and learning_rate(99, cosine) < 0.01
+    assert learning_rate(99, spec.model_copy(update={"schedule": "constant"})) == 1.0
+
+
+def test_clipping_bounds_the_gradient(monkeypatch):
+    seen = []
+    real = torch.optim.AdamW.step
+    monkeypatch.setattr(
+        torch.optim.AdamW,
+        "step",
+        lambda self, *a: (seen.append(self.param_groups[0]["params"][0].grad.norm().item()), real(self, *a))[1],
+    )
+    train(tiny_base(), tiny_task(), "soft", train={**SETTINGS, "epochs": 1, "clip": 1e-3}, rows=tiny_rows())
+    assert seen and max(seen) <= 1.001e-3
+
+
+def test_nan_is_never_saved(tmp_path):
+    result = train(tiny_base(), tiny_task(), "soft", tmp_path, train={**SETTINGS, "epochs": 1}, rows=tiny_rows())
+    from softprompt.training import save
+
+    before = folder_bytes(result.artifact)
+    with torch.no_grad():
+        result.prepared.method.parameters()[0][0, 0] = float("inf")
+    with pytest.raises(ArtifactError, match="NaN or Inf"):
+        save(result, result.artifact)
+    assert folder_bytes(result.artifact) == before

@@ -6,10 +6,10 @@ from itertools import cycle
 from typing import Any
 
 import torch
-
-from softprompt.base import Base
 from softprompt.benchmarks.cases import INIT_TEXT, LR, TEMPLATE
 from softprompt.benchmarks.worker import Step, serve
+
+from softprompt.base import Base
 from softprompt.data import Row
 from softprompt.engine import run
 from softprompt.methods import make_method

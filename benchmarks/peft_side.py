@@ -9,7 +9,6 @@ from itertools import cycle
 from typing import Any
 
 import torch
-
 from softprompt.benchmarks.cases import INIT_TEXT, LR
 from softprompt.benchmarks.worker import Step, serve
 

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from softprompt.benchmarks.cases import CASES, MIXED, Case, rows_for
+
 from softprompt.errors import MissingExtraError, SoftpromptError
 from softprompt.types import Progress, ignore_progress
 

@@ -34,7 +34,9 @@ def task_of(name: str, rows: int, test: int, changes: dict) -> sp.Task:
 
 def compare(base: sp.Base, to: Path, scale: int) -> None:
     """Train and test each way; print one table."""
-    table = Table("way", "test accuracy", "95 % interval", "seconds", "trained parameters", "artifact", title="movie reviews")
+    table = Table(
+        "way", "test accuracy", "95 % interval", "seconds", "trained parameters", "artifact", title="movie reviews"
+    )
     rows = None
     for name, method, changes, count, settings in WAYS:
         task = task_of("movie-reviews", count // scale, TEST_ROWS // scale, changes)
@@ -42,7 +44,14 @@ def compare(base: sp.Base, to: Path, scale: int) -> None:
         began = time.perf_counter()
         with progress() as show:
             result = sp.train(
-                base, task, method, to / name, train=settings, test=True, fresh=True, rows=rows,
+                base,
+                task,
+                method,
+                to / name,
+                train=settings,
+                test=True,
+                fresh=True,
+                rows=rows,
                 progress=lambda what, done, total, name=name: show(f"{name}: {what}", done, total),
             )
         seconds = time.perf_counter() - began
@@ -50,24 +59,40 @@ def compare(base: sp.Base, to: Path, scale: int) -> None:
         low, high = found.interval
         size = sp.load(result.artifact).size / 1000
         table.add_row(
-            name, f"{found.value:.3f}", f"{low:.3f} – {high:.3f}", f"{seconds:.0f}", f"{result.parameters:,}", f"{size:.0f} kB"
+            name,
+            f"{found.value:.3f}",
+            f"{low:.3f} – {high:.3f}",
+            f"{seconds:.0f}",
+            f"{result.parameters:,}",
+            f"{size:.0f} kB",
         )
         out.print(f"{name}: {found} in {seconds:.0f} s")
     out.print(table)
-    out.print(f"{TEST_ROWS // scale} test rows, {512 // scale} training rows, seed 0; seconds include encoding and testing.")
+    out.print(
+        f"{TEST_ROWS // scale} test rows, {512 // scale} training rows, seed 0; seconds include encoding and testing."
+    )
 
 
 def swap(base: sp.Base, to: Path, scale: int) -> None:
     """A second artifact, for tweets; both answer one batch."""
     with progress() as show:
         task = task_of("tweets", 384 // scale, 0, {})
-        sp.train(base, task, "infix", to / "tweets", train={"epochs": 3}, fresh=True,
-                 progress=lambda what, done, total: show(f"tweets: {what}", done, total))
+        sp.train(
+            base,
+            task,
+            "infix",
+            to / "tweets",
+            train={"epochs": 3},
+            fresh=True,
+            progress=lambda what, done, total: show(f"tweets: {what}", done, total),
+        )
     runtime = sp.Runtime(base)
     began = time.perf_counter()
     runtime.add("movies", to / "infix")
     runtime.add("tweets", to / "tweets")
-    out.print(f"\nloaded both artifacts in {(time.perf_counter() - began) * 1000:.0f} ms; one batch, each row its own prompt:")
+    out.print(
+        f"\nloaded both artifacts in {(time.perf_counter() - began) * 1000:.0f} ms; one batch, each row its own prompt:"
+    )
     rows = [
         {"text": "a tender , funny and beautifully acted film .", "artifact": "movies"},
         {"text": "ugh my flight got cancelled AGAIN :(", "artifact": "tweets"},

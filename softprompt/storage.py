@@ -6,11 +6,13 @@ Every write goes tmp → fsync → rename → fsync(folder), so a kill -9 or a f
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import json
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,31 +64,49 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; on success it replaces `path` (the earlier one goes last)."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    mark = secrets.token_hex(4)
-    temporary = path.with_name(f".{path.name}.{mark}.tmp")
-    old = path.with_name(f".{path.name}.{mark}.old")
+    """Yield a temporary folder beside `path`; on success it takes its place in one step, on failure nothing changes."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with _plain_disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             temporary.mkdir()
             yield temporary
             for file in sorted(temporary.rglob("*")):
                 if file.is_file():
                     _settle(file)
             _sync(temporary)
-            if path.exists():
-                path.rename(old)
-            try:
-                temporary.rename(path)
-            except OSError:
-                if old.exists():
-                    old.rename(path)
-                raise
+            _put_in_place(temporary, path)
             _sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+
+
+def _put_in_place(new: Path, target: Path) -> None:
+    """Move `new` to `target`; an earlier folder there ends up as `new`.
+
+    One step of the kernel where it can exchange two names: with two renames, a kill between them leaves no folder at all.
+    """
+    with contextlib.suppress(OSError):
+        target.rmdir()  # only goes through if it is empty
+    if not target.exists():
+        new.rename(target)
+    elif not _exchange(new, target):
+        old = new.with_suffix(".old")
+        target.rename(old)
+        new.rename(target)
+        old.rename(new)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two names at once; False where the system cannot (Linux and macOS can, on most file systems)."""
+    first, second = os.fsencode(one), os.fsencode(other)
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if sys.platform == "darwin":
+            return bool(libc.renamex_np(first, second, 2) == 0)  # RENAME_SWAP
+        return bool(libc.renameat2(-100, first, -100, second, 2) == 0)  # AT_FDCWD, RENAME_EXCHANGE
+    except (AttributeError, OSError, TypeError):
+        return False
 
 
 def write_text(path: Path, text: str) -> None:

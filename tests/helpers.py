@@ -31,4 +31,6 @@ def tiny_rows(train: int = 24, dev: int = 12, test: int = 12, seed: int = 0) -> 
         words = [rng.choice(GOOD if label == "good" else BAD) for _ in range(rng.randint(1, 5))]
         return Row({"text": " ".join(words) + f" {place}", "label": label}, f"{split}:{place + 1}")
 
-    return {name: [row(name, i) for i in range(size)] for name, size in (("train", train), ("dev", dev), ("test", test))}
+    return {
+        name: [row(name, i) for i in range(size)] for name, size in (("train", train), ("dev", dev), ("test", test))
+    }

@@ -156,7 +156,7 @@ def test_nothing_is_left_beside_it(tmp_path):
 
 def test_without_the_kernels_exchange(tmp_path, monkeypatch):
     make(tmp_path / "a")
-    monkeypatch.setattr("softprompt.artifact.replace._exchange", lambda *a: False)
+    monkeypatch.setattr("softprompt.storage._exchange", lambda *a: False)
     make(tmp_path / "a", torch.ones(2, 8))
     assert load(tmp_path / "a").tensors["prompt_embeddings"].eq(1).all()
     assert listing(tmp_path) == ["a"]

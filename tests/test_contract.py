@@ -77,7 +77,8 @@ def test_accumulation_changes_nothing(method):
     """1 × 8 rows = 4 × 2 rows, though their answers have different lengths."""
     base, task = tiny_base(), tiny_task(verbalizer={"good": "good indeed", "bad": "bad"})
     runs = [
-        train(base, task, method, train={**SETTINGS, "epochs": 1, "micro_batch": size}, rows=tiny_rows()) for size in (8, 2)
+        train(base, task, method, train={**SETTINGS, "epochs": 1, "micro_batch": size}, rows=tiny_rows())
+        for size in (8, 2)
     ]
     a, b = (run.prepared.method.export() for run in runs)
     assert all(torch.allclose(a[name], b[name], atol=2e-4) for name in a)

@@ -94,8 +94,15 @@ def test_threads_see_only_their_own_artifact(served):
 def test_a_name_can_be_swapped_and_content_decides(tmp_path):
     base = tiny_base()
     for seed, name in ((1, "a"), (2, "b")):
-        train(base, tiny_task(), {"name": "soft", "length": 4, "init": "random"}, tmp_path / name, train=SETTINGS,
-              rows=tiny_rows(), seed=seed)
+        train(
+            base,
+            tiny_task(),
+            {"name": "soft", "length": 4, "init": "random"},
+            tmp_path / name,
+            train=SETTINGS,
+            rows=tiny_rows(),
+            seed=seed,
+        )
     runtime, row = Runtime(base), [{"text": "joy"}]
     runtime.add("x", tmp_path / "a")
     first = runtime.predict(row)[0]
@@ -145,6 +152,6 @@ def test_plain_peft_loads_the_folder_and_gives_the_same_logits(tmp_path, method,
         ids = torch.tensor([[*ready.bound.head, *example.text, *ready.bound.cue]])
         with torch.no_grad():
             theirs = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, -1]
-            (_, batch), = ready.engine.contexts([example], ready.method.learned())
+            ((_, batch),) = ready.engine.contexts([example], ready.method.learned())
             ours = base.logits(batch.last)[0]
         assert torch.allclose(theirs, ours, atol=1e-4)

@@ -19,7 +19,9 @@ def prompter(bos=False, **changes):
 
 
 @pytest.mark.parametrize("bos", [False, True])
-@pytest.mark.parametrize("text", ["a fine film .", "好看的电影，值得一看！", "naïve 😀 café", "two\nlines", "  padded", ""])
+@pytest.mark.parametrize(
+    "text", ["a fine film .", "好看的电影，值得一看！", "naïve 😀 café", "two\nlines", "  padded", ""]
+)
 def test_pieces_join_to_the_whole_prompt(text, bos):
     tokenizer, p = tiny_tokenizer(bos), prompter(bos)
     own = p.text({"text": text}, "row")
@@ -41,7 +43,9 @@ def test_demonstrations_stand_between_instruction_and_row():
     p = prompter(shots=[({"text": "bad"}, "negative"), ({"text": "good"}, "positive")])
     head = p.tokenizer.decode(p.head)
     assert head == "Judge it.\nReview: bad\nSentiment: negative\n\nReview: good\nSentiment: positive\n\nReview:"
-    assert p.tokenizer.decode(prompter(keep=False, shots=[({"text": "bad"}, "negative")]).head).startswith("Review: bad")
+    assert p.tokenizer.decode(prompter(keep=False, shots=[({"text": "bad"}, "negative")]).head).startswith(
+        "Review: bad"
+    )
 
 
 def test_chat_goes_through_the_models_own_template():
@@ -93,7 +97,7 @@ def test_the_sandbox_holds(text):
 
 
 def test_a_missing_field_names_the_near_one():
-    with pytest.raises(DataError, match="rows.jsonl:3.*'text'.*did you mean 'txt'"):
+    with pytest.raises(DataError, match=r"rows\.jsonl:3.*'text'.*did you mean 'txt'"):
         render("{{ text }}", {"txt": "x"}, "rows.jsonl:3")
 
 

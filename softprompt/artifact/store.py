@@ -23,10 +23,10 @@ from safetensors.torch import save as dump_safetensors
 from torch import Tensor
 
 from ..errors import ArtifactError
-from ..storage import digest_of
+from ..storage import atomic_folder, digest_of
+from .checks import check_layout, check_tensors, list_names, list_shapes, quote
 from .files import MAX_HEADER_BYTES, MAX_JSON_BYTES, check_finite, one_line, parse_tensors, read_bytes, read_json
 from .manifest import Manifest, TensorRecord
-from .replace import write_folder
 
 TENSORS, CONFIG, MANIFEST, CARD = "adapter_model.safetensors", "adapter_config.json", "manifest.json", "README.md"
 FILES = (TENSORS, CONFIG, MANIFEST, CARD)
@@ -90,15 +90,18 @@ def save(
     found = {name: TensorRecord(shape=list(value.shape)) for name, value in stored.items()}
     if manifest.tensors and manifest.tensors != found:
         raise ArtifactError(
-            f"{folder}: the manifest names {_shapes(manifest.tensors)}, the tensors are {_shapes(found)}"
+            f"{folder}: the manifest names {list_shapes(manifest.tensors)}, the tensors are {list_shapes(found)}"
         )
     data = dump_safetensors(stored, metadata={"format": "pt"}) if stored else b""
     sha256 = hashlib.sha256(data).hexdigest() if stored else None
     texts = _texts(folder, manifest.model_copy(update={"tensors": found, "tensors_sha256": sha256}), adapter_config)
     # What we could not read back must not be written either
     manifest = Manifest.from_json(texts[MANIFEST].decode(), f"{folder}/{MANIFEST}")
-    _check_layout(manifest, str(folder))
-    write_folder(target, {**texts, CARD: readme.encode(), **({TENSORS: data} if stored else {})})
+    check_layout(manifest, str(folder))
+    files = {**texts, CARD: readme.encode(), **({TENSORS: data} if stored else {})}
+    with atomic_folder(target) as temporary:
+        for name in sorted(files):
+            (temporary / name).write_bytes(files[name])
     return Artifact(manifest, stored, target)
 
 
@@ -132,12 +135,12 @@ def check_base(manifest: Manifest, base_digest: str, tokenizer_digest: str, base
     made = manifest.base
     if made.digest != base_digest:
         raise ArtifactError(
-            f"the artifact belongs to base {_quote(made.id)} (digest {one_line(made.digest, 12)}), this is {base_id!r} "
-            f"(digest {base_digest[:12]}); load it on {_quote(made.id)} or train one for {base_id!r}"
+            f"the artifact belongs to base {quote(made.id)} (digest {one_line(made.digest, 12)}), this is {base_id!r} "
+            f"(digest {base_digest[:12]}); load it on {quote(made.id)} or train one for {base_id!r}"
         )
     if made.tokenizer_digest != tokenizer_digest:
         raise ArtifactError(
-            f"the artifact was made with the tokenizer of {_quote(made.id)} (digest "
+            f"the artifact was made with the tokenizer of {quote(made.id)} (digest "
             f"{one_line(made.tokenizer_digest, 12)}), this one is that of {base_id!r} (digest {tokenizer_digest[:12]}); "
             "use the tokenizer and chat template that came with the base"
         )
@@ -155,7 +158,7 @@ def _locate(path: Path) -> Path:
     if (path / CONFIG).is_file():
         raise ArtifactError(
             f"{path}: has {CONFIG} but no {MANIFEST}, so it looks like a PEFT folder; "
-            "read it with softprompt.artifact.read_peft"
+            "bring it in with `softprompt import`"
         )
     raise ArtifactError(f"{path}: has no {MANIFEST}; expected an artifact's folder")
 
@@ -171,7 +174,7 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
 
 def _load(path: Path) -> Artifact:
     manifest = Manifest.read(path / MANIFEST)
-    _check_layout(manifest, str(path / MANIFEST))
+    check_layout(manifest, str(path / MANIFEST))
     file = path / TENSORS
     if not manifest.tensors:
         if manifest.tensors_sha256 is not None or os.path.lexists(file):
@@ -192,46 +195,9 @@ def _load(path: Path) -> Artifact:
             "the file was changed or is cut short, copy the artifact again"
         )
     tensors = parse_tensors(data, str(file))
-    _check_tensors(tensors, manifest, str(file))
+    check_tensors(tensors, manifest, str(file))
     check_finite(tensors, str(file))
     return Artifact(manifest, tensors, path)
-
-
-def _check_tensors(tensors: dict[str, Tensor], manifest: Manifest, where: str) -> None:
-    if missing := sorted(set(manifest.tensors) - set(tensors)):
-        raise ArtifactError(f"{where}: lacks {_names(missing)}, which {MANIFEST} names; copy the artifact again")
-    if extra := sorted(set(tensors) - set(manifest.tensors)):
-        raise ArtifactError(f"{where}: holds {_names(extra)}, which {MANIFEST} does not name; it was changed")
-    for name, value in sorted(tensors.items()):
-        want = manifest.tensors[name]
-        if list(value.shape) != want.shape or value.dtype != torch.float32:
-            dtype = str(value.dtype).removeprefix("torch.")
-            raise ArtifactError(
-                f"{where}: tensor {_quote(name)} is {dtype} {list(value.shape)}, {MANIFEST} says {want.dtype} "
-                f"{want.shape}; the artifact was changed"
-            )
-
-
-def _check_layout(manifest: Manifest, where: str) -> None:
-    """A learned segment lies under the name, and in the shape, that its layout says."""
-    layout, shape = manifest.layout, manifest.base.shape
-    if layout.stores not in ("embeddings", "kv"):
-        return
-    key = "kv" if (layout.stores, layout.place) == ("kv", "infix") else "prompt_embeddings"
-    if set(manifest.tensors) != {key}:
-        raise ArtifactError(
-            f"{where}: layout {layout.stores}/{layout.place} stores the one tensor {key!r}, "
-            f"the manifest names {_names(sorted(manifest.tensors)) or 'none'}"
-        )
-    found, want = manifest.tensors[key].shape, [layout.length, shape.hidden_size]
-    if layout.stores == "kv":
-        if not (isinstance(shape.kv_heads, int) and isinstance(shape.head_size, int)):
-            return  # layers of several sizes: the method checks them against the base itself
-        want = [shape.layers, 2, shape.kv_heads, layout.length, shape.head_size]
-        if key != "kv":
-            want = [layout.length, shape.layers * 2 * shape.kv_heads * shape.head_size]
-    if found != want:
-        raise ArtifactError(f"{where}: tensor {key!r} has shape {found}, layout and base of the manifest give {want}")
 
 
 def _refuse_foreign(target: Path, where: str) -> None:
@@ -245,7 +211,9 @@ def _refuse_foreign(target: Path, where: str) -> None:
     if not names:
         return
     if foreign := [name for name in names if name not in FILES]:
-        raise ArtifactError(f"{where}: holds {_names(foreign)}, which is no part of an artifact; choose another folder")
+        raise ArtifactError(
+            f"{where}: holds {list_names(foreign)}, which is no part of an artifact; choose another folder"
+        )
     try:
         data = read_json(target, MANIFEST)
     except ArtifactError:
@@ -256,7 +224,7 @@ def _refuse_foreign(target: Path, where: str) -> None:
 
 def _plain(name: str, value: Tensor) -> Tensor:
     if not value.is_floating_point():
-        raise ArtifactError(f"tensor {_quote(name)} is {value.dtype}, expected floating-point numbers")
+        raise ArtifactError(f"tensor {quote(name)} is {value.dtype}, expected floating-point numbers")
     # A copy of its own: safetensors refuses tensors that share memory, and the caller may go on training
     return value.detach().to("cpu", torch.float32, copy=True).contiguous()
 
@@ -272,15 +240,3 @@ def _texts(folder: str | Path, manifest: Manifest, adapter_config: Mapping[str, 
     if len(files[MANIFEST]) > MAX_JSON_BYTES:
         raise ArtifactError(f"{folder}: the manifest has {len(files[MANIFEST]):,} bytes, expected ≤ {MAX_JSON_BYTES:,}")
     return files
-
-
-def _quote(name: str) -> str:
-    return one_line(repr(name), 80)
-
-
-def _names(names: list[str]) -> str:
-    return ", ".join(_quote(name) for name in names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-
-
-def _shapes(tensors: Mapping[str, TensorRecord]) -> str:
-    return one_line(", ".join(f"{name} {record.shape}" for name, record in sorted(tensors.items())) or "none", 300)

@@ -156,7 +156,7 @@ def attention(
             sliding_window=sliding_window,
             **kwargs,
         )
-    layer = module.layer_idx
+    layer = int(module.layer_idx)  # type: ignore[arg-type]
     query, key, value = call.to_rows(query), call.to_rows(key), call.to_rows(value)
     if call.record:
         call.recorded.append(torch.stack((key, value)))

@@ -116,7 +116,8 @@ class Base:
         finally:
             if was_bar:
                 transformers_logging.enable_progress_bar()
-        return cls(model.to(device), tokenizer, str(name))
+        model.to(torch.device(device))  # type: ignore[arg-type]
+        return cls(model, tokenizer, str(name))
 
     @property
     def max_positions(self) -> int:

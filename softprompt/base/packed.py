@@ -17,7 +17,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-
 _asked = threading.local()
 
 
@@ -98,4 +97,4 @@ def make_packable(model: nn.Module) -> None:
     layers = [layer for layer in model.modules() if type(layer) is nn.Linear and layer.weight.device.type == "cpu"]
     for layer in layers:
         if layer.weight.dtype in (torch.float32, torch.bfloat16):
-            layer.forward = Packed(layer).forward  # type: ignore[method-assign]
+            layer.forward = Packed(layer).forward  # type: ignore[method-assign, assignment]

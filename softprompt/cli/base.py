@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from . import app
-from .console import bytes_progress, out, progress
+from .console import megabytes, out, progress
 
 verbs = typer.Typer(
     no_args_is_help=True, help="Bundled bases. Any hub id or local folder works wherever a base is named."
@@ -33,5 +33,5 @@ def get_base(name: Annotated[str, typer.Argument(help="Name from `softprompt bas
     from ..base.bundled import get
 
     with progress() as show:
-        folder = get(name, bytes_progress(f"fetching {name}", show))
+        folder = get(name, megabytes(f"fetching {name}", show))
     out.print(str(folder))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
@@ -18,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ..config import read_yaml
 from ..errors import DataError, SoftpromptError
 from ..types import Progress as Callback
 
@@ -71,20 +73,17 @@ class _PlainLines:
         print(f"{what}: {done}/{total}", file=sys.stderr, flush=True)
 
 
-def bytes_progress(what: str, callback: Callback) -> "ByteProgress":
-    """A (bytes done, bytes in all) callback that shows megabytes."""
-    return ByteProgress(what, callback)
+def megabytes(what: str, callback: Callback) -> Callable[[int, int], None]:
+    """A (bytes done, bytes in all) callback that reports whole megabytes."""
+    return lambda done, total: callback(f"{what} (MB)", done // 1_000_000, max(1, total // 1_000_000))
 
 
-class ByteProgress:
-    """Turns a download's bytes into the progress callback's steps."""
-
-    def __init__(self, what: str, callback: Callback) -> None:
-        self.what, self.callback = what, callback
-
-    def __call__(self, done: int, total: int) -> None:
-        """Report in whole megabytes."""
-        self.callback(f"{self.what} (MB)", done // 1_000_000, max(1, total // 1_000_000))
+def base_of(artifact: Path, recorded: str, given: str | None) -> str:
+    """Which base to load for an artifact: the one given, the one in its run's folder, the one in its manifest."""
+    for run in (artifact / "run.yaml", artifact.parent / "run.yaml"):
+        if given is None and run.is_file():
+            return str(read_yaml(run)["base"]["name"])  # a local folder: the artifact itself holds no paths
+    return given or recorded
 
 
 def complain(error: SoftpromptError) -> None:

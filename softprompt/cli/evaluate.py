@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from . import app
-from .console import out, progress
+from .console import base_of, out, progress
 
 
 @app.command(
@@ -38,7 +38,7 @@ def eval_verb(
     from ..storage import write_json, write_text
 
     held = load(artifact)
-    runtime = Runtime(Base.load(base or held.manifest.base.id, dtype))
+    runtime = Runtime(Base.load(base_of(artifact, held.manifest.base.id, base), dtype))
     runtime.add("artifact", artifact)
     task = runtime.task("artifact")
     if data is None:

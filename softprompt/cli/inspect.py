@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from . import app
-from .console import err, out
+from .console import base_of, err, out
 
 
 @app.command("inspect", epilog="Example: `softprompt inspect runs/movies --words 3`")
@@ -43,7 +43,7 @@ def inspect_verb(
     table.add_row("size", f"{held.size / 1000:.1f} kB in all, content {held.digest[:12]}")
     out.print(table)
     if words and m.layout.stores == "embeddings":
-        _nearest(held.tensors["prompt_embeddings"], m.base.id, words)
+        _nearest(held.tensors["prompt_embeddings"], base_of(artifact, m.base.id, None), words)
     elif words and m.layout.stores == "kv":
         err.print("keys and values have no nearest words (they are not embeddings)")
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from . import app
-from .console import progress
+from .console import base_of, progress
 
 
 @app.command(
@@ -49,7 +49,7 @@ def predict_verb(
     held = {name: load(path) for name, path in folders.items()}
     first = next(iter(held))
     rows = read_rows(source, lambda values: _unknown(values, held))
-    runtime = Runtime(Base.load(base or held[first].manifest.base.id, dtype))
+    runtime = Runtime(Base.load(base_of(folders[first], held[first].manifest.base.id, base), dtype))
     for name, path in folders.items():
         runtime.add(name, path)
     with progress() as show:

@@ -86,7 +86,9 @@ class Method(ABC):
         """The finished segment of this step: embeddings [P, H] or K/V [L, 2, G, P, D], with gradients."""
         return None
 
-    def solve(self, engine: Engine, train: Sequence[Example], dev: Sequence[Example], task: Task, seed: int) -> None:
+    def solve(  # noqa: B027 - most methods learn by gradients
+        self, engine: Engine, train: Sequence[Example], dev: Sequence[Example], task: Task, seed: int
+    ) -> None:
         """Learn in closed form. Called once instead of the loop when there are no parameters."""
 
     def score(self, base: Base, batch: Batch, candidates: Sequence[Sequence[tuple[int, ...]]]) -> list[Tensor]:

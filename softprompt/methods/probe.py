@@ -28,7 +28,7 @@ class ProbeSpec(MethodSpec):
         strengths: inverse L2 penalties to choose from on dev.
     """
 
-    strengths: list[float] = [1e-4, 1e-3, 1e-2, 1e-1, 1.0]
+    strengths: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
     instruction: bool = True
 
 

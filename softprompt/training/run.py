@@ -185,26 +185,27 @@ def save(result: Result, folder: Path, settings: dict[str, Any] | None = None) -
     ready, method = result.prepared, result.prepared.method
     tensors = method.export()
     settings = settings or _settings(ready, None, 0)
-    manifest = artifacts.Manifest(
-        format_version=1,
-        softprompt=importlib.metadata.version("softprompt"),
-        method=method.spec.model_dump(mode="json", exclude_none=True),
-        layout={"stores": method.stores, "place": method.place, "length": getattr(method.spec, "length", 0)},
-        task=_portable(ready.task.spec.model_dump(mode="json", exclude_none=True)),
-        base={
-            "id": ready.base.name,
+    values: dict[str, Any] = {
+        "format_version": 1,
+        "softprompt": importlib.metadata.version("softprompt"),
+        "method": method.spec.model_dump(mode="json", exclude_none=True),
+        "layout": {"stores": method.stores, "place": method.place, "length": getattr(method.spec, "length", 0)},
+        "task": _portable(ready.task.spec.model_dump(mode="json", exclude_none=True)),
+        "base": {
+            "id": Path(ready.base.name).name if Path(ready.base.name).is_absolute() else ready.base.name,
             "digest": ready.base.digest,
             "dtype": ready.base.label_of_dtype,
             "tokenizer_digest": ready.base.tokenizer_digest,
             "shape": ready.base.shape.as_dict(),
         },
-        tensors={name: {"shape": list(value.shape), "dtype": "float32"} for name, value in tensors.items()},
-        metrics={name: found.estimate.as_dict() for name, found in result.metrics.items()},
-        training={"seed": settings["seed"], "best_step": result.best_step, **(settings["train"] or {})},
-        data={"digest": ready.digest, **{name: len(part) for name, part in ready.splits.items()}},
-        versions={name: importlib.metadata.version(name) for name in PACKAGES},
-        parameters={"trained": result.parameters, "stored": sum(value.numel() for value in tensors.values())},
-    )
+        "tensors": {name: {"shape": list(value.shape), "dtype": "float32"} for name, value in tensors.items()},
+        "metrics": {name: found.estimate.as_dict() for name, found in result.metrics.items()},
+        "training": {"seed": settings["seed"], "best_step": result.best_step, **(settings["train"] or {})},
+        "data": {"digest": ready.digest, **{name: len(part) for name, part in ready.splits.items()}},
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "parameters": {"trained": result.parameters, "stored": sum(value.numel() for value in tensors.values())},
+    }
+    manifest = artifacts.Manifest.model_validate(values)
     artifacts.save(folder, manifest, tensors, model_card(manifest), method.adapter_config(ready.base))
 
 

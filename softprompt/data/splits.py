@@ -1,32 +1,125 @@
-# STANDIN
+"""Seeded splits: disjoint, stratified, and no text in two of them."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
+from ..errors import DataError
+from .readers import Row
 
-def deduplicate(rows, text, label):
-    seen = {}
-    for r in rows:
-        seen.setdefault(" ".join(text(r).casefold().split()), r)
-    return list(seen.values()), None
+_ORDER = ("test", "dev", "train")  # held-out rows first, so that they stay when only the training size changes
 
 
-def split(rows, sizes, text, label, seed):
-    p = np.random.default_rng(seed).permutation(len(rows))
-    out = {}
+@dataclass(frozen=True)
+class Duplicates:
+    """What was left out: further copies of a text, and texts whose copies disagree on the label."""
+
+    copies: int
+    contradicting: int
+
+
+def normalize(text: str) -> str:
+    """What makes two texts the same: NFKC, case folded, white space collapsed."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def deduplicate(
+    rows: Sequence[Row], text: Callable[[Row], str], label: Callable[[Row], Hashable]
+) -> tuple[list[Row], Duplicates]:
+    """The first row of each text; texts whose copies carry different labels are left out altogether."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(normalize(text(row)), []).append(row)
+    agreed = [group for group in groups.values() if len({label(row) for row in group}) == 1]
+    kept = [group[0] for group in agreed]
+    return kept, Duplicates(sum(len(group) - 1 for group in agreed), len(groups) - len(agreed))
+
+
+def split(
+    rows: Sequence[Row],
+    sizes: dict[str, int | float | None],
+    text: Callable[[Row], str],
+    label: Callable[[Row], Hashable],
+    seed: int,
+) -> dict[str, list[Row]]:
+    """Cut rows into parts whose label proportions follow the whole.
+
+    Duplicates are left out first (see `deduplicate`). `test` is dealt first, then `dev`, then `train`; a smaller `train` of
+    the same seed is the beginning of a larger one.
+
+    Args:
+        sizes: rows, a fraction below 1, or None for the rest (one part at most).
+
+    Raises:
+        DataError: more asked for than there is; says how many there are.
+    """
+    rows, _ = deduplicate(rows, text, label)
+    names = sorted(sizes, key=lambda name: (_ORDER.index(name) if name in _ORDER else -1, name))
+    wanted = {name: _count(sizes[name], len(rows)) for name in names}
+    if sum(value is None for value in wanted.values()) > 1:
+        raise DataError("only one split can take the rest (null)")
+    asked = sum(value or 0 for value in wanted.values())
+    if asked > len(rows):
+        shown = ", ".join(f"{name} {value}" for name, value in wanted.items() if value)
+        raise DataError(
+            f"splits ask for {asked} rows ({shown}), there are {len(rows)} different ones; make them smaller"
+        )
+    order = _interleaved(rows, label, seed)
+    fixed, rest = [name for name in names if wanted[name] is not None], [name for name in names if wanted[name] is None]
+    parts: dict[str, list[Row]] = {}
     at = 0
-    for n in ("test", "dev", "train"):
-        if n in sizes:
-            k = sizes[n] if sizes[n] is not None else len(rows) - at
-            out[n] = [rows[i] for i in p[at : at + k]]
-            at += k
-    return out
+    for name in fixed:
+        size = wanted[name] or 0
+        parts[name] = order[at : at + size]
+        at += size
+    for name in rest:
+        parts[name] = order[at:]
+    return {name: parts[name] for name in sizes}
 
 
-def few_shot(rows, k, label, seed):
-    by = {}
-    for r in rows:
-        by.setdefault(label(r), []).append(r)
-    out = []
-    while len(out) < k:
-        for l in sorted(by):
-            out.append(by[l][len(out) // len(by)])
-    return out[:k]
+def few_shot(rows: Sequence[Row], k: int, label: Callable[[Row], Hashable], seed: int) -> list[Row]:
+    """k demonstrations: as many of each label as possible, in seeded order.
+
+    Raises:
+        DataError: fewer rows than k.
+    """
+    if k > len(rows):
+        raise DataError(f"{k} demonstrations asked for, there are {len(rows)} training rows")
+    rng = np.random.default_rng(seed)
+    by_label: dict[str, list[Row]] = {}
+    for row in rows:
+        by_label.setdefault(str(label(row)), []).append(row)
+    piles = [[by_label[name][i] for i in rng.permutation(len(by_label[name]))] for name in sorted(by_label)]
+    chosen: list[Row] = []
+    while len(chosen) < k:
+        chosen += [pile.pop() for pile in piles if pile][: k - len(chosen)]
+    return [chosen[i] for i in rng.permutation(len(chosen))]
+
+
+def _count(size: int | float | None, rows: int) -> int | None:
+    if size is None:
+        return None
+    if size < 0:
+        raise DataError(f"a split cannot have {size} rows")
+    return round(size * rows) if isinstance(size, float) and size < 1 else int(size)
+
+
+def _interleaved(rows: Sequence[Row], label: Callable[[Row], Hashable], seed: int) -> list[Row]:
+    """One seeded order in which every stretch holds the labels in the whole's proportions.
+
+    Each label's rows are spread evenly over 0..1; cutting the order anywhere is then a stratified cut, within one row.
+    """
+    rng = np.random.default_rng(seed)
+    by_label: dict[str, list[Row]] = {}
+    for row in rows:
+        by_label.setdefault(str(label(row)), []).append(row)
+    placed: list[tuple[float, str, Row]] = []
+    for name in sorted(by_label):
+        mine = by_label[name]
+        order = rng.permutation(len(mine))
+        placed += [((place + 0.5) / len(mine), name, mine[i]) for place, i in enumerate(order)]
+    return [row for _, _, row in sorted(placed, key=lambda item: item[:2])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from dataclasses import asdict
@@ -76,8 +77,10 @@ class FolderStore:
         """Write the state, at once or when some seconds have passed since the last time."""
         if not at_once and time.monotonic() - self._written < SECONDS:
             return
+        buffer = io.BytesIO()  # torch.save into a full disk fails with an error that does not say so
+        torch.save({"run": self.run, "state": asdict(state)}, buffer)
         with atomic_file(self._path) as temporary:
-            torch.save({"run": self.run, "state": asdict(state)}, temporary)
+            temporary.write_bytes(buffer.getvalue())
         self._written = time.monotonic()
 
     def log(self, event: str, **values: Any) -> None:

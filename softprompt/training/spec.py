@@ -124,7 +124,7 @@ def load_run(path: Path, assignments: list[str]) -> RunSpec:
     data = override(data, assignments)
     spec = parse(RunSpec, data, str(path))
     if isinstance(spec.task, str) and not Path(spec.task).is_absolute() and (path.parent / spec.task).is_file():
-        spec.task = str(path.parent / spec.task)
+        spec.task = str((path.parent / spec.task).resolve())
     return spec
 
 

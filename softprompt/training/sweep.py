@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -57,10 +58,7 @@ def sweep(
     ]
     for place, choice in enumerate(everything):
         spec = load_run(run, choice)
-        name = (
-            "_".join(item.rpartition(".")[2] for item in choice if item.partition("=")[0] in varied or not varied)
-            or "run"
-        )
+        name = "_".join(_short(item) for item in choice if not varied or item.partition("=")[0] in varied) or "run"
         task = Task.load(spec.task)
         key = str((task.spec.data, task.spec.template.fields))
         if key not in data:
@@ -105,6 +103,12 @@ def sweep(
     report["seconds"] = time.perf_counter() - began
     write_json(to / "sweep.json", report)
     return report
+
+
+def _short(setting: str) -> str:
+    """`train.lr=0.01` → `lr=0.01`, fit for a folder's name."""
+    key, _, value = setting.partition("=")
+    return re.sub(r"[^\w.=+-]+", "-", f"{key.rpartition('.')[2]}={value}")
 
 
 def _named(progress: Progress, name: str) -> Progress:

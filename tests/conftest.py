@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers reads it: no test may ask a hub
+
 import pytest
 import torch
 

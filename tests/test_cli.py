@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -28,15 +31,42 @@ TASK = {
 }
 
 
-def cli(*args, cwd, **env):
-    """Run a command in this process' environment, offline: nothing here may reach a network."""
+@dataclass
+class Done:
+    """What a command left: exit code and output."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def cli(*args, cwd):
+    """Run a command in this process (starting one costs seconds); `test_as_a_process` runs the real thing."""
+    from softprompt.cli import main
+
+    out, err, code, before = io.StringIO(), io.StringIO(), 0, Path.cwd()
+    argv, sys.argv = sys.argv, ["softprompt", *map(str, args)]
+    os.chdir(cwd)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            main()
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    finally:
+        os.chdir(before)
+        sys.argv = argv
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def process(*args, cwd):
+    """Run a command as a user does, offline: nothing here may reach a network."""
     return subprocess.run(
-        [sys.executable, "-c", "from softprompt.cli import main; main()", *map(str, args)],
+        [sys.executable, "-m", "softprompt", *map(str, args)],
         cwd=cwd,
         capture_output=True,
         text=True,
         encoding="utf-8",
-        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", **env},
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
         timeout=300,
     )
 
@@ -64,7 +94,7 @@ def work(tmp_path_factory):
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     (folder / "task.yaml").write_text(yaml.safe_dump(TASK), encoding="utf-8")
     (folder / "run.yaml").write_text(yaml.safe_dump({**RUN, "base": str(folder / "base")}), encoding="utf-8")
-    done = cli("train", "run.yaml", "--out", "first", "--test", cwd=folder)
+    done = process("train", "run.yaml", "--out", "first", "--test", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "test accuracy" in done.stdout and "artifact: first/artifact" in done.stdout
     assert "training" in done.stderr  # plain progress lines where there is no terminal
@@ -138,6 +168,11 @@ def test_sweep_encodes_once(work):
         assert file.read_bytes() == (work / "sweep" / name / "artifact" / file.name).read_bytes()
 
 
+def test_as_a_process(work):
+    refused(process("train", "run.yaml", "method.lenght=3", "--out", "bad", cwd=work), "did you mean 'length'")
+    assert process(cwd=work).returncode in (0, 2)
+
+
 @pytest.mark.parametrize(
     "settings, words",
     [
@@ -147,7 +182,7 @@ def test_sweep_encodes_once(work):
         (["train.ephocs=1", "colour=1"], ["did you mean 'epochs'", "unknown key 'colour'"]),
         (["epochs"], ["expected key=value"]),
         (["method.cue=99"], ["method.cue is 99", "tokens between input and answer"]),
-        (["task.template.cue="], ["the template has 0 tokens"]),
+        (["task.template.cue=''"], ["the template has 0 tokens"]),
         (["task.verbalizer.bad=good"], ["stands for both"]),
         (["base=no-such-base"], ["no-such-base", "smollm2"]),
         (["task=nothing"], ["no task 'nothing'"]),

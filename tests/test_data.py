@@ -30,12 +30,22 @@ def test_jsonl_tells_all_problems_in_one_pass(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(
         b'\xef\xbb\xbf{"text": "ok"}\r\n{"text": }\n[1]\n\n{"a": 1, "a": 2}\n{"x": NaN}\n{"t": "\xff"}\n{"t": "\\ud800"}\n"s"\n'
-        + b"[" * 100_000 + b'\n{"text": "bad"}'
+        + b"[" * 100_000
+        + b'\n{"text": "bad"}'
     )
     found = problems(path, lambda row: "no good" if row.get("text") == "bad" else None)
     assert [line[len(str(path)) + 1 :].split(":")[0] for line in found] == [str(number) for number in range(2, 12)]
     text = "\n".join(found)
-    for words in ("column 10", "got list", "line is empty", "'a' stands twice", "NaN", "UTF-8 (byte 8)", "surrogate", "no good"):
+    for words in (
+        "column 10",
+        "got list",
+        "line is empty",
+        "'a' stands twice",
+        "NaN",
+        "UTF-8 (byte 8)",
+        "surrogate",
+        "no good",
+    ):
         assert words in text, words
 
 
@@ -105,7 +115,9 @@ def test_missing_files_and_folders(tmp_path):
 
 
 def rows_of(labels, texts=None):
-    return [Row({"text": (texts or {}).get(i, f"text {i}"), "label": label}, f"r:{i}") for i, label in enumerate(labels)]
+    return [
+        Row({"text": (texts or {}).get(i, f"text {i}"), "label": label}, f"r:{i}") for i, label in enumerate(labels)
+    ]
 
 
 def text(row):
@@ -169,7 +181,7 @@ def index(tmp_path, monkeypatch):
     """A simple index that serves one small sdist; gives (sha256, folder)."""
     inner = io.BytesIO()
     with tarfile.open(fileobj=inner, mode="w:gz") as archive:
-        _add(archive, "hutto_ICWSM_2014/rows.txt", "1\t2.5\tgood one\n2\t-0.4\tunsure\n3\t-3.0\tbad one\n".encode())
+        _add(archive, "hutto_ICWSM_2014/rows.txt", b"1\t2.5\tgood one\n2\t-0.4\tunsure\n3\t-3.0\tbad one\n")
     outer = io.BytesIO()
     with tarfile.open(fileobj=outer, mode="w:gz") as archive:
         _add(archive, "p-1/additional_resources/hutto_ICWSM_2014.tar.gz", inner.getvalue())
@@ -197,7 +209,9 @@ def _add(archive, name, data):
 def test_fetch_checks_the_digest_and_then_needs_no_network(index, monkeypatch, tmp_path):
     sha256, _ = index
     seen = []
-    path = fetching.fetch_release_file("Small.Package", "p-1.tar.gz", sha256, lambda done, total: seen.append((done, total)))
+    path = fetching.fetch_release_file(
+        "Small.Package", "p-1.tar.gz", sha256, lambda done, total: seen.append((done, total))
+    )
     assert path.parent == tmp_path / "cache" / "downloads" and seen[-1][0] == seen[-1][1] > 0
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/")
     assert fetching.fetch_release_file("small-package", "p-1.tar.gz", sha256) == path

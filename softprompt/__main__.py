@@ -1,0 +1,5 @@
+"""`python -m softprompt` is the `softprompt` command."""
+
+from .cli import main
+
+main()

@@ -36,7 +36,7 @@ def test_second_load_asks_no_network(base, monkeypatch):
     monkeypatch.setattr("socket.socket.connect", no_network)
     again = Base.load("smollm2")
     assert (again.digest, again.tokenizer_digest) == (base.digest, base.tokenizer_digest)
-    assert dict((item.name, there) for item, there in bundled.list_bases())["smollm2"]
+    assert {item.name: there for item, there in bundled.list_bases()}["smollm2"]
 
 
 def test_bf16_is_the_same_base_and_agrees(base):

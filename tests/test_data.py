@@ -157,7 +157,7 @@ def test_duplicates_never_straddle_and_contradictions_go():
 
 
 def test_splits_that_ask_for_too_much():
-    with pytest.raises(DataError, match="ask for 12 rows.*there are 10"):
+    with pytest.raises(DataError, match=r"ask for 12 rows.*there are 10"):
         split(rows_of("ab" * 5), {"train": 10, "test": 2}, text, label, 0)
     with pytest.raises(DataError, match="only one"):
         split(rows_of("ab"), {"train": None, "test": None}, text, label, 0)

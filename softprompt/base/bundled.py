@@ -102,7 +102,8 @@ def _convert(gguf: Path, to: Path) -> None:
         # transformers refuses to save what it still takes for a quantised model
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
-        model.is_quantized, model.quantization_method, model.hf_quantizer = False, None, None
+        for mark, value in (("is_quantized", False), ("quantization_method", None), ("hf_quantizer", None)):
+            setattr(model, mark, value)
         model.save_pretrained(to)
         tokenizer.save_pretrained(to)
     finally:

@@ -17,22 +17,36 @@ if TYPE_CHECKING:
     from .model import Base, BaseShape
 
 _LAYER_TYPES = {"full_attention", "sliding_attention"}
+_ROPE_BY_LENGTH = {"dynamic", "longrope"}
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15, torch.float16: 0.05}  # of the logits' own spread
 
 
 def check_supported(config: Any, name: str) -> None:
-    """Refuse what cannot be exact and what a few tokens would not show: layers that are neither full nor sliding.
+    """Refuse what cannot be exact and what a few tokens would not show: other layer types, length-dependent positions.
 
     Raises:
-        BaseModelError: naming the layer types that the engine runs.
+        BaseModelError: naming what the engine cannot run.
     """
     text = config.get_text_config(decoder=True)
     other = set(getattr(text, "layer_types", None) or []) - _LAYER_TYPES
+    if rope := sorted(_rope_types(getattr(text, "rope_parameters", None)) & _ROPE_BY_LENGTH):
+        raise BaseModelError(
+            f"base {name!r} has position encodings of type {rope[0]!r}, which change with the length of the sequence, so a "
+            "text's keys cannot be kept; take a base with fixed ones"
+        )
     if other:
         raise BaseModelError(
             f"base {name!r} has layers of type {', '.join(sorted(other))}; "
             f"the engine is exact for {' and '.join(sorted(_LAYER_TYPES))} only"
         )
+
+
+def _rope_types(parameters: Any) -> set[str]:
+    """Types of rotary encodings in a config: one for the model, or one per kind of layer."""
+    if not isinstance(parameters, dict):
+        return set()
+    nested = [value for value in parameters.values() if isinstance(value, dict)]
+    return {str(item.get("rope_type")) for item in [parameters, *nested]}
 
 
 @torch.no_grad()

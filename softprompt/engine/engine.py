@@ -15,7 +15,7 @@ from .past import Past, join, learned_past
 from .plan import Plan, Slot
 from .rows import Batch, Piece, Row, run, score
 
-TOKENS_PER_FORWARD = 2048  # keys of all rows together; above it matrix products gain nothing, memory only grows
+TOKENS_PER_FORWARD = 4096  # keys of all rows together; above it matrix products gain nothing, memory only grows
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,8 @@ class Engine:
         """The learned segment as a piece of every row, when it stands after the text."""
         for slot in self.plan.row_live:
             if slot.learned is not None and learned is not None:
-                return learned_past(learned, False) if slot.learned == "kv" else learned
+                value = learned.to(self.base.dtype)  # learned tensors are fp32, the base may be bf16
+                return learned_past(value, False) if slot.learned == "kv" else value
         return None
 
     def _pieces(self, slots: Sequence[Slot], middle: Piece | None, text: Ids) -> tuple[Piece, ...]:

@@ -15,7 +15,7 @@ from .. import artifact as artifacts
 from ..artifact.card import model_card
 from ..base import Base
 from ..data import Row, few_shot
-from ..engine import SLOTS, Engine, plan
+from ..engine import SLOTS, Engine, Plan, plan
 from ..errors import ConfigError, DataError
 from ..evaluate import Evaluation, evaluate
 from ..methods import Method, make_method
@@ -74,15 +74,16 @@ def prepare(
     task: Task,
     method: Method,
     cache: CacheSpec | None = None,
-    seed: int = 0,
     rows: dict[str, list[Row]] | None = None,
-    share: Engine | None = None,
+    share: Prepared | None = None,
+    splits: Sequence[str] = ("train", "dev", "test"),
 ) -> Prepared:
     """Draw demonstrations, bind task and method to the base, turn rows into examples.
 
     Args:
         rows: splits that were loaded already (default: the task's own data).
-        share: an engine of the same base, task and plan, to use its encoded rows.
+        share: an earlier run; what it has encoded and tokenized is used again where base, rows, task and plan are the same.
+        splits: which of them become examples.
 
     Raises:
         ConfigError, DataError: see `Task.load_data`, `Method.segments`.
@@ -91,11 +92,25 @@ def prepare(
     task, train_rows = _draw_demonstrations(task, rows.get("train", []))
     bound = task.bind(base.tokenizer, base.max_positions - method.length, method.keeps_instruction)
     how = plan(method.segments(SLOTS, len(bound.cue)))
-    same = share is not None and (share.plan, share.head, share.cue) == (how, bound.head, bound.cue)
-    engine = share if same and share else Engine(base, how, bound.head, bound.cue, (cache or CacheSpec()).config())
-    splits = {name: bound.examples(part) for name, part in {**rows, "train": train_rows}.items()}
     digest = digest_of({name: [row.values for row in part] for name, part in rows.items()})
-    return Prepared(base, task, method, bound, engine, splits, digest)
+    if share is not None and _same(share, base, how, bound):
+        engine = share.engine
+        there = all(name in share.splits for name in splits if name in rows)
+        if there and (share.digest, share.task.spec, share.bound.room) == (digest, task.spec, bound.room):
+            bound.cut = share.bound.cut
+            return Prepared(base, task, method, bound, engine, share.splits, digest)
+    else:
+        engine = Engine(base, how, bound.head, bound.cue, (cache or CacheSpec()).config())
+    parts = {name: train_rows if name == "train" else rows[name] for name in splits if name in rows}
+    return Prepared(
+        base, task, method, bound, engine, {name: bound.examples(part) for name, part in parts.items()}, digest
+    )
+
+
+def _same(share: Prepared, base: Base, how: Plan, bound: BoundTask) -> bool:
+    """Whether rows that were encoded there are the rows that would be encoded here."""
+    there = share.engine
+    return share.base is base and (there.plan, there.head, there.cue) == (how, bound.head, bound.cue)
 
 
 def train(
@@ -110,7 +125,7 @@ def train(
     test: bool = False,
     fresh: bool = False,
     rows: dict[str, list[Row]] | None = None,
-    share: Engine | None = None,
+    share: Prepared | None = None,
     progress: Progress = ignore_progress,
 ) -> Result:
     """Train a method on a task and save the artifact.
@@ -129,7 +144,8 @@ def train(
     method = method if isinstance(method, Method) else make_method(method)
     spec = train if isinstance(train, TrainSpec) else TrainSpec(**(train or {}))
     began = time.perf_counter()
-    ready = prepare(base, task, method, cache, seed, rows, share)
+    wanted = ("train", "dev", "test") if test else ("train", "dev")
+    ready = prepare(base, task, method, cache, rows, share, wanted)
     train_rows, dev = ready.splits["train"], ready.splits.get("dev", [])
     method.attach(base, ready.bound, seed)
     trains = bool(method.parameters())

@@ -5,18 +5,19 @@ from __future__ import annotations
 import itertools
 import re
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..base import Base
-from ..engine import Engine
+from ..data import Row
 from ..errors import ConfigError
 from ..evaluate import evaluate
 from ..methods import make_method
 from ..storage import write_json
 from ..tasks import Task
 from ..types import Progress, ignore_progress
-from .run import save_run_file, train
+from .run import Prepared, save_run_file, train
 from .spec import load_run
 
 
@@ -46,63 +47,68 @@ def sweep(
         to `sweep.json`.
     """
     began = time.perf_counter()
-    base: Base | None = None
-    engine: Engine | None = None
-    trials: list[dict[str, Any]] = []
-    best: tuple[float, float, str] | None = None
-    kept: Any = None
-    data: dict[str, Any] = {}
     everything = combinations(settings)
-    varied = [
-        item.partition("=")[0] for item in settings if sum(item in choice for choice in everything) < len(everything)
-    ]
+    trials: list[dict[str, Any]] = []
+    best: Best | None = None
+    base: Base | None = None
+    shared: Prepared | None = None
+    data: dict[str, dict[str, list[Row]]] = {}
     for place, choice in enumerate(everything):
-        spec = load_run(run, choice)
-        name = "_".join(_short(item) for item in choice if not varied or item.partition("=")[0] in varied) or "run"
+        spec, name = load_run(run, choice), _name_of(choice, settings, everything)
         task = Task.load(spec.task)
         key = str((task.spec.data, task.spec.template.fields))
         if key not in data:
-            data = {key: task.load_data()}
+            data[key] = task.load_data()
+        rows = data[key]
         if base is None or (base.name, base.label_of_dtype) != (spec.base.name, spec.base.dtype):
-            base, engine = Base.load(spec.base.name, spec.base.dtype, spec.base.device), None
-        tell = _named(progress, f"{place + 1}/{len(everything)} {name}")
-        method = make_method(spec.method)
+            base, shared = Base.load(spec.base.name, spec.base.dtype, spec.base.device), None
         result = train(
             base,
             task,
-            method,
+            make_method(spec.method),
             to / name,
             train=spec.train,
             cache=spec.cache,
             seed=spec.seed,
-            rows=data[key],
-            share=engine,
-            progress=tell,
+            rows=rows,
+            share=shared,
+            progress=_named(progress, f"{place + 1}/{len(everything)} {name}"),
         )
         save_run_file(to / name, spec)
-        engine = result.prepared.engine
+        shared = result.prepared
         dev = result.metrics.get("dev")
         if dev is None:
             raise ConfigError("a sweep chooses by dev; set data.split.dev or give data.dev")
-        trials.append(
-            {"name": name, "dev": dev.estimate.as_dict(), "best_step": result.best_step, "seconds": result.seconds}
-        )
-        rank = (dev.estimate.value, -dev.nll, name)
-        if best is None or rank[:2] > best[:2]:
-            best, kept = rank, result
+        seconds, found = result.seconds, dev.estimate.as_dict()
+        trials.append({"name": name, "dev": found, "best_step": result.best_step, "seconds": seconds})
+        if best is None or (dev.estimate.value, -dev.nll) > best.rank:
+            best = Best((dev.estimate.value, -dev.nll), name, result.prepared, rows.get("test", []))
     assert best is not None
-    report: dict[str, Any] = {
-        "trials": trials,
-        "best": best[2],
-        "encode_seconds": sum(trial["seconds"]["encode"] for trial in trials),
-    }
-    if test and kept.prepared.splits.get("test"):
-        ready = kept.prepared
-        found = evaluate(ready.engine, ready.method, ready.bound, ready.splits["test"], progress)
-        report["test"] = found.estimate.as_dict()
+    encoding = sum(trial["seconds"]["encode"] for trial in trials)
+    report: dict[str, Any] = {"trials": trials, "best": best.name, "encode_seconds": encoding}
+    if test:
+        ready = best.prepared
+        held_out = evaluate(ready.engine, ready.method, ready.bound, ready.bound.examples(best.test), progress).estimate
+        report["test"] = held_out.as_dict()
     report["seconds"] = time.perf_counter() - began
     write_json(to / "sweep.json", report)
     return report
+
+
+@dataclass(frozen=True)
+class Best:
+    """The trial that leads by dev, and the held-out rows of its task."""
+
+    rank: tuple[float, float]
+    name: str
+    prepared: Prepared
+    test: list[Row]
+
+
+def _name_of(choice: list[str], settings: list[str], everything: list[list[str]]) -> str:
+    """What sets a trial apart: the settings that were given several values."""
+    varied = {item.partition("=")[0] for item in settings if not all(item in other for other in everything)}
+    return "_".join(_short(item) for item in choice if not varied or item.partition("=")[0] in varied) or "run"
 
 
 def _short(setting: str) -> str:

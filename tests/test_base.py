@@ -1,0 +1,92 @@
+"""Bases that are not what the engine is exact for are refused in words; halves of precision and fingerprints."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from helpers import tiny_rows, tiny_task
+from models import tiny_base, tiny_model, tiny_tokenizer
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from softprompt import registry
+from softprompt.base import Base
+from softprompt.errors import BaseModelError
+from softprompt.training import train
+
+
+def small_llama(**changes):
+    sizes = {
+        "vocab_size": 320,
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    }
+    return LlamaForCausalLM(LlamaConfig(**{**sizes, "max_position_embeddings": 64, **changes}))
+
+
+def test_a_different_weight_is_a_different_base():
+    model = tiny_model("llama")
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[0, 0] += 1
+    other = Base(model, tiny_tokenizer())
+    assert other.digest != tiny_base().digest
+    assert Base(tiny_model("llama"), tiny_tokenizer()).digest == tiny_base().digest
+
+
+def test_tokenizer_digest_sees_tokens_and_chat_template_but_not_call_settings():
+    one, two = tiny_tokenizer(), tiny_tokenizer()
+    two(["a", "b c"], padding=True, truncation=True, max_length=3)  # leaves its settings behind
+    model = tiny_model("llama")
+    assert Base(model, one).tokenizer_digest == Base(model, two).tokenizer_digest
+    two.chat_template += " "
+    assert Base(model, one).tokenizer_digest != Base(model, two).tokenizer_digest
+
+
+def test_positions_that_depend_on_the_length_are_refused():
+    rope = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    with pytest.raises(BaseModelError, match="'dynamic'"):
+        Base(small_llama(rope_parameters=rope), tiny_tokenizer())
+
+
+def test_an_architecture_that_the_hook_does_not_reach_is_refused():
+    from transformers import BloomConfig, BloomForCausalLM
+
+    model = BloomForCausalLM(BloomConfig(vocab_size=320, hidden_size=32, n_layer=2, n_head=2))
+    with pytest.raises(BaseModelError, match=r"does not fit|not supported"):
+        Base(model, tiny_tokenizer(), "bloom")
+
+
+def test_a_base_whose_logits_differ_is_refused(monkeypatch):
+    """The check is real: a head that the engine does not know makes the logits differ, and the base is refused."""
+    model = small_llama()
+    plain = model.forward
+    monkeypatch.setattr(model, "forward", lambda *a, **k: _shifted(plain(*a, **k)))
+    with pytest.raises(BaseModelError, match="differ from the plain model"):
+        Base(model, tiny_tokenizer())
+
+
+def _shifted(out):
+    out.logits = out.logits * 1.5
+    return out
+
+
+@pytest.mark.parametrize("method", registry.names("softprompt.methods"))
+def test_every_method_trains_on_a_bf16_base(method):
+    base = Base(tiny_model("llama").to(torch.bfloat16), tiny_tokenizer())
+    result = train(
+        base, tiny_task(), method, train={"epochs": 1, "batch_size": 8, "lr": 0.01}, rows=tiny_rows(), test=True
+    )
+    assert all(value.dtype == torch.float32 for value in result.prepared.method.export().values())
+    assert 0 <= result.metrics["test"].estimate.value <= 1
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", registry.names("softprompt.methods"))
+def test_every_method_trains_on_a_gpu_as_on_the_cpu(method):
+    settings = {"epochs": 1, "batch_size": 8, "lr": 0.01}
+    on_cpu = train(tiny_base(), tiny_task(), method, train=settings, rows=tiny_rows())
+    base = Base(tiny_model("llama").cuda(), tiny_tokenizer())
+    on_gpu = train(base, tiny_task(), method, train=settings, rows=tiny_rows())
+    for name, value in on_cpu.prepared.method.export().items():
+        assert torch.allclose(value, on_gpu.prepared.method.export()[name], atol=5e-3)

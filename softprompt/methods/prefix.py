@@ -26,7 +26,7 @@ class Prefix(LearnedTensor):
 
     title = "P learned keys and values per layer in front of the text (Li & Liang 2021)"
     Spec = PrefixSpec
-    defaults: ClassVar[TrainDefaults] = TrainDefaults(lr=1e-2, epochs=4, batch_size=16)
+    defaults: ClassVar[TrainDefaults] = TrainDefaults(lr=2e-2, epochs=3, batch_size=16)
     stores = "kv"
     place = "front"
     key = "prompt_embeddings"  # PEFT's name and layout [P, L·2·G·D]

@@ -36,7 +36,7 @@ class Soft(LearnedTensor):
 
     title = "P learned embeddings in front of the text (Lester et al. 2021)"
     Spec = SoftSpec
-    defaults: ClassVar[TrainDefaults] = TrainDefaults(lr=1e-2, epochs=4, batch_size=16)
+    defaults: ClassVar[TrainDefaults] = TrainDefaults(lr=1e-2, epochs=3, batch_size=16)
     stores = "embeddings"
     place = "front"
     key = "prompt_embeddings"

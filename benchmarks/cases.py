@@ -14,7 +14,14 @@ TEMPLATE = {"input": "Review: {{ text }}", "cue": "\nSentiment:", "answer": " {{
 
 @dataclass(frozen=True)
 class Case:
-    """One comparison. `length` and `peer_length` are prompt lengths P; `tokens` is about how long a text is."""
+    """One comparison.
+
+    Attributes:
+        tokens: about how long a text is.
+        peer_length: the peer's prompt length P (ours is in `method`).
+        same_loss: both sides compute the same thing, step by step.
+        turn: our steps between two of the peer's; short steps follow one another, as they do in training.
+    """
 
     name: str
     method: dict[str, Any]
@@ -23,6 +30,7 @@ class Case:
     peer_method: str = "prompt"
     peer_length: int = 20
     same_loss: bool = False
+    turn: int = 1
 
     def as_dict(self) -> dict[str, Any]:
         """For the worker processes."""
@@ -38,8 +46,8 @@ _INFIX = {"name": "infix", "length": 10, "form": "kv", "cue": 1, "text": INIT_TE
 CASES = (
     Case("soft-p20", _soft(20), 16, 30, peer_length=20, same_loss=True),
     Case("soft-p100", _soft(100), 16, 30, peer_length=100, same_loss=True),
-    Case("infix-short", _INFIX, 32, 30),
-    Case("infix-long", _INFIX, 8, 300),
+    Case("infix-short", _INFIX, 32, 30, turn=8),
+    Case("infix-long", _INFIX, 8, 300, turn=8),
 )
 MIXED = "mixed-batch"
 NAMES = (*(case.name for case in CASES), MIXED)

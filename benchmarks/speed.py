@@ -108,16 +108,17 @@ def _compare(base: str, case: Case, steps: int, progress: Progress) -> dict[str,
     with Side("softprompt.benchmarks.ours", request) as ours, Side("softprompt.benchmarks.peft_side", request) as peer:
         pairs = []
         for done in range(steps + 1):
-            pairs.append((ours.step(), peer.step()))
+            pairs.append(([ours.step() for _ in range(case.turn)], peer.step()))
             progress(f"{case.name}, steps", done + 1, steps + 1)
         memory = (ours.peak(), peer.peak())
         tokens = ours.facts["text_tokens"]
-    off = max(abs(a[1] - b[1]) for a, b in pairs)
+    off = max(abs(a[0][1] - b[1]) for a, b in pairs)
     if case.same_loss and off > LOSS_TOLERANCE:
         raise SoftpromptError(
             f"{case.name}: losses differ by {off:.2g} (allowed {LOSS_TOLERANCE:g}); the speeds mean nothing"
         )
-    mine, theirs = (statistics.median(pair[side][0] for pair in pairs[1:]) for side in (0, 1))
+    mine = statistics.median(seconds for a, _ in pairs[1:] for seconds, _ in a)
+    theirs = statistics.median(b[0] for _, b in pairs[1:])
     return {
         "name": case.name,
         "method": case.method["name"],
@@ -133,8 +134,8 @@ def _compare(base: str, case: Case, steps: int, progress: Progress) -> dict[str,
         "memory_ratio": memory[0] / memory[1],
         "losses_equal": off <= LOSS_TOLERANCE if case.same_loss else None,
         "largest_loss_difference": off if case.same_loss else None,
-        "losses": [pair[0][1] for pair in pairs],
-        "peer_losses": [pair[1][1] for pair in pairs],
+        "losses": [loss for a, _ in pairs for _, loss in a],
+        "peer_losses": [b[1] for _, b in pairs],
         "steps": steps,
     }
 

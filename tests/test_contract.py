@@ -43,14 +43,14 @@ def test_trains_saves_and_restores(method, family):
     ready = result.prepared
     assert all(torch.equal(weight, before[name]) for name, weight in base.model.state_dict().items())
     assert not any(weight.requires_grad for weight in base.model.parameters())
-    expected = scores_of(outcomes(ready.engine, ready.method, ready.bound, ready.splits["test"]))
+    expected = scores_of(outcomes(ready.engine, ready.method, ready.bound, ready.splits["dev"]))
 
     tensors = {name: value.clone() for name, value in ready.method.export().items()}
     assert all(value.dtype == torch.float32 and torch.isfinite(value).all() for value in tensors.values())
     again = make_method(ready.method.spec.model_dump())
     again.restore(tensors, base)
     fresh = prepare(base, tiny_task(), again, rows=tiny_rows())
-    found = scores_of(outcomes(fresh.engine, again, fresh.bound, fresh.splits["test"]))
+    found = scores_of(outcomes(fresh.engine, again, fresh.bound, fresh.splits["dev"]))
     assert torch.allclose(found, expected, atol=1e-5)
     assert {name: value.shape for name, value in again.export().items()} == {k: v.shape for k, v in tensors.items()}
 
@@ -87,7 +87,7 @@ def test_accumulation_changes_nothing(method):
 def test_scores_do_not_depend_on_the_batch(method):
     base = tiny_base()
     ready = train(base, tiny_task(), method, train=SETTINGS, rows=tiny_rows()).prepared
-    examples = ready.splits["test"]
+    examples = ready.splits["dev"]
     together = scores_of(outcomes(ready.engine, ready.method, ready.bound, examples))
     alone = torch.cat([scores_of(outcomes(ready.engine, ready.method, ready.bound, [row])) for row in examples])
     assert torch.allclose(together, alone, atol=1e-4)

@@ -148,7 +148,7 @@ def test_plain_peft_loads_the_folder_and_gives_the_same_logits(tmp_path, method,
     result = train(base, tiny_task(), {"name": method, "length": 6}, tmp_path, train=SETTINGS, rows=tiny_rows())
     ready = result.prepared
     model = peft.PeftModel.from_pretrained(tiny_model(family), result.artifact).eval()
-    for example in ready.splits["test"][:4]:
+    for example in ready.splits["dev"][:4]:
         ids = torch.tensor([[*ready.bound.head, *example.text, *ready.bound.cue]])
         with torch.no_grad():
             theirs = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, -1]

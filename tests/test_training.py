@@ -171,6 +171,6 @@ def test_nan_is_never_saved(tmp_path):
     before = folder_bytes(result.artifact)
     with torch.no_grad():
         result.prepared.method.parameters()[0][0, 0] = float("inf")
-    with pytest.raises(ArtifactError, match="NaN or Inf"):
+    with pytest.raises(ArtifactError, match="NaN or infinite"):
         save(result, result.artifact)
     assert folder_bytes(result.artifact) == before

@@ -12,17 +12,20 @@ from ..base import Base
 from ..engine import Slot
 from ..errors import ArtifactError
 from ..tasks import BoundTask
-from .base import LearnedTensor, TrainDefaults
+from .base import TrainDefaults
 from .init import init_kv
-from .soft import SoftSpec
+from .soft import Soft, SoftSpec
 
 
 class PrefixSpec(SoftSpec):
     """Settings of `prefix`: those of `soft`."""
 
 
-class Prefix(LearnedTensor):
-    """`[prefix][head][text][cue][answer]`: no token is run for the prefix, its K/V is learned directly."""
+class Prefix(Soft):
+    """`[prefix][head][text][cue][answer]`: no token is run for the prefix, its K/V is learned directly.
+
+    The text starts at position P, as in PEFT, so that folders are interchangeable.
+    """
 
     title = "P learned keys and values per layer in front of the text (Li & Liang 2021)"
     Spec = PrefixSpec
@@ -31,16 +34,6 @@ class Prefix(LearnedTensor):
     place = "front"
     key = "prompt_embeddings"  # PEFT's name and layout [P, L·2·G·D]
     spec: PrefixSpec
-
-    @property
-    def keeps_instruction(self) -> bool:  # type: ignore[override]
-        """Only if asked for."""
-        return self.spec.instruction
-
-    @property
-    def length(self) -> int:
-        """P: the text starts at position P, as in PEFT, so that folders are interchangeable."""
-        return self.spec.length
 
     def segments(self, slots: Sequence[Slot], cue: int) -> tuple[Slot, ...]:
         """The prefix first."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import PositiveInt
 
@@ -37,7 +37,7 @@ class Soft(LearnedTensor):
     title = "P learned embeddings in front of the text (Lester et al. 2021)"
     Spec = SoftSpec
     defaults: ClassVar[TrainDefaults] = TrainDefaults(lr=1e-2, epochs=3, batch_size=16)
-    stores = "embeddings"
+    stores: Literal["embeddings", "kv", "head", "none"] = "embeddings"
     place = "front"
     key = "prompt_embeddings"
     spec: SoftSpec

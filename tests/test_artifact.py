@@ -346,7 +346,7 @@ def test_odd_format_versions(folder, version):
         (lambda m: m["layout"].update(length="2"), "layout.length"),
         (lambda m: m["layout"].update(length=3), "[3, 8]"),
         (lambda m: m["layout"].update(stores="kv"), "[2, 48]"),
-        (lambda m: m["layout"].update(stores="kv", place="infix"), "'kv'"),
+        (lambda m: m["layout"].update(stores="kv", place="infix"), "'infix_kv'"),
         (lambda m: m["base"]["shape"].update(hidden_size=9), "[2, 9]"),
         (lambda m: m["base"]["shape"].update(layers=0), "layers"),
         (lambda m: m["base"]["shape"].update(kv_heads=[2, "x"]), "kv_heads"),
@@ -640,8 +640,8 @@ def test_infix_is_stored_as_it_is_and_plain_peft_does_not_load_it(tmp_path):
     kv = torch.randn(L, 2, G, P, D)
     data = {**manifest_data(), "layout": {"stores": "kv", "place": "infix", "length": P}}
     data["base"]["shape"] = SHAPE
-    save(tmp_path / "a", Manifest(**data), {"kv": kv}, "card")
-    assert torch.equal(load(tmp_path / "a").tensors["kv"], kv)
+    save(tmp_path / "a", Manifest(**data), {"infix_kv": kv}, "card")
+    assert torch.equal(load(tmp_path / "a").tensors["infix_kv"], kv)
     with pytest.raises(ArtifactError, match="no adapter_config"):
         read_peft(tmp_path / "a")
 

@@ -5,8 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 from helpers import tiny_rows, tiny_task
-from models import tiny_base, tiny_model, tiny_tokenizer
-from transformers import LlamaConfig, LlamaForCausalLM
+from models import FAMILIES, VOCABULARY, tiny_base, tiny_model, tiny_tokenizer
+from transformers import (
+    CohereConfig,
+    CohereForCausalLM,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from softprompt import registry
 from softprompt.base import Base
@@ -90,3 +97,29 @@ def test_every_method_trains_on_a_gpu_as_on_the_cpu(method):
     on_gpu = train(base, tiny_task(), method, train=settings, rows=tiny_rows())
     for name, value in on_cpu.prepared.method.export().items():
         assert torch.allclose(value, on_gpu.prepared.method.export()[name], atol=5e-3)
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "gpt_neox", "cohere"])
+def test_keys_turn_as_the_model_turns_them(family):
+    """A token alone, at another position, has the turned key; GPT-2 keeps positions out of its keys."""
+    if family in FAMILIES:
+        base = tiny_base(family)
+    else:
+        config = {"vocab_size": VOCABULARY, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+        kind, config = {
+            "gpt_neox": (GPTNeoXForCausalLM, GPTNeoXConfig(**config, intermediate_size=64, rotary_pct=0.25)),
+            "cohere": (CohereForCausalLM, CohereConfig(**config, num_key_value_heads=2, intermediate_size=64)),
+        }[family]
+        torch.manual_seed(0)
+        base = Base(kind(config), tiny_tokenizer(), family)
+    ids, at = torch.tensor([5, 6, 7, 8]), torch.tensor([0, 3, 3, 90])
+    with torch.no_grad():
+        here, there = (
+            base.forward(base.embed(ids), [1] * 4, start, record=True).kv for start in (torch.zeros_like(at), at)
+        )
+    if family == "gpt2":
+        assert base.turn(here, at) is here
+        return
+    for layer, (turned, want) in enumerate(zip(base.turn(here, at), there, strict=True)):
+        assert torch.allclose(turned, want, atol=1e-5 * want.abs().max().item()), layer
+    assert not torch.allclose(here[0][0, 3], there[0][0, 3], atol=1e-2)

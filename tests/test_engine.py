@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from models import FAMILIES, VOCABULARY, tiny_base, tiny_model
 from transformers import DynamicCache
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from softprompt.engine import SLOTS, CacheConfig, Engine, Slot, plan
 from softprompt.types import Example
@@ -55,6 +56,15 @@ def naive_loss(base, rows, learned, where):
         total = total + F.cross_entropy(logits[-size:], torch.tensor(example.answer), reduction="sum")
         count += size
     return total / count
+
+
+def turned(base, kv, place):
+    """Keys of [L, 2, G, P, D] turned to a position by the model's own code."""
+    if not hasattr(base.model.base_model, "rotary_emb"):
+        return kv  # GPT-2's keys hold no position
+    cos, sin = base.model.base_model.rotary_emb(kv, torch.tensor([[place]]))
+    keys, _ = apply_rotary_pos_emb(kv[:, 0], kv[:, 0], cos, sin)
+    return torch.stack([keys, kv[:, 1]], dim=1)
 
 
 def close(a, b, tolerance=1e-5):
@@ -126,27 +136,34 @@ def test_encoded_texts_equal_texts_that_run_every_step(family, cue):
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "qwen"])
 def test_infix_kv_equals_a_model_that_is_given_the_keys(family):
-    """Independent of our attention: cue and answer run by the plain model behind a cache [head text | learned]."""
+    """Independent of our attention: cue and answer run by the plain model behind a cache [head text | learned].
+
+    The learned keys stand where the cue does, in rows of all lengths.
+    """
     base, rows = tiny_base(family), examples(3)
     s = base.shape
     learned = torch.randn(s.layers, 2, s.kv_heads, 4, s.head_size, generator=torch.Generator().manual_seed(3))
     engine = Engine(base, plan(infix("kv", 1)), HEAD, CUE)
     engine.encode(rows)
-    total, _ = engine.loss(rows, learned)
+    ours, theirs = learned.clone().requires_grad_(), learned.clone().requires_grad_()
+    total, _ = engine.loss(rows, ours)
+    total.backward()
     expected = 0.0
     for example in rows:
         before = torch.tensor([[*HEAD, *example.text, *CUE[:-1]]])
         cache = base.model(input_ids=before, use_cache=True).past_key_values
         pairs = [
             (torch.cat([layer.keys, new[0][None]], 2), torch.cat([layer.values, new[1][None]], 2))
-            for layer, new in zip(cache.layers, learned, strict=True)
+            for layer, new in zip(cache.layers, turned(base, theirs, before.shape[1]), strict=True)
         ]
         after = torch.tensor([[CUE[-1], *example.answer[:-1]]])
         places = torch.arange(after.shape[1])[None] + before.shape[1]  # the learned keys take no position
         logits = base.model(input_ids=after, past_key_values=DynamicCache(pairs), position_ids=places).logits[0]
         size = len(example.answer)
         expected = expected + F.cross_entropy(logits[-size:], torch.tensor(example.answer), reduction="sum")
+    expected.backward()
     close(total, expected)
+    close(ours.grad, theirs.grad)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

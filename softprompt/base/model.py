@@ -25,6 +25,7 @@ from .attention import NAME, Block, Call
 from .fingerprint import model_digest, tokenizer_digest
 from .memory import keep_freed_memory
 from .packed import make_packable, packed
+from .rotary import find_rotary
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -85,6 +86,7 @@ class Base:
         self.dtype: torch.dtype = model.get_input_embeddings().weight.dtype
         self._decoder, self._head = model.get_decoder(), model.get_output_embeddings()
         self.shape = check_exact(self)
+        self._rotary = find_rotary(self)
         self.digest = model_digest(model)
         self.tokenizer_digest = tokenizer_digest(tokenizer)
 
@@ -162,6 +164,14 @@ class Base:
                 softprompt=call,
             )
         return Hidden(out.last_hidden_state[0], call.recorded if record else None)
+
+    def turn(self, kv: Sequence[Tensor] | Tensor, by: Tensor) -> Sequence[Tensor] | Tensor:
+        """Move keys onwards by `by` [B] positions; the same where positions are no rotations of keys (see `rotary.py`).
+
+        Args:
+            kv: per layer [2, b, G, S, D], b = B or 1.
+        """
+        return kv if self._rotary is None else self._rotary.turn(kv, by)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [K, H] → logits [K, V] in fp32, with the scalings that some families apply after the head."""

@@ -17,7 +17,10 @@ from .cache import RowCache
 from .past import Past, block_of
 
 Piece = Ids | Tensor | Past
-"""Ids [n], learned embeddings [P, H], or learned K/V that later live tokens see and that takes no position."""
+"""Ids [n], learned embeddings [P, H], or learned K/V that later live tokens see.
+
+Such K/V takes no position; its keys are those that it would have if the next live token stood at position 0.
+"""
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class Batch:
 def run(base: Base, rows: Sequence[Row], cache: RowCache | None = None, record: bool = False) -> Batch:
     """One forward over a batch of rows. Gradients flow into learned pieces and trunks."""
     device = base.device
-    blocks = [block_of([row.trunk for row in rows]), _cached_block(base, rows, cache), *_learned_blocks(rows)]
+    blocks = [block_of([row.trunk for row in rows]), _cached_block(base, rows, cache), *_learned_blocks(base, rows)]
     lengths = [row.live_tokens for row in rows]
     starts = torch.tensor([row.start for row in rows], device=device)
     present = [block for block in blocks if block is not None]
@@ -188,8 +191,11 @@ def _cached_block(base: Base, rows: Sequence[Row], cache: RowCache | None) -> Bl
     return Block(kv, trunk[:, None] + index, None if full else index[None] < lengths[:, None])
 
 
-def _learned_blocks(rows: Sequence[Row]) -> list[Block | None]:
-    """Learned K/V among the live pieces: one block for the first of each row, one for the second, …"""
+def _learned_blocks(base: Base, rows: Sequence[Row]) -> list[Block]:
+    """Learned K/V among the live pieces: one block for the first of each row, one for the second, …
+
+    Their keys are turned to where the row has come by then, so that all rows see them at the same distance.
+    """
     found: list[list[tuple[Past, int]]] = []
     for row in rows:
         mine, tokens = [], 0
@@ -200,9 +206,12 @@ def _learned_blocks(rows: Sequence[Row]) -> list[Block | None]:
             else:
                 tokens += len(piece)
         found.append(mine)
-    blocks: list[Block | None] = []
+    blocks: list[Block] = []
     for place in range(max((len(mine) for mine in found), default=0)):
         pasts = [mine[place][0] if place < len(mine) else None for mine in found]
         since = [mine[place][1] if place < len(mine) else 0 for mine in found]
-        blocks.append(block_of(pasts, since))
+        block = block_of(pasts, since)
+        assert block is not None
+        here = torch.tensor([row.start + step for row, step in zip(rows, since, strict=True)], device=base.device)
+        blocks.append(replace(block, kv=base.turn(block.kv, here)))
     return blocks

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
+import torch
 from pydantic import PositiveInt
 
 from ..base import Base
@@ -40,7 +41,11 @@ class InfixSpec(MethodSpec):
 
 
 class Infix(LearnedTensor):
-    """`[head][text][cue …][prompt][… cue][answer]`: everything before the prompt is encoded once and kept."""
+    """`[head][text][cue …][prompt][… cue][answer]`: everything before the prompt is encoded once and kept.
+
+    Learned keys take no position of their own. They are kept relative to the cue, so in rows of all lengths the cue sees them
+    at the same distance (`base/rotary.py`).
+    """
 
     title = "learned K/V (or embeddings) between text and answer; texts are encoded once (Li & Liang 2021)"
     Spec = InfixSpec
@@ -56,7 +61,7 @@ class Infix(LearnedTensor):
     @property
     def key(self) -> str:  # type: ignore[override]
         """Name of the tensor."""
-        return "kv" if self.spec.form == "kv" else "prompt_embeddings"
+        return "infix_kv" if self.spec.form == "kv" else "prompt_embeddings"
 
     @property
     def keeps_instruction(self) -> bool:  # type: ignore[override]
@@ -90,10 +95,16 @@ class Infix(LearnedTensor):
         return tuple(placed)
 
     def attach(self, base: Base, bound: BoundTask, seed: int) -> None:
-        """Start from a text: its embeddings, or their K/V."""
+        """Start from a text: its embeddings, or their K/V as if the text stood right in front of the cue."""
         spec = self.spec
-        make = init_kv if spec.form == "kv" else init_embeddings
-        self.make(make(base, bound, spec.init, spec.length, seed, spec.text, spec.artifact))
+        if spec.form == "embeddings":
+            self.make(init_embeddings(base, bound, spec.init, spec.length, seed, spec.text, spec.artifact))
+            return
+        value = init_kv(base, bound, spec.init, spec.length, seed, spec.text, spec.artifact)
+        if spec.init != "artifact":  # computed at positions 0..P-1; the cue stands at 0
+            back = torch.tensor([-spec.length], device=base.device)
+            value = torch.stack([layer[:, 0] for layer in base.turn(value.unsqueeze(2), back)])
+        self.make(value)
 
     def shape(self, base: Base) -> tuple[int, ...]:
         """[L, 2, G, P, D] or [P, H]."""

@@ -30,7 +30,7 @@ class Rotary:
         half_turn: the quarter turn of every plane, in the order in which this model lays planes out.
     """
 
-    def __init__(self, module: Any, kinds: list[str | None], half_turn: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, module: Any, kinds: Sequence[str | None], half_turn: Callable[[Tensor], Tensor]) -> None:
         self._module, self._half_turn = module, half_turn
         self._kinds = list(dict.fromkeys(kinds))
         self._kind_of = [self._kinds.index(kind) for kind in kinds]
@@ -87,9 +87,9 @@ def find_rotary(base: Base) -> Rotary | None:
     near = torch.zeros(4, dtype=torch.long, device=base.device)
     here, there = (base.forward(base.embed(ids), [1] * 4, at, record=True).kv for at in (near, near + _FAR))
     assert here is not None and there is not None
-    named = list(getattr(base.config, "layer_types", None) or [None] * len(here))
+    one: list[str | None] = [None] * len(here)
     want = torch.stack([layer[0] for layer in there])
-    for kinds in ([None] * len(here), named):
+    for kinds in (one, list(getattr(base.config, "layer_types", None) or one)):
         for half_turn in (_halves, _pairs):
             rotary = Rotary(module, kinds, half_turn)
             try:

@@ -16,12 +16,13 @@ test: setup
 
 setup: $(VENV)/.ready
 
-# torch first and by itself: a resolver that meets it among others may take a CUDA build of several GB
+# torch first and by itself, so that no resolver picks it among others. On Linux the package index gives a CUDA build of
+# several GB; for a processor only: make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "softprompt needs Python 3.10 or newer; set PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip<26' 'setuptools>=77'
-	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install --quiet torch==2.13.0 $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 

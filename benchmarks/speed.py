@@ -76,11 +76,11 @@ def main(
         only: names of cases.
 
     Returns:
-        {"rows": [...], "machine": {...}, "versions": {...}}
+        {"rows": [...], "machine": {...}, "versions": {...}}. A case whose losses differ where they must be equal has
+        `losses_equal` False and no speeds.
 
     Raises:
         MissingExtraError: PEFT is not installed.
-        SoftpromptError: losses differ where they must be equal.
     """
     from softprompt.base import bundled
 
@@ -110,15 +110,16 @@ def _compare(base: str, case: Case, steps: int, progress: Progress) -> dict[str,
         for done in range(steps + 1):
             pairs.append(([ours.step() for _ in range(case.turn)], peer.step()))
             progress(f"{case.name}, steps", done + 1, steps + 1)
+            if case.same_loss and _off(pairs) > LOSS_TOLERANCE:
+                break  # speeds of two different computations mean nothing
         memory = (ours.peak(), peer.peak())
         tokens = ours.facts["text_tokens"]
-    off = max(abs(a[0][1] - b[1]) for a, b in pairs)
-    if case.same_loss and off > LOSS_TOLERANCE:
-        raise SoftpromptError(
-            f"{case.name}: losses differ by {off:.2g} (allowed {LOSS_TOLERANCE:g}); the speeds mean nothing"
-        )
-    mine = statistics.median(seconds for a, _ in pairs[1:] for seconds, _ in a)
-    theirs = statistics.median(b[0] for _, b in pairs[1:])
+    off = _off(pairs)
+    equal = off <= LOSS_TOLERANCE if case.same_loss else None
+    mine = theirs = None
+    if equal is not False:
+        mine = statistics.median(seconds for a, _ in pairs[1:] for seconds, _ in a)
+        theirs = statistics.median(b[0] for _, b in pairs[1:])
     return {
         "name": case.name,
         "method": case.method["name"],
@@ -128,16 +129,21 @@ def _compare(base: str, case: Case, steps: int, progress: Progress) -> dict[str,
         "peer": f"PEFT prompt tuning, P={case.peer_length}",
         "peer_seconds": theirs,
         "our_seconds": mine,
-        "speedup": theirs / mine,
+        "speedup": theirs / mine if mine and theirs else None,
         "peer_peak_gb": memory[1],
         "our_peak_gb": memory[0],
         "memory_ratio": memory[0] / memory[1],
-        "losses_equal": off <= LOSS_TOLERANCE if case.same_loss else None,
+        "losses_equal": equal,
         "largest_loss_difference": off if case.same_loss else None,
         "losses": [loss for a, _ in pairs for _, loss in a],
         "peer_losses": [b[1] for _, b in pairs],
         "steps": steps,
     }
+
+
+def _off(pairs: list[tuple[list[tuple[float, float]], tuple[float, float]]]) -> float:
+    """Largest difference of the two sides' losses, step by step."""
+    return max(abs(ours[0][1] - peer[1]) for ours, peer in pairs)
 
 
 def _mixed(base: str, steps: int, progress: Progress) -> dict[str, Any]:

@@ -40,9 +40,9 @@ def compare(base: sp.Base, to: Path, scale: int) -> None:
     rows = None
     for name, method, changes, count, settings in WAYS:
         task = task_of("movie-reviews", count // scale, TEST_ROWS // scale, changes)
-        rows = rows or task.load_data()
         began = time.perf_counter()
         with progress() as show:
+            rows = rows or task.load_data(show)
             result = sp.train(
                 base,
                 task,
@@ -114,7 +114,8 @@ def main() -> None:
     scale = 4 if args.quick else 1
     began = time.perf_counter()
     out.print("loading the base (fetched and converted once, then from the cache) …")
-    base = sp.Base.load("smollm2")
+    with progress() as show:
+        base = sp.Base.load("smollm2", progress=show)
     compare(base, args.out, scale)
     swap(base, args.out, scale)
     out.print(f"\ndone in {(time.perf_counter() - began) / 60:.1f} minutes; artifacts are in {args.out}/")

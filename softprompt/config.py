@@ -87,7 +87,7 @@ def override(data: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
             child = node.get(key)
             if child is None:
                 child = {}
-            if isinstance(child, str) and key in ("method", "base", "data"):
+            if isinstance(child, str) and key in ("method", "base"):
                 child = {"name": child}  # the short form `method: soft` becomes a mapping
             if not isinstance(child, dict):
                 raise ConfigError(f"{assignment!r}: {'.'.join(keys[: depth + 1])} is {child!r}, not a mapping")

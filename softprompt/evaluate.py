@@ -14,7 +14,7 @@ from .errors import DataError
 from .methods import Method
 from .metrics import Estimate, estimate
 from .tasks import BoundTask
-from .types import Example, Progress, ignore_progress
+from .types import Example, Ids, Progress, ignore_progress
 
 
 @dataclass(frozen=True)
@@ -119,13 +119,19 @@ def label_scores(
 ) -> list[Tensor]:
     """Normalised log-scores of the labels, per example [K], on the CPU."""
     found: dict[int, Tensor] = {}
-    for part, batch in engine.contexts(examples, learned, progress):
+    for part, batch in engine.contexts(examples, learned, progress, continued=method.sums_over_tokens):
         options = [examples[index].candidates for index in part]
         with torch.no_grad():
             rows = method.score(engine.base, batch, options)
         for index, row, candidates in zip(part, rows, options, strict=True):
-            found[index] = bound.task.label_scores(row.cpu(), [len(ids) for ids in candidates])
+            found[index] = normalized(method, bound, row, candidates)
     return [found[index] for index in range(len(examples))]
+
+
+def normalized(method: Method, bound: BoundTask, scores: Tensor, candidates: Sequence[Ids]) -> Tensor:
+    """A row's candidate scores [C] as normalised log-scores of the labels [K], on the CPU."""
+    lengths = [len(ids) if method.sums_over_tokens else 1 for ids in candidates]
+    return bound.task.label_scores(scores.cpu(), lengths)
 
 
 def calibration(engine: Engine, method: Method, bound: BoundTask, learned: Tensor | None) -> Tensor | None:

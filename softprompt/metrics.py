@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
-from sklearn.metrics import f1_score, matthews_corrcoef
 
 _RESAMPLES = 1000
 
@@ -42,12 +41,15 @@ def estimate(metric: str, gold: Sequence[str], predicted: Sequence[str]) -> Esti
         hits = sum(g == p for g, p in zip(gold, predicted, strict=True))
         bounds = stats.binomtest(hits, len(gold)).proportion_ci(0.95, method="wilson")
         return Estimate(metric, hits / len(gold), (float(bounds.low), float(bounds.high)), len(gold))
+    from sklearn.metrics import f1_score, matthews_corrcoef  # takes a second to import
+
     labels = sorted(set(gold) | set(predicted))
     pairs = np.array([labels.index(x) for x in gold]), np.array([labels.index(x) for x in predicted])
 
     def value(a: np.ndarray, b: np.ndarray) -> float:
         if metric == "macro_f1":
-            return float(f1_score(a, b, labels=range(len(labels)), average="macro", zero_division=0))
+            # a rare class may be absent from a resample altogether: it then has no F1, rather than one of 0
+            return float(f1_score(a, b, labels=range(len(labels)), average="macro", zero_division=np.nan))
         return float(matthews_corrcoef(a, b))
 
     point = value(*pairs)

@@ -17,16 +17,13 @@ from torch import Tensor
 
 from . import artifact as artifacts
 from .base import Base
-from .engine import SLOTS, CacheConfig, Engine, Past, plan, run
+from .engine import SLOTS, CacheConfig, Engine, Past, parts, plan, run
 from .engine.rows import Piece
 from .errors import ArtifactError, DataError
-from .evaluate import Evaluation, Outcome, calibration, outcome, summarize
+from .evaluate import Evaluation, Outcome, calibration, normalized, outcome, summarize
 from .methods import Method, make_method
 from .tasks import BoundTask, Task
 from .types import Example, Progress, ignore_progress
-
-ROWS_PER_FORWARD = 64
-TOKENS_PER_FORWARD = 4096
 
 
 @dataclass(frozen=True)
@@ -94,21 +91,28 @@ class Runtime:
                 )
             task = Task.load(held.manifest.task)
             method.restore(held.tensors, self.base)
-        if key not in self._compiled:
-            compiled = self.compile(method, task)
-            with self._lock:
-                self._compiled[key] = compiled
         with self._lock:
+            compiled = self._compiled.get(key)
+        compiled = compiled or self.compile(method, task)
+        with self._lock:
+            self._compiled.setdefault(key, compiled)
             self._names[name] = key
-            in_use = set(self._names.values())
-            self._compiled = {key: value for key, value in self._compiled.items() if key in in_use}
+            self._forget_unused()
 
     def remove(self, name: str) -> None:
-        """Forget an artifact."""
+        """Forget an artifact.
+
+        Raises:
+            DataError: no such name.
+        """
         with self._lock:
-            key = self._names.pop(name)
-            if key not in self._names.values():
-                del self._compiled[key]
+            if self._names.pop(name, None) is None:
+                raise DataError(f"no artifact {name!r} is loaded (loaded: {', '.join(self._names) or 'none'})")
+            self._forget_unused()
+
+    def _forget_unused(self) -> None:
+        in_use = set(self._names.values())
+        self._compiled = {key: value for key, value in self._compiled.items() if key in in_use}
 
     def task(self, name: str) -> Task:
         """The task that an artifact answers."""
@@ -166,10 +170,7 @@ class Runtime:
         ]
         order = sorted(range(len(rows)), key=lambda index: (rows[index].size, index))
         found: dict[int, Outcome] = {}
-        while len(found) < len(rows):
-            part = order[len(found) : len(found) + ROWS_PER_FORWARD]
-            while len(part) > 1 and len(part) * rows[part[-1]].size > TOKENS_PER_FORWARD:
-                part.pop()
+        for part in parts(order, [rows[index].size for index in order]):
             record = any(len(ids) > 1 for index in part for ids in examples[index].candidates)
             batch = run(self.base, [rows[index] for index in part], None, record)
             by_method: dict[int, list[int]] = {}
@@ -180,14 +181,14 @@ class Runtime:
                 some = [examples[part[place]] for place in places]
                 scores = prompt.method.score(self.base, batch.rows(places), [example.candidates for example in some])
                 for place, example, values in zip(places, some, scores, strict=True):
-                    labels = prompt.bound.task.label_scores(values.cpu(), [len(ids) for ids in example.candidates])
+                    labels = normalized(prompt.method, prompt.bound, values, example.candidates)
                     found[part[place]] = outcome(prompt.bound, example, labels, prompt.calibration)
             progress("answering", len(found), len(rows))
         return [found[index] for index in range(len(rows))]
 
     def compile(self, method: Method, task: Task) -> Compiled:
         """Run what stands in front of the text, once. `method` must hold its learned tensors."""
-        bound = task.bind(self.base.tokenizer, self.base.max_positions - method.length, method.keeps_instruction)
+        bound = task.bind(self.base.tokenizer, self.base.max_positions - method.positions, method.keeps_instruction)
         how = plan(method.segments(SLOTS, len(bound.cue)))
         engine = Engine(self.base, how, bound.head, bound.cue, CacheConfig(ram=0, disk=0))
         with torch.no_grad():

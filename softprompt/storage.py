@@ -38,8 +38,8 @@ def sha256_file(path: Path) -> str:
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces: equal values give equal bytes."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    """JSON with sorted keys and no spaces: equal values give equal bytes; what JSON does not know (dates) as text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
 
 
 def digest_of(value: Any) -> str:
@@ -50,16 +50,17 @@ def digest_of(value: Any) -> str:
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; on success it replaces `path`, on failure nothing changes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with _plain_disk_errors(path):
+        with plain_disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
             yield temporary
             _settle(temporary)
             temporary.replace(path)
             _sync(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the folder itself may not be one
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -67,7 +68,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success it takes its place in one step, on failure nothing changes."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
-        with _plain_disk_errors(path):
+        with plain_disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary.mkdir()
             yield temporary
@@ -137,7 +138,7 @@ def _sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _plain_disk_errors(path: Path) -> Iterator[None]:
+def plain_disk_errors(path: Path) -> Iterator[None]:
     """Turn a full disk or a missing permission into one clear line."""
     try:
         yield

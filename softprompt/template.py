@@ -18,19 +18,31 @@ from .config import Strict, suggest
 from .errors import ConfigError, DataError
 from .types import Ids
 
+_GROWING = {"center", "ljust", "rjust", "zfill", "expandtabs"}
 _MAX_RESULT = 100_000  # a template comes with an artifact: it may not fill the memory of who loads it
 
 
 class _Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja2's immutable sandbox that also refuses to blow a value up by `*` or `**`."""
+    """Jinja2's immutable sandbox that also refuses to blow a value up: by `*`, `**` or `%`, or by padding a text."""
 
-    intercepted_binops = frozenset({"*", "**"})
+    intercepted_binops = frozenset({"*", "**", "%"})
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Methods that make a text of any size are not safe."""
+        return not (isinstance(obj, str) and attr in _GROWING) and super().is_safe_attribute(obj, attr, value)
+
+    def wrap_str_format(self, value: Any) -> Any:
+        """`str.format` can pad to any size, too."""
+        if super().wrap_str_format(value) is not None:
+            raise SecurityError("a template may not use str.format")
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """Compute `left operator right` unless the result would be huge."""
-        if isinstance(left, (str, list, tuple)) or isinstance(right, (str, list, tuple)):
-            size = len(left) * right if hasattr(left, "__len__") else len(right) * left
-            if size > _MAX_RESULT:
+        if operator == "%" and isinstance(left, str):
+            raise SecurityError("a template may not format by %")
+        if operator == "*":
+            value, times = (left, right) if hasattr(left, "__len__") else (right, left)
+            if hasattr(value, "__len__") and isinstance(times, int) and len(value) * times > _MAX_RESULT:
                 raise SecurityError(f"a template may not build texts of more than {_MAX_RESULT} characters")
         elif operator == "**" and (abs(left) > 1e6 or abs(right) > 100):
             raise SecurityError("a template may not compute such powers")
@@ -38,6 +50,8 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
 
 _JINJA = _Sandbox(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
+for _name in ("center", "format", "indent"):
+    del _JINJA.filters[_name]
 
 
 class TemplateSpec(Strict):

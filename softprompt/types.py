@@ -45,3 +45,16 @@ class Example:
 
 def ignore_progress(what: str, done: int, total: int) -> None:
     """The progress callback that shows nothing."""
+
+
+def megabytes(what: str, progress: Progress) -> Callable[[int, int], None]:
+    """A (bytes done, bytes in all) callback that reports whole megabytes, each once."""
+    told = -1
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told
+        if (now := done // 1_000_000) != told:
+            told = now
+            progress(f"{what} (MB)", now, max(1, total // 1_000_000))
+
+    return tell

@@ -65,12 +65,12 @@ def tiny_model(family: str, seed: int = 0) -> torch.nn.Module:
     elif family == "qwen":
         heads.pop("head_dim")
         model = Qwen2ForCausalLM(Qwen2Config(**_SIZES, **{**heads, "num_key_value_heads": 1}))
-    elif family == "gemma3":
+    elif family in ("gemma3", "gemma3-wide"):  # wide: no row is longer than the window
         model = Gemma3ForCausalLM(
             Gemma3TextConfig(
                 **_SIZES,
                 **heads,
-                sliding_window=8,
+                sliding_window=8 if family == "gemma3" else 128,
                 sliding_window_pattern=2,
                 layer_types=["sliding_attention", "full_attention", "sliding_attention"],
             )

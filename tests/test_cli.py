@@ -135,13 +135,66 @@ def test_predict_swaps_per_row(work):
     assert all(
         row["label"] in ("good", "bad") and sum(row["probabilities"].values()) == pytest.approx(1) for row in found
     )
-    (work / "ask.jsonl").write_text('{"text": "joy", "artifact": "secnd"}\n{"txt": 1}\n')
+    (work / "ask.jsonl").write_text(
+        '{"text": "joy", "artifact": "secnd"}\n{"txt": 1}\n{"text": "a", "artifact": ["x"]}\n'
+    )
     refused(
         cli("predict", "first", "second", "--input", "ask.jsonl", cwd=work),
         "ask.jsonl:1",
         "did you mean 'second'",
         "ask.jsonl:2",
         "missing field 'text'",
+        "ask.jsonl:3",
+    )
+
+
+def test_events_tell_the_whole_run(work):
+    events = [json.loads(line) for line in (work / "first" / "events.jsonl").read_text().splitlines()]
+    assert events[0]["event"] == "start" and "run once per row" in events[0]["plan"]
+    assert events[0]["duplicates"] == {"copies": 0, "contradicting": 0}
+    assert {event["event"] for event in events} == {"start", "step", "dev", "trained", "final"}
+
+
+def test_a_run_goes_on_from_anywhere(work, tmp_path):
+    """The kept run file means the same from another folder, and a stranger's run.yaml beside an artifact means nothing."""
+    done = cli("eval", work / "first", cwd=tmp_path)
+    assert done.returncode == 0 and "on 12 rows" in done.stdout, done.stderr
+    again = cli("train", work / "first" / "run.yaml", "--out", tmp_path / "again", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    for file in (work / "first" / "artifact").iterdir():
+        if file.suffix == ".safetensors":
+            assert file.read_bytes() == (tmp_path / "again" / "artifact" / file.name).read_bytes()
+    shutil.copytree(work / "first" / "artifact", tmp_path / "mine" / "prompt")
+    (tmp_path / "mine" / "run.yaml").write_text("base: nothing\n")
+    mine = tmp_path / "mine" / "prompt"
+    done = cli("eval", mine, "--base", work / "base", "--data", work / "rows.jsonl", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_places_that_cannot_be_written(work, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    refused(cli("train", "run.yaml", "--out", tmp_path / "file" / "run", cwd=work), "cannot be written")
+    refused(cli("train", "run.yaml", "--out", tmp_path / "file", cwd=work), "is a file")
+    refused(cli("predict", "first", "--input", "rows.jsonl", "--output", tmp_path / "file" / "x", cwd=work), "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_run_without_training_does_not_replace_another_runs_artifact(work):
+    before = (work / "first" / "artifact" / "manifest.json").read_bytes()
+    refused(cli("train", "run.yaml", "method={name: hard}", "--out", "first", cwd=work), "--fresh")
+    assert (work / "first" / "artifact" / "manifest.json").read_bytes() == before
+
+
+def test_what_looks_like_markup_is_shown_as_it_is(work):
+    verbalizer = "{'[b]': good, '[/INST]': bad}"
+    rows = [{"text": f"joy {i}", "label": ("[b]", "[/INST]")[i % 2]} for i in range(60)]
+    (work / "marks.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = [f"task.verbalizer={verbalizer}", "task.data.source=marks.jsonl", "method={name: hard}"]
+    done = cli("train", "run.yaml", *settings, "--out", "marks", cwd=work)
+    assert done.returncode == 0, done.stderr
+    assert cli("inspect", "marks", cwd=work).returncode == 0
+    refused(
+        cli("train", "run.yaml", *settings, "task.data.source=rows.jsonl", "--out", "marks2", cwd=work), "'[/INST]'"
     )
 
 
@@ -149,7 +202,9 @@ def test_inspect_methods_help(work):
     done = cli("inspect", "second", cwd=work)
     assert done.returncode == 0 and "nearest words" in done.stdout and "tiny" in done.stdout, done.stderr
     assert json.loads(cli("inspect", "first", "--manifest", cwd=work).stdout)["format_version"] == 1
-    assert "infix" in cli("methods", cwd=work).stdout
+    listed = cli("methods", cwd=work).stdout.splitlines()
+    assert len(listed) >= 5 and any(line.startswith("infix ") for line in listed)
+    assert "method.length" in cli("methods", "infix", cwd=work).stdout
     for verb in ("train", "eval", "predict", "inspect", "sweep", "import", "bench speed", "data get", "base get"):
         done = cli(*verb.split(), "--help", cwd=work)
         assert done.returncode == 0 and "Example" in done.stdout, verb
@@ -189,6 +244,10 @@ def test_as_a_process(work):
         (["task.data.source=missing.jsonl"], ["missing.jsonl"]),
         (["task.data.split.train=1000"], ["1000"]),
         (["task.template.answer=' yes'"], ["{{ answer }}"]),
+        (["task.data.split.seed=-1"], ["split.seed"]),
+        (["task.data.split.train=.nan"], ["split.train"]),
+        (["base.device=cuad"], ["device 'cuad'", "take auto, cpu or cuda"]),
+        (["method.init=artifact", "method.artifact=base"], ["manifest.json"]),
     ],
 )
 def test_bad_settings_are_one_line_and_exit_2(work, settings, words):

@@ -8,6 +8,7 @@ from helpers import tiny_rows, tiny_task
 from models import FAMILIES, tiny_base
 
 from softprompt import registry
+from softprompt.base import Base
 from softprompt.evaluate import evaluate, outcomes
 from softprompt.methods import make_method
 from softprompt.training import prepare, train
@@ -164,6 +165,73 @@ def test_contextual_calibration_takes_the_prompts_leaning_out():
     blank = outcomes(plain.engine, plain.method, plain.bound, [plain.bound.example({"text": "N/A"})])[0]
     shifted = torch.tensor(list(a[0].scores.values())) - torch.tensor(list(blank.scores.values()))
     assert torch.allclose(shifted.log_softmax(0), torch.tensor(list(b[0].scores.values())), atol=1e-4)
+
+
+def test_a_prompt_of_another_base_or_place_is_no_start(tmp_path):
+    from models import tiny_model, tiny_tokenizer
+
+    from softprompt import load
+    from softprompt.errors import ArtifactError, ConfigError
+
+    base, rows = tiny_base(), tiny_rows()
+    for kind in ("soft", "prefix", "infix"):
+        train(base, tiny_task(), {"name": kind, "length": 3}, tmp_path / kind, train=SETTINGS, rows=rows)
+
+    def start(kind, source, on=base):
+        method = {"name": kind, "length": 3, "init": "artifact", "artifact": str(tmp_path / source)}
+        ready = prepare(on, tiny_task(), made := make_method(method), rows=rows)
+        made.attach(on, ready.bound, 0)
+        return made.learned()
+
+    for kind in ("soft", "prefix", "infix"):
+        held = make_method({"name": kind, "length": 3})
+        held.restore(load(tmp_path / kind).tensors, base)
+        assert torch.equal(start(kind, kind), held.learned())
+    assert start("soft", "soft").shape == (3, 64)
+    with pytest.raises(ConfigError, match="stand front, these stand infix"):
+        start("infix", "prefix")
+    with pytest.raises(ConfigError, match="starts from"):
+        start("soft", "prefix")
+    with pytest.raises(ArtifactError, match="belongs to base"):
+        start("soft", "soft", Base(tiny_model("llama", seed=4), tiny_tokenizer(), "other"))
+
+
+@pytest.mark.parametrize("method", ["hard", "probe"])
+def test_where_nothing_is_learned_a_text_runs_once(method, monkeypatch):
+    """Also over dev looks and over the trials of a sweep that share what is prepared."""
+    template = {
+        "instruction": "Good or bad? ",
+        "input": "Text: {{ text }}",
+        "cue": "\nIt is:",
+        "answer": "{{ answer }}",
+    }
+    words = {"good": "a", "bad": "b"} if method == "hard" else {"good": "very good", "bad": "bad"}
+    base, task = tiny_base(), tiny_task(template=template, verbalizer=words)
+    ran, real = [], Base.forward
+
+    def counted(self, embeddings, lengths, *rest, **named):
+        ran.append(len(lengths))
+        return real(self, embeddings, lengths, *rest, **named)
+
+    monkeypatch.setattr(Base, "forward", counted)
+    rows = tiny_rows()
+    first = train(base, task, method, rows=rows, test=True)
+    texts = {row.values["text"] for part in rows.values() for row in part}
+    once = sum(ran)
+    assert once <= len(texts) + 1  # and the instruction
+    again = train(base, task, method, rows=rows, test=True, share=first.prepared)
+    assert sum(ran) == once
+    assert again.metrics["test"].outcomes == first.metrics["test"].outcomes
+
+
+def test_probe_does_not_depend_on_how_the_task_normalises():
+    """Its scores are the regression's, whatever the answers' lengths."""
+    found = []
+    for normalize in ("tokens", "none"):
+        task = tiny_task(verbalizer={"good": "very good indeed", "bad": "bad"}, scoring={"normalize": normalize})
+        ready = train(tiny_base(), task, "probe", rows=tiny_rows(40)).prepared
+        found.append(scores_of(outcomes(ready.engine, ready.method, ready.bound, ready.splits["dev"])))
+    assert torch.equal(*found)
 
 
 def test_evaluation_needs_labels():

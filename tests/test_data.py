@@ -11,6 +11,7 @@ import threading
 from functools import partial
 
 import pytest
+from helpers import tiny_task
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -132,8 +133,8 @@ def label(row):
 @given(st.lists(st.sampled_from("abc"), min_size=30, max_size=120), st.integers(0, 5))
 def test_splits_are_disjoint_stratified_and_nested(labels, seed):
     rows = rows_of(labels)
-    small = split(rows, {"train": 6, "dev": 7, "test": 9}, text, label, seed)
-    large = split(rows, {"train": None, "dev": 7, "test": 9}, text, label, seed)
+    small = split(rows, {"train": 6, "dev": 7, "test": 9}, label, seed)
+    large = split(rows, {"train": None, "dev": 7, "test": 9}, label, seed)
     assert [len(small[name]) for name in ("train", "dev", "test")] == [6, 7, 9]
     everyone = [row.where for part in large.values() for row in part]
     assert len(everyone) == len(set(everyone)) == len(rows)
@@ -151,17 +152,44 @@ def test_duplicates_never_straddle_and_contradictions_go():
     kept, report = deduplicate(rows, text, label)
     assert (report.copies, report.contradicting) == (2, 1)
     assert "ﬁne" not in map(text, kept) and normalize("ﬁne") == "fine"
-    parts = split(rows, {"train": None, "test": 8}, text, label, 0)
+
+
+def test_a_tasks_splits_hold_no_text_twice(tmp_path):
+    rows = rows_of("aaaaab" + "ab" * 10, {1: "Same  text", 2: "same text", 3: "SAME TEXT", 4: "ﬁne", 5: "fine"})
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row.values) + "\n" for row in rows))
+    data = {"source": str(tmp_path / "rows.jsonl"), "split": {"train": None, "dev": 4, "test": 8}}
+    task = tiny_task(data=data, verbalizer=["a", "b"])
+    parts = task.load_data()
     seen = [normalize(text(row)) for part in parts.values() for row in part]
-    assert len(seen) == len(set(seen))
+    assert len(seen) == len(set(seen)) == 22
+    assert (task.left_out.copies, task.left_out.contradicting) == (2, 1)
+
+
+def test_a_text_in_two_separate_files_is_told_however_it_is_written(tmp_path):
+    for name, words in (("train", ["Some text", "more"]), ("dev", ["some  TEXT", "other"]), ("test", ["Other", "new"])):
+        lines = [json.dumps({"text": word, "label": "good"}) + "\n" for word in words]
+        (tmp_path / f"{name}.jsonl").write_text("".join(lines))
+    data = {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "dev", "test")}
+    with pytest.raises(DataError, match="2 rows are held out in another split too") as caught:
+        tiny_task(data=data).load_data()
+    assert any("dev.jsonl:2" in line and "test.jsonl:1" in line for line in caught.value.problems)
+    assert any("train.jsonl:1" in line and "dev.jsonl:1" in line for line in caught.value.problems)
+
+
+def test_csv_tells_all_bad_rows_in_one_pass(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_bytes(b'text,label\n"a"b,good\nfine,good\n\xff,bad\nalso fine,bad\nx,y,z\n')
+    found = problems(path)
+    assert [line.removeprefix(str(path)).split(":")[1] for line in found] == ["2", "4", "6"], found
+    assert "UTF-8" in found[1]
 
 
 def test_splits_that_ask_for_too_much():
     with pytest.raises(DataError, match=r"ask for 12 rows.*there are 10"):
-        split(rows_of("ab" * 5), {"train": 10, "test": 2}, text, label, 0)
+        split(rows_of("ab" * 5), {"train": 10, "test": 2}, label, 0)
     with pytest.raises(DataError, match="only one"):
-        split(rows_of("ab"), {"train": None, "test": None}, text, label, 0)
-    assert len(split(rows_of("ab" * 5), {"train": None, "test": 0.2}, text, label, 0)["test"]) == 2
+        split(rows_of("ab"), {"train": None, "test": None}, label, 0)
+    assert len(split(rows_of("ab" * 5), {"train": None, "test": 0.2}, label, 0)["test"]) == 2
 
 
 def test_few_shot_is_balanced_and_seeded():

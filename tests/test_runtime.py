@@ -10,7 +10,7 @@ from helpers import tiny_rows, tiny_task
 from models import FAMILIES, tiny_base
 
 from softprompt.base import Base
-from softprompt.errors import ArtifactError, DataError
+from softprompt.errors import ArtifactError, ConfigError, DataError
 from softprompt.runtime import Runtime
 from softprompt.training import train
 
@@ -124,6 +124,13 @@ def test_unknown_artifact_and_missing_field(served):
         served.predict([{"text": "x"}])
     with pytest.raises(DataError, match="did you mean 'txt'"):
         served.predict([{"txt": "x", "artifact": "bare"}])
+
+
+def test_demonstrations_that_were_not_drawn_are_not_left_out_in_silence():
+    with pytest.raises(ConfigError, match="not drawn yet"):
+        Runtime(tiny_base()).add("x", tiny_task(demonstrations={"k": 4}))
+    with pytest.raises(DataError, match="no artifact 'x'"):
+        Runtime(tiny_base()).remove("x")
 
 
 def test_artifact_of_another_base_is_refused(tmp_path):

@@ -89,6 +89,10 @@ def test_bad_templates_are_refused_in_words(changes, message):
         "{{ 10**10**10 }}{{ text }}",
         "{% for i in range(10**9) %}x{% endfor %}{{ text }}",
         "{{ cycler.__init__.__globals__.os }}{{ text }}",
+        "{{ text.center(10**7) }}",
+        "{{ text.zfill(10**7) }}",
+        "{{ '%10000000d' % 1 }}{{ text }}",
+        "{{ '{:10000000}'.format(1) }}{{ text }}",
     ],
 )
 def test_the_sandbox_holds(text):

@@ -45,7 +45,8 @@ def _what(manifest: Manifest) -> str:
     layout = manifest.layout
     what = _WHAT.get((layout.stores, layout.place))
     if what is None:
-        what = "a classifier over the base's hidden states" if layout.stores == "head" else "no learned segment"
+        others = {"head": "a classifier over the base's hidden states", "other": "what the method has learned"}
+        what = others.get(layout.stores, "no learned segment")
     stored = manifest.parameters["stored"]
     lines = [
         f"This folder holds {what.format(length=layout.length)} ({stored:,} numbers). "
@@ -98,7 +99,12 @@ def _usage(manifest: Manifest) -> str:
             'model = PeftModel.from_pretrained(base_model, "path/to/this/folder")',
             "```",
         ]
-    elif manifest.layout.stores in ("embeddings", "kv", "head"):
+        if manifest.layout.stores == "kv":
+            code += [
+                "",
+                "(On a base with sliding-window layers PEFT's prefix falls behind the window; here it stays in sight.)",
+            ]
+    elif manifest.layout.stores != "none":
         code += ["", "Plain PEFT has no such method and cannot load it."]
     return "\n".join(code)
 

@@ -1,6 +1,6 @@
 """`manifest.json`, format version 1: what an artifact is, on which base, made how, and how good.
 
-The file holds nothing that changes between two runs of the same seed: no times, no host, no paths.
+The file holds nothing that changes between two runs of the same seed: no times, no host, no paths of the machine.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ class LayoutSpec(_Exact):
 
     Attributes:
         stores: `embeddings` (`prompt_embeddings` [P, H]), `kv` (front: PEFT's `prompt_embeddings` [P, L·2·G·D];
-            infix: `kv` [L, 2, G, P, D]), `head` (a classifier over the base's features), `none` (no segment).
-        place: in front of the text, between text and answer, or nowhere.
+            infix: `infix_kv` [L, 2, G, P, D], keys relative to the cue), `head` (a classifier over the base's features),
+            `other` (tensors that only the method knows), `none` (no segment).
+        place: in front of the text, between text and answer, elsewhere, or nowhere.
         length: P.
     """
 
-    stores: Literal["embeddings", "kv", "head", "none"]
-    place: Literal["front", "infix", "none"]
+    stores: Literal["embeddings", "kv", "head", "other", "none"]
+    place: Literal["front", "infix", "other", "none"]
     length: NonNegativeInt = 0
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -20,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from ..config import suggest
 from ..errors import BaseModelError
+from ..types import Progress, ignore_progress, megabytes
 from . import bundled
 from .attention import NAME, Block, Call
 from .fingerprint import model_digest, tokenizer_digest
@@ -91,21 +93,28 @@ class Base:
         self.tokenizer_digest = tokenizer_digest(tokenizer)
 
     @classmethod
-    def load(cls, name: str | Path = "smollm2", dtype: str = "fp32", device: str = "auto") -> Base:
+    def load(
+        cls,
+        name: str | Path = "smollm2",
+        dtype: str = "fp32",
+        device: str = "auto",
+        progress: Progress = ignore_progress,
+    ) -> Base:
         """Load by bundled name (`smollm2`), local folder or hub id.
 
         Args:
             dtype: `fp32` or `bf16` (or `fp16` on a GPU).
             device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1` …
+            progress: told while a bundled base is fetched, the first time.
 
         Raises:
-            BaseModelError: nothing of that name, not a causal model, or not exact on the engine.
+            BaseModelError: nothing of that name, no such device, not a causal model, or not exact on the engine.
         """
         if dtype not in DTYPES:
             raise BaseModelError(f"dtype {dtype!r} is not known{suggest(dtype, DTYPES)}")
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        source = str(bundled.get(str(name))) if str(name) in bundled.BUNDLED else str(name)
+        where = _device(device)
+        is_bundled = str(name) in bundled.BUNDLED
+        source = str(bundled.get(str(name), megabytes(f"fetching {name}", progress))) if is_bundled else str(name)
         was_bar = transformers_logging.is_progress_bar_enabled()
         transformers_logging.disable_progress_bar()
         try:
@@ -113,12 +122,12 @@ class Base:
             _refuse_other_kinds(config, str(name))
             tokenizer = AutoTokenizer.from_pretrained(source)
             model = AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise BaseModelError(_not_loadable(str(name), error)) from error
         finally:
             if was_bar:
                 transformers_logging.enable_progress_bar()
-        model.to(torch.device(device))  # type: ignore[arg-type]
+        model.to(where)  # type: ignore[arg-type]
         return cls(model, tokenizer, str(name))
 
     @property
@@ -189,6 +198,18 @@ class Base:
     def label_of_dtype(self) -> str:
         """`fp32`, `bf16` or `fp16`."""
         return next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise BaseModelError(f"device {name!r} cannot be used ({reason}); take auto, cpu or cuda") from None
+    return device
 
 
 def _refuse_other_kinds(config: PretrainedConfig, name: str) -> None:

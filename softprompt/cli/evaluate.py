@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..config import read_yaml
-from ..data import CATALOGUE, Row
-from ..errors import ConfigError
-from ..tasks import Task
 from . import app
-from .console import base_of, out, progress
+from .console import base_of, out, progress, run_of, tell_cut
+
+if TYPE_CHECKING:
+    from ..data import Row
+    from ..tasks import Task
 
 
 @app.command(
@@ -41,20 +41,21 @@ def eval_verb(
     from ..storage import write_json, write_text
 
     held = load(artifact)
-    runtime = Runtime(Base.load(base_of(artifact, held.manifest.base.id, base), dtype))
-    runtime.add("artifact", artifact)
-    task = runtime.task("artifact")
-    if data is None:
-        rows = _own_rows(artifact, task, split)
-    else:
-        rows = task.read(str(Path(data).resolve()) if Path(data).exists() else data)
     with progress() as show:
+        runtime = Runtime(Base.load(base_of(artifact, held.manifest.base.id, base), dtype, progress=show))
+        runtime.add("artifact", artifact)
+        task = runtime.task("artifact")
+        if data is None:
+            rows = _own_rows(artifact, task, split)
+        else:
+            rows = task.read(str(Path(data).resolve()) if Path(data).exists() else data, show)
         found = runtime.evaluate("artifact", rows, show)
     if outcomes is not None:
         lines = [json.dumps(item.as_dict(), ensure_ascii=False) + "\n" for item in found.outcomes]
         write_text(outcomes, "".join(lines))
     if to is not None:
         write_json(to, found.estimate.as_dict())
+    tell_cut(runtime.get("artifact").bound)
     out.print(f"{found.estimate.metric} {found.estimate} on {found.estimate.rows} rows")
 
 
@@ -63,13 +64,14 @@ def _own_rows(artifact: Path, task: Task, split: str) -> list[Row]:
 
     Nothing else that an artifact names is opened: it may come from a stranger.
     """
-    for run in (artifact / "run.yaml", artifact.parent / "run.yaml"):
-        if run.is_file():
-            task = Task.load(read_yaml(run)["task"])
-            break
-    else:
-        if task.spec.data.source not in CATALOGUE:
-            raise ConfigError(f"{artifact}: the artifact does not hold its data; name labelled rows with --data")
+    from ..data import CATALOGUE
+    from ..errors import ConfigError
+    from ..tasks import Task
+
+    if (run := run_of(artifact)) is not None:
+        task = Task.load(run.task)
+    elif task.spec.data.source not in CATALOGUE:
+        raise ConfigError(f"{artifact}: the artifact does not hold its data; name labelled rows with --data")
     splits = task.load_data()
     if not splits.get(split):
         there = ", ".join(name for name, rows in splits.items() if rows)

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import inspect
+from typing import Annotated, Any
+
+import typer
 from rich.table import Table
 
 from . import app
 from .console import out
 
 
-@app.command("methods")
-def list_methods() -> None:
-    """Show what can be trained, one line each, with its settings and their defaults."""
+@app.command("methods", epilog="Examples: `softprompt methods`, `softprompt methods infix`")
+def list_methods(
+    name: Annotated[str | None, typer.Argument(help="Show this method's settings and defaults.")] = None,
+) -> None:
+    """Show what can be trained, one line each; or one method's settings and defaults."""
     from .. import registry
 
-    table = Table("method", "what is learned", "settings (defaults)", "learning rate")
-    for name in registry.names("softprompt.methods"):
-        kind = registry.find("softprompt.methods", name)
-        fields = {key: field for key, field in kind.Spec.model_fields.items() if key != "name"}
-        settings = ", ".join(f"{key}={field.default}" for key, field in fields.items() if field.default is not None)
-        table.add_row(name, kind.title, settings or "–", f"{kind.defaults.lr:g}" if kind.defaults.lr else "–")
+    if name is not None:
+        _describe(name, registry.find("softprompt.methods", name))
+        return
+    for each in registry.names("softprompt.methods"):
+        out.print(f"{each:<8} {registry.find('softprompt.methods', each).title}")
+
+
+def _describe(name: str, kind: Any) -> None:
+    out.print(f"{name}: {kind.title}\n")
+    if kind.Spec.__doc__:
+        out.print(inspect.cleandoc(kind.Spec.__doc__) + "\n")
+    table = Table("setting", "default")
+    for key, field in kind.Spec.model_fields.items():
+        if key != "name":
+            table.add_row(f"method.{key}", str(field.default))
+    if kind.defaults.lr:
+        for key, value in vars(kind.defaults).items():
+            table.add_row(f"train.{key}", str(value))
     out.print(table)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from . import app
-from .console import base_of, progress
+from .console import base_of, progress, tell_cut
+
+if TYPE_CHECKING:
+    from ..tasks import Task
 
 
 @app.command(
@@ -37,6 +40,7 @@ def predict_verb(
     from ..errors import ConfigError
     from ..runtime import Runtime
     from ..storage import write_text
+    from ..tasks import Task
 
     folders: dict[str, Path] = {}
     for item in artifacts:
@@ -48,14 +52,18 @@ def predict_verb(
         folders[name] = path
     held = {name: load(path) for name, path in folders.items()}
     first = next(iter(held))
-    rows = read_rows(source, lambda values: _unknown(values, held))
-    runtime = Runtime(Base.load(base_of(folders[first], held[first].manifest.base.id, base), dtype))
-    for name, path in folders.items():
-        runtime.add(name, path)
+    tasks = {name: Task.load(item.manifest.task) for name, item in held.items() if item.manifest.task}
+    rows = read_rows(source, lambda values: _problem(values, tasks, first))
     with progress() as show:
+        name_of_base = base_of(folders[first], held[first].manifest.base.id, base)
+        runtime = Runtime(Base.load(name_of_base, dtype, progress=show))
+        for name, path in folders.items():
+            runtime.add(name, path)
         found = runtime.predict([row.values for row in rows], first, show)
+    for name in folders:
+        tell_cut(runtime.get(name).bound)
     lines = [
-        json.dumps({**row.values, **item.as_dict()}, ensure_ascii=False) + "\n"
+        json.dumps({**row.values, **item.as_dict()}, ensure_ascii=False, default=str) + "\n"
         for row, item in zip(rows, found, strict=True)
     ]
     if to is not None:
@@ -69,11 +77,11 @@ def _name_of(path: Path) -> str:
     return full.parent.name if full.name == "artifact" else full.name
 
 
-def _unknown(values: dict, held: dict) -> str | None:
+def _problem(values: dict[str, Any], tasks: dict[str, Task], first: str) -> str | None:
+    """Why a row cannot be answered, or None."""
     from ..config import suggest
-    from ..tasks import Task
 
-    name = values.get("artifact", next(iter(held)))
-    if name not in held:
-        return f"artifact {name!r} is not loaded{suggest(str(name), held)}"
-    return Task.load(held[name].manifest.task).check_input(values)
+    name = values.get("artifact", first)
+    if not isinstance(name, str) or name not in tasks:
+        return f"artifact {name!r} is not loaded{suggest(str(name), tasks)}"
+    return tasks[name].check_input(values)

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from . import app
-from .console import out, progress
+from .console import err, out, progress
 
 
 @app.command(
@@ -31,6 +31,8 @@ def sweep_verb(
 
     with progress() as show:
         report = sweep(run, settings, to, test, show)
+    if cut := sum(trial["truncated"] for trial in report["trials"]):
+        err.print(f"{cut} texts (all trials together) were longer than what fits and were cut at their end")
     table = Table("run", "dev", "best step", "train s")
     for trial in sorted(report["trials"], key=lambda trial: -trial["dev"]["value"]):
         low, high = trial["dev"]["interval"]

@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from . import app
-from .console import err, out, progress
+from .console import err, out, progress, tell_cut
 
 
 @app.command(
     "train",
     epilog="Examples: `softprompt train examples/movies.yaml --out runs/movies`, "
-    "`softprompt train examples/movies.yaml method.name=soft train.epochs=2 --out runs/soft`",
+    "`softprompt train examples/movies.yaml method=soft train.epochs=2 --out runs/soft`",
 )
 def train_verb(
     run: Annotated[Path, typer.Argument(help="Run file (YAML): base, task, method, train, cache, seed.")],
@@ -29,18 +29,15 @@ def train_verb(
 ) -> None:
     """Train a prompt and save its artifact. The same command goes on where it was cut short (bit-exact on the CPU)."""
     from ..base import Base
+    from ..methods import make_method
     from ..tasks import Task
     from ..training import load_run, train
-    from ..training.run import save_run_file
 
     spec = load_run(run, settings or [])
-    task = Task.load(spec.task)
-    from ..methods import make_method
-
-    method = make_method(spec.method)
-    rows = task.load_data()  # bad rows are told before a model is loaded
-    base = Base.load(spec.base.name, spec.base.dtype, spec.base.device)
+    task, method = Task.load(spec.task), make_method(spec.method)
     with progress() as show:
+        rows = task.load_data(show)  # bad rows are told before a model is loaded
+        base = Base.load(spec.base.name, spec.base.dtype, spec.base.device, show)
         result = train(
             base,
             task,
@@ -54,9 +51,12 @@ def train_verb(
             rows=rows,
             progress=show,
         )
-    save_run_file(to, spec)
-    if result.truncated:
-        err.print(f"{result.truncated} texts were longer than the base's context and were cut")
+    tell_cut(result.prepared.bound)
+    if task.left_out.copies or task.left_out.contradicting:
+        err.print(
+            f"left out: {task.left_out.copies} copies of other rows, {task.left_out.contradicting} texts whose copies "
+            "have different labels"
+        )
     for name, found in result.metrics.items():
         out.print(f"{name} {found.estimate.metric} {found.estimate} on {found.estimate.rows} rows")
     spent = ", ".join(f"{what} {seconds:.1f} s" for what, seconds in result.seconds.items())

@@ -3,6 +3,17 @@
 from .catalogue import CATALOGUE, Source
 from .catalogue import get as get_source
 from .readers import Row, read_rows
-from .splits import deduplicate, few_shot, split
+from .splits import Duplicates, deduplicate, few_shot, normalize, split
 
-__all__ = ["CATALOGUE", "Row", "Source", "deduplicate", "few_shot", "get_source", "read_rows", "split"]
+__all__ = [
+    "CATALOGUE",
+    "Duplicates",
+    "Row",
+    "Source",
+    "deduplicate",
+    "few_shot",
+    "get_source",
+    "normalize",
+    "read_rows",
+    "split",
+]

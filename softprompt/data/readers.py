@@ -125,7 +125,9 @@ def _json(name: str, data: bytes) -> Iterator[Found]:
 
 def _csv(name: str, data: bytes, delimiter: str) -> Iterator[Found]:
     # reading line by line would cut quoted newlines; the reader's own count gives the line where a row ends
-    reader = csv.reader(io.StringIO(_text(name, data), newline=""), delimiter=delimiter, strict=True)
+    # what is not UTF-8 becomes half characters, which `_surrogates` then finds in their rows
+    text = data.decode("utf-8", errors="surrogateescape")
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     head: list[str] = []
     while True:
         begins = reader.line_num + 1
@@ -136,15 +138,19 @@ def _csv(name: str, data: bytes, delimiter: str) -> Iterator[Found]:
             return
         except csv.Error as error:
             yield where, None, f"not valid CSV: {error}"
-            return
+            continue
         if not head:
             head = [cell.strip() for cell in cells]
+            if any(map(_is_no_text, head)):
+                raise DataError(f"{where}: not valid UTF-8; save the file as UTF-8")
             if len(set(head)) < len(head) or not all(head):
                 raise DataError(f"{where}: the header names a column twice or not at all: {', '.join(map(repr, head))}")
         elif not cells:
             yield where, None, "the line is empty"
         elif len(cells) != len(head):
             yield where, None, f"{len(cells)} cells, the header has {len(head)}"
+        elif any(map(_is_no_text, cells)):
+            yield where, None, "not valid UTF-8; save the file as UTF-8"
         else:
             yield where, dict(zip(head, cells, strict=True)), None
 
@@ -209,6 +215,10 @@ def _surrogates(value: dict[str, Any]) -> str | None:
     except UnicodeEncodeError:
         return "holds half of a surrogate pair (such as \\ud800), which is no text"
     return None
+
+
+def _is_no_text(cell: str) -> bool:
+    return any("\ud800" <= char <= "\udfff" for char in cell)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

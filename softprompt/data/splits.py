@@ -42,14 +42,13 @@ def deduplicate(
 def split(
     rows: Sequence[Row],
     sizes: dict[str, int | float | None],
-    text: Callable[[Row], str],
     label: Callable[[Row], Hashable],
     seed: int,
 ) -> dict[str, list[Row]]:
     """Cut rows into parts whose label proportions follow the whole.
 
-    Duplicates are left out first (see `deduplicate`). `test` is dealt first, then `dev`, then `train`; a smaller `train` of
-    the same seed is the beginning of a larger one.
+    Duplicates must have been left out before (see `deduplicate`). `test` is dealt first, then `dev`, then `train`; a
+    smaller `train` of the same seed is the beginning of a larger one.
 
     Args:
         sizes: rows, a fraction below 1, or None for the rest (one part at most).
@@ -57,7 +56,6 @@ def split(
     Raises:
         DataError: more asked for than there is; says how many there are.
     """
-    rows, _ = deduplicate(rows, text, label)
     names = sorted(sizes, key=lambda name: (_ORDER.index(name) if name in _ORDER else -1, name))
     wanted = {name: _count(sizes[name], len(rows)) for name in names}
     if sum(value is None for value in wanted.values()) > 1:

@@ -1,6 +1,6 @@
 """Encode once: segments, plan, row cache, and the one forward that training, evaluation and serving share."""
 
-from .engine import CacheConfig, Engine
+from .engine import CacheConfig, Engine, parts
 from .past import Past, join, learned_past
 from .plan import SLOTS, Plan, Slot, plan
 from .rows import Batch, Row, run, score
@@ -16,6 +16,7 @@ __all__ = [
     "Slot",
     "join",
     "learned_past",
+    "parts",
     "plan",
     "run",
     "score",

@@ -7,8 +7,10 @@ content (the row's token ids, under a context digest that covers base, dtype and
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -19,7 +21,7 @@ from torch import Tensor
 
 from ..base import BaseShape
 from ..errors import TrainingError
-from ..storage import cache_dir, write_json
+from ..storage import cache_dir, plain_disk_errors, write_json
 
 Key = tuple[int, ...]
 GB = 1_000_000_000
@@ -33,7 +35,7 @@ class RowCache:
         dtype: what is kept; fp32 is exact for an fp32 base, half the bytes otherwise.
         ram: bytes kept in memory; the rest goes to a file.
         disk: bytes that the file may take.
-        keep: name of a context (a digest) under which the file is kept for the next run; None removes it on `close`.
+        keep: name of a context (a digest) under which the file is kept for the next run; None: it goes with the process.
         folder: where files lie (default: the cache folder's `rows`).
     """
 
@@ -53,6 +55,7 @@ class RowCache:
         self._chunks: list[Tensor] = []
         self._files: list[Path] = []
         self._free: list[tuple[int, int, int]] = []  # reserved room: (chunk, from, to)
+        self.on_disk = 0
         if keep:
             self._reopen()
 
@@ -109,7 +112,7 @@ class RowCache:
         self.put(ids, kv)
 
     def gather(self, rows: Sequence[Key], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-        """K/V of many rows as one tensor.
+        """K/V of many rows as one tensor; a row without ids (one that was not encoded) has none.
 
         Returns:
             [L, 2, B, G, S, D], zero where shorter rows end, in the base's dtype; and the rows' lengths [B].
@@ -118,7 +121,8 @@ class RowCache:
         s = self.shape
         out = torch.empty(s.layers, 2, len(rows), s.kv_heads, max(lengths), s.head_size, dtype=dtype)
         for place, ids in enumerate(rows):
-            out[:, :, place, :, : len(ids)] = self._view(ids)
+            if ids:
+                out[:, :, place, :, : len(ids)] = self._view(ids)
             out[:, :, place, :, len(ids) :] = 0  # a masked key still meets a weight of 0, which NaN would survive
         return out.to(device), torch.tensor(lengths, device=device)
 
@@ -130,20 +134,12 @@ class RowCache:
         write_json(self._index_path, {"files": [path.name for path in self._files], "rows": index})
 
     def close(self) -> None:
-        """Give memory and, unless kept, the file back."""
+        """Give memory and disk back; a kept file stays for the next run."""
         self.save_index()
         self._chunks.clear()
         self._rows.clear()
         self._free.clear()
-        if not self.keep:
-            for path in self._files:
-                path.unlink(missing_ok=True)
         self._files.clear()
-
-    def __del__(self) -> None:
-        if not getattr(self, "keep", True):
-            for path in getattr(self, "_files", []):
-                path.unlink(missing_ok=True)
 
     @property
     def _token_bytes(self) -> int:
@@ -164,14 +160,26 @@ class RowCache:
         self._free.append((len(self._chunks) - 1, 0, chunk.numel()))
 
     def _new_file(self, size: int) -> Tensor:
+        """A mapped file of a name that no other process has; unless kept it has none at all and goes with this process."""
+        handle, name = tempfile.mkstemp(prefix=f"{self.keep or 'rows'}.", suffix=".bin", dir=self.folder)
+        path = Path(name)
+        try:
+            with plain_disk_errors(path), os.fdopen(handle, "wb") as file:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(file.fileno(), 0, size)  # a full disk is told now, not by a signal on writing
+                else:
+                    file.truncate(size)
+            chunk = self._map(path)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        self.on_disk += size
         if self.keep:
-            path = self.folder / f"{self.keep}.{len(self._files)}.bin"
+            self._files.append(path)
         else:
-            path = Path(tempfile.mkstemp(prefix="rows-", suffix=".bin", dir=self.folder)[1])
-        with path.open("wb") as file:
-            file.truncate(size)
-        self._files.append(path)
-        return self._map(path)
+            with contextlib.suppress(OSError):  # Windows keeps a mapped file's name
+                path.unlink()
+        return chunk
 
     def _map(self, path: Path) -> Tensor:
         numbers = path.stat().st_size // self.dtype.itemsize
@@ -180,13 +188,20 @@ class RowCache:
     def _reopen(self) -> None:
         if not self._index_path.is_file():
             return
-        index = json.loads(self._index_path.read_text(encoding="utf-8"))
-        paths = [self.folder / name for name in index["files"]]
-        if not all(path.is_file() for path in paths):
-            return
-        self._files = paths
+        try:
+            index = json.loads(self._index_path.read_text(encoding="utf-8"))
+            paths = [self.folder / name for name in index["files"]]
+            sizes = [path.stat().st_size // self.dtype.itemsize for path in paths]
+            rows = {tuple(ids): (chunk, offset, len(ids)) for ids, chunk, offset in index["rows"]}
+            ends = [(chunk, offset + tokens * self.shape.kv_per_token) for chunk, offset, tokens in rows.values()]
+            if any(end > sizes[chunk] for chunk, end in ends):
+                return
+        except (OSError, ValueError, KeyError, TypeError, IndexError):
+            return  # a file is missing or cut short: encode again
+        self._files, self._rows = paths, rows
         self._chunks = [self._map(path) for path in paths]
-        self._rows = {tuple(ids): (chunk, offset, len(ids)) for ids, chunk, offset in index["rows"]}
+        self.on_disk = sum(size * self.dtype.itemsize for size in sizes)
+        self.disk_left -= self.on_disk
 
 
 def context_digest(*parts: object) -> str:

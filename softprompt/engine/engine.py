@@ -13,8 +13,9 @@ from ..types import Example, Ids, Progress, ignore_progress
 from .cache import RowCache, context_digest
 from .past import Past, join, learned_past
 from .plan import Plan, Slot
-from .rows import Batch, Piece, Row, run, score
+from .rows import Batch, Piece, Row, run
 
+ENDS_AT_ONCE = 256  # states whose logits are taken together; each has V of them
 TOKENS_PER_FORWARD = 4096  # keys of all rows together; above it matrix products gain nothing, memory only grows
 
 
@@ -40,17 +41,23 @@ class Engine:
         self.plan, self.head, self.cue = plan, head, cue
         self.base = base.for_small_steps() if self.caches_rows else base
         self._ids = {"head": head, "cue": cue}
-        config = cache or CacheConfig()
+        self.config = config = cache or CacheConfig()
         dtype = config.dtype or base.dtype
         cut = [(slot.name, slot.start, slot.stop) for slot in plan.row_frozen]
         context = context_digest(base.digest, base.dtype, dtype, head, cue, cut)
         self.cache = RowCache(base.shape, dtype, config.ram, config.disk, context if config.keep else None)
         self._frozen: Past | None = None
+        self._ends: dict[Ids, Tensor] = {}  # text ids → last hidden state [H], where nothing is learned
 
     @property
     def caches_rows(self) -> bool:
         """Whether something learned follows the text, so that encoding rows once pays."""
         return bool(self.plan.row_frozen) and any(slot.learned for slot in self.plan.row_live)
+
+    @property
+    def learns(self) -> bool:
+        """Whether the plan has a learned slot."""
+        return any(slot.learned for slot in (*self.plan.trunk_live, *self.plan.row_live))
 
     def trunk(self, learned: Tensor | None) -> Past | None:
         """What stands before all rows: the frozen part from its first run, the live part run now, with gradients.
@@ -74,8 +81,8 @@ class Engine:
         self.cache.reserve([len(ids) for ids in missing])
         done = 0
         with torch.no_grad():
-            trunk = self.trunk(None) if not self.plan.trunk_live else self._frozen
-            for part in _parts(missing, [len(ids) + (trunk.size if trunk else 0) for ids in missing]):
+            trunk = self.trunk(None)  # nothing is learned before a text that can be kept
+            for part in parts(missing, [len(ids) + (trunk.size if trunk else 0) for ids in missing]):
                 batch = run(self.base, [Row(trunk, (), (ids,)) for ids in part], record=True)
                 assert batch.kv is not None
                 for place, ids in enumerate(part):
@@ -105,40 +112,53 @@ class Engine:
         return torch.nn.functional.cross_entropy(logits, targets, reduction="sum"), len(targets)
 
     def contexts(
-        self, examples: Sequence[Example], learned: Tensor | None, progress: Progress = ignore_progress
+        self,
+        examples: Sequence[Example],
+        learned: Tensor | None,
+        progress: Progress = ignore_progress,
+        continued: bool = True,
     ) -> Iterator[tuple[list[int], Batch]]:
         """Run every example up to its answer, in length buckets, without gradients.
 
+        Where nothing is learned and nothing follows, each text runs once, however often it is asked for.
+
+        Args:
+            continued: answers of several tokens will be run behind the contexts, which are recorded for that.
+
         Yields:
-            (indices of the examples in this batch, their contexts). Recorded where an answer has several tokens.
+            (indices of the examples in this batch, their contexts).
         """
+        long = continued and any(len(ids) > 1 for example in examples for ids in example.candidates)
+        if self.learns or long:
+            yield from self._run_contexts(examples, learned, progress, continued)
+            return
+        fresh = list({example.text: example for example in examples if example.text not in self._ends}.values())
+        for part, batch in self._run_contexts(fresh, None, progress, False):
+            self._ends.update(zip((fresh[index].text for index in part), batch.last, strict=True))
+        for begin in range(0, len(examples), ENDS_AT_ONCE):
+            part = list(range(begin, min(begin + ENDS_AT_ONCE, len(examples))))
+            states = torch.stack([self._ends[examples[index].text] for index in part])
+            yield part, Batch(states, torch.arange(1, len(part) + 1, device=states.device))
+
+    def _run_contexts(
+        self, examples: Sequence[Example], learned: Tensor | None, progress: Progress, continued: bool
+    ) -> Iterator[tuple[list[int], Batch]]:
         with torch.no_grad():
             trunk = self.trunk(learned)
             middle = self._middle(learned)
             rows = [self.row(example, trunk, middle) for example in examples]
             order = sorted(range(len(rows)), key=lambda index: (rows[index].size, index))
             done = 0
-            for part in _parts(order, [rows[index].size for index in order]):
-                record = any(len(ids) > 1 for index in part for ids in examples[index].candidates)
+            for part in parts(order, [rows[index].size for index in order]):
+                record = continued and any(len(ids) > 1 for index in part for ids in examples[index].candidates)
                 yield part, run(self.base, [rows[index] for index in part], self.cache, record)
                 done += len(part)
                 progress("evaluating", done, len(rows))
 
-    def scores(
-        self, examples: Sequence[Example], learned: Tensor | None, progress: Progress = ignore_progress
-    ) -> list[Tensor]:
-        """Log-likelihood of every candidate of every example, per example [C], on the CPU."""
-        found: dict[int, Tensor] = {}
-        for part, batch in self.contexts(examples, learned, progress):
-            with torch.no_grad():
-                values = score(self.base, batch, [examples[index].candidates for index in part])
-            found.update(zip(part, (value.cpu() for value in values), strict=True))
-        return [found[index] for index in range(len(examples))]
-
     def features(self, examples: Sequence[Example], progress: Progress = ignore_progress) -> Tensor:
         """Last hidden state at the end of each context, [B, H], fp32 on the CPU: what the base knows before it answers."""
         found = torch.empty(len(examples), self.base.shape.hidden_size)
-        for part, batch in self.contexts(examples, None, progress):
+        for part, batch in self.contexts(examples, None, progress, continued=False):
             found[part] = batch.last.float().cpu()
         return found
 
@@ -212,7 +232,7 @@ class Engine:
         return past
 
 
-def _parts(items: Sequence, sizes: Sequence[int]) -> Iterator[list]:
+def parts(items: Sequence, sizes: Sequence[int]) -> Iterator[list]:
     """Cut sorted items into parts of at most `TOKENS_PER_FORWARD` padded keys (at least one item each)."""
     part: list = []
     for item, size in zip(items, sizes, strict=True):

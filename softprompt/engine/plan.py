@@ -53,13 +53,8 @@ class Plan:
     row_frozen: tuple[Slot, ...]
     row_live: tuple[Slot, ...]
 
-    @property
-    def slots(self) -> tuple[Slot, ...]:
-        """All slots in the row's order."""
-        return self.trunk_frozen + self.trunk_live + self.row_frozen + self.row_live
-
     def explain(self) -> str:
-        """One line per box that is not empty, for `--verbose` and the event log."""
+        """One line per box that is not empty, for the event log."""
         boxes = (
             ("run once per task", self.trunk_frozen),
             ("run once per step for all rows", self.trunk_live),

@@ -16,6 +16,7 @@ from ..types import Ids
 from .cache import RowCache
 from .past import Past, block_of
 
+KEYS_AT_ONCE = 16_384  # of contexts that are copied for answers of several tokens
 Piece = Ids | Tensor | Past
 """Ids [n], learned embeddings [P, H], or learned K/V that later live tokens see.
 
@@ -118,8 +119,10 @@ def score(base: Base, batch: Batch, candidates: Sequence[Sequence[Ids]]) -> list
         for row, options in enumerate(candidates)
     ]
     longer = [(r, c, ids) for r, options in enumerate(candidates) for c, ids in enumerate(options) if len(ids) > 1]
-    for begin in range(0, len(longer), 256):  # bounded: each takes a row's K/V
-        part = longer[begin : begin + 256]
+    keys = sum(block.positions.shape[1] for block in batch.blocks) + max(batch.lengths, default=0)
+    step = max(1, KEYS_AT_ONCE // max(1, keys))
+    for begin in range(0, len(longer), step):  # bounded: each takes a copy of its row's K/V
+        part = longer[begin : begin + step]
         rest = _continue(base, batch, [row for row, _, _ in part], [ids for _, _, ids in part])
         for (row, place, _), value in zip(part, rest, strict=True):
             scores[row] = scores[row].index_add(0, torch.tensor([place], device=first.device), value[None])

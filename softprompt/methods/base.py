@@ -20,7 +20,7 @@ from ..config import Strict, parse
 from ..engine import Batch, Engine, Slot, score
 from ..errors import ArtifactError, ConfigError
 from ..tasks import BoundTask, Task
-from ..types import Example
+from ..types import Example, Progress, ignore_progress
 
 
 class MethodSpec(Strict):
@@ -50,22 +50,29 @@ class Method(ABC):
         defaults: how it is trained unless the user says otherwise.
         stores, place: how its tensors are read back: see the artifact's manifest.
         keeps_instruction: False where the learned segment stands in the place of the task's instruction.
+        sums_over_tokens: whether `score` sums over an answer's tokens, so that the task may divide by their number.
     """
 
     title: ClassVar[str]
     Spec: ClassVar[type[MethodSpec]] = MethodSpec
     defaults: ClassVar[TrainDefaults] = TrainDefaults()
-    stores: Literal["embeddings", "kv", "head", "none"] = "none"
-    place: Literal["front", "infix", "none"] = "none"
+    stores: Literal["embeddings", "kv", "head", "other", "none"] = "none"
+    place: Literal["front", "infix", "other", "none"] = "none"
     keeps_instruction: bool = True
+    sums_over_tokens: ClassVar[bool] = True
 
     def __init__(self, spec: MethodSpec) -> None:
         self.spec = spec
 
     @property
     def length(self) -> int:
-        """Learned tokens P that take positions of the base's context."""
+        """Learned tokens P."""
         return 0
+
+    @property
+    def positions(self) -> int:
+        """Positions of the base's context that they take."""
+        return self.length
 
     def segments(self, slots: Sequence[Slot], cue: int) -> tuple[Slot, ...]:
         """The row's slots with the learned one put in.
@@ -87,7 +94,13 @@ class Method(ABC):
         return None
 
     def solve(  # noqa: B027 - most methods learn by gradients
-        self, engine: Engine, train: Sequence[Example], dev: Sequence[Example], task: Task, seed: int
+        self,
+        engine: Engine,
+        train: Sequence[Example],
+        dev: Sequence[Example],
+        task: Task,
+        seed: int,
+        progress: Progress = ignore_progress,
     ) -> None:
         """Learn in closed form. Called once instead of the loop when there are no parameters."""
 

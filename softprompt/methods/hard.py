@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from ..engine import Engine
-from ..tasks import Task
-from ..types import Example
 from .base import Method, MethodSpec
 
 
@@ -31,6 +26,3 @@ class Hard(Method):
     def keeps_instruction(self) -> bool:  # type: ignore[override]
         """Unless told otherwise."""
         return self.spec.instruction
-
-    def solve(self, engine: Engine, train: Sequence[Example], dev: Sequence[Example], task: Task, seed: int) -> None:
-        """Nothing to learn."""

@@ -70,7 +70,12 @@ class Infix(LearnedTensor):
 
     @property
     def length(self) -> int:
-        """P for embeddings; learned K/V take no position: the cue goes on where the text ended."""
+        """P."""
+        return self.spec.length
+
+    @property
+    def positions(self) -> int:
+        """P for embeddings; learned K/V take none: the cue goes on where the text ended."""
         return self.spec.length if self.spec.form == "embeddings" else 0
 
     def segments(self, slots: Sequence[Slot], cue: int) -> tuple[Slot, ...]:
@@ -100,7 +105,7 @@ class Infix(LearnedTensor):
         if spec.form == "embeddings":
             self.make(init_embeddings(base, bound, spec.init, spec.length, seed, spec.text, spec.artifact))
             return
-        value = init_kv(base, bound, spec.init, spec.length, seed, spec.text, spec.artifact)
+        value = init_kv(base, bound, spec.init, spec.length, seed, spec.text, spec.artifact, self.place)
         if spec.init != "artifact":  # computed at positions 0..P-1; the cue stands at 0
             back = torch.tensor([-spec.length], device=base.device)
             value = torch.stack([layer[:, 0] for layer in base.turn(value.unsqueeze(2), back)])

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..artifact import load
+from ..artifact import check_base, load
 from ..base import Base
 from ..errors import ConfigError
 from ..tasks import BoundTask
@@ -42,7 +42,7 @@ def init_embeddings(
     generator = torch.Generator().manual_seed(seed)
     table = base.model.get_input_embeddings().weight
     if how == "artifact":
-        return _from_artifact(base, source, "prompt_embeddings", length, position=0)
+        return _from_artifact(base, source, (length, base.shape.hidden_size))
     if how == "random":
         # embed() and not the table: some models scale in the layer
         some = base.embed(torch.arange(min(_COMMON, table.shape[0]), device=base.device)).float()
@@ -64,11 +64,23 @@ def init_embeddings(
 
 
 def init_kv(
-    base: Base, bound: BoundTask, how: Init, length: int, seed: int, text: str | None = None, source: str | None = None
+    base: Base,
+    bound: BoundTask,
+    how: Init,
+    length: int,
+    seed: int,
+    text: str | None = None,
+    source: str | None = None,
+    place: str = "front",
 ) -> Tensor:
-    """Keys and values [L, 2, G, P, D] to start from: those of `init_embeddings` run through the base at positions 0..P-1."""
+    """Keys and values [L, 2, G, P, D] to start from: those of `init_embeddings` run through the base at positions 0..P-1.
+
+    Args:
+        place: where they will stand; K/V of an artifact are taken from the same place only, as keys are relative to it.
+    """
     if how == "artifact":
-        return _from_artifact(base, source, "kv", length, position=3)
+        s = base.shape
+        return _from_artifact(base, source, (s.layers, 2, s.kv_heads, length, s.head_size), place)
     embeddings = init_embeddings(base, bound, how, length, seed, text, source)
     with torch.no_grad():
         hidden = base.forward(embeddings, [length], torch.zeros(1, dtype=torch.long, device=base.device), record=True)
@@ -76,18 +88,22 @@ def init_kv(
     return torch.stack([layer[:, 0] for layer in hidden.kv]).float()
 
 
-def _from_artifact(base: Base, source: str | None, key: str, length: int, position: int) -> Tensor:
+def _from_artifact(base: Base, source: str | None, want: tuple[int, ...], place: str | None = None) -> Tensor:
     if not source:
         raise ConfigError("method.init is 'artifact': name the folder in method.artifact")
     artifact = load(Path(source))
+    check_base(artifact.manifest, base.digest, base.tokenizer_digest, base.name)
     method = make_method(artifact.manifest.method, source)
     method.restore(artifact.tensors, base)
     value = method.learned()
     if value is None:
         raise ConfigError(f"method.artifact {source!r} is a {method.spec.name!r} and holds no learned prompt")
     value = value.detach()
-    if value.shape[position] != length or value.dim() != (2 if key == "prompt_embeddings" else 5):
+    if tuple(value.shape) != want:
+        raise ConfigError(f"method.artifact {source!r} holds {list(value.shape)}, this method starts from {list(want)}")
+    if place not in (None, method.place):
         raise ConfigError(
-            f"method.artifact {source!r} holds {list(value.shape)}, not a prompt of {length} tokens for this method"
+            f"method.artifact {source!r} holds keys and values that stand {method.place}, these stand {place}; "
+            "train from a text instead"
         )
     return value.to(base.device)

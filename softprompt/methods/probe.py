@@ -17,7 +17,7 @@ from ..base import Base
 from ..engine import Batch, Engine
 from ..errors import ArtifactError, TrainingError
 from ..tasks import Task
-from ..types import Example
+from ..types import Example, Progress, ignore_progress
 from .base import Method, MethodSpec
 
 
@@ -38,6 +38,7 @@ class Probe(Method):
     title = "logistic regression on the frozen base's features at the cue; each row is run once"
     Spec = ProbeSpec
     stores = "head"
+    sums_over_tokens = False
     spec: ProbeSpec
     weight: Tensor
     bias: Tensor
@@ -47,7 +48,15 @@ class Probe(Method):
         """Unless told otherwise."""
         return self.spec.instruction
 
-    def solve(self, engine: Engine, train: Sequence[Example], dev: Sequence[Example], task: Task, seed: int) -> None:
+    def solve(
+        self,
+        engine: Engine,
+        train: Sequence[Example],
+        dev: Sequence[Example],
+        task: Task,
+        seed: int,
+        progress: Progress = ignore_progress,
+    ) -> None:
         """Fit on train, choose the penalty on dev.
 
         Raises:
@@ -57,7 +66,7 @@ class Probe(Method):
             raise TrainingError(
                 "method probe needs the same answers for every row; take infix or soft for options per row"
             )
-        features = engine.features([*train, *dev])
+        features = engine.features([*train, *dev], progress)
         gold = np.array([example.gold for example in [*train, *dev]])
         if len(set(gold[: len(train)])) < 2:
             raise TrainingError("method probe needs training rows of at least two labels")
@@ -84,13 +93,9 @@ class Probe(Method):
         self.weight, self.bias = weight, shift.clamp_min(-1e4)  # a candidate that never is right stays out of reach
 
     def score(self, base: Base, batch: Batch, candidates: Sequence[Sequence[tuple[int, ...]]]) -> list[Tensor]:
-        """Log-probabilities by the regression, times the answer's length (the task divides by it again)."""
+        """Log-probabilities of the candidates by the regression."""
         logits = batch.last.float() @ self.weight.to(batch.last.device).T + self.bias.to(batch.last.device)
-        logp = logits.log_softmax(-1)
-        return [
-            row * torch.tensor([len(ids) for ids in options], device=row.device)
-            for row, options in zip(logp, candidates, strict=True)
-        ]
+        return list(logits.log_softmax(-1))
 
     def export(self) -> dict[str, Tensor]:
         """`weight` [C, H] and `bias` [C] over raw features."""

@@ -37,7 +37,7 @@ class Soft(LearnedTensor):
     title = "P learned embeddings in front of the text (Lester et al. 2021)"
     Spec = SoftSpec
     defaults: ClassVar[TrainDefaults] = TrainDefaults(lr=1e-2, epochs=3, batch_size=16)
-    stores: Literal["embeddings", "kv", "head", "none"] = "embeddings"
+    stores: Literal["embeddings", "kv", "head", "other", "none"] = "embeddings"
     place = "front"
     key = "prompt_embeddings"
     spec: SoftSpec
@@ -49,7 +49,7 @@ class Soft(LearnedTensor):
 
     @property
     def length(self) -> int:
-        """P."""
+        """P: each takes a position."""
         return self.spec.length
 
     def segments(self, slots: Sequence[Slot], cue: int) -> tuple[Slot, ...]:

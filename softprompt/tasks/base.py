@@ -15,10 +15,10 @@ from torch import Tensor
 
 from .. import registry
 from ..config import parse, read_yaml, suggest
-from ..data import CATALOGUE, Row, deduplicate, get_source, read_rows, split
+from ..data import CATALOGUE, Duplicates, Row, deduplicate, get_source, normalize, read_rows, split
 from ..errors import ConfigError, DataError
 from ..template import Prompter
-from ..types import Example, Ids
+from ..types import Example, Ids, Progress, ignore_progress, megabytes
 from .spec import TaskSpec
 
 READY = files("softprompt.tasks") / "ready"
@@ -30,10 +30,12 @@ class Task(ABC):
     Attributes:
         spec: the file's content.
         folder: relative paths in the file are relative to it.
+        left_out: duplicates that the last `load_data` left out.
     """
 
     def __init__(self, spec: TaskSpec, folder: Path | None = None) -> None:
         self.spec, self.folder = spec, folder or Path()
+        self.left_out = Duplicates(0, 0)
         self.check()
 
     @staticmethod
@@ -73,8 +75,11 @@ class Task(ABC):
         demonstrations = self.spec.demonstrations.model_copy(update={"k": len(shots), "rows": shots})
         return type(self)(self.spec.model_copy(update={"demonstrations": demonstrations}), self.folder)
 
-    def load_data(self) -> dict[str, list[Row]]:
+    def load_data(self, progress: Progress = ignore_progress) -> dict[str, list[Row]]:
         """Read, check and split the rows: `train`, `dev`, `test`, disjoint also by normalised text.
+
+        Args:
+            progress: told while a catalogue source is fetched, the first time.
 
         Raises:
             DataError: every malformed row at once; too few rows; no source.
@@ -87,35 +92,41 @@ class Task(ABC):
             raise ConfigError(f"task {self.name!r}: give data.source or data.{next(iter(separate))}, not both")
         sizes = {name: getattr(data.split, name) for name in ("train", "dev", "test")}
         if data.source is not None:
-            rows, _ = deduplicate(self.read(data.source), self.content, self.label)
-            return split(rows, sizes, self.content, self.label, data.split.seed)
-        found = {name: self.read(path) for name, path in separate.items()}
+            rows = self._different(self.read(data.source, progress=progress))
+            return split(rows, sizes, self.label, data.split.seed)
+        found = {name: self.read(path, progress=progress) for name, path in separate.items()}
         if "train" in found and "dev" not in found:
-            rows, _ = deduplicate(found["train"], self.content, self.label)
+            rows = self._different(found["train"])
             size = min(sizes["dev"] or 256, len(rows) // 5) if not isinstance(sizes["dev"], float) else sizes["dev"]
-            found |= split(rows, {"dev": size, "train": None}, self.content, self.label, data.split.seed)
-        seen = {self.content(row): row for name in ("dev", "test") for row in found.get(name, [])}
-        leaked = [
-            f"{row.where}: the same text is in {seen[self.content(row)].where}"
-            for row in found.get("train", [])
-            if self.content(row) in seen
-        ]
+            found |= split(rows, {"dev": size, "train": None}, self.label, data.split.seed)
+        splits = {name: found.get(name, []) for name in ("test", "dev", "train")}
+        seen: dict[str, Row] = {}
+        leaked = []
+        for name, rows in splits.items():
+            mine = [(normalize(self.content(row)), row) for row in rows]
+            leaked += [
+                f"{row.where}: the text of this {name} row is in {seen[key].where}" for key, row in mine if key in seen
+            ]
+            seen.update(mine)
         if leaked:
-            raise DataError(f"{len(leaked)} training rows are also held out; remove them", leaked)
-        return {name: found.get(name, []) for name in ("train", "dev", "test")}
+            raise DataError(f"{len(leaked)} rows are held out in another split too; remove them from one", leaked)
+        return splits
 
-    def read(self, source: str, labelled: bool = True) -> list[Row]:
-        """Rows of a catalogue name, file or `datasets:NAME`, each checked against this task."""
+    def _different(self, rows: Sequence[Row]) -> list[Row]:
+        kept, self.left_out = deduplicate(rows, self.content, self.label)
+        return kept
+
+    def read(self, source: str, progress: Progress = ignore_progress) -> list[Row]:
+        """Labelled rows of a catalogue name, file or `datasets:NAME`, each checked against this task."""
         if source in CATALOGUE:
-            path: str | Path = get_source(source)
+            path: str | Path = get_source(source, megabytes(f"fetching {source}", progress))
         elif source.startswith("datasets:"):
             path = source
         else:
             path = self.folder / source
             if not path.exists() and "/" not in source and "." not in source:
                 raise DataError(f"no data {source!r}: neither in the catalogue{suggest(source, CATALOGUE)} nor a file")
-        check = self.check_row if labelled else self.check_input
-        return read_rows(path, check, self.spec.data.columns)
+        return read_rows(path, self.check_row, self.spec.data.columns)
 
     def check_input(self, values: dict[str, Any]) -> str | None:
         """Why a row cannot be asked, or None: every field that the template reads must be there and hold something."""
@@ -132,7 +143,15 @@ class Task(ABC):
         Args:
             room: positions that prompt, head, text, cue and answer may take together.
             instruction: whether the template's instruction stands in front.
+
+        Raises:
+            ConfigError: the task asks for demonstrations that were not drawn yet (training draws them).
         """
+        if self.spec.demonstrations.k and not self.spec.demonstrations.rows:
+            raise ConfigError(
+                f"task {self.name!r} asks for {self.spec.demonstrations.k} demonstrations that are not drawn yet; train "
+                "method 'hard' and use its artifact, or give the rows in demonstrations.rows"
+            )
         shots = [(values, self.answer_word(values)) for values in self.spec.demonstrations.rows]
         return BoundTask(self, Prompter(self.spec.template, tokenizer, instruction, shots), room)
 

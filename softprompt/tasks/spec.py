@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
 
 from ..config import Strict
 from ..template import TemplateSpec
+
+Size = NonNegativeInt | Annotated[float, Field(ge=0, lt=1)] | None
 
 
 class SplitSpec(Strict):
     """Sizes of the splits: rows, a fraction, or null for all the rest. Seeded, stratified, disjoint."""
 
-    train: int | float | None = 1024
-    dev: int | float | None = 256
-    test: int | float | None = None
-    seed: int = 0
+    train: Size = 1024
+    dev: Size = 256
+    test: Size = None
+    seed: int = Field(default=0, ge=0)
 
 
 class DataSpec(Strict):
@@ -40,7 +42,7 @@ class DemonstrationSpec(Strict):
     """k labelled rows in front of every row; `rows` holds them once they are drawn, so that an artifact carries them."""
 
     k: int = Field(default=0, ge=0)
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     rows: list[dict[str, Any]] = Field(default_factory=list)
 
 

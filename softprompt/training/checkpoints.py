@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..errors import TrainingError
-from ..storage import atomic_file
+from ..storage import atomic_file, plain_disk_errors
 from .loop import State
 
 SECONDS = 10.0  # between checkpoints, besides new bests and the end; when one is written changes nothing computed
@@ -41,20 +41,27 @@ class FolderStore:
 
     Args:
         run: digest of everything that decides the result; a checkpoint of another run is refused.
+
+    Records of steps that the checkpoint does not know are dropped: they will be written again.
+
+    Raises:
+        TrainingError: the checkpoint belongs to other settings, data or base, or cannot be read.
+        SoftpromptError: the folder cannot be written.
     """
 
     def __init__(self, folder: Path, run: str) -> None:
         self.folder, self.run = folder, run
         self._path, self._events = folder / "checkpoint.pt", folder / "events.jsonl"
         self._written = time.monotonic()
-        folder.mkdir(parents=True, exist_ok=True)
+        with plain_disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._state = self._read()  # before the first record is written, as it drops records
 
     def load(self) -> State | None:
-        """The last state; records of steps that it does not know are dropped (they will be written again).
+        """The state that the folder held when this run began."""
+        return self._state
 
-        Raises:
-            TrainingError: it belongs to other settings, data or base, or cannot be read.
-        """
+    def _read(self) -> State | None:
         if not self._path.exists():
             self._events.unlink(missing_ok=True)
             return None
@@ -85,8 +92,8 @@ class FolderStore:
 
     def log(self, event: str, **values: Any) -> None:
         """Append one JSON line."""
-        line = json.dumps({"event": event, **values}, ensure_ascii=False)
-        with self._events.open("a", encoding="utf-8") as file:
+        line = json.dumps({"event": event, **values}, ensure_ascii=False, default=str)
+        with plain_disk_errors(self._events), self._events.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
 
     def _drop_events_after(self, step: int) -> None:
@@ -98,7 +105,7 @@ class FolderStore:
                 event = json.loads(line)
             except json.JSONDecodeError:
                 continue  # the line that was being written when the process was killed
-            if event.get("step", 0) <= step and event["event"] != "trained":
+            if event.get("step", 0) <= step and event["event"] not in ("trained", "final"):
                 kept.append(line)
         with atomic_file(self._events) as temporary:
             temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")

@@ -43,7 +43,7 @@ class Store(Protocol):
     """Where the loop leaves its state and its records; see `checkpoints.py`."""
 
     def load(self) -> State | None:
-        """The last state of this run, if there is one."""
+        """The last state of this run as it was found, if there is one."""
 
     def save(self, state: State, at_once: bool = False) -> None:
         """Keep the state, at once or when it seems worth it."""
@@ -114,7 +114,7 @@ def fit(
 
         last = state.step == spec.max_steps
         if dev and (state.step % spec.eval_every == 0 or last):
-            look(engine, method, bound, dev, spec, state, store)
+            look(engine, method, bound, dev, spec, state, store, progress)
         state.parameters = [parameter.detach().clone() for parameter in parameters]
         state.optimizer = optimizer.state_dict()
         store.save(state, at_once=last or bool(state.ended) or state.best.get("step") == state.step)
@@ -139,10 +139,11 @@ def look(
     spec: TrainSpec,
     state: State,
     store: Store,
+    progress: Progress,
 ) -> None:
     """Evaluate on dev, keep the parameters if they are the best so far, and say when it is enough."""
     began = time.perf_counter()
-    found = evaluate(engine, method, bound, dev)
+    found = evaluate(engine, method, bound, dev, progress)
     now = found.estimate
     store.log("dev", step=state.step, **now.as_dict(), nll=found.nll, seconds=time.perf_counter() - began)
     # with some hundred dev rows equal metrics are common; the more certain of two equals is the better one

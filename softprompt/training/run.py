@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,9 @@ import yaml
 from .. import artifact as artifacts
 from ..artifact.card import model_card
 from ..base import Base
+from ..config import parse
 from ..data import Row, few_shot
-from ..engine import SLOTS, Engine, Plan, plan
+from ..engine import SLOTS, CacheConfig, Engine, Plan, plan
 from ..errors import ConfigError, DataError
 from ..evaluate import Evaluation, evaluate
 from ..methods import Method, make_method
@@ -23,8 +24,8 @@ from ..storage import digest_of, write_json, write_text
 from ..tasks import BoundTask, Task
 from ..types import Example, Progress, ignore_progress
 from .checkpoints import FolderStore, NoStore
-from .loop import Store, fit
-from .spec import CacheSpec, TrainSpec
+from .loop import State, Store, fit
+from .spec import CacheSpec, TrainSpec, resolved_task
 
 PACKAGES = ("softprompt", "torch", "transformers", "tokenizers", "numpy", "scikit-learn")
 
@@ -90,27 +91,29 @@ def prepare(
     """
     rows = rows if rows is not None else task.load_data()
     task, train_rows = _draw_demonstrations(task, rows.get("train", []))
-    bound = task.bind(base.tokenizer, base.max_positions - method.length, method.keeps_instruction)
+    bound = task.bind(base.tokenizer, base.max_positions - method.positions, method.keeps_instruction)
     how = plan(method.segments(SLOTS, len(bound.cue)))
     digest = digest_of({name: [row.values for row in part] for name, part in rows.items()})
-    if share is not None and _same(share, base, how, bound):
+    kept = (cache or CacheSpec()).config()
+    if share is not None and _same(share, base, how, bound, kept):
         engine = share.engine
         there = all(name in share.splits for name in splits if name in rows)
         if there and (share.digest, share.task.spec, share.bound.room) == (digest, task.spec, bound.room):
             bound.cut = share.bound.cut
             return Prepared(base, task, method, bound, engine, share.splits, digest)
     else:
-        engine = Engine(base, how, bound.head, bound.cue, (cache or CacheSpec()).config())
+        engine = Engine(base, how, bound.head, bound.cue, kept)
     parts = {name: train_rows if name == "train" else rows[name] for name in splits if name in rows}
     return Prepared(
         base, task, method, bound, engine, {name: bound.examples(part) for name, part in parts.items()}, digest
     )
 
 
-def _same(share: Prepared, base: Base, how: Plan, bound: BoundTask) -> bool:
+def _same(share: Prepared, base: Base, how: Plan, bound: BoundTask, cache: CacheConfig) -> bool:
     """Whether rows that were encoded there are the rows that would be encoded here."""
     there = share.engine
-    return share.base is base and (there.plan, there.head, there.cue) == (how, bound.head, bound.cue)
+    mine = (how, bound.head, bound.cue, cache)
+    return share.base is base and (there.plan, there.head, there.cue, there.config) == mine
 
 
 def train(
@@ -142,7 +145,7 @@ def train(
         SoftpromptError: bad settings, rows, base, or a loss that is not finite.
     """
     method = method if isinstance(method, Method) else make_method(method)
-    spec = train if isinstance(train, TrainSpec) else TrainSpec(**(train or {}))
+    spec = train if isinstance(train, TrainSpec) else parse(TrainSpec, train or {}, "train")
     began = time.perf_counter()
     wanted = ("train", "dev", "test") if test else ("train", "dev")
     ready = prepare(base, task, method, cache, rows, share, wanted)
@@ -160,6 +163,7 @@ def train(
         plan=ready.engine.plan.explain(),
         rows={name: len(part) for name, part in ready.splits.items()},
         truncated=ready.bound.cut,
+        duplicates=asdict(task.left_out),
         method=method.spec.model_dump(mode="json"),
     )
     best_step = 0
@@ -171,7 +175,8 @@ def train(
         state = fit(ready.engine, method, ready.bound, train_rows, dev, spec, seed, store, progress)
         best_step = state.best.get("step", state.step)
     else:
-        method.solve(ready.engine, train_rows, dev, task, seed)
+        method.solve(ready.engine, train_rows, dev, task, seed, progress)
+        store.save(State(ended="solved"), at_once=True)
     seconds["train"] = time.perf_counter() - began
     began = time.perf_counter()
     metrics: dict[str, Evaluation] = {}
@@ -189,6 +194,7 @@ def train(
         save(result, result.artifact, settings)
         summary = {name: found.estimate.as_dict() for name, found in metrics.items()}
         write_json(folder / "result.json", {"metrics": summary, "seconds": seconds, "best_step": best_step})
+        _save_run_file(folder, base, task, method, spec, cache or CacheSpec(), seed)
     return result
 
 
@@ -204,8 +210,8 @@ def save(result: Result, folder: Path, settings: dict[str, Any] | None = None) -
     values: dict[str, Any] = {
         "format_version": 1,
         "softprompt": importlib.metadata.version("softprompt"),
-        "method": method.spec.model_dump(mode="json", exclude_none=True),
-        "layout": {"stores": method.stores, "place": method.place, "length": getattr(method.spec, "length", 0)},
+        "method": _without_paths(method.spec.model_dump(mode="json", exclude_none=True)),
+        "layout": {"stores": method.stores, "place": method.place, "length": method.length},
         "task": _portable(ready.task.spec.model_dump(mode="json", exclude_none=True)),
         "base": {
             "id": Path(ready.base.name).name if Path(ready.base.name).is_absolute() else ready.base.name,
@@ -225,9 +231,20 @@ def save(result: Result, folder: Path, settings: dict[str, Any] | None = None) -
     artifacts.save(folder, manifest, tensors, model_card(manifest), method.adapter_config(ready.base))
 
 
-def save_run_file(folder: Path, spec: Any) -> None:
-    """Keep the resolved run file beside the result."""
-    write_text(folder / "run.yaml", yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+def _save_run_file(
+    folder: Path, base: Base, task: Task, method: Method, spec: TrainSpec, cache: CacheSpec, seed: int
+) -> None:
+    """The resolved run file beside the result: no defaults left to fill, no path that depends on the current folder."""
+    name = str(Path(base.name).resolve()) if Path(base.name).is_dir() else base.name
+    settings = {
+        "base": {"name": name, "dtype": base.label_of_dtype, "device": str(base.device)},
+        "task": resolved_task(task),
+        "method": method.spec.model_dump(mode="json", exclude_none=True),
+        "train": spec.model_dump(mode="json", exclude_none=True),
+        "cache": cache.model_dump(mode="json", exclude_none=True),
+        "seed": seed,
+    }
+    write_text(folder / "run.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
 
 
 def _draw_demonstrations(task: Task, train_rows: Sequence[Row]) -> tuple[Task, list[Row]]:
@@ -273,10 +290,11 @@ def _store(folder: Path | None, settings: dict[str, Any], fresh: bool) -> Store:
 
 def _portable(task: dict[str, Any]) -> dict[str, Any]:
     """Without paths of the training machine: an artifact travels."""
-    data = task.get("data", {})
-    for key in ("source", "train", "dev", "test"):
-        if isinstance(data.get(key), str):
-            data[key] = (
-                Path(data[key]).name if "/" in data[key] and not data[key].startswith("datasets:") else data[key]
-            )
-    return task
+    return {**task, "data": _without_paths(task.get("data", {}))}
+
+
+def _without_paths(settings: dict[str, Any]) -> dict[str, Any]:
+    """Of every setting that names a file or folder, the last part of the path only."""
+    named = ("source", "train", "dev", "test", "artifact")
+    is_path = {k: isinstance(v, str) and "/" in v and not v.startswith("datasets:") for k, v in settings.items()}
+    return {k: Path(v).name if k in named and is_path[k] else v for k, v in settings.items()}

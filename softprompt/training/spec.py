@@ -7,9 +7,11 @@ from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
-from ..config import Strict, parse, read_yaml
+from ..config import Strict, override, parse, read_yaml
+from ..data import CATALOGUE
 from ..engine import CacheConfig
 from ..methods import Method
+from ..tasks import Task
 
 
 class TrainSpec(Strict):
@@ -94,7 +96,7 @@ class RunSpec(Strict):
     Attributes:
         base, method: a name, or a mapping with `name` and settings.
         task: a ready task's name, a file, or the task itself.
-        seed: of the initialisation, the order of rows and the draw of demonstrations.
+        seed: of the initialisation and the order of rows. (Splits and demonstrations have seeds of their own in the task.)
     """
 
     base: BaseSpec = Field(default_factory=BaseSpec)
@@ -116,8 +118,6 @@ def load_run(path: Path, assignments: list[str]) -> RunSpec:
     Raises:
         ConfigError: all that is wrong, in one line.
     """
-    from ..config import override
-
     data = read_yaml(path)
     if any(item.startswith("task.") for item in assignments) and isinstance(data.get("task"), str):
         data["task"] = _task_data(data["task"], path.parent)
@@ -129,13 +129,15 @@ def load_run(path: Path, assignments: list[str]) -> RunSpec:
 
 
 def _task_data(name: str, folder: Path) -> dict[str, Any]:
-    """A task as a mapping, so that `task.template.cue=…` can reach into it; its own paths become absolute."""
-    from ..tasks import Task
+    """A task as a mapping, so that `task.template.cue=…` can reach into it."""
+    return resolved_task(Task.load(folder / name if (folder / name).is_file() else name))
 
-    task = Task.load(folder / name if (folder / name).is_file() else name)
+
+def resolved_task(task: Task) -> dict[str, Any]:
+    """A task as a mapping that means the same from any folder: its files' paths are absolute."""
     data = task.spec.model_dump(mode="json", exclude_none=True)
     for key in ("source", "train", "dev", "test"):
         value = data["data"].get(key)
-        if value and (task.folder / value).is_file():
+        if value and value not in CATALOGUE and (task.folder / value).is_file():
             data["data"][key] = str((task.folder / value).resolve())
     return data

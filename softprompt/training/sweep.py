@@ -17,8 +17,8 @@ from ..methods import make_method
 from ..storage import write_json
 from ..tasks import Task
 from ..types import Progress, ignore_progress
-from .run import Prepared, save_run_file, train
-from .spec import load_run
+from .run import Prepared, train
+from .spec import BaseSpec, load_run
 
 
 def combinations(settings: list[str]) -> list[list[str]]:
@@ -43,25 +43,26 @@ def sweep(
     """Train every combination; choose by dev; evaluate the chosen one on test if asked.
 
     Returns:
-        {"trials": [{"name", "dev", "best_step", "seconds"}], "best", "seconds", "encode_seconds", "test"}, also written
-        to `sweep.json`.
+        {"trials": [{"name", "dev", "best_step", "truncated", "seconds"}], "best", "seconds", "encode_seconds", "test"},
+        also written to `sweep.json`.
     """
     began = time.perf_counter()
     everything = combinations(settings)
     trials: list[dict[str, Any]] = []
     best: Best | None = None
     base: Base | None = None
+    held: BaseSpec | None = None
     shared: Prepared | None = None
     data: dict[str, dict[str, list[Row]]] = {}
     for place, choice in enumerate(everything):
         spec, name = load_run(run, choice), _name_of(choice, settings, everything)
         task = Task.load(spec.task)
-        key = str((task.spec.data, task.spec.template.fields))
+        key = str((task.folder.resolve(), task.spec.data, sorted(task.spec.template.fields)))
         if key not in data:
-            data[key] = task.load_data()
+            data[key] = task.load_data(progress)
         rows = data[key]
-        if base is None or (base.name, base.label_of_dtype) != (spec.base.name, spec.base.dtype):
-            base, shared = Base.load(spec.base.name, spec.base.dtype, spec.base.device), None
+        if base is None or held != spec.base:
+            base, held, shared = Base.load(spec.base.name, spec.base.dtype, spec.base.device, progress), spec.base, None
         result = train(
             base,
             task,
@@ -74,13 +75,20 @@ def sweep(
             share=shared,
             progress=_named(progress, f"{place + 1}/{len(everything)} {name}"),
         )
-        save_run_file(to / name, spec)
         shared = result.prepared
         dev = result.metrics.get("dev")
         if dev is None:
             raise ConfigError("a sweep chooses by dev; set data.split.dev or give data.dev")
         seconds, found = result.seconds, dev.estimate.as_dict()
-        trials.append({"name": name, "dev": found, "best_step": result.best_step, "seconds": seconds})
+        trials.append(
+            {
+                "name": name,
+                "dev": found,
+                "best_step": result.best_step,
+                "truncated": result.truncated,
+                "seconds": seconds,
+            }
+        )
         if best is None or (dev.estimate.value, -dev.nll) > best.rank:
             best = Best((dev.estimate.value, -dev.nll), name, result.prepared, rows.get("test", []))
     assert best is not None

@@ -23,8 +23,11 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "softprompt"
-FEW = 8  # live tokens of a row up to which keys are taken where they lie
 ALWAYS = -1  # position of a learned key: it stands at no place in the text, so no window hides it
+
+
+KV = Tensor | tuple[Tensor, Tensor]
+"""Keys and values of a layer: a pair, or one tensor [2, …]."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +35,13 @@ class Block:
     """Keys and values that live tokens attend to.
 
     Attributes:
-        kv: per layer a tensor [2, b, G, S, D] (keys are already rotated), b = B, or 1 when all rows share it.
+        kv: per layer keys and values, [b, G, S, D] each (keys are already rotated), b = B, or 1 when all rows share them.
         positions: [b, S] places in the row's sequence; `ALWAYS` for keys that no sliding window may hide.
         valid: [b, S] False where a row's block is padded; None when all of it counts.
         visible_from: [b] index of the first live token that sees the block; None for all of them.
     """
 
-    kv: Sequence[Tensor] | Tensor
+    kv: Sequence[KV] | Tensor
     positions: Tensor
     valid: Tensor | None = None
     visible_from: Tensor | None = None
@@ -161,7 +164,7 @@ def attention(
     query, key, value = call.to_rows(query), call.to_rows(key), call.to_rows(value)
     if call.record:
         call.recorded.append(torch.stack((key, value)))
-    past = [block.kv[layer].unbind(0) for block in call.blocks]
+    past: list[tuple[Tensor, Tensor]] = [tuple(block.kv[layer]) for block in call.blocks]
     keys, values = [*(k for k, _ in past), key], [*(v for _, v in past), value]
     mask = call.mask(sliding_window)
     # Grouped heads: the query heads of one group become further queries of the same keys, so K/V are never repeated.
@@ -170,17 +173,14 @@ def attention(
     if folds > 1:
         query = query.reshape(query.shape[0], groups, folds * call.width, query.shape[-1])
         mask = None if mask is None else mask.repeat(1, 1, folds, 1)
-    if past and call.width <= FEW and not dropout:
-        out = _over_parts(query, keys, values, mask, scaling)
-    else:
-        out = F.scaled_dot_product_attention(
-            query,
-            _joined(keys, call.rows),
-            _joined(values, call.rows),
-            attn_mask=mask,
-            dropout_p=dropout,
-            scale=scaling,
-        )
+    out = F.scaled_dot_product_attention(
+        query,
+        _joined(keys, call.rows),
+        _joined(values, call.rows),
+        attn_mask=mask,
+        dropout_p=dropout,
+        scale=scaling,
+    )
     if folds > 1:
         out = out.reshape(out.shape[0], heads, call.width, out.shape[-1])
     return call.to_packed(out), None
@@ -189,42 +189,6 @@ def attention(
 def _joined(parts: Sequence[Tensor], rows: int) -> Tensor:
     """Parts [b, G, S, D], b = B or 1, as one [B, G, ΣS, D]."""
     return parts[0] if len(parts) == 1 else torch.cat([part.expand(rows, -1, -1, -1) for part in parts], dim=2)
-
-
-def _over_parts(
-    query: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], mask: Tensor | None, scaling: float | None
-) -> Tensor:
-    """Attention of few queries over keys that lie in several places, without copying these together.
-
-    A step on encoded texts has one or two live tokens a row and hundreds of keys: joining those for the fused kernel, and
-    giving each of them a gradient that nobody reads, took as long as all matrix products (8 rows of 300 tokens).
-
-    Args:
-        query: [B, G, M, D].
-        keys, values: per part [b, G, S, D], b = B or 1.
-        mask: [B or 1, 1, M, ΣS] or None.
-
-    Returns:
-        [B, G, M, D].
-    """
-    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    scores = torch.cat([_product(query, key.transpose(-1, -2)) for key in keys], dim=-1).float() * scale
-    if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf"))
-    weights = scores.softmax(-1).to(query.dtype).split([key.shape[2] for key in keys], dim=-1)
-    out = _product(weights[0], values[0])
-    for weight, value in zip(weights[1:], values[1:], strict=True):
-        out = out + _product(weight, value)
-    return out
-
-
-def _product(rows: Tensor, part: Tensor) -> Tensor:
-    """[B, G, M, X] @ [b, G, X, Y]; where all rows share a part (b = 1) it is read once for all of them."""
-    if part.shape[0] == rows.shape[0]:
-        return rows @ part
-    batch, groups, queries, width = rows.shape
-    together = rows.transpose(0, 1).reshape(groups, batch * queries, width) @ part[0]
-    return together.unflatten(1, (batch, queries)).transpose(0, 1)
 
 
 AttentionInterface.register(NAME, attention)

@@ -23,7 +23,7 @@ from ..config import suggest
 from ..errors import BaseModelError
 from ..types import Progress, ignore_progress, megabytes
 from . import bundled
-from .attention import NAME, Block, Call
+from .attention import KV, NAME, Block, Call
 from .fingerprint import model_digest, tokenizer_digest
 from .memory import keep_freed_memory
 from .packed import make_packable, packed
@@ -174,11 +174,14 @@ class Base:
             )
         return Hidden(out.last_hidden_state[0], call.recorded if record else None)
 
-    def turn(self, kv: Sequence[Tensor] | Tensor, by: Tensor) -> Sequence[Tensor] | Tensor:
+    def turn(self, kv: Sequence[KV] | Tensor, by: Tensor) -> Sequence[KV] | Tensor:
         """Move keys onwards by `by` [B] positions; the same where positions are no rotations of keys (see `rotary.py`).
 
         Args:
-            kv: per layer [2, b, G, S, D], b = B or 1.
+            kv: per layer keys and values [b, G, S, D], b = B or 1.
+
+        Returns:
+            per layer keys [B, G, S, D] and values [b, G, S, D].
         """
         return kv if self._rotary is None else self._rotary.turn(kv, by)
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 _asked = threading.local()
+_LINEAR: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
 @contextlib.contextmanager
@@ -83,8 +84,7 @@ class _PackedProduct(torch.autograd.Function):
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    rows = x.reshape(-1, x.shape[-1]).contiguous()
-    return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "").view(*x.shape[:-1], -1)
+    return _LINEAR(x.contiguous(), weight, bias, "none", [], "")
 
 
 def make_packable(model: nn.Module) -> None:
@@ -92,7 +92,7 @@ def make_packable(model: nn.Module) -> None:
 
     Nothing is done on a GPU, without oneDNN, or where a subclass computes something of its own.
     """
-    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    if not torch.backends.mkldnn.is_available() or _LINEAR is None:
         return
     layers = [layer for layer in model.modules() if type(layer) is nn.Linear and layer.weight.device.type == "cpu"]
     for layer in layers:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .attention import KV
+
 if TYPE_CHECKING:
     from .model import Base
 
@@ -27,41 +29,48 @@ class Rotary:
     Args:
         module: gives cosines and sines of positions, as transformers' models call it.
         kinds: for each layer the name of its angles; None where all layers share one kind.
-        half_turn: the quarter turn of every plane, in the order in which this model lays planes out.
+        quarter: turns every plane by 90°, in the order in which this model lays planes out.
     """
 
-    def __init__(self, module: Any, kinds: Sequence[str | None], half_turn: Callable[[Tensor], Tensor]) -> None:
-        self._module, self._half_turn = module, half_turn
-        self._kinds = list(dict.fromkeys(kinds))
-        self._kind_of = [self._kinds.index(kind) for kind in kinds]
+    def __init__(self, module: Any, kinds: Sequence[str | None], quarter: Callable[[Tensor], Tensor]) -> None:
+        self._module, self._quarter, self._kinds = module, quarter, kinds
 
-    def turn(self, kv: Sequence[Tensor] | Tensor, by: Tensor) -> Sequence[Tensor]:
+    def turn(self, kv: Sequence[KV] | Tensor, by: Tensor) -> list[KV]:
         """Turn keys onwards.
 
         Args:
-            kv: per layer [2, b, G, S, D], b = B or 1.
+            kv: per layer keys and values [b, G, S, D], b = B or 1.
             by: [B] by how many positions, for each row.
 
         Returns:
-            per layer [2, B, G, S, D].
+            per layer keys [B, G, S, D] and values [b, G, S, D].
         """
-        keys, values = torch.stack([layer[0] for layer in kv]), torch.stack([layer[1] for layer in kv])
-        angles = [self._angles(kind, by) for kind in self._kinds]
-        cos, sin = (torch.stack(part)[self._kind_of][:, :, None, None] for part in zip(*angles, strict=True))
-        width = cos.shape[-1]  # partial rotary encodings leave the other dimensions as they are
-        moving = keys[..., :width].float()
-        moved = (moving * cos + self._half_turn(moving) * sin).to(keys.dtype)
-        rest = keys[..., width:].expand(*moved.shape[:-1], -1)
-        turned = torch.cat([moved, rest], dim=-1)
-        # unbind, not indexing: the gradient of each index would be a tensor of all layers, filled with zeros
-        return torch.stack([turned, values.expand_as(turned)], dim=1).unbind(0)
+        size = kv[0][0].shape[-1]
+        turned: list[KV] = list(kv)
+        for kind in dict.fromkeys(self._kinds):
+            layers = [number for number, own in enumerate(self._kinds) if own == kind]
+            keys = torch.stack([kv[number][0] for number in layers])  # [n, b, G, S, D]
+            rotation = self._rotation(kind, by, size)  # [B, D, D]
+            # as products of matrices: one pass over what is turned, and one over its gradient
+            if keys.shape[1] == 1:
+                moved = keys.float().flatten(0, 3) @ rotation.transpose(0, 1).flatten(1)
+                moved = moved.view(len(layers), *keys.shape[2:4], -1, size).permute(0, 3, 1, 2, 4)
+            else:
+                moved = (keys.float().flatten(2, 3) @ rotation).view(keys.shape)
+            for number, layer in zip(layers, moved.to(keys.dtype).unbind(0), strict=True):
+                turned[number] = (layer, kv[number][1])
+        return turned
 
-    def _angles(self, kind: str | None, by: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines, [B, D'] each, without the factor by which YaRN scales keys (they carry it already)."""
+    def _rotation(self, kind: str | None, by: Tensor, size: int) -> Tensor:
+        """k @ R[b] is the key k turned by `by[b]` positions, [B, D, D]."""
         like = torch.zeros(1, 1, device=by.device)
-        cos, sin = self._module(like, by[None], *([] if kind is None else [kind]))
-        scale = (cos[0, :, :1] ** 2 + sin[0, :, :1] ** 2).sqrt()
-        return cos[0].float() / scale, sin[0].float() / scale
+        cos, sin = (part[0].float() for part in self._module(like, by[None], *([] if kind is None else [kind])))
+        scale = (cos[:, :1] ** 2 + sin[:, :1] ** 2).sqrt()  # YaRN's factor, which keys carry already
+        width = cos.shape[-1]  # partial rotary encodings leave the other dimensions as they are
+        one = torch.eye(width, device=by.device)
+        whole = torch.eye(size, device=by.device).repeat(len(by), 1, 1)
+        whole[:, :width, :width] = one * (cos / scale)[:, None] + self._quarter(one) * (sin / scale)[:, None]
+        return whole
 
 
 def _halves(x: Tensor) -> Tensor:
@@ -91,8 +100,8 @@ def find_rotary(base: Base) -> Rotary | None:
     one: list[str | None] = [None] * len(here)
     want = torch.stack([layer[0] for layer in there])
     for kinds in (one, list(getattr(base.config, "layer_types", None) or one)):
-        for half_turn in (_halves, _pairs):
-            rotary = Rotary(module, kinds, half_turn)
+        for quarter in (_halves, _pairs):
+            rotary = Rotary(module, kinds, quarter)
             try:
                 found = torch.stack([layer[0] for layer in rotary.turn(here, near + _FAR)])
             except (TypeError, AttributeError, RuntimeError, KeyError):

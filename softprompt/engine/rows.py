@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from ..base import Base, Block
+from ..base import KV, Base, Block
 from ..types import Ids
 from .cache import RowCache
 from .past import Past, block_of
@@ -154,13 +154,11 @@ def _continue(base: Base, batch: Batch, rows: list[int], answers: list[Ids]) -> 
 def _select(block: Block, index: Tensor) -> Block:
     """The block for rows picked (and repeated) by `index`."""
 
-    def pick(value: Tensor | None) -> Tensor | None:
-        return value if value is None or value.shape[0] == 1 else value.index_select(0, index)
+    def of(value: Tensor) -> Tensor:
+        return value if value.shape[0] == 1 else value.index_select(0, index)
 
-    kv = [layer if layer.shape[1] == 1 else layer.index_select(1, index) for layer in block.kv]
-    positions = pick(block.positions)
-    assert positions is not None
-    return Block(kv, positions, pick(block.valid))
+    kv: list[KV] = [(of(keys), of(values)) for keys, values in block.kv]
+    return Block(kv, of(block.positions), None if block.valid is None else of(block.valid))
 
 
 def _embed(base: Base, rows: Sequence[Row]) -> Tensor:

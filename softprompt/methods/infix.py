@@ -108,7 +108,7 @@ class Infix(LearnedTensor):
         value = init_kv(base, bound, spec.init, spec.length, seed, spec.text, spec.artifact, self.place)
         if spec.init != "artifact":  # computed at positions 0..P-1; the cue stands at 0
             back = torch.tensor([-spec.length], device=base.device)
-            value = torch.stack([layer[:, 0] for layer in base.turn(value.unsqueeze(2), back)])
+            value = torch.stack([torch.cat(tuple(layer)) for layer in base.turn(value.unsqueeze(2), back)])
         self.make(value)
 
     def shape(self, base: Base) -> tuple[int, ...]:

@@ -82,7 +82,6 @@ def swap(base: sp.Base, to: Path, scale: int) -> None:
             task,
             "infix",
             to / "tweets",
-            train={"epochs": 3},
             fresh=True,
             progress=lambda what, done, total: show(f"tweets: {what}", done, total),
         )

@@ -16,6 +16,7 @@ from helpers import tiny_rows, tiny_task
 from models import tiny_base
 
 from softprompt.errors import ArtifactError, TrainingError
+from softprompt.methods import make_method
 from softprompt.training import TrainSpec, train
 from softprompt.training.loop import batch_at, learning_rate
 
@@ -174,3 +175,31 @@ def test_nan_is_never_saved(tmp_path):
     with pytest.raises(ArtifactError, match="NaN or infinite"):
         save(result, result.artifact)
     assert folder_bytes(result.artifact) == before
+
+
+def test_the_best_look_is_chosen_by_log_score_or_by_metric(monkeypatch):
+    """Looks: (accuracy, nll) = (.5, .9), (.9, .8), (.7, .3), (.9, .7) …"""
+    from softprompt.metrics import Estimate
+    from softprompt.training import loop
+
+    looks = [(0.5, 0.9), (0.9, 0.8), (0.7, 0.3), (0.9, 0.7), (0.6, 0.9), (0.6, 0.9)]
+
+    class Found:
+        def __init__(self, value, nll):
+            self.estimate, self.nll = Estimate("accuracy", value, (0.0, 1.0), 10), nll
+
+    for select, best in (("nll", 3), ("metric", 4)):
+        given = iter(looks)
+        with monkeypatch.context() as patched:
+            patched.setattr(loop, "evaluate", lambda *args, given=given: Found(*next(given)))
+            settings = {"max_steps": 6, "batch_size": 4, "lr": 0.02, "eval_every": 1, "patience": 9, "select": select}
+            assert train(tiny_base(), tiny_task(), "infix", train=settings, rows=tiny_rows()).best_step == best
+
+
+def test_few_rows_get_more_epochs_unless_told():
+    method = make_method("infix")
+    assert TrainSpec().filled(method, 1024).epochs == 3
+    few = TrainSpec().filled(method, 64)
+    assert (few.epochs, few.max_steps, few.eval_every) == (48, 96, 16)
+    assert TrainSpec(epochs=2).filled(method, 64).max_steps == 4
+    assert TrainSpec().filled(make_method("soft"), 64).epochs == 3

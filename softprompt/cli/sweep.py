@@ -33,11 +33,13 @@ def sweep_verb(
         report = sweep(run, settings, to, test, show)
     if cut := sum(trial["truncated"] for trial in report["trials"]):
         err.print(f"{cut} texts (all trials together) were longer than what fits and were cut at their end")
-    table = Table("run", "dev", "best step", "train s")
-    for trial in sorted(report["trials"], key=lambda trial: -trial["dev"]["value"]):
+    table = Table("run", "dev", "dev nll", "best step", "train s")
+    for trial in sorted(report["trials"], key=lambda trial: trial["dev_nll"]):
         low, high = trial["dev"]["interval"]
         shown = f"{trial['dev']['value']:.3f} [{low:.3f}, {high:.3f}]"
-        table.add_row(trial["name"], shown, str(trial["best_step"]), f"{trial['seconds']['train']:.1f}")
+        table.add_row(
+            trial["name"], shown, f"{trial['dev_nll']:.3f}", str(trial["best_step"]), f"{trial['seconds']['train']:.1f}"
+        )
     out.print(table)
     out.print(
         f"best by dev: {report['best']} ({to / report['best']}); {report['seconds']:.1f} s in all, "

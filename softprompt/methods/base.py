@@ -31,10 +31,14 @@ class MethodSpec(Strict):
 
 @dataclass(frozen=True)
 class TrainDefaults:
-    """Settings that train this method well when the user sets none (measured; see `docs/methods.md`)."""
+    """Settings that train this method well when the user sets none (measured; see `docs/methods.md`).
+
+    `min_steps`: with few rows more epochs are made of them, up to this many steps.
+    """
 
     lr: float = 0.0
     epochs: int = 4
+    min_steps: int = 0
     batch_size: int = 32
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup: float = 0.06

@@ -63,7 +63,7 @@ def fit(
     store: Store,
     progress: Progress = ignore_progress,
 ) -> State:
-    """Train the method's parameters with AdamW; leave the best of them, by the dev metric, in the method.
+    """Train the method's parameters with AdamW; leave the best of them, by dev, in the method.
 
     Loss is Σ cross-entropy of the answers' tokens over the tokens of the whole optimizer step, however it is cut into
     micro-batches. Without dev rows the last step counts as the best.
@@ -146,8 +146,8 @@ def look(
     found = evaluate(engine, method, bound, dev, progress)
     now = found.estimate
     store.log("dev", step=state.step, **now.as_dict(), nll=found.nll, seconds=time.perf_counter() - began)
-    # with some hundred dev rows equal metrics are common; the more certain of two equals is the better one
-    if not state.best or (now.value, -found.nll) > (state.best["value"], -state.best["nll"]):
+    before = (state.best["value"], state.best["nll"]) if state.best else (-math.inf, math.inf)
+    if rank(spec, now.value, found.nll) > rank(spec, *before):
         kept = [parameter.detach().clone() for parameter in method.parameters()]
         state.best = {"value": now.value, "nll": found.nll, "step": state.step, "parameters": kept}
         state.since = 0
@@ -156,7 +156,13 @@ def look(
     if spec.target is not None and now.interval[0] >= spec.target:
         state.ended = f"the dev {now.metric}'s lower bound {now.interval[0]:.3f} reached the target {spec.target:g}"
     elif state.since >= spec.patience:
-        state.ended = f"no better dev {now.metric} in {spec.patience} evaluations"
+        by = "log-score" if spec.select == "nll" else now.metric
+        state.ended = f"no better dev {by} in {spec.patience} evaluations"
+
+
+def rank(spec: TrainSpec, value: float, nll: float) -> tuple[float, float]:
+    """What a look at dev is worth; larger is better. Of equal metrics, which are common, the more certain one is better."""
+    return (-nll, value) if spec.select == "nll" else (value, -nll)
 
 
 def batch_at(train: Sequence[Example], step: int, size: int, seed: int) -> list[Example]:

@@ -17,8 +17,9 @@ from ..methods import make_method
 from ..storage import write_json
 from ..tasks import Task
 from ..types import Progress, ignore_progress
+from .loop import rank
 from .run import Prepared, train
-from .spec import BaseSpec, load_run
+from .spec import BaseSpec, TrainSpec, load_run
 
 
 def combinations(settings: list[str]) -> list[list[str]]:
@@ -43,8 +44,8 @@ def sweep(
     """Train every combination; choose by dev; evaluate the chosen one on test if asked.
 
     Returns:
-        {"trials": [{"name", "dev", "best_step", "truncated", "seconds"}], "best", "seconds", "encode_seconds", "test"},
-        also written to `sweep.json`.
+        {"trials": [{"name", "dev", "dev_nll", "best_step", "truncated", "seconds"}], "best", "seconds", "encode_seconds",
+        "test"}, also written to `sweep.json`. The first trial's `train.select` says what is best.
     """
     began = time.perf_counter()
     everything = combinations(settings)
@@ -52,6 +53,7 @@ def sweep(
     best: Best | None = None
     base: Base | None = None
     held: BaseSpec | None = None
+    rule: TrainSpec | None = None
     shared: Prepared | None = None
     data: dict[str, dict[str, list[Row]]] = {}
     for place, choice in enumerate(everything):
@@ -84,13 +86,16 @@ def sweep(
             {
                 "name": name,
                 "dev": found,
+                "dev_nll": dev.nll,
                 "best_step": result.best_step,
                 "truncated": result.truncated,
                 "seconds": seconds,
             }
         )
-        if best is None or (dev.estimate.value, -dev.nll) > best.rank:
-            best = Best((dev.estimate.value, -dev.nll), name, result.prepared, rows.get("test", []))
+        rule = rule or spec.train
+        worth = rank(rule, dev.estimate.value, dev.nll)
+        if best is None or worth > best.rank:
+            best = Best(worth, name, result.prepared, rows.get("test", []))
     assert best is not None
     encoding = sum(trial["seconds"]["encode"] for trial in trials)
     report: dict[str, Any] = {"trials": trials, "best": best.name, "encode_seconds": encoding}

@@ -22,6 +22,11 @@ class Estimate:
     interval: tuple[float, float]
     rows: int
 
+    @property
+    def error(self) -> float:
+        """About one standard error: a quarter of the interval, which is two of them to each side."""
+        return (self.interval[1] - self.interval[0]) / 4
+
     def as_dict(self) -> dict[str, Any]:
         """As written to JSON: {"metric", "value", "interval", "rows"}."""
         return {"metric": self.metric, "value": self.value, "interval": list(self.interval), "rows": self.rows}

@@ -34,7 +34,7 @@ def sweep_verb(
     if cut := sum(trial["truncated"] for trial in report["trials"]):
         err.print(f"{cut} texts (all trials together) were longer than what fits and were cut at their end")
     table = Table("run", "dev", "dev nll", "best step", "train s")
-    for trial in sorted(report["trials"], key=lambda trial: trial["dev_nll"]):
+    for trial in sorted(report["trials"], key=lambda trial: (-trial["dev"]["value"], trial["dev_nll"])):
         low, high = trial["dev"]["interval"]
         shown = f"{trial['dev']['value']:.3f} [{low:.3f}, {high:.3f}]"
         table.add_row(

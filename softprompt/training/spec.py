@@ -25,8 +25,6 @@ class TrainSpec(Strict):
         schedule, warmup: learning-rate curve, and the share of steps that lead up to it.
         clip: largest gradient norm.
         eval_every: optimizer steps between two looks at dev (default: half an epoch, or more where epochs are short).
-        select: what says which look was the best: `nll`, the mean −log-score of dev's right answers, or the task's `metric`.
-            With some hundred dev rows the metric is mostly noise: .867 by nll, .843 by accuracy (docs/methods.md).
         patience: stop after this many looks that were no better.
         target: stop when the lower bound of the dev metric's 95 % interval reaches this.
     """
@@ -41,7 +39,6 @@ class TrainSpec(Strict):
     weight_decay: NonNegativeFloat | None = None
     clip: PositiveFloat = 1.0
     eval_every: PositiveInt | None = None
-    select: Literal["nll", "metric"] = "nll"
     patience: PositiveInt = 4
     target: float | None = Field(default=None, gt=-1, le=1)
 

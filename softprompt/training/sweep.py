@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import re
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +16,9 @@ from ..methods import make_method
 from ..storage import write_json
 from ..tasks import Task
 from ..types import Progress, ignore_progress
-from .loop import rank
+from .loop import best_of
 from .run import Prepared, train
-from .spec import BaseSpec, TrainSpec, load_run
+from .spec import BaseSpec, load_run
 
 
 def combinations(settings: list[str]) -> list[list[str]]:
@@ -45,15 +44,14 @@ def sweep(
 
     Returns:
         {"trials": [{"name", "dev", "dev_nll", "best_step", "truncated", "seconds"}], "best", "seconds", "encode_seconds",
-        "test"}, also written to `sweep.json`. The first trial's `train.select` says what is best.
+        "test"}, also written to `sweep.json`. The best trial is chosen as a run chooses its best look (`best_of`).
     """
     began = time.perf_counter()
     everything = combinations(settings)
     trials: list[dict[str, Any]] = []
-    best: Best | None = None
+    tried: list[dict[str, Any]] = []
     base: Base | None = None
     held: BaseSpec | None = None
-    rule: TrainSpec | None = None
     shared: Prepared | None = None
     data: dict[str, dict[str, list[Row]]] = {}
     for place, choice in enumerate(everything):
@@ -92,30 +90,28 @@ def sweep(
                 "seconds": seconds,
             }
         )
-        rule = rule or spec.train
-        worth = rank(rule, dev.estimate.value, dev.nll)
-        if best is None or worth > best.rank:
-            best = Best(worth, name, result.prepared, rows.get("test", []))
-    assert best is not None
+        tried.append(
+            {
+                "value": dev.estimate.value,
+                "error": dev.estimate.error,
+                "nll": dev.nll,
+                "name": name,
+                "prepared": result.prepared,
+                "test": rows.get("test", []),
+            }
+        )
+    best = best_of(tried)
     encoding = sum(trial["seconds"]["encode"] for trial in trials)
-    report: dict[str, Any] = {"trials": trials, "best": best.name, "encode_seconds": encoding}
+    report: dict[str, Any] = {"trials": trials, "best": best["name"], "encode_seconds": encoding}
     if test:
-        ready = best.prepared
-        held_out = evaluate(ready.engine, ready.method, ready.bound, ready.bound.examples(best.test), progress).estimate
+        ready = best["prepared"]
+        held_out = evaluate(
+            ready.engine, ready.method, ready.bound, ready.bound.examples(best["test"]), progress
+        ).estimate
         report["test"] = held_out.as_dict()
     report["seconds"] = time.perf_counter() - began
     write_json(to / "sweep.json", report)
     return report
-
-
-@dataclass(frozen=True)
-class Best:
-    """The trial that leads by dev, and the held-out rows of its task."""
-
-    rank: tuple[float, float]
-    name: str
-    prepared: Prepared
-    test: list[Row]
 
 
 def _name_of(choice: list[str], settings: list[str], everything: list[list[str]]) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .engine import Engine
+from .engine import Engine, Learned
 from .errors import DataError
 from .methods import Method
 from .metrics import Estimate, estimate
@@ -114,7 +114,7 @@ def label_scores(
     method: Method,
     bound: BoundTask,
     examples: Sequence[Example],
-    learned: Tensor | None,
+    learned: Learned,
     progress: Progress = ignore_progress,
 ) -> list[Tensor]:
     """Normalised log-scores of the labels, per example [K], on the CPU."""
@@ -122,7 +122,7 @@ def label_scores(
     for part, batch in engine.contexts(examples, learned, progress, continued=method.sums_over_tokens):
         options = [examples[index].candidates for index in part]
         with torch.no_grad():
-            rows = method.score(engine.base, batch, options)
+            rows = method.score(batch, options)
         for index, row, candidates in zip(part, rows, options, strict=True):
             found[index] = normalized(method, bound, row, candidates)
     return [found[index] for index in range(len(examples))]
@@ -134,7 +134,7 @@ def normalized(method: Method, bound: BoundTask, scores: Tensor, candidates: Seq
     return bound.task.label_scores(scores.cpu(), lengths)
 
 
-def calibration(engine: Engine, method: Method, bound: BoundTask, learned: Tensor | None) -> Tensor | None:
+def calibration(engine: Engine, method: Method, bound: BoundTask, learned: Learned) -> Tensor | None:
     """What the prompt answers when there is nothing to judge: mean label scores [K] of content-free inputs.
 
     Contextual calibration (Zhao et al. 2021, arXiv:2102.09690): dividing by these probabilities takes the prompt's own

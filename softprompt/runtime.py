@@ -7,7 +7,7 @@ artifact's content, never by name, and bound to this runtime's one base, so no r
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from . import artifact as artifacts
 from .base import Base
-from .engine import SLOTS, CacheConfig, Engine, Past, parts, plan, run
+from .engine import SLOTS, CacheConfig, Engine, Past, Row, parts, plan, run
 from .engine.rows import Piece
 from .errors import ArtifactError, DataError
 from .evaluate import Evaluation, Outcome, calibration, normalized, outcome, summarize
@@ -28,13 +28,14 @@ from .types import Example, Progress, ignore_progress
 
 @dataclass(frozen=True)
 class Compiled:
-    """A prompt ready to serve: its K/V in front of the text and its piece behind it, on this runtime's base."""
+    """A prompt ready to serve: its K/V in front of the text, its pieces behind it, what its live tokens run through."""
 
     method: Method
     bound: BoundTask
     engine: Engine
     trunk: Past | None
-    middle: Piece | None
+    middle: Mapping[str, Piece]
+    live: Base
     calibration: Tensor | None
 
 
@@ -168,23 +169,32 @@ class Runtime:
             prompt.engine.row(example, prompt.trunk, prompt.middle)
             for example, prompt in zip(examples, prompts, strict=True)
         ]
-        order = sorted(range(len(rows)), key=lambda index: (rows[index].size, index))
         found: dict[int, Outcome] = {}
-        for part in parts(order, [rows[index].size for index in order]):
+        for part in self._parts(rows, prompts):
             record = any(len(ids) > 1 for index in part for ids in examples[index].candidates)
-            batch = run(self.base, [rows[index] for index in part], None, record)
+            batch = run(self.base, [rows[index] for index in part], None, record, prompts[part[0]].live)
             by_method: dict[int, list[int]] = {}
             for place, index in enumerate(part):
                 by_method.setdefault(id(prompts[index]), []).append(place)
             for places in by_method.values():
                 prompt = prompts[part[places[0]]]
                 some = [examples[part[place]] for place in places]
-                scores = prompt.method.score(self.base, batch.rows(places), [example.candidates for example in some])
+                scores = prompt.method.score(batch.rows(places), [example.candidates for example in some])
                 for place, example, values in zip(places, some, scores, strict=True):
                     labels = normalized(prompt.method, prompt.bound, values, example.candidates)
                     found[part[place]] = outcome(prompt.bound, example, labels, prompt.calibration)
             progress("answering", len(found), len(rows))
         return [found[index] for index in range(len(rows))]
+
+    @staticmethod
+    def _parts(rows: Sequence[Row], prompts: Sequence[Compiled]) -> Iterator[list[int]]:
+        """Indices of the rows of each batch: those that run through the same weights, sorted by length."""
+        by_weights: dict[int, list[int]] = {}
+        for index, prompt in enumerate(prompts):
+            by_weights.setdefault(id(prompt.live.model), []).append(index)
+        for some in by_weights.values():
+            order = sorted(some, key=lambda index: (rows[index].size, index))
+            yield from parts(order, [rows[index].size for index in order])
 
     def compile(self, method: Method, task: Task) -> Compiled:
         """Run what stands in front of the text, once. `method` must hold its learned tensors."""
@@ -193,8 +203,17 @@ class Runtime:
         engine = Engine(self.base, how, bound.head, bound.cue, CacheConfig(ram=0, disk=0))
         with torch.no_grad():
             learned = method.learned()
-            trunk, middle = engine.compile(learned)
-            return Compiled(method, bound, engine, trunk, middle, calibration(engine, method, bound, learned))
+            trunk = engine.trunk(learned)
+            shift = calibration(engine, method, bound, learned)
+            return Compiled(
+                method,
+                bound,
+                engine,
+                trunk.detach() if trunk else None,
+                engine.middle(learned),
+                learned.base or self.base,
+                shift,
+            )
 
     def _name_for(self, row: Mapping[str, Any], default: str | None, place: int) -> str:
         name = row.get("artifact", default)

@@ -181,12 +181,12 @@ def test_a_prompt_of_another_base_or_place_is_no_start(tmp_path):
         method = {"name": kind, "length": 3, "init": "artifact", "artifact": str(tmp_path / source)}
         ready = prepare(on, tiny_task(), made := make_method(method), rows=rows)
         made.attach(on, ready.bound, 0)
-        return made.learned()
+        return made.value
 
     for kind in ("soft", "prefix", "infix"):
         held = make_method({"name": kind, "length": 3})
         held.restore(load(tmp_path / kind).tensors, base)
-        assert torch.equal(start(kind, kind), held.learned())
+        assert torch.equal(start(kind, kind), held.value)
     assert start("soft", "soft").shape == (3, 64)
     with pytest.raises(ConfigError, match="stand front, these stand infix"):
         start("infix", "prefix")

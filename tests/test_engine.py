@@ -11,7 +11,7 @@ from models import FAMILIES, VOCABULARY, tiny_base, tiny_model
 from transformers import DynamicCache
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from softprompt.engine import SLOTS, CacheConfig, Engine, Slot, plan, score
+from softprompt.engine import NOTHING, SLOTS, CacheConfig, Engine, Learned, Slot, plan, score
 from softprompt.types import Example
 
 HEAD, CUE = (5, 6, 7), (8, 9, 10)
@@ -72,11 +72,15 @@ def turned(base, kv, place):
     return torch.stack(layers)
 
 
+def prompt(value):
+    return Learned({"prompt": value})
+
+
 def scores_of(engine, rows):
     """Log-likelihood of every candidate of every row."""
     found = {}
-    for part, batch in engine.contexts(rows, None):
-        found |= zip(part, score(engine.base, batch, [rows[index].candidates for index in part]), strict=True)
+    for part, batch in engine.contexts(rows, NOTHING):
+        found |= zip(part, score(batch, [rows[index].candidates for index in part]), strict=True)
     return [found[index] for index in range(len(rows))]
 
 
@@ -96,7 +100,7 @@ def test_embeddings_equal_the_plain_forward(family, where, length):
     engine = Engine(base, plan(slots), HEAD, CUE)
     engine.encode(rows)
     assert (len(engine.cache) > 0) == (where == "infix")
-    total, count = engine.loss(rows, ours)
+    total, count = engine.loss(rows, prompt(ours))
     (total / count).backward()
     expected = naive_loss(base, rows, theirs, where)
     expected.backward()
@@ -111,7 +115,7 @@ def test_prefix_equals_the_models_own_cache(family, length):
     s = base.shape
     start = torch.randn(s.layers, 2, s.kv_heads, length, s.head_size, generator=torch.Generator().manual_seed(1))
     ours, theirs = start.clone().requires_grad_(), start.clone().requires_grad_()
-    total, count = Engine(base, plan(FRONT_KV), HEAD, CUE).loss(rows, ours)
+    total, count = Engine(base, plan(FRONT_KV), HEAD, CUE).loss(rows, prompt(ours))
     (total / count).backward()
     expected = 0.0
     for example in rows:
@@ -140,7 +144,7 @@ def test_encoded_texts_equal_texts_that_run_every_step(family, cue):
         if encode:
             engine.encode(rows)
         assert (len(engine.cache) == len({row.text for row in rows})) is encode
-        total, count = engine.loss(rows, learned)
+        total, count = engine.loss(rows, prompt(learned))
         (total / count).backward()
         results.append((total / count, learned.grad))
     close(results[0][0], results[1][0])
@@ -159,7 +163,7 @@ def test_infix_kv_equals_a_model_that_is_given_the_keys(family):
     engine = Engine(base, plan(infix("kv", 1)), HEAD, CUE)
     engine.encode(rows)
     ours, theirs = learned.clone().requires_grad_(), learned.clone().requires_grad_()
-    total, _ = engine.loss(rows, ours)
+    total, _ = engine.loss(rows, prompt(ours))
     total.backward()
     expected = 0.0
     for example in rows:
@@ -199,7 +203,7 @@ def test_a_row_that_was_not_encoded_may_stand_beside_those_that_were():
     learned = torch.randn(s.layers, 2, s.kv_heads, 4, s.head_size, generator=torch.Generator().manual_seed(8))
     engine = Engine(base, plan(infix("kv")), HEAD, CUE)
     engine.encode(rows[:4])
-    close(engine.loss(rows, learned)[0], Engine(base, plan(infix("kv")), HEAD, CUE).loss(rows, learned)[0])
+    close(engine.loss(rows, prompt(learned))[0], Engine(base, plan(infix("kv")), HEAD, CUE).loss(rows, prompt(learned))[0])
 
 
 def test_text_longer_than_the_window_slides():
@@ -209,7 +213,7 @@ def test_text_longer_than_the_window_slides():
         learned = torch.randn(3, 64, generator=torch.Generator().manual_seed(4))
         engine = Engine(base, plan(slots), HEAD, CUE)
         engine.encode(rows)
-        total, count = engine.loss(rows, learned)
+        total, count = engine.loss(rows, prompt(learned))
         close(total / count, naive_loss(base, rows, learned, where))
 
 
@@ -222,7 +226,7 @@ def test_accumulated_gradients_equal_one_batch():
         engine = Engine(base, plan(FRONT_SOFT), HEAD, CUE)
         tokens = sum(len(row.answer) for row in rows)
         for begin in range(0, 8, size):
-            total, _ = engine.loss(rows[begin : begin + size], learned)
+            total, _ = engine.loss(rows[begin : begin + size], prompt(learned))
             (total / tokens).backward()
         grads.append(learned.grad)
     close(grads[0], grads[1])
@@ -241,26 +245,26 @@ def test_base_is_untouched_by_training():
     base, rows = tiny_base(), examples(4)
     before = {name: weight.clone() for name, weight in base.model.state_dict().items()}
     learned = torch.randn(4, 64).requires_grad_()
-    Engine(base, plan(FRONT_SOFT), HEAD, CUE).loss(rows, learned)[0].backward()
+    Engine(base, plan(FRONT_SOFT), HEAD, CUE).loss(rows, prompt(learned))[0].backward()
     assert all(torch.equal(weight, before[name]) for name, weight in base.model.state_dict().items())
     assert all(weight.grad is None for weight in base.model.parameters())
 
 
-def test_gradient_checkpointing_still_sees_the_past():
-    """The call travels as a keyword argument, so a layer that is run again finds the same blocks."""
-    from softprompt.base import Base
-
-    base = Base(tiny_model("llama"), tiny_base().tokenizer)
-    rows, start = examples(4), torch.randn(5, 64, generator=torch.Generator().manual_seed(6))
-    grads = []
-    for checkpointing in (False, True):
-        if checkpointing:
-            base.model.gradient_checkpointing_enable({"use_reentrant": False})
-            base.model.train()
-        learned = start.clone().requires_grad_()
-        Engine(base, plan(FRONT_SOFT), HEAD, CUE).loss(rows, learned)[0].backward()
-        grads.append(learned.grad)
-    close(grads[0], grads[1])
+@pytest.mark.parametrize("form", ["embeddings", "kv"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_layers_that_are_computed_again_give_the_same_gradients(family, form):
+    """Gradient checkpointing, prefixes included: the call travels along, so a layer run again finds the same blocks."""
+    base, rows = tiny_base(family), examples(4)
+    s = base.shape
+    sizes = (5, s.hidden_size) if form == "embeddings" else (s.layers, 2, s.kv_heads, 5, s.head_size)
+    start = torch.randn(*sizes, generator=torch.Generator().manual_seed(6))
+    for slots in ((Slot("prompt", learned=form), *SLOTS), infix(form)):
+        grads = []
+        for some in (base, base.view(recompute=True)):
+            learned = start.clone().requires_grad_()
+            Engine(some, plan(slots), HEAD, CUE).loss(rows, prompt(learned))[0].backward()
+            grads.append(learned.grad)
+        close(*grads)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -274,11 +278,11 @@ def test_cache_in_ram_in_a_file_and_in_half_precision(tmp_path, monkeypatch, dty
         engine = Engine(base, plan(infix("kv")), HEAD, CUE, CacheConfig(dtype=dtype, ram=ram))
         engine.encode(rows)
         assert bool(engine.cache.on_disk) == (ram < 1 << 30)
-        losses.append(engine.loss(rows, learned)[0].item())
+        losses.append(engine.loss(rows, prompt(learned))[0].item())
         engine.cache.close()
         assert not list(tmp_path.rglob("*.bin"))  # the files go with the process, however it ends
     assert losses[0] == losses[1] == losses[2]
-    plain = Engine(base, plan(infix("kv")), HEAD, CUE).loss(rows, learned)[0].item()
+    plain = Engine(base, plan(infix("kv")), HEAD, CUE).loss(rows, prompt(learned))[0].item()
     assert losses[0] == pytest.approx(plain, rel=1e-5 if dtype == torch.float32 else 2e-2)
 
 

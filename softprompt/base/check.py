@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..errors import BaseModelError
-from .attention import ALWAYS, Block
+from .attention import Block
 
 if TYPE_CHECKING:
     from .model import Base, BaseShape
@@ -91,4 +91,17 @@ def check_exact(base: Base) -> BaseShape:
     return shape
 
 
-__all__ = ["ALWAYS", "check_exact", "check_supported"]
+@torch.no_grad()
+def check_layers(base: Base) -> bool:
+    """Whether stopping at a layer and going on from its kept states gives what running all layers gives."""
+    ids = torch.tensor([5, 9, 4, 7], device=base.device)
+    zero = torch.zeros(1, dtype=torch.long, device=base.device)
+    middle = max(1, base.shape.layers // 2)
+    try:
+        whole = base.forward(base.embed(ids), [4], zero).states
+        below = base.forward(base.embed(ids), [4], zero, stop=middle).states
+        above = base.forward(below, [4], zero, first=middle).states
+    except (TypeError, AttributeError, RuntimeError, AssertionError):
+        return False  # its layers are called in a way that we do not know
+    return bool((above - whole).abs().max() <= _TOLERANCE[base.dtype] * whole.abs().max())
+

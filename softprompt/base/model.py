@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from ..types import Progress, ignore_progress, megabytes
 from . import bundled
 from .attention import KV, NAME, Block, Call
 from .fingerprint import model_digest, tokenizer_digest
+from .layers import gate_layers
 from .memory import keep_freed_memory
 from .packed import make_packable, packed
 from .rotary import find_rotary
@@ -72,7 +74,7 @@ class Base:
         Raises:
             BaseModelError: the engine would not be exact on this architecture.
         """
-        from .check import check_exact, check_supported
+        from .check import check_exact, check_layers, check_supported
 
         check_supported(model.config, name)
         self.model, self.tokenizer, self.name = model, tokenizer, name
@@ -82,12 +84,15 @@ class Base:
         make_packable(model)
         if model.device.type == "cpu":
             keep_freed_memory()
-        self._packed = False
+        self.packed = self.recompute = False
+        self.autocast: torch.dtype | None = None
         self.config = model.config.get_text_config(decoder=True)
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.get_input_embeddings().weight.dtype
         self._decoder, self._head = model.get_decoder(), model.get_output_embeddings()
+        gated = gate_layers(self._decoder, self.config.num_hidden_layers)
         self.shape = check_exact(self)
+        self.gated = gated and check_layers(self)
         self._rotary = find_rotary(self)
         self.digest = model_digest(model)
         self.tokenizer_digest = tokenizer_digest(tokenizer)
@@ -135,11 +140,40 @@ class Base:
         """Longest sequence that the position encoding was made for."""
         return int(getattr(self.config, "max_position_embeddings", None) or 1 << 20)
 
-    def for_small_steps(self) -> Base:
-        """The same base, the same weights, with its matrix products made for few tokens at a time (see `packed.py`)."""
+    def view(
+        self, packed: bool | None = None, recompute: bool | None = None, autocast: torch.dtype | None = None
+    ) -> Base:
+        """The same base, the same weights, run another way. What is not given stays as it is.
+
+        Args:
+            packed: its matrix products made for few tokens at a time (see `packed.py`).
+            recompute: each layer is computed again in the backward instead of kept (gradient checkpointing).
+            autocast: bf16 or fp16: matrix products in this type, sums and weights in the base's own.
+
+        Raises:
+            BaseModelError: this architecture's layers cannot be computed again one by one.
+        """
+        if recompute and not self.gated:
+            raise BaseModelError(f"base {self.name!r}: gradient checkpointing does not reach this architecture's layers")
         same = copy.copy(self)
-        same._packed = True
+        same.packed = self.packed if packed is None else packed
+        same.recompute = self.recompute if recompute is None else recompute
+        same.autocast = autocast or self.autocast
         return same
+
+    def branch(self, own: Callable[[str], bool] = lambda name: False) -> Base:
+        """The same frozen weights under modules of their own, so that adapters can be put in without touching this base.
+
+        Args:
+            own: names of the parameters that the branch gets a copy of, which may be trained; all others are shared.
+        """
+        shared: dict[int, Any] = {id(buffer): buffer for buffer in self.model.buffers()}
+        shared.update((id(weight), weight) for name, weight in self.model.named_parameters() if not own(name))
+        other = copy.copy(self)
+        other.model = copy.deepcopy(self.model, shared)
+        other._decoder, other._head = other.model.get_decoder(), other.model.get_output_embeddings()
+        other.config = other.model.config.get_text_config(decoder=True)
+        return other
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids [N] → embeddings [N, H], through the model's own layer (some models scale in it)."""
@@ -152,27 +186,40 @@ class Base:
         starts: Tensor,
         blocks: Sequence[Block] = (),
         record: bool = False,
+        first: int = 0,
+        stop: int | None = None,
     ) -> Hidden:
         """Run live tokens through all layers.
 
         Args:
-            embeddings: [N, H] of all rows' live tokens, end to end.
+            embeddings: [N, H] of all rows' live tokens, end to end; the states that enter layer `first` where that is not 0.
             lengths: live tokens of each row (sum = N).
             starts: [B] position of each row's first live token.
             blocks: earlier keys and values, in order (see `Block`).
             record: also return the live tokens' K/V.
+            first, stop: only run these layers; with `stop` the states that enter it are returned, without the final norm.
         """
-        call = Call(lengths, starts, blocks, record)
-        with packed(self._packed):
+        inputs = embeddings[None].to(self.dtype)
+        states = inputs if first else None
+        call = Call(lengths, starts, blocks, record, first, stop, states, self.recompute, self.packed)
+        with self._way():
             out = self._decoder(
-                inputs_embeds=embeddings[None].to(self.dtype),
+                inputs_embeds=inputs,
                 position_ids=call.positions[None],
                 # four dimensions tell transformers that the mask is made already; ours lives in the call
                 attention_mask=embeddings.new_zeros(1, 1, 1, 1),
                 use_cache=False,
                 softprompt=call,
             )
-        return Hidden(out.last_hidden_state[0], call.recorded if record else None)
+        last = out.last_hidden_state if stop is None else call.kept
+        assert last is not None
+        return Hidden(last[0], call.recorded if record else None)
+
+    @contextlib.contextmanager
+    def _way(self) -> Iterator[None]:
+        """How the model's own code runs meanwhile."""
+        with packed(self.packed), torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
+            yield
 
     def turn(self, kv: Sequence[KV] | Tensor, by: Tensor) -> Sequence[KV] | Tensor:
         """Move keys onwards by `by` [B] positions; the same where positions are no rotations of keys (see `rotary.py`).
@@ -187,7 +234,7 @@ class Base:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [K, H] → logits [K, V] in fp32, with the scalings that some families apply after the head."""
-        with packed(self._packed):
+        with self._way():
             logits = self._head(hidden).float()
         if (scale := getattr(self.config, "logit_scale", None)) is not None:  # Cohere
             logits = logits * scale

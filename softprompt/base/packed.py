@@ -8,6 +8,7 @@ the weights once more in memory, twice when training, so the engine asks for it 
 from __future__ import annotations
 
 import contextlib
+import copy
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -37,23 +38,33 @@ class Packed:
 
     def __init__(self, layer: nn.Linear) -> None:
         self.layer = layer
-        self._ahead: Tensor | None = None
-        self._back: Tensor | None = None
-        self._of: tuple[int, int] | None = None
+        self._store: dict[str, Any] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Packed:
+        """For a copy of the layer; a weight that both share is packed once for both."""
+        mine = Packed(copy.deepcopy(self.layer, memo))
+        if mine.layer.weight is self.layer.weight:
+            mine._store = self._store
+        return mine
 
     def ahead(self) -> Tensor:
         """For x Wᵀ."""
-        self._renew()
-        if self._ahead is None:
-            self._ahead = torch.ops.mkldnn._reorder_linear_weight(self.layer.weight.detach())
-        return self._ahead
+        return self._packed("ahead")
 
     def back(self) -> Tensor:
         """For g W."""
-        self._renew()
-        if self._back is None:
-            self._back = torch.ops.mkldnn._reorder_linear_weight(self.layer.weight.detach().t().contiguous())
-        return self._back
+        return self._packed("back")
+
+    def _packed(self, way: str) -> Tensor:
+        weight = self.layer.weight.detach()
+        now = (weight.data_ptr(), self.layer.weight._version)
+        if self._store.get("of") != now:
+            self._store.clear()
+            self._store["of"] = now
+        if way not in self._store:
+            weight = weight if way == "ahead" else weight.t().contiguous()
+            self._store[way] = torch.ops.mkldnn._reorder_linear_weight(weight)
+        return self._store[way]
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer's forward: packed if asked for, and if its weight is frozen and on the CPU."""
@@ -61,12 +72,6 @@ class Packed:
         if not getattr(_asked, "on", False) or weight.requires_grad or not weight.is_cpu or x.dtype != weight.dtype:
             return F.linear(x, weight, bias)
         return _PackedProduct.apply(x, self, bias)
-
-    def _renew(self) -> None:
-        now = (self.layer.weight.data_ptr(), self.layer.weight._version)
-        if self._of != now:
-            self._ahead = self._back = None
-            self._of = now
 
 
 class _PackedProduct(torch.autograd.Function):

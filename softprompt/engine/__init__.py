@@ -2,14 +2,16 @@
 
 from .engine import CacheConfig, Engine, parts
 from .past import Past, join, learned_past
-from .plan import SLOTS, Plan, Slot, plan
+from .plan import NOTHING, SLOTS, Learned, Plan, Slot, plan
 from .rows import Batch, Row, run, score
 
 __all__ = [
+    "NOTHING",
     "SLOTS",
     "Batch",
     "CacheConfig",
     "Engine",
+    "Learned",
     "Past",
     "Plan",
     "Row",

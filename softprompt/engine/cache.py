@@ -1,6 +1,7 @@
-"""Rows' keys and values, kept over steps, epochs, seeds and learning rates.
+"""What rows have computed, kept over steps, epochs, seeds and learning rates: keys and values, or states of a layer.
 
-A row's K/V never changes while nothing learned stands before it, so it is computed once. RAM is used up to a budget,
+A row's K/V never changes while nothing learned stands before it, nor do its states below the first learned layer, so they
+are computed once. RAM is used up to a budget,
 then a memory-mapped file; what would not fit in both is refused before the first row is encoded. Keys are the
 content (the row's token ids, under a context digest that covers base, dtype and everything in front of the text).
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -19,7 +21,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..base import BaseShape
 from ..errors import TrainingError
 from ..storage import cache_dir, plain_disk_errors, write_json
 
@@ -28,10 +29,10 @@ GB = 1_000_000_000
 
 
 class RowCache:
-    """K/V of rows, [L, 2, G, T, D] each.
+    """K/V [L, 2, G, T, D], or states [T, H], of rows.
 
     Args:
-        shape: of the base.
+        layout: shape of one row with 0 where its tokens T go: (L, 2, G, 0, D) or (0, H).
         dtype: what is kept; fp32 is exact for an fp32 base, half the bytes otherwise.
         ram: bytes kept in memory; the rest goes to a file.
         disk: bytes that the file may take.
@@ -41,14 +42,15 @@ class RowCache:
 
     def __init__(
         self,
-        shape: BaseShape,
+        layout: Sequence[int],
         dtype: torch.dtype,
         ram: int = 4 * GB,
         disk: int = 50 * GB,
         keep: str | None = None,
         folder: Path | None = None,
     ) -> None:
-        self.shape, self.dtype, self.keep = shape, dtype, keep
+        self.layout, self.dtype, self.keep = tuple(layout), dtype, keep
+        self.token_numbers = math.prod(size for size in layout if size)
         self.ram_left, self.disk_left = (0 if keep else ram), disk
         self.folder = folder or cache_dir() / "rows"
         self._rows: dict[Key, tuple[int, int, int]] = {}  # ids → (chunk, offset in numbers, tokens)
@@ -99,17 +101,21 @@ class RowCache:
             self._add_chunk(self._new_file(rest))
             self.disk_left -= rest
 
-    def put(self, ids: Key, kv: Sequence[Tensor]) -> None:
-        """Keep one row. `kv`: per layer [2, G, T, D]. Room must have been reserved."""
-        numbers = len(ids) * self.shape.kv_per_token
+    def put(self, ids: Key, value: Tensor) -> None:
+        """Keep one row's K/V [L, 2, G, T, D] or states [T, H]. Room must have been reserved."""
+        numbers = len(ids) * self.token_numbers
         for place, (chunk, start, stop) in enumerate(self._free):
             if stop - start >= numbers:
                 self._free[place] = (chunk, start + numbers, stop)
                 self._rows[ids] = (chunk, start, len(ids))
-                self._view(ids).copy_(torch.stack(list(kv)))
+                self._view(ids).copy_(value)
                 return
         self.reserve([len(ids)])
-        self.put(ids, kv)
+        self.put(ids, value)
+
+    def get(self, ids: Key) -> Tensor:
+        """One kept row, without a copy."""
+        return self._view(ids)
 
     def gather(self, rows: Sequence[Key], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
         """K/V of many rows as one tensor; a row without ids (one that was not encoded) has none.
@@ -118,8 +124,8 @@ class RowCache:
             [L, 2, B, G, S, D], zero where shorter rows end, in the base's dtype; and the rows' lengths [B].
         """
         lengths = [len(ids) for ids in rows]
-        s = self.shape
-        out = torch.empty(s.layers, 2, len(rows), s.kv_heads, max(lengths), s.head_size, dtype=dtype)
+        layers, two, heads, _, size = self.layout
+        out = torch.empty(layers, two, len(rows), heads, max(lengths), size, dtype=dtype)
         for place, ids in enumerate(rows):
             if ids:
                 out[:, :, place, :, : len(ids)] = self._view(ids)
@@ -143,7 +149,7 @@ class RowCache:
 
     @property
     def _token_bytes(self) -> int:
-        return self.shape.kv_per_token * self.dtype.itemsize
+        return self.token_numbers * self.dtype.itemsize
 
     @property
     def _index_path(self) -> Path:
@@ -151,9 +157,8 @@ class RowCache:
 
     def _view(self, ids: Key) -> Tensor:
         chunk, offset, tokens = self._rows[ids]
-        s = self.shape
-        flat = self._chunks[chunk][offset : offset + tokens * s.kv_per_token]
-        return flat.view(s.layers, 2, s.kv_heads, tokens, s.head_size)
+        flat = self._chunks[chunk][offset : offset + tokens * self.token_numbers]
+        return flat.view([size or tokens for size in self.layout])
 
     def _add_chunk(self, chunk: Tensor) -> None:
         self._chunks.append(chunk)
@@ -193,7 +198,7 @@ class RowCache:
             paths = [self.folder / name for name in index["files"]]
             sizes = [path.stat().st_size // self.dtype.itemsize for path in paths]
             rows = {tuple(ids): (chunk, offset, len(ids)) for ids, chunk, offset in index["rows"]}
-            ends = [(chunk, offset + tokens * self.shape.kv_per_token) for chunk, offset, tokens in rows.values()]
+            ends = [(chunk, offset + tokens * self.token_numbers) for chunk, offset, tokens in rows.values()]
             if any(end > sizes[chunk] for chunk, end in ends):
                 return
         except (OSError, ValueError, KeyError, TypeError, IndexError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,8 +11,9 @@ from torch import Tensor
 from ..base import Base
 from ..types import Example, Ids, Progress, ignore_progress
 from .cache import RowCache, context_digest
+from .lower import Lower
 from .past import Past, join, learned_past
-from .plan import Plan, Slot
+from .plan import NOTHING, Learned, Plan, Slot
 from .rows import Batch, Piece, Row, run
 
 ENDS_AT_ONCE = 256  # states whose logits are taken together; each has V of them
@@ -34,45 +35,42 @@ class Engine:
 
     Args:
         head, cue: ids of the slots that all rows share.
-        cache: how rows' K/V is kept.
+        cache: how rows' K/V, or their states below the first learned layer, are kept.
     """
 
     def __init__(self, base: Base, plan: Plan, head: Ids, cue: Ids, cache: CacheConfig | None = None) -> None:
         self.plan, self.head, self.cue = plan, head, cue
-        self.base = base.for_small_steps() if self.caches_rows else base
+        self.base = base.view(packed=plan.keeps_texts)
         self._ids = {"head": head, "cue": cue}
         self.config = config = cache or CacheConfig()
         dtype = config.dtype or base.dtype
         cut = [(slot.name, slot.start, slot.stop) for slot in plan.row_frozen]
-        context = context_digest(base.digest, base.dtype, dtype, head, cue, cut)
-        self.cache = RowCache(base.shape, dtype, config.ram, config.disk, context if config.keep else None)
+        before = [(slot.name, slot.size) for slot in plan.trunk_live] if plan.first_layer else None
+        context = context_digest(base.digest, base.dtype, base.autocast, dtype, head, cue, cut, plan.first_layer, before)
+        s = base.shape
+        layout = (0, s.hidden_size) if plan.first_layer else (s.layers, 2, s.kv_heads, 0, s.head_size)
+        self.cache = RowCache(layout, dtype, config.ram, config.disk, context if config.keep else None)
+        self.lower = Lower(self.base, plan, self._ids, self.cache) if plan.first_layer else None
         self._frozen: Past | None = None
         self._ends: dict[Ids, Tensor] = {}  # text ids → last hidden state [H], where nothing is learned
 
-    @property
-    def caches_rows(self) -> bool:
-        """Whether something learned follows the text, so that encoding rows once pays."""
-        return bool(self.plan.row_frozen) and any(slot.learned for slot in self.plan.row_live)
-
-    @property
-    def learns(self) -> bool:
-        """Whether the plan has a learned slot."""
-        return any(slot.learned for slot in (*self.plan.trunk_live, *self.plan.row_live))
-
-    def trunk(self, learned: Tensor | None) -> Past | None:
+    def trunk(self, learned: Learned, low: bool = False) -> Past | None:
         """What stands before all rows: the frozen part from its first run, the live part run now, with gradients.
 
         Args:
-            learned: the method's finished segment of this step, embeddings [P, H] or K/V [L, 2, G, P, D].
+            learned: what the method brings to this step.
+            low: go on from kept states, in the layers from the first learned one on.
         """
         if self._frozen is None and self.plan.trunk_frozen:
             with torch.no_grad():
-                self._frozen = self._extend(None, self.plan.trunk_frozen, None)
-        return self._extend(self._frozen, self.plan.trunk_live, learned)
+                self._frozen = self._extend(self.base, None, self.plan.trunk_frozen, NOTHING)
+        return self._extend(self._live(learned), self._frozen, self.plan.trunk_live, learned, low)
 
     def encode(self, examples: Sequence[Example], progress: Progress = ignore_progress) -> None:
-        """Run the frozen part of every row that is not in the cache yet and keep its K/V."""
-        if not self.caches_rows:
+        """Run what is frozen of every row, if it is not in the cache yet, and keep it."""
+        if self.lower is not None:
+            self.lower.encode([self._whole_ids(example) for example in examples], progress)
+        if not self.plan.keeps_texts:
             return
         todo = sorted({self._frozen_ids(example) for example in examples}, key=lambda ids: (len(ids), ids))
         missing = [ids for ids in todo if ids not in self.cache]
@@ -81,25 +79,26 @@ class Engine:
         self.cache.reserve([len(ids) for ids in missing])
         done = 0
         with torch.no_grad():
-            trunk = self.trunk(None)  # nothing is learned before a text that can be kept
+            trunk = self.trunk(NOTHING)  # nothing is learned before a text that can be kept
             for part in parts(missing, [len(ids) + (trunk.size if trunk else 0) for ids in missing]):
                 batch = run(self.base, [Row(trunk, (), (ids,)) for ids in part], record=True)
                 assert batch.kv is not None
                 for place, ids in enumerate(part):
-                    self.cache.put(ids, [layer[:, place, :, : len(ids)] for layer in batch.kv])
+                    self.cache.put(ids, torch.stack([layer[:, place, :, : len(ids)] for layer in batch.kv]))
                 done += len(part)
                 progress("encoding rows", done, len(missing))
         self.cache.save_index()
 
-    def loss(self, examples: Sequence[Example], learned: Tensor | None) -> tuple[Tensor, int]:
-        """Σ cross-entropy over the right answers' tokens, and how many they are.
+    def answers(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, Tensor]:
+        """Logits [A, V] that predict the right answers' tokens, and these tokens [A], row after row.
 
-        The LM head runs at these positions only. The caller divides by the tokens of the whole accumulation window.
+        The LM head runs at these positions only.
         """
-        trunk = self.trunk(learned)
-        middle = self._middle(learned)
-        rows = [self.row(example, trunk, middle, example.answer[:-1]) for example in examples]
-        batch = run(self.base, rows, self.cache)
+        low = self._kept(examples)
+        trunk, middle = self.trunk(learned, low), self.middle(learned)
+        rows = [self.row(example, trunk, middle, example.answer[:-1], low) for example in examples]
+        first = self.plan.first_layer if low else 0
+        batch = run(self.base, rows, self.cache, live=self._live(learned), first=first)
         answers = [example.answer for example in examples]
         # logits at position i predict token i + 1: from the context's last token to the answer's last but one
         places = [
@@ -107,14 +106,21 @@ class Engine:
             for end, ids in zip(batch.ends.tolist(), answers, strict=True)
             for step in range(len(ids))
         ]
-        logits = self.base.logits(batch.states[places])
-        targets = torch.tensor([token for ids in answers for token in ids], device=logits.device)
+        logits = batch.base.logits(batch.states[places])
+        return logits, torch.tensor([token for ids in answers for token in ids], device=logits.device)
+
+    def loss(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, int]:
+        """Σ cross-entropy over the right answers' tokens, and how many they are.
+
+        The caller divides by the tokens of the whole accumulation window.
+        """
+        logits, targets = self.answers(examples, learned)
         return torch.nn.functional.cross_entropy(logits, targets, reduction="sum"), len(targets)
 
     def contexts(
         self,
         examples: Sequence[Example],
-        learned: Tensor | None,
+        learned: Learned,
         progress: Progress = ignore_progress,
         continued: bool = True,
     ) -> Iterator[tuple[list[int], Batch]]:
@@ -129,68 +135,87 @@ class Engine:
             (indices of the examples in this batch, their contexts).
         """
         long = continued and any(len(ids) > 1 for example in examples for ids in example.candidates)
-        if self.learns or long:
-            yield from self._run_contexts(examples, learned, progress, continued)
+        if self.plan.learns or long:
+            yield from self._run_contexts(examples, learned, progress, long)
             return
         fresh = list({example.text: example for example in examples if example.text not in self._ends}.values())
-        for part, batch in self._run_contexts(fresh, None, progress, False):
+        for part, batch in self._run_contexts(fresh, NOTHING, progress, False):
             self._ends.update(zip((fresh[index].text for index in part), batch.last, strict=True))
         for begin in range(0, len(examples), ENDS_AT_ONCE):
             part = list(range(begin, min(begin + ENDS_AT_ONCE, len(examples))))
             states = torch.stack([self._ends[examples[index].text] for index in part])
-            yield part, Batch(states, torch.arange(1, len(part) + 1, device=states.device))
+            yield part, Batch(self.base, states, torch.arange(1, len(part) + 1, device=states.device))
 
     def _run_contexts(
-        self, examples: Sequence[Example], learned: Tensor | None, progress: Progress, continued: bool
+        self, examples: Sequence[Example], learned: Learned, progress: Progress, long: bool
     ) -> Iterator[tuple[list[int], Batch]]:
         with torch.no_grad():
-            trunk = self.trunk(learned)
-            middle = self._middle(learned)
-            rows = [self.row(example, trunk, middle) for example in examples]
+            low = not long and self._kept(examples)  # what follows a context needs its keys in all layers
+            trunk, middle = self.trunk(learned, low), self.middle(learned)
+            rows = [self.row(example, trunk, middle, low=low) for example in examples]
             order = sorted(range(len(rows)), key=lambda index: (rows[index].size, index))
+            live, first = self._live(learned), self.plan.first_layer if low else 0
             done = 0
             for part in parts(order, [rows[index].size for index in order]):
-                record = continued and any(len(ids) > 1 for index in part for ids in examples[index].candidates)
-                yield part, run(self.base, [rows[index] for index in part], self.cache, record)
+                record = long and any(len(ids) > 1 for index in part for ids in examples[index].candidates)
+                yield part, run(self.base, [rows[index] for index in part], self.cache, record, live, first)
                 done += len(part)
                 progress("evaluating", done, len(rows))
 
     def features(self, examples: Sequence[Example], progress: Progress = ignore_progress) -> Tensor:
         """Last hidden state at the end of each context, [B, H], fp32 on the CPU: what the base knows before it answers."""
         found = torch.empty(len(examples), self.base.shape.hidden_size)
-        for part, batch in self.contexts(examples, None, progress, continued=False):
+        for part, batch in self.contexts(examples, NOTHING, progress, continued=False):
             found[part] = batch.last.float().cpu()
         return found
 
-    def compile(self, learned: Tensor | None) -> tuple[Past | None, Piece | None]:
-        """A finished prompt ready to serve: its trunk's K/V, and the learned piece that follows a row's text."""
-        with torch.no_grad():
-            trunk = self.trunk(learned)
-            return (trunk.detach() if trunk else None), self._middle(learned)
-
-    def row(self, example: Example, trunk: Past | None, middle: Piece | None, answer: Ids = ()) -> Row:
-        """The example as a row for `run`, its text from the cache where it is kept."""
-        frozen = self._frozen_ids(example) if self.caches_rows else ()
-        live = (*self._pieces(self.plan.row_live, middle, example.text), answer)
-        if frozen and frozen in self.cache:
-            return Row(trunk, frozen, live)
-        return Row(trunk, (), (*self._pieces(self.plan.row_frozen, None, example.text), *live))
-
-    def _middle(self, learned: Tensor | None) -> Piece | None:
-        """The learned segment as a piece of every row, when it stands after the text."""
+    def middle(self, learned: Learned) -> dict[str, Piece]:
+        """Learned segments that stand after the text, by slot name, as pieces of every row."""
+        pieces: dict[str, Piece] = {}
         for slot in self.plan.row_live:
-            if slot.learned is not None and learned is not None:
-                value = learned.to(self.base.dtype)  # learned tensors are fp32, the base may be bf16
-                return learned_past(value, False) if slot.learned == "kv" else value
-        return None
+            if slot.learned is not None and slot.name in learned.segments:
+                value = learned.segments[slot.name].to(self.base.dtype)  # learned tensors are fp32, the base may be bf16
+                pieces[slot.name] = self._past(value, takes_positions=False) if slot.learned == "kv" else value
+        return pieces
 
-    def _pieces(self, slots: Sequence[Slot], middle: Piece | None, text: Ids) -> tuple[Piece, ...]:
+    def row(
+        self,
+        example: Example,
+        trunk: Past | None,
+        middle: Mapping[str, Piece],
+        answer: Ids = (),
+        low: bool = False,
+    ) -> Row:
+        """The example as a row for `run`, what is frozen of it from the cache where it is kept."""
+        if low and self.lower is not None:
+            size = len(self._ids["cue"]) + len(example.text) + len(answer)
+            return Row(trunk, (), (self.lower.states(self._whole_ids(example))[:size],))
+        frozen = self._frozen_ids(example)
+        live = (*self._pieces(self.plan.row_live, middle, example.text), answer)
+        if frozen and self.plan.keeps_texts and frozen in self.cache:
+            return Row(trunk, frozen, live)
+        if any(slot.adapted for slot in self.plan.row_live):
+            return Row(trunk, (), live, frozen)
+        return Row(trunk, (), (frozen, *live))
+
+    def _live(self, learned: Learned) -> Base:
+        """What live tokens run through."""
+        return self.base if learned.base is None else learned.base.view(packed=self.plan.keeps_texts)
+
+    def _kept(self, examples: Sequence[Example]) -> bool:
+        """Whether the states of all these rows are kept."""
+        return self.lower is not None and all(self._whole_ids(example) in self.cache for example in examples)
+
+    def _past(self, kv: Tensor, takes_positions: bool) -> Past:
+        return learned_past(kv, self.base.shape.layers, takes_positions)
+
+    def _pieces(self, slots: Sequence[Slot], middle: Mapping[str, Piece], text: Ids) -> tuple[Piece, ...]:
         """What stands in these slots of a row; the answer is the caller's."""
         pieces: list[Piece] = []
         for slot in slots:
             if slot.learned is not None:
-                if middle is not None:
-                    pieces.append(middle)
+                if slot.name in middle:
+                    pieces.append(middle[slot.name])
             elif slot.name == "text":
                 pieces.append(text)
             elif slot.name != "answer":
@@ -201,33 +226,46 @@ class Engine:
         return self._ids[slot.name][slot.start : slot.stop]
 
     def _frozen_ids(self, example: Example) -> Ids:
-        parts = self._pieces(self.plan.row_frozen, None, example.text)
+        parts = self._pieces(self.plan.row_frozen, {}, example.text)
         return tuple(token for part in parts if isinstance(part, tuple) for token in part)
 
-    def _extend(self, past: Past | None, slots: Sequence[Slot], learned: Tensor | None) -> Past | None:
+    def _whole_ids(self, example: Example) -> Ids:
+        """All of a row's own tokens that ever run: its text, the cue, the right answer but for its last token."""
+        answer = () if example.gold is None else example.answer[:-1]
+        parts = self._pieces(self.plan.row_live, {}, example.text)
+        return (*(token for part in parts if isinstance(part, tuple) for token in part), *answer)
+
+    def _extend(
+        self, base: Base, past: Past | None, slots: Sequence[Slot], learned: Learned, low: bool = False
+    ) -> Past | None:
         """Run shared slots behind `past` as a batch of one; learned K/V is put in its place without running."""
         pieces: list[Piece] = []
+        first = self.plan.first_layer if low else 0
 
         def flush() -> None:
             nonlocal past
             row = Row(past, (), tuple(pieces))
             if row.live_tokens:
-                batch = run(self.base, [row], record=True)
+                batch = run(base, [row], record=True, first=first)
                 assert batch.kv is not None
-                places = torch.arange(row.live_tokens, device=self.base.device) + row.start
-                new = Past(batch.kv, places, row.live_tokens)
+                places = torch.arange(row.live_tokens, device=base.device) + row.start
+                new = Past([*[None] * first, *batch.kv], places, row.live_tokens)
                 past = join([new] if past is None else [past, new])
             pieces.clear()
 
         for slot in slots:
-            if slot.learned == "kv" and learned is not None:
-                flush()
-                new = learned_past(learned.to(self.base.dtype), slot.takes_positions)
-                past = join([new] if past is None else [past, new])
-            elif slot.learned == "embeddings" and learned is not None:
-                pieces.append(learned)
-            elif slot.learned is None:
+            value = learned.segments.get(slot.name) if slot.learned else None
+            if slot.learned is None:
                 pieces.append(self._shared_ids(slot))
+            elif value is not None and slot.learned == "kv":
+                flush()
+                new = self._past(value.to(base.dtype), slot.takes_positions)
+                past = join([new] if past is None else [past, new])
+            elif value is not None:
+                pieces.append(value)
+        if low and self.lower is not None:
+            states = self.lower.head()[1]
+            pieces[:] = [] if states is None else [states]  # in place of the head's ids
         flush()
         return past
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,14 +16,16 @@ class Past:
     """K/V of one stretch of a sequence.
 
     Attributes:
-        kv: per layer a tensor [2, 1, G, S, D].
+        kv: per layer a tensor [2, 1, G, S, D]; None in layers that nothing runs through.
         positions: [S] where its tokens stand, `ALWAYS` for learned keys.
         width: how many positions the stretch takes from the row's count.
+        since: [S] first layer in which a key is seen; None when all layers see all.
     """
 
-    kv: Sequence[Tensor]
+    kv: Sequence[Tensor | None]
     positions: Tensor
     width: int
+    since: Tensor | None = None
 
     @property
     def size(self) -> int:
@@ -32,22 +34,39 @@ class Past:
 
     def detach(self) -> Past:
         """The same without its history, for compiled prompts."""
-        return Past([layer.detach() for layer in self.kv], self.positions, self.width)
+        return replace(self, kv=[None if layer is None else layer.detach() for layer in self.kv])
+
+    def first_layers(self) -> Tensor:
+        """[S] as in `since`."""
+        return torch.zeros_like(self.positions) if self.since is None else self.since
 
 
-def learned_past(kv: Tensor, takes_positions: bool) -> Past:
-    """A method's K/V [L, 2, G, P, D] as a `Past` that no sliding window hides."""
-    size = kv.shape[3]
+def learned_past(kv: Tensor, layers: int, takes_positions: bool) -> Past:
+    """A method's K/V [n, 2, G, P, D] of the last n of all `layers`, as a `Past` that no sliding window hides.
+
+    In the layers below it there are zeros that no token sees.
+    """
+    size, below = kv.shape[3], layers - kv.shape[0]
     positions = torch.full((size,), ALWAYS, device=kv.device)
-    return Past(kv.unsqueeze(2).unbind(0), positions, size if takes_positions else 0)
+    width = size if takes_positions else 0
+    own = kv.unsqueeze(2).unbind(0)
+    if not below:
+        return Past(own, positions, width)
+    return Past((own[0].new_zeros(own[0].shape),) * below + own, positions, width, torch.full_like(positions, below))
 
 
 def join(pasts: Sequence[Past]) -> Past | None:
     """One after the other along the sequence; None for an empty list."""
     if len(pasts) <= 1:
         return pasts[0] if pasts else None
-    layers = [torch.cat(layer, dim=3) for layer in zip(*(past.kv for past in pasts), strict=True)]
-    return Past(layers, torch.cat([past.positions for past in pasts]), sum(past.width for past in pasts))
+    layers = [
+        None if any(part is None for part in layer) else torch.cat(layer, dim=3)
+        for layer in zip(*(past.kv for past in pasts), strict=True)
+    ]
+    since = None
+    if any(past.since is not None for past in pasts):
+        since = torch.cat([past.first_layers() for past in pasts])
+    return Past(layers, torch.cat([past.positions for past in pasts]), sum(past.width for past in pasts), since)
 
 
 def block_of(pasts: Sequence[Past | None], visible_from: Sequence[int] | None = None) -> Block | None:
@@ -61,20 +80,21 @@ def block_of(pasts: Sequence[Past | None], visible_from: Sequence[int] | None = 
     if not distinct:
         return None
     device = distinct[0].positions.device
-    since = None
+    seen = None
     if visible_from is not None and any(visible_from):
-        since = torch.tensor(list(visible_from), device=device)
+        seen = torch.tensor(list(visible_from), device=device)
     if len(distinct) == 1 and all(past is distinct[0] for past in pasts):
-        return Block(distinct[0].kv, distinct[0].positions[None], None, since)
+        since = distinct[0].since
+        return Block(distinct[0].kv, distinct[0].positions[None], None, seen, None if since is None else since[None])
     width = max(past.size for past in distinct)
     places = {id(past): place for place, past in enumerate(distinct)}
-    first = distinct[0].kv[0]
+    like = distinct[0].kv[0]
     # a row without a past borrows place 0 and sees nothing of it
     index = torch.tensor([places.get(id(past), 0) for past in pasts], device=device)
     sizes = torch.tensor([0 if past is None else past.size for past in pasts], device=device)
     layers = []
     for layer in range(len(distinct[0].kv)):
-        grid = first.new_zeros(2, len(distinct), *first.shape[2:3], width, first.shape[4])
+        grid = like.new_zeros(2, len(distinct), *like.shape[2:3], width, like.shape[4])
         for place, past in enumerate(distinct):
             grid[:, place, :, : past.size] = past.kv[layer][:, 0]
         layers.append(grid.index_select(1, index))
@@ -82,4 +102,10 @@ def block_of(pasts: Sequence[Past | None], visible_from: Sequence[int] | None = 
     for place, past in enumerate(distinct):
         positions[place, : past.size] = past.positions
     valid = torch.arange(width, device=device)[None] < sizes[:, None]
-    return Block(layers, positions.index_select(0, index), valid, since)
+    first = None
+    if any(past.since is not None for past in distinct):
+        first = torch.zeros(len(distinct), width, dtype=torch.long, device=device)
+        for place, past in enumerate(distinct):
+            first[place, : past.size] = past.first_layers()
+        first = first.index_select(0, index)
+    return Block(layers, positions.index_select(0, index), valid, seen, first)

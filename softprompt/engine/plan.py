@@ -8,17 +8,21 @@ before it. On a causal model these two facts decide its whole cost:
 | ------ | ------------------------------------------------ | ---------------------------------------------- |
 | frozen | `trunk_frozen`: run once per task                | `row_frozen`: run once per row, K/V kept       |
 | live   | `trunk_live`: run once per step as a batch of one | `row_live`: run every step                     |
+
+Where learning begins in an upper layer, everything below that layer is frozen in every box: `first_layer` says so, and the
+states that enter it are computed once (per task or per row) and kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
-from ..errors import ConfigError
+from torch import Tensor
 
-Learned = Literal["embeddings", "kv"]
+from ..base import Base
+from ..errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -28,17 +32,39 @@ class Slot:
     Attributes:
         name: which ids stand here: `head`, `text`, `cue`, `answer`; `prompt` for the learned one.
         same: its ids are the same for all rows of a task.
-        learned: what a learned slot holds: `embeddings` [P, H] or `kv` [L, 2, G, P, D]; None for ids.
+        learned: what a learned slot holds: `embeddings` [P, H] or `kv` [L, 2, G, P, D], or of the upper layers only; None for
+            ids.
         start, stop: the part of the named ids that stands here (as in a Python slice).
         takes_positions: whether the text after it counts it (a learned K/V between cue and text does not).
+        adapted: whether the method's own weights act from here on.
+        size: learned tokens P of a learned slot.
     """
 
     name: str
     same: bool = False
-    learned: Learned | None = None
+    learned: Literal["embeddings", "kv"] | None = None
     start: int | None = None
     stop: int | None = None
     takes_positions: bool = True
+    adapted: bool = False
+    size: int = 0
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a method brings to a step.
+
+    Attributes:
+        segments: by slot name, embeddings [P, H] or keys and values [L, 2, G, P, D] (or of the last layers only), with
+            gradients.
+        base: what live tokens run through where the method changes weights; None: the frozen base itself.
+    """
+
+    segments: Mapping[str, Tensor] = field(default_factory=dict)
+    base: Base | None = None
+
+
+NOTHING = Learned()
 
 
 SLOTS = (Slot("head", same=True), Slot("text"), Slot("cue", same=True), Slot("answer"))
@@ -52,6 +78,17 @@ class Plan:
     trunk_live: tuple[Slot, ...]
     row_frozen: tuple[Slot, ...]
     row_live: tuple[Slot, ...]
+    first_layer: int = 0
+
+    @property
+    def learns(self) -> bool:
+        """Whether anything in it is learned."""
+        return any(slot.learned or slot.adapted for slot in (*self.trunk_live, *self.row_live))
+
+    @property
+    def keeps_texts(self) -> bool:
+        """Whether something learned follows what is frozen per row, so that encoding rows once pays."""
+        return bool(self.row_frozen) and any(slot.learned or slot.adapted for slot in self.row_live)
 
     def explain(self) -> str:
         """One line per box that is not empty, for the event log."""
@@ -61,11 +98,17 @@ class Plan:
             ("run once per row, kept", self.row_frozen),
             ("run every step", self.row_live),
         )
-        return "; ".join(f"{' + '.join(_show(slot) for slot in slots)}: {what}" for what, slots in boxes if slots)
+        lines = [f"{' + '.join(_show(slot) for slot in slots)}: {what}" for what, slots in boxes if slots]
+        if self.first_layer:
+            lines.append(f"layers below {self.first_layer}: run once, what enters layer {self.first_layer} is kept")
+        return "; ".join(lines)
 
 
-def plan(slots: Sequence[Slot]) -> Plan:
+def plan(slots: Sequence[Slot], first_layer: int = 0) -> Plan:
     """Sort slots into the four boxes.
+
+    Args:
+        first_layer: nothing is learned in the layers below it.
 
     The answer is never frozen per row: its tokens are scored, so they run (once, when nothing is learned).
 
@@ -79,13 +122,14 @@ def plan(slots: Sequence[Slot]) -> Plan:
     shared = frozen = True
     for slot in slots:
         shared = shared and (slot.same or slot.learned is not None)
-        frozen = frozen and slot.learned is None and slot.name != "answer"
+        frozen = frozen and slot.learned is None and not slot.adapted and slot.name != "answer"
         boxes[shared, frozen].append(slot)
     return Plan(
         trunk_frozen=tuple(boxes[True, True]),
         trunk_live=tuple(boxes[True, False]),
         row_frozen=tuple(boxes[False, True]),
         row_live=tuple(boxes[False, False]),
+        first_layer=0 if boxes[False, True] else first_layer,  # a text kept as K/V is frozen in all layers
     )
 
 

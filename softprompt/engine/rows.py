@@ -18,7 +18,7 @@ from .past import Past, block_of
 
 KEYS_AT_ONCE = 16_384  # of contexts that are copied for answers of several tokens
 Piece = Ids | Tensor | Past
-"""Ids [n], learned embeddings [P, H], or learned K/V that later live tokens see.
+"""Ids [n], learned embeddings [P, H] (or kept states [n, H]), or learned K/V that later live tokens see.
 
 Such K/V takes no position; its keys are those that it would have if the next live token stood at position 0.
 """
@@ -32,11 +32,13 @@ class Row:
         trunk: what stands in front of it; rows that share it pass the same object.
         cached: ids whose K/V lies in the row cache and follows the trunk.
         live: what runs now, in order; at least one token.
+        frozen: ids that follow the trunk and run through the frozen base, not through the method's own.
     """
 
     trunk: Past | None
     cached: Ids
     live: tuple[Piece, ...]
+    frozen: Ids = ()
 
     @property
     def live_tokens(self) -> int:
@@ -46,12 +48,12 @@ class Row:
     @property
     def start(self) -> int:
         """Position of the first live token."""
-        return (self.trunk.width if self.trunk else 0) + len(self.cached)
+        return (self.trunk.width if self.trunk else 0) + len(self.cached) + len(self.frozen)
 
     @property
     def size(self) -> int:
         """Keys that its last token sees: what its memory and attention time go with."""
-        return (self.trunk.size if self.trunk else 0) + len(self.cached) + self.live_tokens
+        return (self.trunk.size if self.trunk else 0) + len(self.cached) + len(self.frozen) + self.live_tokens
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Batch:
     """A batch after its forward.
 
     Attributes:
+        base: what the live tokens ran through.
         states: last hidden states of the packed live tokens, [N, H].
         ends: [B] index into `states` just past each row's last live token.
         blocks: what the live tokens saw.
@@ -66,6 +69,7 @@ class Batch:
         kv: the live tokens' K/V if recorded, per layer [2, B, G, Q, D].
     """
 
+    base: Base
     states: Tensor
     ends: Tensor
     blocks: list[Block] = field(default_factory=list)
@@ -82,6 +86,7 @@ class Batch:
         """The same for some of the rows; `states` holds only their last tokens."""
         index = torch.tensor(list(places), device=self.states.device)
         return Batch(
+            self.base,
             self.last.index_select(0, index),
             torch.arange(1, len(places) + 1, device=self.states.device),
             [_select(block, index) for block in self.blocks] if self.kv else [],
@@ -91,19 +96,34 @@ class Batch:
         )
 
 
-def run(base: Base, rows: Sequence[Row], cache: RowCache | None = None, record: bool = False) -> Batch:
-    """One forward over a batch of rows. Gradients flow into learned pieces and trunks."""
-    device = base.device
-    blocks = [block_of([row.trunk for row in rows]), _cached_block(base, rows, cache), *_learned_blocks(base, rows)]
+def run(
+    base: Base,
+    rows: Sequence[Row],
+    cache: RowCache | None = None,
+    record: bool = False,
+    live: Base | None = None,
+    first: int = 0,
+    stop: int | None = None,
+) -> Batch:
+    """One forward over a batch of rows. Gradients flow into learned pieces, trunks and the live base's own weights.
+
+    Args:
+        base: frozen; what is frozen in a row runs through it.
+        live: what live pieces run through, if that is not `base`.
+        first, stop: only these layers run; with `first` the live pieces are states [n, H] that enter it.
+    """
+    live = live or base
+    before = [block_of([row.trunk for row in rows]), _cached_block(base, rows, cache), _frozen_block(base, rows)]
     lengths = [row.live_tokens for row in rows]
-    starts = torch.tensor([row.start for row in rows], device=device)
-    present = [block for block in blocks if block is not None]
-    hidden = base.forward(_embed(base, rows), lengths, starts, present, record)
-    ends = torch.tensor(lengths, device=device).cumsum(0)
-    return Batch(hidden.states, ends, present, lengths, starts, hidden.kv)
+    starts = torch.tensor([row.start for row in rows], device=base.device)
+    blocks = [block for block in [*before, *_learned_blocks(base, rows)] if block is not None]
+    inputs = _states(rows) if first else _embed(live, rows)
+    hidden = live.forward(inputs, lengths, starts, blocks, record, first, stop)
+    ends = torch.tensor(lengths, device=base.device).cumsum(0)
+    return Batch(live, hidden.states, ends, blocks, lengths, starts, hidden.kv)
 
 
-def score(base: Base, batch: Batch, candidates: Sequence[Sequence[Ids]]) -> list[Tensor]:
+def score(batch: Batch, candidates: Sequence[Sequence[Ids]]) -> list[Tensor]:
     """Log-likelihood of every candidate answer after each row's context.
 
     Args:
@@ -113,7 +133,7 @@ def score(base: Base, batch: Batch, candidates: Sequence[Sequence[Ids]]) -> list
     Returns:
         per row [C_row]: Σ log p(token | context, earlier answer tokens).
     """
-    first = base.logits(batch.last).log_softmax(-1)  # [B, V]
+    first = batch.base.logits(batch.last).log_softmax(-1)  # [B, V]
     scores = [
         first[row].index_select(0, torch.tensor([ids[0] for ids in options], device=first.device))
         for row, options in enumerate(candidates)
@@ -123,15 +143,16 @@ def score(base: Base, batch: Batch, candidates: Sequence[Sequence[Ids]]) -> list
     step = max(1, KEYS_AT_ONCE // max(1, keys))
     for begin in range(0, len(longer), step):  # bounded: each takes a copy of its row's K/V
         part = longer[begin : begin + step]
-        rest = _continue(base, batch, [row for row, _, _ in part], [ids for _, _, ids in part])
+        rest = _continue(batch, [row for row, _, _ in part], [ids for _, _, ids in part])
         for (row, place, _), value in zip(part, rest, strict=True):
             scores[row] = scores[row].index_add(0, torch.tensor([place], device=first.device), value[None])
     return scores
 
 
-def _continue(base: Base, batch: Batch, rows: list[int], answers: list[Ids]) -> Tensor:
+def _continue(batch: Batch, rows: list[int], answers: list[Ids]) -> Tensor:
     """Log-likelihood of each answer's second and later tokens after its row's context, [len(rows)]."""
     assert batch.kv is not None and batch.starts is not None, "contexts of longer answers must be recorded"
+    base = batch.base
     index = torch.tensor(rows, device=batch.starts.device)
     sizes = torch.tensor(batch.lengths, device=index.device)
     columns = torch.arange(batch.kv[0].shape[3], device=index.device)  # wider than these rows if others were longer
@@ -158,7 +179,12 @@ def _select(block: Block, index: Tensor) -> Block:
         return value if value.shape[0] == 1 else value.index_select(0, index)
 
     kv: list[KV] = [(of(keys), of(values)) for keys, values in block.kv]
-    return Block(kv, of(block.positions), None if block.valid is None else of(block.valid))
+    return Block(
+        kv,
+        of(block.positions),
+        None if block.valid is None else of(block.valid),
+        since=None if block.since is None else of(block.since),
+    )
 
 
 def _embed(base: Base, rows: Sequence[Row]) -> Tensor:
@@ -179,6 +205,28 @@ def _embed(base: Base, rows: Sequence[Row]) -> Tensor:
         values = torch.cat(learned).to(embeddings.dtype)
         embeddings = embeddings.index_copy(0, torch.tensor(places, device=base.device), values)
     return embeddings
+
+
+def _states(rows: Sequence[Row]) -> Tensor:
+    """States of all live tokens, packed, [N, H]."""
+    return torch.cat([piece for row in rows for piece in row.live if isinstance(piece, Tensor)])
+
+
+def _frozen_block(base: Base, rows: Sequence[Row]) -> Block | None:
+    """K/V of what runs through the frozen base, in rows whose other tokens run through the method's own."""
+    which = [place for place, row in enumerate(rows) if row.frozen]
+    if not which:
+        return None
+    batch = run(base, [Row(rows[place].trunk, (), (rows[place].frozen,)) for place in which], record=True)
+    assert batch.kv is not None and batch.starts is not None
+    places = torch.tensor(which, device=base.device)
+    columns = torch.arange(batch.kv[0].shape[3], device=base.device)
+    kv = [layer.new_zeros(2, len(rows), *layer.shape[2:]).index_copy(1, places, layer) for layer in batch.kv]
+    lengths = torch.zeros(len(rows), dtype=torch.long, device=base.device)
+    lengths[places] = torch.tensor(batch.lengths, device=base.device)
+    starts = torch.zeros_like(lengths)
+    starts[places] = batch.starts
+    return Block(kv, starts[:, None] + columns, columns[None] < lengths[:, None])
 
 
 def _cached_block(base: Base, rows: Sequence[Row], cache: RowCache | None) -> Block | None:

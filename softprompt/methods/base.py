@@ -6,21 +6,27 @@ own an entry point in the group `softprompt.methods`. The core never asks which 
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
+from pydantic import StringConstraints
 from torch import Tensor, nn
 
 from .. import registry
 from ..base import Base
 from ..config import Strict, parse
-from ..engine import Batch, Engine, Slot, score
+from ..engine import NOTHING, Batch, Engine, Learned, Slot, score
 from ..errors import ArtifactError, ConfigError
 from ..tasks import BoundTask, Task
 from ..types import Example, Progress, ignore_progress
+
+
+Layers = Annotated[str, StringConstraints(pattern=r"^\d+-\d*$")]
+"""Layers of the base counted from 0: `20-` from the 21st on, `20-25` those six."""
 
 
 class MethodSpec(Strict):
@@ -45,6 +51,10 @@ class TrainDefaults:
     weight_decay: float = 0.0
 
 
+Stores = Literal["embeddings", "kv", "head", "weights", "other", "none"]
+Place = Literal["front", "infix", "other", "none"]
+
+
 class Method(ABC):
     """What is learned and where it enters.
 
@@ -53,6 +63,7 @@ class Method(ABC):
         Spec: pydantic model of the settings.
         defaults: how it is trained unless the user says otherwise.
         stores, place: how its tensors are read back: see the artifact's manifest.
+        first_layer: nothing that it learns acts in the layers below this one.
         keeps_instruction: False where the learned segment stands in the place of the task's instruction.
         sums_over_tokens: whether `score` sums over an answer's tokens, so that the task may divide by their number.
     """
@@ -60,8 +71,9 @@ class Method(ABC):
     title: ClassVar[str]
     Spec: ClassVar[type[MethodSpec]] = MethodSpec
     defaults: ClassVar[TrainDefaults] = TrainDefaults()
-    stores: Literal["embeddings", "kv", "head", "other", "none"] = "none"
-    place: Literal["front", "infix", "other", "none"] = "none"
+    stores: Stores = "none"
+    place: Place = "none"
+    first_layer: int = 0
     keeps_instruction: bool = True
     sums_over_tokens: ClassVar[bool] = True
 
@@ -93,9 +105,17 @@ class Method(ABC):
         """What the optimizer moves; empty when nothing is trained by gradients."""
         return []
 
-    def learned(self) -> Tensor | None:
-        """The finished segment of this step: embeddings [P, H] or K/V [L, 2, G, P, D], with gradients."""
-        return None
+    def groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """The parameters with what the learning rate is multiplied by for them."""
+        return [(self.parameters(), 1.0)]
+
+    def learned(self) -> Learned:
+        """What it brings to this step: finished segments by slot name, and the base that live tokens run through."""
+        return NOTHING
+
+    def training(self) -> contextlib.AbstractContextManager[object]:
+        """The time of a training step's forward, for what acts in training only (dropout)."""
+        return contextlib.nullcontext()
 
     def solve(  # noqa: B027 - most methods learn by gradients
         self,
@@ -108,9 +128,9 @@ class Method(ABC):
     ) -> None:
         """Learn in closed form. Called once instead of the loop when there are no parameters."""
 
-    def score(self, base: Base, batch: Batch, candidates: Sequence[Sequence[tuple[int, ...]]]) -> list[Tensor]:
+    def score(self, batch: Batch, candidates: Sequence[Sequence[tuple[int, ...]]]) -> list[Tensor]:
         """Log-score of every candidate of every row of contexts, per row [C]; by default the base's own likelihood."""
-        return score(base, batch, candidates)
+        return score(batch, candidates)
 
     def export(self) -> dict[str, Tensor]:
         """The finished thing, and only that, in fp32 on the CPU."""
@@ -131,36 +151,47 @@ class Method(ABC):
 
 
 class LearnedTensor(Method):
-    """A method whose whole state is one parameter that is also its segment: embeddings or K/V."""
+    """A method whose whole state is one tensor that is also its segment: embeddings or K/V.
+
+    The tensor is a parameter, or in training what an encoder makes of its own parameters.
+    """
 
     key: ClassVar[str]
     _value: nn.Parameter | None = None
+    _encoder: nn.Module | None = None
 
     def make(self, value: Tensor) -> None:
         """Set the parameter (fp32: learned tensors stay precise under a bf16 base)."""
-        self._value = nn.Parameter(value.detach().float().clone())
+        self._value, self._encoder = nn.Parameter(value.detach().float().clone()), None
+
+    def make_from(self, encoder: nn.Module) -> None:
+        """Let the tensor be what `encoder()` gives; only that is exported."""
+        self._value, self._encoder = None, encoder
 
     @property
-    def value(self) -> nn.Parameter:
-        """The parameter.
+    def value(self) -> Tensor:
+        """The tensor, with gradients.
 
         Raises:
             RuntimeError: `attach` or `restore` was not called.
         """
-        if self._value is None:
+        found = self._value if self._encoder is None else self._encoder()
+        if found is None:
             raise RuntimeError(f"{type(self).__name__} is not attached to a base yet")
-        return self._value
+        return found
 
     def parameters(self) -> list[nn.Parameter]:
-        """The one parameter."""
-        return [self.value]
+        """The one parameter, or the encoder's."""
+        if self._encoder is not None:
+            return list(self._encoder.parameters())
+        return [] if self._value is None else [self._value]
 
-    def learned(self) -> Tensor:
-        """The one parameter."""
-        return self.value
+    def learned(self) -> Learned:
+        """The one tensor."""
+        return Learned({"prompt": self.value})
 
     def export(self) -> dict[str, Tensor]:
-        """The parameter under its key."""
+        """The tensor under its key."""
         return {self.key: self.value.detach().float().cpu().contiguous()}
 
     def restore(self, tensors: dict[str, Tensor], base: Base) -> None:
@@ -177,7 +208,7 @@ class LearnedTensor(Method):
 
     @abstractmethod
     def shape(self, base: Base) -> tuple[int, ...]:
-        """Shape of the parameter on this base."""
+        """Shape of the tensor on this base."""
 
 
 def make_method(settings: str | dict[str, Any], where: str = "method") -> Method:
@@ -204,3 +235,16 @@ def text_ids(base: Base, text: str, length: int, what: str) -> Tensor:
         raise ConfigError(f"{what} has no tokens to start from; give a text")
     repeated = (ids * (length // len(ids) + 1))[:length]
     return torch.tensor(repeated, device=base.device)
+
+
+def layers_of(text: Layers, base: Base) -> range:
+    """`20-` or `20-25` as layers of this base.
+
+    Raises:
+        ConfigError: the base has no such layers.
+    """
+    first, _, last = text.partition("-")
+    found = range(int(first), int(last) + 1 if last else base.shape.layers)
+    if not found or found.stop > base.shape.layers:
+        raise ConfigError(f"method.layers is {text!r}, but base {base.name!r} has layers 0 to {base.shape.layers - 1}")
+    return found

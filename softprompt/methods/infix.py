@@ -8,6 +8,7 @@ in mind; that is what brings it up to the methods that stand in front.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
@@ -92,9 +93,12 @@ class Infix(LearnedTensor):
         placed: list[Slot] = []
         for slot in slots:
             if slot.name == "cue":
-                placed.append(Slot("cue", same=True, stop=cue - self.spec.cue))
-                placed.append(Slot("prompt", learned=self.spec.form, takes_positions=self.spec.form == "embeddings"))
-                placed.append(Slot("cue", same=True, start=cue - self.spec.cue))
+                placed.append(replace(slot, stop=cue - self.spec.cue))
+                tokens = self.spec.form == "embeddings"
+                placed.append(
+                    Slot("prompt", learned=self.spec.form, takes_positions=tokens, size=self.spec.length)
+                )
+                placed.append(replace(slot, start=cue - self.spec.cue))
             else:
                 placed.append(slot)
         return tuple(placed)

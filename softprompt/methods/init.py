@@ -12,7 +12,7 @@ from ..artifact import check_base, load
 from ..base import Base
 from ..errors import ConfigError
 from ..tasks import BoundTask
-from .base import make_method, text_ids
+from .base import LearnedTensor, make_method, text_ids
 
 Init = Literal["text", "vocabulary", "labels", "random", "artifact"]
 _COMMON = 5000  # Lester et al. 2021 sample from the 5,000 most common tokens; byte-pair ids are ordered by merge rank
@@ -95,10 +95,9 @@ def _from_artifact(base: Base, source: str | None, want: tuple[int, ...], place:
     check_base(artifact.manifest, base.digest, base.tokenizer_digest, base.name)
     method = make_method(artifact.manifest.method, source)
     method.restore(artifact.tensors, base)
-    value = method.learned()
-    if value is None:
+    if not isinstance(method, LearnedTensor):
         raise ConfigError(f"method.artifact {source!r} is a {method.spec.name!r} and holds no learned prompt")
-    value = value.detach()
+    value = method.value.detach()
     if tuple(value.shape) != want:
         raise ConfigError(f"method.artifact {source!r} holds {list(value.shape)}, this method starts from {list(want)}")
     if place not in (None, method.place):

@@ -92,7 +92,7 @@ class Probe(Method):
             shift[index] = bias[place] - (weight[index] @ mean)
         self.weight, self.bias = weight, shift.clamp_min(-1e4)  # a candidate that never is right stays out of reach
 
-    def score(self, base: Base, batch: Batch, candidates: Sequence[Sequence[tuple[int, ...]]]) -> list[Tensor]:
+    def score(self, batch: Batch, candidates: Sequence[Sequence[tuple[int, ...]]]) -> list[Tensor]:
         """Log-probabilities of the candidates by the regression."""
         logits = batch.last.float() @ self.weight.to(batch.last.device).T + self.bias.to(batch.last.device)
         return list(logits.log_softmax(-1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import PositiveInt
 
@@ -11,7 +11,7 @@ from ..artifact import peft_format
 from ..base import Base
 from ..engine import Slot
 from ..tasks import BoundTask
-from .base import LearnedTensor, MethodSpec, TrainDefaults
+from .base import LearnedTensor, MethodSpec, Stores, TrainDefaults
 from .init import Init, init_embeddings
 
 
@@ -37,7 +37,7 @@ class Soft(LearnedTensor):
     title = "P learned embeddings in front of the text (Lester et al. 2021)"
     Spec = SoftSpec
     defaults: ClassVar[TrainDefaults] = TrainDefaults(lr=1e-2, epochs=3, batch_size=16)
-    stores: Literal["embeddings", "kv", "head", "other", "none"] = "embeddings"
+    stores: Stores = "embeddings"
     place = "front"
     key = "prompt_embeddings"
     spec: SoftSpec
@@ -54,7 +54,7 @@ class Soft(LearnedTensor):
 
     def segments(self, slots: Sequence[Slot], cue: int) -> tuple[Slot, ...]:
         """The prompt first."""
-        return (Slot("prompt", learned="embeddings"), *slots)
+        return (Slot("prompt", learned="embeddings", size=self.spec.length), *slots)
 
     def attach(self, base: Base, bound: BoundTask, seed: int) -> None:
         """Start from text, vocabulary, label words, noise or another prompt."""

@@ -92,7 +92,7 @@ def prepare(
     rows = rows if rows is not None else task.load_data()
     task, train_rows = _draw_demonstrations(task, rows.get("train", []))
     bound = task.bind(base.tokenizer, base.max_positions - method.positions, method.keeps_instruction)
-    how = plan(method.segments(SLOTS, len(bound.cue)))
+    how = plan(method.segments(SLOTS, len(bound.cue)), method.first_layer)
     digest = digest_of({name: [row.values for row in part] for name, part in rows.items()})
     kept = (cache or CacheSpec()).config()
     if share is not None and _same(share, base, how, bound, kept):

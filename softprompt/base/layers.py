@@ -1,0 +1,60 @@
+"""A gate round every decoder layer: start at a layer from kept states, stop at one, or compute a layer again in the backward.
+
+Where learning begins in an upper layer, everything below it is frozen per row, so the states that enter that layer are
+computed once per row and kept (as late prompt tuning does for the shape of its prompts: Liu et al. 2022, arXiv:2210.11292).
+The layers keep their own code; only whether, and on what, they run is decided here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from .packed import packed
+
+
+class Gate:
+    """One layer's forward, asked for by the `Call` that travels through the model as a keyword argument."""
+
+    def __init__(self, layer: nn.Module, index: int) -> None:
+        self.index = index
+        self._forward = layer.forward
+
+    def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """The layer's own forward, skipped below `call.first` and from `call.stop` on."""
+        call = kwargs.get("softprompt")
+        if call is None:
+            return self._forward(hidden, *args, **kwargs)
+        if self.index == call.stop:
+            call.kept = hidden
+        if self.index < call.first or (call.stop is not None and self.index >= call.stop):
+            return hidden
+        if self.index == call.first and call.states is not None:
+            hidden = call.states
+        if not (call.again and hidden.requires_grad):
+            return self._forward(hidden, *args, **kwargs)
+
+        def run(hidden: Tensor) -> Tensor:
+            with packed(call.packed):  # the backward runs outside of the forward's `with`
+                return self._forward(hidden, *args, **kwargs)
+
+        return checkpoint(run, hidden, use_reentrant=False, preserve_rng_state=True)
+
+
+def find_layers(decoder: nn.Module, count: int) -> nn.ModuleList | None:
+    """The decoder's list of layers, whatever it is called; None if it has none of this length."""
+    lists = [child for child in decoder.children() if isinstance(child, nn.ModuleList) and len(child) == count]
+    return lists[0] if len(lists) == 1 else None
+
+
+def gate_layers(decoder: nn.Module, count: int) -> bool:
+    """Put a gate round every layer; False where the layers are not found (then nothing is changed)."""
+    layers = find_layers(decoder, count)
+    if layers is None:
+        return False
+    for index, layer in enumerate(layers):
+        if not isinstance(getattr(layer.forward, "__self__", None), Gate):
+            layer.forward = Gate(layer, index).forward  # type: ignore[method-assign, assignment]
+    return True

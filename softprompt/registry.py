@@ -15,7 +15,12 @@ _SHIPPED: dict[str, dict[str, str]] = {
         "soft": "softprompt.methods.soft:Soft",
         "prefix": "softprompt.methods.prefix:Prefix",
         "infix": "softprompt.methods.infix:Infix",
+        "p_tuning": "softprompt.methods.p_tuning:PTuning",
         "probe": "softprompt.methods.probe:Probe",
+        "joint": "softprompt.methods.joint:Joint",
+        "lora": "softprompt.adapters.lora:Lora",
+        "peft": "softprompt.adapters.tuner:Tuner",
+        "full": "softprompt.adapters.full:Full",
     },
     "softprompt.tasks": {
         "classification": "softprompt.tasks.classification:Classification",

@@ -18,6 +18,14 @@ METHODS = [
     {"name": "infix", "form": "embeddings", "length": 3},
     {"name": "infix", "length": 3, "cue": 4},
     {"name": "soft", "length": 3, "instruction": True},
+    {"name": "prefix", "length": 3, "layers": "2-"},
+    {"name": "prefix", "length": 3, "reparameterization": "mlp", "hidden": 16},
+    {"name": "p_tuning", "length": 3, "encoder": "lstm", "hidden": 8},
+    {"name": "lora", "activate": "cue", "r": 2},
+    {"name": "lora", "layers": "1-", "rslora": True},
+    {"name": "full", "layers": "1-1"},
+    {"name": "joint", "parts": ["infix", {"name": "lora", "activate": "cue"}]},
+    "peft:LN_TUNING",
 ]
 SETTINGS = {"epochs": 2, "batch_size": 8, "lr": 0.05}
 
@@ -81,8 +89,11 @@ def test_accumulation_changes_nothing(method):
         train(base, task, method, train={**SETTINGS, "epochs": 1, "micro_batch": size}, rows=tiny_rows())
         for size in (8, 2)
     ]
+    losses, norms = ([[e[key] for e in run.events if e["event"] == "step"] for run in runs] for key in ("loss", "norm"))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4) and norms[0] == pytest.approx(norms[1], rel=1e-3)
     a, b = (run.prepared.method.export() for run in runs)
-    assert all(torch.allclose(a[name], b[name], atol=2e-4) for name in a)
+    # element by element Adam turns a gradient of nearly zero into a step of either sign
+    assert all((a[name] - b[name]).norm() <= 1e-3 * max(1.0, a[name].norm()) for name in a)
 
 
 def test_scores_do_not_depend_on_the_batch(method):

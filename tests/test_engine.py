@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 import torch.nn.functional as F
-from models import FAMILIES, VOCABULARY, tiny_base, tiny_model
+from models import FAMILIES, VOCABULARY, tiny_base
 from transformers import DynamicCache
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
@@ -203,7 +203,9 @@ def test_a_row_that_was_not_encoded_may_stand_beside_those_that_were():
     learned = torch.randn(s.layers, 2, s.kv_heads, 4, s.head_size, generator=torch.Generator().manual_seed(8))
     engine = Engine(base, plan(infix("kv")), HEAD, CUE)
     engine.encode(rows[:4])
-    close(engine.loss(rows, prompt(learned))[0], Engine(base, plan(infix("kv")), HEAD, CUE).loss(rows, prompt(learned))[0])
+    close(
+        engine.loss(rows, prompt(learned))[0], Engine(base, plan(infix("kv")), HEAD, CUE).loss(rows, prompt(learned))[0]
+    )
 
 
 def test_text_longer_than_the_window_slides():

@@ -39,7 +39,9 @@ def check_layout(manifest: Manifest, where: str) -> None:
     layout, shape = manifest.layout, manifest.base.shape
     if layout.stores not in ("embeddings", "kv"):
         return
-    key = "infix_kv" if (layout.stores, layout.place) == ("kv", "infix") else "prompt_embeddings"
+    key = "prompt_embeddings"
+    if layout.stores == "kv" and (layout.place == "infix" or layout.layers):
+        key = "infix_kv" if layout.place == "infix" else "prefix_kv"
     if set(manifest.tensors) != {key}:
         raise ArtifactError(
             f"{where}: layout {layout.stores}/{layout.place} stores the one tensor {key!r}, "
@@ -49,8 +51,8 @@ def check_layout(manifest: Manifest, where: str) -> None:
     if layout.stores == "kv":
         if not (isinstance(shape.kv_heads, int) and isinstance(shape.head_size, int)):
             return  # layers of several sizes: the method checks them against the base itself
-        want = [shape.layers, 2, shape.kv_heads, layout.length, shape.head_size]
-        if key != "infix_kv":
+        want = [layout.layers or shape.layers, 2, shape.kv_heads, layout.length, shape.head_size]
+        if key == "prompt_embeddings":
             want = [layout.length, shape.layers * 2 * shape.kv_heads * shape.head_size]
     if found != want:
         raise ArtifactError(f"{where}: tensor {key!r} has shape {found}, layout and base of the manifest give {want}")

@@ -104,4 +104,3 @@ def check_layers(base: Base) -> bool:
     except (TypeError, AttributeError, RuntimeError, AssertionError):
         return False  # its layers are called in a way that we do not know
     return bool((above - whole).abs().max() <= _TOLERANCE[base.dtype] * whole.abs().max())
-

@@ -10,6 +10,8 @@ import contextlib
 import ctypes
 import platform
 
+import torch
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from <malloc.h>
 _LARGEST = 2**31 - 1
 
@@ -22,3 +24,16 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST)
         libc.mallopt(_M_TRIM_THRESHOLD, _LARGEST)
+
+
+def peak_memory() -> dict[str, float]:
+    """Most memory that this process has held so far, in GB (10⁹ bytes): resident, and on the GPU where there is one."""
+    found = {}
+    with contextlib.suppress(ImportError):  # not on Windows
+        import resource
+
+        unit = 1 if platform.system() == "Darwin" else 1024
+        found["peak_rss_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+    if torch.cuda.is_available():
+        found["peak_cuda_gb"] = torch.cuda.max_memory_allocated() / 1e9
+    return found

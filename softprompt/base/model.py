@@ -26,7 +26,7 @@ from ..types import Progress, ignore_progress, megabytes
 from . import bundled
 from .attention import KV, NAME, Block, Call
 from .fingerprint import model_digest, tokenizer_digest
-from .layers import gate_layers
+from .layers import find_layers, gate_layers
 from .memory import keep_freed_memory
 from .packed import make_packable, packed
 from .rotary import find_rotary
@@ -154,12 +154,19 @@ class Base:
             BaseModelError: this architecture's layers cannot be computed again one by one.
         """
         if recompute and not self.gated:
-            raise BaseModelError(f"base {self.name!r}: gradient checkpointing does not reach this architecture's layers")
+            raise BaseModelError(
+                f"base {self.name!r}: gradient checkpointing does not reach this architecture's layers"
+            )
         same = copy.copy(self)
         same.packed = self.packed if packed is None else packed
         same.recompute = self.recompute if recompute is None else recompute
         same.autocast = autocast or self.autocast
         return same
+
+    def same(self, other: Base) -> bool:
+        """Whether the other is the same model, run the same way."""
+        mine, theirs = ((b.model, b.packed, b.recompute, b.autocast) for b in (self, other))
+        return mine[0] is theirs[0] and mine[1:] == theirs[1:]
 
     def branch(self, own: Callable[[str], bool] = lambda name: False) -> Base:
         """The same frozen weights under modules of their own, so that adapters can be put in without touching this base.
@@ -171,9 +178,23 @@ class Base:
         shared.update((id(weight), weight) for name, weight in self.model.named_parameters() if not own(name))
         other = copy.copy(self)
         other.model = copy.deepcopy(self.model, shared)
-        other._decoder, other._head = other.model.get_decoder(), other.model.get_output_embeddings()
-        other.config = other.model.config.get_text_config(decoder=True)
+        other.rewire()
         return other
+
+    def rewire(self) -> None:
+        """Look again for decoder and head, after modules were put in."""
+        self._decoder, self._head = self.model.get_decoder(), self.model.get_output_embeddings()
+
+    def layer(self, index: int) -> torch.nn.Module:
+        """The decoder's layer of that index.
+
+        Raises:
+            BaseModelError: this architecture keeps its layers in a way that we do not know.
+        """
+        layers = find_layers(self._decoder, self.shape.layers)
+        if layers is None:
+            raise BaseModelError(f"base {self.name!r}: its layers are not found; leave out method.layers")
+        return layers[index]
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids [N] → embeddings [N, H], through the model's own layer (some models scale in it)."""

@@ -43,7 +43,7 @@ class Packed:
     def __deepcopy__(self, memo: dict[int, Any]) -> Packed:
         """For a copy of the layer; a weight that both share is packed once for both."""
         mine = Packed(copy.deepcopy(self.layer, memo))
-        if mine.layer.weight is self.layer.weight:
+        if memo.get(id(self.layer.weight)) is self.layer.weight:
             mine._store = self._store
         return mine
 

@@ -46,7 +46,9 @@ class Engine:
         dtype = config.dtype or base.dtype
         cut = [(slot.name, slot.start, slot.stop) for slot in plan.row_frozen]
         before = [(slot.name, slot.size) for slot in plan.trunk_live] if plan.first_layer else None
-        context = context_digest(base.digest, base.dtype, base.autocast, dtype, head, cue, cut, plan.first_layer, before)
+        context = context_digest(
+            base.digest, base.dtype, base.autocast, dtype, head, cue, cut, plan.first_layer, before
+        )
         s = base.shape
         layout = (0, s.hidden_size) if plan.first_layer else (s.layers, 2, s.kv_heads, 0, s.head_size)
         self.cache = RowCache(layout, dtype, config.ram, config.disk, context if config.keep else None)
@@ -174,7 +176,9 @@ class Engine:
         pieces: dict[str, Piece] = {}
         for slot in self.plan.row_live:
             if slot.learned is not None and slot.name in learned.segments:
-                value = learned.segments[slot.name].to(self.base.dtype)  # learned tensors are fp32, the base may be bf16
+                value = learned.segments[slot.name].to(
+                    self.base.dtype
+                )  # learned tensors are fp32, the base may be bf16
                 pieces[slot.name] = self._past(value, takes_positions=False) if slot.learned == "kv" else value
         return pieces
 

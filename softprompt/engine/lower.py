@@ -43,7 +43,9 @@ class Lower:
                     self.layer, 2, s.kv_heads, self._before, s.head_size, dtype=self.base.dtype, device=self.base.device
                 )
                 unseen = learned_past(zeros, self.layer, takes_positions=True)
-                pasts.append(Past(unseen.kv, unseen.positions, unseen.width, torch.full_like(unseen.positions, s.layers)))
+                pasts.append(
+                    Past(unseen.kv, unseen.positions, unseen.width, torch.full_like(unseen.positions, s.layers))
+                )
             if self._head:
                 row = Row(pasts[0] if pasts else None, (), (self._head,))
                 batch = run(self.base, [row], record=True, stop=self.layer)

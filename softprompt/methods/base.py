@@ -24,7 +24,6 @@ from ..errors import ArtifactError, ConfigError
 from ..tasks import BoundTask, Task
 from ..types import Example, Progress, ignore_progress
 
-
 Layers = Annotated[str, StringConstraints(pattern=r"^\d+-\d*$")]
 """Layers of the base counted from 0: `20-` from the 21st on, `20-25` those six."""
 
@@ -132,6 +131,10 @@ class Method(ABC):
         """Log-score of every candidate of every row of contexts, per row [C]; by default the base's own likelihood."""
         return score(batch, candidates)
 
+    def layout(self) -> dict[str, Any]:
+        """How its tensors are read back, for the manifest."""
+        return {"stores": self.stores, "place": self.place, "length": self.length}
+
     def export(self) -> dict[str, Tensor]:
         """The finished thing, and only that, in fp32 on the CPU."""
         return {}
@@ -220,7 +223,7 @@ def make_method(settings: str | dict[str, Any], where: str = "method") -> Method
     data = {"name": settings} if isinstance(settings, str) else dict(settings)
     if not isinstance(data.get("name"), str):
         raise ConfigError(f"{where}: missing key 'name' (known: {', '.join(registry.names('softprompt.methods'))})")
-    kind: type[Method] = registry.find("softprompt.methods", data["name"])
+    kind: type[Method] = registry.find("softprompt.methods", data["name"].partition(":")[0])  # `peft:IA3`
     return kind(parse(kind.Spec, data, where))
 
 

@@ -15,7 +15,8 @@ from ..errors import TrainingError
 from ..storage import atomic_file, plain_disk_errors
 from .loop import State
 
-SECONDS = 10.0  # between checkpoints, besides new bests and the end; when one is written changes nothing computed
+SECONDS = 10.0  # between checkpoints; when one is written changes nothing that is computed
+SHARE = 0.05  # of the time, at most, goes into writing them
 
 
 class NoStore:
@@ -28,7 +29,11 @@ class NoStore:
         """Nothing to resume."""
         return None
 
-    def save(self, state: State, at_once: bool = False) -> None:
+    def due(self, at_once: bool = False) -> bool:
+        """Never."""
+        return False
+
+    def save(self, state: State) -> None:
         """Nothing to keep."""
 
     def log(self, event: str, **values: Any) -> None:
@@ -52,7 +57,7 @@ class FolderStore:
     def __init__(self, folder: Path, run: str) -> None:
         self.folder, self.run = folder, run
         self._path, self._events = folder / "checkpoint.pt", folder / "events.jsonl"
-        self._written = time.monotonic()
+        self._written, self._cost = time.monotonic(), 0.0
         with plain_disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
             self._state = self._read()  # before the first record is written, as it drops records
@@ -80,15 +85,19 @@ class FolderStore:
         self._drop_events_after(state.step)
         return state
 
-    def save(self, state: State, at_once: bool = False) -> None:
-        """Write the state, at once or when some seconds have passed since the last time."""
-        if not at_once and time.monotonic() - self._written < SECONDS:
-            return
+    def due(self, at_once: bool = False) -> bool:
+        """Whether some seconds have passed since the last time: more of them where writing takes long."""
+        return at_once or time.monotonic() - self._written >= max(SECONDS, self._cost / SHARE)
+
+    def save(self, state: State) -> None:
+        """Write the state."""
+        began = time.monotonic()
         buffer = io.BytesIO()  # torch.save into a full disk fails with an error that does not say so
         torch.save({"run": self.run, "state": asdict(state)}, buffer)
         with atomic_file(self._path) as temporary:
             temporary.write_bytes(buffer.getvalue())
         self._written = time.monotonic()
+        self._cost = self._written - began
 
     def log(self, event: str, **values: Any) -> None:
         """Append one JSON line."""

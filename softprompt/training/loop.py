@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from ..engine import Engine
+from ..base.memory import peak_memory
+from ..engine import Engine, Learned
 from ..errors import TrainingError
 from ..evaluate import evaluate
 from ..methods import Method
 from ..tasks import BoundTask
 from ..types import Example, Progress, ignore_progress
+from .optimizers import make_optimizer
 from .spec import TrainSpec
+
+Objective = Callable[[Sequence[Example], Learned], tuple[Tensor, int]]
+"""Of rows and what the method brings: the summed loss, with gradients, and by how many tokens it is to be divided."""
 
 
 @dataclass
@@ -47,8 +52,11 @@ class Store(Protocol):
     def load(self) -> State | None:
         """The last state of this run as it was found, if there is one."""
 
-    def save(self, state: State, at_once: bool = False) -> None:
-        """Keep the state, at once or when it seems worth it."""
+    def due(self, at_once: bool = False) -> bool:
+        """Whether it is worth keeping the state now."""
+
+    def save(self, state: State) -> None:
+        """Keep the state."""
 
     def log(self, event: str, **values: Any) -> None:
         """Write one record."""
@@ -64,26 +72,26 @@ def fit(
     seed: int,
     store: Store,
     progress: Progress = ignore_progress,
+    objective: Objective | None = None,
 ) -> State:
-    """Train the method's parameters with AdamW; leave the best of them, by dev, in the method.
+    """Train the method's parameters; leave the best of them, by dev, in the method.
 
     Loss is Σ cross-entropy of the answers' tokens over the tokens of the whole optimizer step, however it is cut into
     micro-batches. Without dev rows the last step counts as the best.
 
     Args:
         spec: filled (no nulls left).
+        objective: what is minimised; by default the cross-entropy of the right answers.
 
     Raises:
         TrainingError: a loss or gradient that is not finite; names the step and its rows.
     """
     assert spec.lr and spec.batch_size and spec.micro_batch and spec.max_steps and spec.eval_every
-    parameters = method.parameters()
-    optimizer = torch.optim.AdamW(parameters, lr=spec.lr, weight_decay=spec.weight_decay or 0.0)
+    parameters, objective = method.parameters(), objective or engine.loss
+    optimizer = make_optimizer(method.groups(), spec)
     state = store.load() or State()
     if state.step:
-        with torch.no_grad():
-            for parameter, value in zip(parameters, state.parameters, strict=True):
-                parameter.copy_(value)
+        put_back(parameters, state.parameters)
         optimizer.load_state_dict(state.optimizer)
         store.log("resumed", step=state.step)
 
@@ -92,21 +100,17 @@ def fit(
         rows = batch_at(train, state.step, spec.batch_size, seed)
         tokens = sum(len(example.answer) for example in rows)
         loss = 0.0
+        torch.manual_seed(seed * 1_000_003 + state.step)  # dropout is a function of seed and step, so resuming is exact
         for begin in range(0, len(rows), spec.micro_batch):
-            total, _ = engine.loss(rows[begin : begin + spec.micro_batch], method.learned())
+            with method.training():
+                total, _ = objective(rows[begin : begin + spec.micro_batch], method.learned())
             (total / tokens).backward()
             loss += total.item() / tokens
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, spec.clip))
-        if not math.isfinite(loss) or not math.isfinite(norm):
-            what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
-            where = ", ".join(example.where for example in rows[:8]) + (" …" if len(rows) > 8 else "")
-            store.log("not_finite", step=state.step + 1, loss=str(loss), norm=str(norm), rows=[e.where for e in rows])
-            raise TrainingError(
-                f"step {state.step + 1}: {what} on rows {where}; lower train.lr (now {spec.lr:g}) or use base.dtype: fp32"
-            )
+        refuse_not_finite(loss, norm, rows, spec, state, store)
         rate = learning_rate(state.step, spec)
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["scale"]
         optimizer.step()
         optimizer.zero_grad()
         state.step += 1
@@ -117,20 +121,43 @@ def fit(
         last = state.step == spec.max_steps
         if dev and (state.step % spec.eval_every == 0 or last):
             look(engine, method, bound, dev, spec, state, store, progress)
-        state.parameters = [parameter.detach().clone() for parameter in parameters]
-        state.optimizer = optimizer.state_dict()
-        store.save(state, at_once=last or bool(state.ended) or state.best.get("step") == state.step)
+        if store.due(at_once=last or bool(state.ended)):
+            state.parameters = [parameter.detach().clone() for parameter in parameters]
+            state.optimizer = optimizer.state_dict()
+            store.save(state)
         shown = f"training, loss {loss:.3f}" + (f", dev {state.best['value']:.3f}" if state.best else "")
         progress(shown, state.step, spec.max_steps)
 
     if state.best:
-        with torch.no_grad():
-            for parameter, value in zip(parameters, state.best["parameters"], strict=True):
-                parameter.copy_(value)
-    store.log(
-        "trained", step=state.step, best_step=state.best.get("step", state.step), reason=state.ended or "all steps done"
-    )
+        put_back(parameters, state.best["parameters"])
+    best, reason = state.best.get("step", state.step), state.ended or "all steps done"
+    store.log("trained", step=state.step, best_step=best, reason=reason, **peak_memory())
     return state
+
+
+def put_back(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Copy kept values into parameters."""
+    with torch.no_grad():
+        for parameter, value in zip(parameters, values, strict=True):
+            parameter.copy_(value)
+
+
+def refuse_not_finite(
+    loss: float, norm: float, rows: Sequence[Example], spec: TrainSpec, state: State, store: Store
+) -> None:
+    """Stop before a loss or gradient that is no number reaches the parameters.
+
+    Raises:
+        TrainingError: names the step and its rows.
+    """
+    if math.isfinite(loss) and math.isfinite(norm):
+        return
+    what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
+    where = ", ".join(example.where for example in rows[:8]) + (" …" if len(rows) > 8 else "")
+    store.log("not_finite", step=state.step + 1, loss=str(loss), norm=str(norm), rows=[e.where for e in rows])
+    raise TrainingError(
+        f"step {state.step + 1}: {what} on rows {where}; lower train.lr (now {spec.lr:g}) or use base.dtype: fp32"
+    )
 
 
 def look(
@@ -172,10 +199,14 @@ def best_of(looks: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def undominated(looks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Without those that another one beats in metric and nll: `best_of` can never choose them again."""
+    """Without those that another one beats in metric and nll, or that fell more than a standard error behind the highest.
+
+    `best_of` would not choose them; each holds a copy of the parameters.
+    """
+    top = max(looks, key=lambda look: (look["value"], -look["nll"]))
 
     def beaten(one: dict[str, Any]) -> bool:
-        return any(
+        return one["value"] < top["value"] - top["error"] or any(
             other["value"] >= one["value"]
             and other["nll"] <= one["nll"]
             and (other["value"], other["nll"]) != (one["value"], one["nll"])

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from .. import artifact as artifacts
@@ -113,7 +114,7 @@ def _same(share: Prepared, base: Base, how: Plan, bound: BoundTask, cache: Cache
     """Whether rows that were encoded there are the rows that would be encoded here."""
     there = share.engine
     mine = (how, bound.head, bound.cue, cache)
-    return share.base is base and (there.plan, there.head, there.cue, there.config) == mine
+    return share.base.same(base) and (there.plan, there.head, there.cue, there.config) == mine
 
 
 def train(
@@ -147,6 +148,7 @@ def train(
     method = method if isinstance(method, Method) else make_method(method)
     spec = train if isinstance(train, TrainSpec) else parse(TrainSpec, train or {}, "train")
     began = time.perf_counter()
+    base = base.view(recompute=spec.checkpointing, autocast=torch.bfloat16 if spec.autocast else None)
     wanted = ("train", "dev", "test") if test else ("train", "dev")
     ready = prepare(base, task, method, cache, rows, share, wanted)
     train_rows, dev = ready.splits["train"], ready.splits.get("dev", [])
@@ -176,7 +178,7 @@ def train(
         best_step = state.best.get("step", state.step)
     else:
         method.solve(ready.engine, train_rows, dev, task, seed, progress)
-        store.save(State(ended="solved"), at_once=True)
+        store.save(State(ended="solved"))
     seconds["train"] = time.perf_counter() - began
     began = time.perf_counter()
     metrics: dict[str, Evaluation] = {}
@@ -211,7 +213,7 @@ def save(result: Result, folder: Path, settings: dict[str, Any] | None = None) -
         "format_version": 1,
         "softprompt": importlib.metadata.version("softprompt"),
         "method": _without_paths(method.spec.model_dump(mode="json", exclude_none=True)),
-        "layout": {"stores": method.stores, "place": method.place, "length": method.length},
+        "layout": method.layout(),
         "task": _portable(ready.task.spec.model_dump(mode="json", exclude_none=True)),
         "base": {
             "id": Path(ready.base.name).name if Path(ready.base.name).is_absolute() else ready.base.name,

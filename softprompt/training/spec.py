@@ -24,6 +24,9 @@ class TrainSpec(Strict):
         micro_batch: rows of one forward; gradients add up to `batch_size` (same result, less memory).
         schedule, warmup: learning-rate curve, and the share of steps that lead up to it.
         clip: largest gradient norm.
+        optimizer: `adamw`, or `adafactor` or `adamw8bit` (less memory; full fine-tuning wants it).
+        autocast: `bf16` runs matrix products in that type, in training and evaluation; weights stay as they are.
+        checkpointing: compute each layer again in the backward instead of keeping what it needs: less memory, more time.
         eval_every: optimizer steps between two looks at dev (default: half an epoch, or more where epochs are short).
         patience: stop after this many looks that were no better.
         target: stop when the lower bound of the dev metric's 95 % interval reaches this.
@@ -38,6 +41,9 @@ class TrainSpec(Strict):
     warmup: float | None = Field(default=None, ge=0, lt=1)
     weight_decay: NonNegativeFloat | None = None
     clip: PositiveFloat = 1.0
+    optimizer: Literal["adamw", "adafactor", "adamw8bit"] = "adamw"
+    autocast: Literal["bf16"] | None = None
+    checkpointing: bool = False
     eval_every: PositiveInt | None = None
     patience: PositiveInt = 4
     target: float | None = Field(default=None, gt=-1, le=1)

@@ -1,0 +1,95 @@
+"""Full fine-tuning: the yardstick. All weights, the biases only (BitFit, Zaken et al. 2022, arXiv:2106.10199), or some layers."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from softprompt.adapters.weights import WeightsMethod, WeightsSpec, plain, take
+from torch import Tensor, nn
+
+from softprompt.base import Base
+from softprompt.errors import ConfigError
+from softprompt.methods.base import TrainDefaults
+from softprompt.tasks import BoundTask
+
+
+class FullSpec(WeightsSpec):
+    """Settings of `full`.
+
+    Attributes:
+        train: `all` weights, or `bitfit`: biases only.
+    """
+
+    train: Literal["all", "bitfit"] = "all"
+
+
+class Full(WeightsMethod):
+    """A branch with a copy of every weight that is trained; the others are the base's own."""
+
+    title = "all weights, biases only, or the weights of some layers"
+    Spec = FullSpec
+    defaults: ClassVar[TrainDefaults] = TrainDefaults(lr=2e-5, epochs=3, batch_size=16)
+    spec: FullSpec
+
+    @property
+    def whole(self) -> bool:
+        """Whether every weight is trained, so that the artifact is a model by itself."""
+        return self.spec.train == "all" and not self.spec.layers
+
+    def names(self, base: Base) -> list[str]:
+        """Parameters that are trained, as transformers names them.
+
+        Raises:
+            ConfigError: there are none, or the base is quantised.
+        """
+        if getattr(base, "quantization", None):
+            raise ConfigError(
+                f"full fine-tuning cannot train {base.quantization} weights: they are whole numbers without a gradient; "
+                "take method: lora, or a base without base.quantization"
+            )
+        inside = None
+        if self.spec.layers:
+            inside = {id(weight) for index in self.layers(base) for weight in base.layer(index).parameters()}
+        names = [
+            name
+            for name, weight in base.model.named_parameters()
+            if (inside is None or id(weight) in inside) and (self.spec.train == "all" or name.endswith("bias"))
+        ]
+        if not names:
+            raise ConfigError(
+                f"method.train is {self.spec.train!r}, but base {base.name!r} has no such weights"
+                + ("; this family has no biases, take method: lora" if self.spec.train == "bitfit" else "")
+            )
+        return names
+
+    def attach(self, base: Base, bound: BoundTask, seed: int) -> None:
+        """Copy what is trained. (Nothing here is drawn at random.)"""
+        self._copy(base)
+        for weight in self._own.values():
+            weight.requires_grad_(True)
+
+    def _copy(self, base: Base) -> None:
+        own = set(self.names(base))
+        self._branch = base.branch(own=own.__contains__)
+        self._own = {name: weight for name, weight in self._branch.model.named_parameters() if name in own}
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The copies."""
+        return [weight for weight in self._own.values() if weight.requires_grad] if self._branch else []
+
+    def export(self) -> dict[str, Tensor]:
+        """The trained weights under transformers' names."""
+        return plain(dict(self._own))
+
+    def restore(self, tensors: dict[str, Tensor], base: Base) -> None:
+        """Take them back."""
+        self._copy(base)
+        take(tensors, dict(self._own), self.spec.name)
+        with torch.no_grad():
+            for name, weight in self._own.items():
+                weight.copy_(tensors[name])
+
+    def merged(self, base: Base) -> nn.Module:
+        """The branch itself is a plain model."""
+        return self.branch.model

@@ -1,0 +1,110 @@
+"""LoRA (Hu et al. 2021, arXiv:2106.09685) through PEFT, and activated LoRA (Greenewald et al. 2025, arXiv:2504.12397).
+
+Activated LoRA acts from the cue on only. So nothing learned stands before the text, its K/V never changes, and a training step
+runs the cue and the answer on texts that were encoded once, as infix tuning does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from pydantic import Field, PositiveInt
+from softprompt.adapters.tuner import Tuner
+from softprompt.adapters.weights import WeightsSpec
+from torch import nn
+
+from softprompt.base import Base
+from softprompt.engine import Slot
+from softprompt.errors import ConfigError
+from softprompt.methods.base import TrainDefaults
+from softprompt.tasks import BoundTask
+
+
+class LoraSpec(WeightsSpec):
+    """Settings of `lora`.
+
+    Attributes:
+        r, alpha: rank, and the scale alpha / r of the update.
+        dropout: of the update's input, in training.
+        target_modules: names of the modules it goes into; null: PEFT's choice for the family, or all linear layers.
+        rslora: scale alpha / √r (Kalajdzievski 2023).
+        dora: learn magnitudes as well (Liu et al. 2024).
+        activate: `cue` lets the weights act from the template's cue on only: texts are encoded once, steps are short.
+        options: any other key of PEFT's LoraConfig.
+    """
+
+    r: PositiveInt = 8
+    alpha: float = Field(default=16.0, gt=0)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    target_modules: list[str] | str | None = None
+    rslora: bool = False
+    dora: bool = False
+    activate: Literal["always", "cue"] = "always"
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class Lora(Tuner):
+    """Low-rank updates of the base's weights."""
+
+    title = "low-rank updates of weights, through PEFT (Hu et al. 2021); `activate: cue` trains them on encoded texts"
+    Spec = LoraSpec
+    spec: LoraSpec
+    _cue: tuple[int, ...] = ()
+
+    @property
+    def defaults(self) -> TrainDefaults:  # type: ignore[override]
+        """Steps on encoded texts are short, so they can be many."""
+        if self.spec.activate == "cue":
+            return TrainDefaults(lr=2e-3, epochs=4, min_steps=96, batch_size=32)
+        return TrainDefaults(lr=5e-4, epochs=3, batch_size=16)
+
+    def segments(self, slots: Sequence[Slot], cue: int) -> tuple[Slot, ...]:
+        """Active from the first slot on, or from the cue on.
+
+        Raises:
+            ConfigError: activated at a cue that the template does not have.
+        """
+        if self.spec.activate == "always":
+            return super().segments(slots, cue)
+        if not cue:
+            raise ConfigError(
+                "method.activate is 'cue', but the template has none; write template.cue, e.g. '\\nSentiment:'"
+            )
+        first = next(place for place, slot in enumerate(slots) if slot.name == "cue")
+        return (*slots[:first], replace(slots[first], adapted=True), *slots[first + 1 :])
+
+    def config(self, base: Base) -> Any:
+        """PEFT's LoraConfig."""
+        spec = self.spec
+        options: dict[str, Any] = {
+            "r": spec.r,
+            "lora_alpha": spec.alpha,
+            "lora_dropout": spec.dropout,
+            "use_rslora": spec.rslora,
+            "use_dora": spec.dora,
+        }
+        return self._made("LORA", {"target_modules": spec.target_modules, **options, **spec.options}, base)
+
+    def attach(self, base: Base, bound: BoundTask, seed: int) -> None:
+        """As PEFT starts it: the update is zero."""
+        super().attach(base, bound, seed)
+        self._cue = tuple(bound.cue)
+
+    def adapter_config(self, base: Base) -> dict[str, Any] | None:
+        """As PEFT writes it; for an activated LoRA with the tokens that activate it."""
+        values = super().adapter_config(base)
+        if values is not None and self.spec.activate == "cue":
+            values["alora_invocation_tokens"] = list(self._cue)
+        return values
+
+    def merged(self, base: Base) -> nn.Module:
+        """Merged by PEFT.
+
+        Raises:
+            ConfigError: an activated LoRA acts on some tokens only.
+        """
+        if self.spec.activate == "cue":
+            raise ConfigError("an activated LoRA acts from the cue on only, so it cannot be merged; serve its artifact")
+        return super().merged(base)

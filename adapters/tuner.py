@@ -1,0 +1,212 @@
+"""Any tuner of PEFT that changes modules (IA3, VeRA, OFT, LoKr …), through PEFT's own API: `method: peft:IA3`.
+
+PEFT puts its modules into a branch of the base, gives and takes the state dict, and merges. Saved as PEFT saves it, so
+`PeftModel.from_pretrained` loads the folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import enum
+import inspect
+import warnings
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import peft
+import torch
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+from peft.tuners.tuners_utils import BaseTuner
+from pydantic import Field, model_validator
+from softprompt.adapters.weights import WeightsMethod, WeightsSpec, plain, take
+from torch import Tensor, nn
+
+from softprompt.base import Base
+from softprompt.config import suggest
+from softprompt.errors import ConfigError
+from softprompt.methods.base import TrainDefaults
+from softprompt.tasks import BoundTask
+
+_OURS = ("peft_type", "task_type", "inference_mode", "auto_mapping", "layers_to_transform")
+_OTHER_FORWARD = {"ADALORA", "XLORA", "POLY", "SHADOW"}  # need calls of their own in each step, or ids
+
+
+class TunerSpec(WeightsSpec):
+    """Settings of `peft:TYPE`: every key of PEFT's own configuration of that type, and
+
+    Attributes:
+        type: PEFT's name of the tuner: IA3, VERA, OFT, LOKR …
+        options: the settings that are PEFT's own, as `PEFT's-key: value` (they may also stand beside `type`).
+    """
+
+    type: str = "IA3"
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather(cls, data: Any) -> Any:
+        """`peft:IA3` is a type, and what is not ours is an option of PEFT's."""
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        name, _, kind = str(data.get("name", "")).partition(":")
+        if kind:
+            data.update(name=name, type=kind)
+        kind = str(data.get("type", cls.model_fields["type"].default)).upper()
+        if kind not in types():
+            raise ValueError(f"PEFT has no tuner {kind!r} that can be trained here{suggest(kind, types())}")
+        given = {key: data.pop(key) for key in list(data) if key not in cls.model_fields}
+        options = {**data.get("options", {}), **given}
+        known = [key for key in inspect.signature(types()[kind]).parameters if key not in _OURS]
+        for key in options:
+            if key not in known:
+                raise ValueError(f"unknown key {key!r}{suggest(key, [*known, *cls.model_fields])}")
+        return {**data, "type": kind, "options": options}
+
+
+class Tuner(WeightsMethod):
+    """PEFT's modules in a branch of the base."""
+
+    title = "any tuner of PEFT that changes modules, by its own settings: peft:IA3, peft:VERA, peft:OFT, peft:LOKR …"
+    Spec = TunerSpec
+    defaults: ClassVar[TrainDefaults] = TrainDefaults(lr=5e-3, epochs=3, batch_size=16)
+    spec: Any
+    _model: Any = None
+
+    def config(self, base: Base) -> Any:
+        """PEFT's configuration of this method."""
+        return self._made(self.spec.type, dict(self.spec.options), base)
+
+    def _made(self, kind: str, options: dict[str, Any], base: Base) -> Any:
+        config = types()[kind]
+        known = inspect.signature(config).parameters
+        if self.spec.layers:
+            if "layers_to_transform" not in known:
+                raise ConfigError(f"PEFT's {kind} takes no layers; leave out method.layers")
+            options["layers_to_transform"] = list(self.layers(base))
+        if "target_modules" in known and not options.get("target_modules") and not _has_default(kind, base):
+            options["target_modules"] = "all-linear"
+        try:
+            return config(task_type="CAUSAL_LM", **options)
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"PEFT's {kind} does not take these settings: {_first_line(error)}") from None
+
+    def attach(self, base: Base, bound: BoundTask, seed: int) -> None:
+        """Let PEFT put its modules in; their start depends on the seed."""
+        self._put_in(base.branch(), seed)
+
+    def _put_in(self, branch: Base, seed: int) -> None:
+        config = self.config(branch)
+        with _quiet(), torch.random.fork_rng():
+            torch.manual_seed(seed)
+            try:
+                self._model = peft.get_peft_model(branch.model, config)
+            except (ValueError, TypeError, ImportError) as error:
+                raise ConfigError(
+                    f"PEFT cannot put {config.peft_type.value} into this base: {_first_line(error)}"
+                ) from None
+        self._model.eval()
+        branch.rewire()
+        self._branch = branch
+
+    def parameters(self) -> list[nn.Parameter]:
+        """PEFT's."""
+        return [] if self._model is None else [p for p in self._model.parameters() if p.requires_grad]
+
+    @contextlib.contextmanager
+    def training(self) -> Iterator[None]:
+        """PEFT's dropout acts in a training step's forward only; the base stays in eval()."""
+        drops = [
+            module
+            for name, module in self._model.named_modules()
+            if "dropout" in name.rpartition(".")[0] or "dropout" in name
+        ]
+        for module in drops:
+            module.train()
+        try:
+            yield
+        finally:
+            for module in drops:
+                module.eval()
+
+    def export(self) -> dict[str, Tensor]:
+        """PEFT's state dict."""
+        with _quiet():
+            return plain(peft.get_peft_model_state_dict(self._model))
+
+    def restore(self, tensors: dict[str, Tensor], base: Base) -> None:
+        """Put PEFT's modules into a branch and the tensors into them."""
+        self._put_in(base.branch(), 0)
+        self._fill(tensors)
+
+    def _fill(self, tensors: dict[str, Tensor]) -> None:
+        take(tensors, self.export(), self.spec.name)
+        with _quiet():
+            peft.set_peft_model_state_dict(self._model, tensors)
+        self._model.requires_grad_(False)
+
+    def adapter_config(self, base: Base) -> dict[str, Any] | None:
+        """As PEFT writes it."""
+        values = self._model.peft_config["default"].to_dict()
+        plainly = {key: _json(value) for key, value in values.items()}
+        return {**plainly, "base_model_name_or_path": base.name, "inference_mode": True}
+
+    def merged(self, base: Base) -> nn.Module:
+        """PEFT merges its weights into a copy of the base's.
+
+        Raises:
+            ConfigError: this tuner cannot be merged.
+        """
+        tensors = self.export()
+        whole = make_again(self)
+        whole._put_in(base.branch(own=lambda name: True), 0)
+        whole._fill(tensors)
+        try:
+            return whole._model.merge_and_unload()
+        except (AttributeError, NotImplementedError, ValueError, TypeError) as error:
+            raise ConfigError(f"PEFT cannot merge {self.spec.name!r} into the base: {_first_line(error)}") from None
+
+
+def make_again(method: Tuner) -> Tuner:
+    """A method of the same settings that is not attached."""
+    return type(method)(method.spec)
+
+
+def types() -> dict[str, type]:
+    """PEFT's tuners that change modules, by name, with their configurations."""
+    found = {}
+    for kind, tuner in PEFT_TYPE_TO_TUNER_MAPPING.items():
+        if issubclass(tuner, BaseTuner) and kind.value not in _OTHER_FORWARD:
+            found[kind.value] = PEFT_TYPE_TO_CONFIG_MAPPING[kind]
+    return found
+
+
+def _has_default(kind: str, base: Base) -> bool:
+    """Whether PEFT knows which modules of this family the tuner goes into."""
+    tuner = next(t for k, t in PEFT_TYPE_TO_TUNER_MAPPING.items() if k.value == kind)
+    mapping = getattr(tuner, "target_module_mapping", None) or {}
+    return base.model.config.model_type in mapping
+
+
+def _json(value: Any) -> Any:
+    """As JSON holds it; sets sorted, so that equal settings give equal bytes."""
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {key: _json(part) for key, part in dataclasses.asdict(value).items()}
+    return value
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without PEFT's advice on how it might be called otherwise."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

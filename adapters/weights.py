@@ -1,0 +1,103 @@
+"""Methods that change weights: they run through a branch of the base (its frozen weights shared) that holds their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from softprompt.base import Base
+from softprompt.engine import Learned, Slot
+from softprompt.errors import ArtifactError, ConfigError
+from softprompt.methods.base import Layers, Method, MethodSpec, Place, Stores, layers_of
+
+
+class WeightsSpec(MethodSpec):
+    """What the settings of all methods in the weights share.
+
+    Attributes:
+        layers: `20-` changes layers from 20 on only (`20-25` those six); texts are run through the layers below once and
+            kept.
+        instruction: keep the task's instruction in front of the text.
+    """
+
+    layers: Layers | None = None
+    instruction: bool = True
+
+
+class WeightsMethod(Method):
+    """Weights of its own act on every token, so nothing is frozen; below its first layer everything is."""
+
+    Spec = WeightsSpec
+    stores: Stores = "weights"
+    place: Place = "other"
+    spec: Any
+    _branch: Base | None = None
+
+    @property
+    def keeps_instruction(self) -> bool:  # type: ignore[override]
+        """Unless told otherwise."""
+        return self.spec.instruction
+
+    @property
+    def first_layer(self) -> int:  # type: ignore[override]
+        """The first that it changes."""
+        return int(self.spec.layers.partition("-")[0]) if self.spec.layers else 0
+
+    def segments(self, slots: Sequence[Slot], cue: int) -> tuple[Slot, ...]:
+        """The slots as they are, all of them seen by its weights."""
+        return (replace(slots[0], adapted=True), *slots[1:])
+
+    @property
+    def branch(self) -> Base:
+        """The base with its weights in it.
+
+        Raises:
+            RuntimeError: `attach` or `restore` was not called.
+        """
+        if self._branch is None:
+            raise RuntimeError(f"{type(self).__name__} is not attached to a base yet")
+        return self._branch
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Those of the branch that are trained."""
+        return [] if self._branch is None else [p for p in self._branch.model.parameters() if p.requires_grad]
+
+    def learned(self) -> Learned:
+        """Live tokens run through the branch."""
+        return Learned(base=self.branch)
+
+    def layers(self, base: Base) -> range:
+        """The layers that it may change."""
+        return layers_of(self.spec.layers, base) if self.spec.layers else range(base.shape.layers)
+
+    def merged(self, base: Base) -> nn.Module:
+        """A plain transformers model with the learned weights in it; `base` stays as it is.
+
+        Raises:
+            ConfigError: these weights cannot be merged.
+        """
+        raise ConfigError(f"method {self.spec.name!r} cannot be merged into one model; serve its artifact instead")
+
+
+def take(tensors: dict[str, Tensor], expected: dict[str, Tensor], name: str) -> None:
+    """Check that an artifact's tensors are those that this method has on this base.
+
+    Raises:
+        ArtifactError: the first that differs.
+    """
+    if missing := sorted(set(expected) - set(tensors)):
+        raise ArtifactError(f"method {name!r} needs {missing[0]!r} on this base, the artifact does not hold it")
+    if extra := sorted(set(tensors) - set(expected)):
+        raise ArtifactError(f"method {name!r} has no {extra[0]!r} on this base, the artifact holds it")
+    for key, value in tensors.items():
+        if value.shape != expected[key].shape:
+            raise ArtifactError(f"{key} has shape {list(value.shape)}, this base needs {list(expected[key].shape)}")
+
+
+def plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """In fp32 on the CPU, detached."""
+    return {name: value.detach().to("cpu", torch.float32).contiguous() for name, value in tensors.items()}

@@ -1,0 +1,130 @@
+"""Several methods learned together in one run: a prompt with LoRA, a prefix with an infix (asked for in PEFT #183, #720)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from ..base import Base
+from ..engine import Learned, Slot
+from ..errors import ArtifactError, ConfigError
+from ..tasks import BoundTask
+from .base import Method, MethodSpec, Place, Stores, TrainDefaults, make_method
+
+
+class JointSpec(MethodSpec):
+    """Settings of `joint`.
+
+    Attributes:
+        parts: two or more methods, each a name or a mapping with `name` and settings. Each is trained with its own learning
+            rate: `train.lr` is that of the first, the others keep their distance to it.
+    """
+
+    parts: list[str | dict[str, Any]] = Field(default_factory=lambda: ["soft", "lora"], min_length=2)
+
+
+class Joint(Method):
+    """Each part puts its segment into the slots, and its weights into the branch that the part before it gave."""
+
+    title = "several methods learned together, e.g. a soft prompt with LoRA"
+    Spec = JointSpec
+    stores: Stores = "other"
+    place: Place = "other"
+    spec: JointSpec
+
+    def __init__(self, spec: MethodSpec) -> None:
+        super().__init__(spec)
+        self.parts = [make_method(part, f"method.parts[{place}]") for place, part in enumerate(self.spec.parts)]
+        for part in self.parts:
+            if not part.defaults.lr:
+                raise ConfigError(
+                    f"method.parts: {part.spec.name!r} is not trained by gradients; take methods that are"
+                )
+
+    @property
+    def defaults(self) -> TrainDefaults:  # type: ignore[override]
+        """Those of the first part."""
+        return self.parts[0].defaults
+
+    @property
+    def keeps_instruction(self) -> bool:  # type: ignore[override]
+        """As the first part does."""
+        return self.parts[0].keeps_instruction
+
+    @property
+    def length(self) -> int:
+        """Learned tokens of all parts."""
+        return sum(part.length for part in self.parts)
+
+    @property
+    def positions(self) -> int:
+        """Positions that all parts take."""
+        return sum(part.positions for part in self.parts)
+
+    @property
+    def first_layer(self) -> int:  # type: ignore[override]
+        """The lowest of the parts'."""
+        return min(part.first_layer for part in self.parts)
+
+    def segments(self, slots: Sequence[Slot], cue: int) -> tuple[Slot, ...]:
+        """Every part's segment under a name of its own."""
+        for place, part in enumerate(self.parts):
+            slots = [
+                replace(slot, name=f"{place}.{slot.name}") if slot.learned and "." not in slot.name else slot
+                for slot in part.segments(slots, cue)
+            ]
+        return tuple(slots)
+
+    def attach(self, base: Base, bound: BoundTask, seed: int) -> None:
+        """Part by part."""
+        for part in self.parts:
+            part.attach(base, bound, seed)
+            base = part.learned().base or base
+
+    def parameters(self) -> list[nn.Parameter]:
+        """Those of all parts."""
+        return [parameter for part in self.parts for parameter in part.parameters()]
+
+    def groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """Each part's learning rate as a multiple of the first's."""
+        first = self.parts[0].defaults.lr
+        return [(some, scale * part.defaults.lr / first) for part in self.parts for some, scale in part.groups()]
+
+    def learned(self) -> Learned:
+        """All segments, and the last branch, which holds the weights of all parts."""
+        found = [part.learned() for part in self.parts]
+        segments = {f"{place}.{name}": value for place, one in enumerate(found) for name, value in one.segments.items()}
+        return Learned(segments, next((one.base for one in reversed(found) if one.base is not None), None))
+
+    @contextlib.contextmanager
+    def training(self) -> Iterator[None]:
+        """Of all parts."""
+        with contextlib.ExitStack() as stack:
+            for part in self.parts:
+                stack.enter_context(part.training())
+            yield
+
+    def export(self) -> dict[str, Tensor]:
+        """Every part's tensors behind the number of the part."""
+        return {
+            f"{place}.{name}": value for place, part in enumerate(self.parts) for name, value in part.export().items()
+        }
+
+    def restore(self, tensors: dict[str, Tensor], base: Base) -> None:
+        """Part by part."""
+        held: list[dict[str, Tensor]] = [{} for _ in self.parts]
+        for name, value in tensors.items():
+            place, _, rest = name.partition(".")
+            if not place.isdigit() or int(place) >= len(self.parts):
+                raise ArtifactError(
+                    f"a joint artifact of {len(self.parts)} parts holds {name!r}, which belongs to none"
+                )
+            held[int(place)][rest] = value
+        for part, mine in zip(self.parts, held, strict=True):
+            part.restore(mine, base)
+            base = part.learned().base or base

@@ -1,0 +1,50 @@
+"""P-tuning: a soft prompt that a small encoder gives in training (Liu et al. 2021, arXiv:2103.10385)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import PositiveInt
+
+from ..base import Base
+from ..tasks import BoundTask
+from .base import TrainDefaults
+from .encoder import PromptEncoder
+from .init import init_embeddings
+from .soft import Soft, SoftSpec
+
+
+class PTuningSpec(SoftSpec):
+    """Settings of `p_tuning`: those of `soft`, and
+
+    Attributes:
+        encoder: `lstm` or `mlp`.
+        hidden: width of its hidden layers.
+        layers: of the LSTM.
+        residual: the encoder's output is added to the text that the prompt starts from; false is the paper's and PEFT's form,
+            which starts at random.
+    """
+
+    encoder: Literal["mlp", "lstm"] = "mlp"
+    hidden: PositiveInt = 256
+    layers: PositiveInt = 2
+    residual: bool = True
+
+
+class PTuning(Soft):
+    """As `soft`; the encoder has its own parameters in training, and only its finished prompt [P, H] is saved."""
+
+    title = "a soft prompt that an MLP or LSTM gives in training (Liu et al. 2021); saved as a soft prompt"
+    Spec = PTuningSpec
+    defaults: ClassVar[TrainDefaults] = TrainDefaults(lr=1e-3, epochs=3, batch_size=16)
+    spec: PTuningSpec
+
+    def attach(self, base: Base, bound: BoundTask, seed: int) -> None:
+        """Start as `soft` does; the encoder's own weights depend on the seed."""
+        spec = self.spec
+        start = init_embeddings(base, bound, spec.init, spec.length, seed, spec.text, spec.artifact)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            encoder = PromptEncoder(start.cpu(), spec.encoder, spec.hidden, spec.layers, spec.residual)
+        self.make_from(encoder.to(base.device))

@@ -1,7 +1,13 @@
-"""Full fine-tuning: the yardstick. All weights, the biases only (BitFit, Zaken et al. 2022, arXiv:2106.10199), or some layers."""
+"""Full fine-tuning, the yardstick: all weights, the biases only (BitFit, Zaken et al. 2022, arXiv:2106.10199), or some layers.
+
+Where all weights are trained the artifact is a plain transformers model folder; otherwise it holds what was trained.
+"""
 
 from __future__ import annotations
 
+import copy
+import tempfile
+from pathlib import Path
 from typing import ClassVar, Literal
 
 import torch
@@ -82,6 +88,22 @@ class Full(WeightsMethod):
         """The trained weights under transformers' names."""
         return plain(dict(self._own))
 
+    def files(self) -> dict[str, bytes]:
+        """Configuration and tokenizer, where all weights are trained."""
+        if not self.whole:
+            return {}
+        model, found = self.branch.model, {}
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch)
+            config = copy.deepcopy(model.config)
+            config.architectures = [type(model).__name__]
+            config.save_pretrained(folder)
+            if getattr(model, "generation_config", None) is not None:
+                model.generation_config.save_pretrained(folder)
+            self.branch.tokenizer.save_pretrained(folder)
+            found = {path.name: path.read_bytes() for path in sorted(folder.iterdir()) if path.is_file()}
+        return found
+
     def restore(self, tensors: dict[str, Tensor], base: Base) -> None:
         """Take them back."""
         self._copy(base)
@@ -90,6 +112,6 @@ class Full(WeightsMethod):
             for name, weight in self._own.items():
                 weight.copy_(tensors[name])
 
-    def merged(self, base: Base) -> nn.Module:
+    def merged(self, base: Base) -> Any:
         """The branch itself is a plain model."""
         return self.branch.model

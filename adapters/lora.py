@@ -13,7 +13,6 @@ from typing import Any, Literal
 from pydantic import Field, PositiveInt
 from softprompt.adapters.tuner import Tuner
 from softprompt.adapters.weights import WeightsSpec
-from torch import nn
 
 from softprompt.base import Base
 from softprompt.engine import Slot
@@ -99,7 +98,7 @@ class Lora(Tuner):
             values["alora_invocation_tokens"] = list(self._cue)
         return values
 
-    def merged(self, base: Base) -> nn.Module:
+    def merged(self, base: Base) -> Any:
         """Merged by PEFT.
 
         Raises:

@@ -152,7 +152,7 @@ class Tuner(WeightsMethod):
         plainly = {key: _json(value) for key, value in values.items()}
         return {**plainly, "base_model_name_or_path": base.name, "inference_mode": True}
 
-    def merged(self, base: Base) -> nn.Module:
+    def merged(self, base: Base) -> Any:
         """PEFT merges its weights into a copy of the base's.
 
         Raises:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from softprompt.base import Base
 from softprompt.engine import Learned, Slot
-from softprompt.errors import ArtifactError, ConfigError
+from softprompt.errors import ArtifactError
 from softprompt.methods.base import Layers, Method, MethodSpec, Place, Stores, layers_of
 
 
@@ -73,14 +73,6 @@ class WeightsMethod(Method):
     def layers(self, base: Base) -> range:
         """The layers that it may change."""
         return layers_of(self.spec.layers, base) if self.spec.layers else range(base.shape.layers)
-
-    def merged(self, base: Base) -> nn.Module:
-        """A plain transformers model with the learned weights in it; `base` stays as it is.
-
-        Raises:
-            ConfigError: these weights cannot be merged.
-        """
-        raise ConfigError(f"method {self.spec.name!r} cannot be merged into one model; serve its artifact instead")
 
 
 def take(tensors: dict[str, Tensor], expected: dict[str, Tensor], name: str) -> None:

@@ -35,6 +35,7 @@ def manifest_data(length: int = 2, hidden: int = 8) -> dict:
         "softprompt": "0.1.0",
         "method": {"name": "soft", "length": length, "init": "text"},
         "layout": {"stores": "embeddings", "place": "front", "length": length},
+        "loads_in": "peft",
         "task": {"name": "tiny", "type": "classification", "verbalizer": {"good": ["good"], "bad|`x`": ["bad"]}},
         "base": {
             "id": "tiny-llama",
@@ -568,7 +569,8 @@ def test_the_card_is_valid_and_says_what_matters(folder):
 
 
 def test_the_card_of_hostile_and_bare_manifests(folder):
-    data = {**manifest_data(), "layout": {"stores": "none", "place": "none", "length": 0}, "task": None, "data": None}
+    bare = {"layout": {"stores": "none", "place": "none", "length": 0}, "task": None, "data": None, "loads_in": None}
+    data = {**manifest_data(), **bare}
     data |= {"metrics": {}, "versions": {}, "training": {}, "method": {"name": 'x"\n---\nlibrary_name: evil'}}
     data["base"]["id"] = "a: b\n# c"
     card = model_card(Manifest(**data))
@@ -638,7 +640,7 @@ def test_plain_peft_loads_our_prefix_under_grouped_queries(tmp_path):
 
 def test_infix_is_stored_as_it_is_and_plain_peft_does_not_load_it(tmp_path):
     kv = torch.randn(L, 2, G, P, D)
-    data = {**manifest_data(), "layout": {"stores": "kv", "place": "infix", "length": P}}
+    data = {**manifest_data(), "layout": {"stores": "kv", "place": "infix", "length": P}, "loads_in": None}
     data["base"]["shape"] = SHAPE
     save(tmp_path / "a", Manifest(**data), {"infix_kv": kv}, "card")
     assert torch.equal(load(tmp_path / "a").tensors["infix_kv"], kv)

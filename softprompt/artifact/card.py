@@ -45,12 +45,15 @@ def _what(manifest: Manifest) -> str:
     layout = manifest.layout
     what = _WHAT.get((layout.stores, layout.place))
     if what is None:
-        others = {"head": "a classifier over the base's hidden states", "other": "what the method has learned"}
+        others = {
+            "head": "a classifier over the base's hidden states",
+            "weights": "weights that were learned, or updates of the base's",
+            "other": "what the method has learned",
+        }
         what = others.get(layout.stores, "no learned segment")
     stored = manifest.parameters["stored"]
     lines = [
-        f"This folder holds {what.format(length=layout.length)} ({stored:,} numbers). "
-        f"The base model `{_code(manifest.base.id)}` is not part of it and was not changed."
+        f"This folder holds {what.format(length=layout.length)} ({stored:,} numbers). {_base_of(manifest)}"
         if layout.stores != "none"
         else f"Method `{_code(manifest.method['name'])}` on the base model `{_code(manifest.base.id)}`, "
         f"which is not part of this folder; {stored:,} numbers are stored."
@@ -58,6 +61,13 @@ def _what(manifest: Manifest) -> str:
     if manifest.task:
         lines.append(_task(manifest.task))
     return "\n\n".join(lines)
+
+
+def _base_of(manifest: Manifest) -> str:
+    base = f"`{_code(manifest.base.id)}`"
+    if _in_transformers(manifest):
+        return f"It is a whole model, made from {base}."
+    return f"The base model {base} is not part of it and was not changed."
 
 
 def _task(task: dict[str, Any]) -> str:
@@ -87,11 +97,17 @@ def _usage(manifest: Manifest) -> str:
         "",
         "The fields of a row are those that the template reads.",
     ]
-    if _in_peft(manifest):
+    if _in_transformers(manifest):
+        code += ["", "The folder is a plain transformers model as well:", "", "```python"]
+        code += ["from transformers import AutoModelForCausalLM", ""]
+        code += ['model = AutoModelForCausalLM.from_pretrained("path/to/this/folder")', "```"]
+    elif _in_peft(manifest):
+        how = "give it the same base"
+        if manifest.layout.place == "front":
+            how += f"; the text starts at position {manifest.layout.length}"
         code += [
             "",
-            "Plain PEFT loads the folder as well (give it the same base; the text starts at position "
-            f"{manifest.layout.length}, and the template is yours to fill in):",
+            f"Plain PEFT loads the folder as well ({how}; the template is yours to fill in):",
             "",
             "```python",
             "from peft import PeftModel",
@@ -105,7 +121,7 @@ def _usage(manifest: Manifest) -> str:
                 "(On a base with sliding-window layers PEFT's prefix falls behind the window; here it stays in sight.)",
             ]
     elif manifest.layout.stores != "none":
-        code += ["", "Plain PEFT has no such method and cannot load it."]
+        code += ["", "Plain PEFT cannot load it."]
     return "\n".join(code)
 
 
@@ -162,9 +178,11 @@ def _limits(manifest: Manifest) -> str:
 
 
 def _in_peft(manifest: Manifest) -> bool:
-    """A prompt in front of the text is what PEFT can express; methods that live in the weights say so by their name."""
-    layout = manifest.layout
-    return layout.place == "front" and layout.stores in ("embeddings", "kv")
+    return manifest.loads_in == "peft"
+
+
+def _in_transformers(manifest: Manifest) -> bool:
+    return manifest.loads_in == "transformers"
 
 
 def _json(value: Any) -> str:

@@ -19,6 +19,7 @@ from .files import MAX_JSON_BYTES, decode, one_line, parse_json, read_bytes
 FORMAT_VERSION = 1
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}\z")]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*\z", max_length=80)]  # of the folder itself
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Sizes = PositiveInt | list[PositiveInt]  # one number, or one per layer
 
@@ -98,7 +99,12 @@ class Manifest(_Exact):
         kind: of base.
         method: name and settings, as `make_method` takes them.
         task: the whole task (template, verbalizer, demonstrations), as `Task.load` takes it; None where there is none.
-        tensors, tensors_sha256: what `adapter_model.safetensors` must hold; `save` fills both.
+        tensors_file: where the tensors are: `adapter_model.safetensors`, or in a folder that is also a plain transformers model
+            `model.safetensors`.
+        tensors, tensors_sha256: what it must hold; `save` fills both.
+        files: sha256 of the other files that let plain PEFT (`adapter_config.json`) or transformers (`config.json`, tokenizer)
+            load the folder; `save` fills it.
+        loads_in: what else loads the folder: `peft`, `transformers`, or nothing.
         metrics: by split.
         training: resolved settings, seed, best step.
         data: digest of the rows and their number by split.
@@ -113,8 +119,11 @@ class Manifest(_Exact):
     layout: LayoutSpec
     task: dict[str, Any] | None = None
     base: BaseRecord
+    tensors_file: Literal["adapter_model.safetensors", "model.safetensors"] = "adapter_model.safetensors"
     tensors: dict[str, TensorRecord] = Field(default_factory=dict)
     tensors_sha256: Sha256 | None = None
+    files: dict[FileName, Sha256] = Field(default_factory=dict)
+    loads_in: Literal["peft", "transformers"] | None = None
     metrics: dict[str, MetricRecord] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
     data: dict[str, Any] | None = None

@@ -2,6 +2,7 @@
 
 adapter_model.safetensors   the learned tensors, fp32, in PEFT's names where PEFT can load them
 adapter_config.json         only where plain PEFT can load the folder
+model.safetensors, …        instead of these where all weights were trained: with config.json and tokenizer a plain model folder
 manifest.json               see `manifest.py`
 README.md                   model card
 """
@@ -12,7 +13,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +31,7 @@ from .manifest import Manifest, TensorRecord
 
 TENSORS, CONFIG, MANIFEST, CARD = "adapter_model.safetensors", "adapter_config.json", "manifest.json", "README.md"
 FILES = (TENSORS, CONFIG, MANIFEST, CARD)
+MAX_FILE_BYTES = 100_000_000  # of a file beside the tensors; the largest is a tokenizer
 _PICKLES = ("adapter_model.bin", "pytorch_model.bin", "adapter_model.pt", "adapter_model.pth")
 
 
@@ -56,7 +58,7 @@ class Artifact:
         """Bytes on disk of the artifact's own files; 0 if it was never saved."""
         if self.path is None:
             return 0
-        files = [self.path / name for name in FILES]
+        files = [self.path / name for name in {*FILES, self.manifest.tensors_file, *self.manifest.files}]
         return sum(file.stat().st_size for file in files if file.is_file())
 
 
@@ -66,6 +68,7 @@ def save(
     tensors: Mapping[str, Tensor],
     readme: str,
     adapter_config: Mapping[str, Any] | None = None,
+    files: Mapping[str, bytes] | None = None,
 ) -> Artifact:
     """Write an artifact; equal arguments give equal bytes.
 
@@ -75,6 +78,7 @@ def save(
         manifest: `tensors` may be empty (then it is filled in); `tensors_sha256` is filled in.
         tensors: any float dtype and device; stored as fp32 under sorted names.
         adapter_config: PEFT's, where plain PEFT can load these tensors.
+        files: what makes the folder a plain transformers model (`config.json`, tokenizer), where the tensors are all weights.
 
     Returns:
         What was written, as `load` would give it.
@@ -94,14 +98,20 @@ def save(
         )
     data = dump_safetensors(stored, metadata={"format": "pt"}) if stored else b""
     sha256 = hashlib.sha256(data).hexdigest() if stored else None
-    texts = _texts(folder, manifest.model_copy(update={"tensors": found, "tensors_sha256": sha256}), adapter_config)
+    beside = {name: bytes(content) for name, content in (files or {}).items()}
+    if adapter_config is not None:
+        beside[CONFIG] = _json(adapter_config, folder)
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in sorted(beside.items())}
+    tensors_file = "model.safetensors" if "config.json" in beside else TENSORS
+    filled = {"tensors": found, "tensors_sha256": sha256, "tensors_file": tensors_file, "files": digests}
+    written = _manifest_bytes(manifest.model_copy(update=filled), folder)
     # What we could not read back must not be written either
-    manifest = Manifest.from_json(texts[MANIFEST].decode(), f"{folder}/{MANIFEST}")
+    manifest = Manifest.from_json(written.decode(), f"{folder}/{MANIFEST}")
     check_layout(manifest, str(folder))
-    files = {**texts, CARD: readme.encode(), **({TENSORS: data} if stored else {})}
+    whole = {**beside, MANIFEST: written, CARD: readme.encode(), **({tensors_file: data} if stored else {})}
     with atomic_folder(target) as temporary:
-        for name in sorted(files):
-            (temporary / name).write_bytes(files[name])
+        for name in sorted(whole):
+            (temporary / name).write_bytes(whole[name])
     return Artifact(manifest, stored, target)
 
 
@@ -175,7 +185,8 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
 def _load(path: Path) -> Artifact:
     manifest = Manifest.read(path / MANIFEST)
     check_layout(manifest, str(path / MANIFEST))
-    file = path / TENSORS
+    file = path / manifest.tensors_file
+    _check_files(path, manifest)
     if not manifest.tensors:
         if manifest.tensors_sha256 is not None or os.path.lexists(file):
             raise ArtifactError(f"{path}: {MANIFEST} names no tensors, but there are some; the artifact was changed")
@@ -187,7 +198,7 @@ def _load(path: Path) -> Artifact:
                     f"{path}: {name} is a pickle, which can run code and is never opened; save it as safetensors"
                 )
     expected = sum(4 * math.prod(record.shape) for record in manifest.tensors.values())
-    data = read_bytes(path, TENSORS, expected + MAX_HEADER_BYTES)
+    data = read_bytes(path, manifest.tensors_file, expected + MAX_HEADER_BYTES)
     sha256 = hashlib.sha256(data).hexdigest()
     if sha256 != manifest.tensors_sha256:
         raise ArtifactError(
@@ -200,6 +211,19 @@ def _load(path: Path) -> Artifact:
     return Artifact(manifest, tensors, path)
 
 
+def _check_files(path: Path, manifest: Manifest) -> None:
+    """What lies beside the tensors for PEFT or transformers must be what was written: others will believe it."""
+    for name, want in manifest.files.items():
+        if name in (MANIFEST, CARD, manifest.tensors_file):
+            raise ArtifactError(f"{path}: {MANIFEST} lists {quote(name)} among other files; it was changed")
+        found = hashlib.sha256(read_bytes(path, name, MAX_FILE_BYTES)).hexdigest()
+        if found != want:
+            raise ArtifactError(
+                f"{path / name}: sha256 is {found[:16]}…, {MANIFEST} says {want[:16]}…; the file was changed, copy the "
+                "artifact again"
+            )
+
+
 def _refuse_foreign(target: Path, where: str) -> None:
     """Only an empty place or an artifact of ours may be replaced: anything else is somebody's work."""
     try:
@@ -210,14 +234,16 @@ def _refuse_foreign(target: Path, where: str) -> None:
         raise ArtifactError(f"{where}: cannot be written ({error.strerror or error}); choose another folder") from None
     if not names:
         return
-    if foreign := [name for name in names if name not in FILES]:
-        raise ArtifactError(
-            f"{where}: holds {list_names(foreign)}, which is no part of an artifact; choose another folder"
-        )
     try:
         data = read_json(target, MANIFEST)
     except ArtifactError:
         data = {}
+    listed = data.get("files")
+    ours = {*FILES, "model.safetensors", *(listed if isinstance(listed, dict) else {})}
+    if foreign := [name for name in names if name not in ours]:
+        raise ArtifactError(
+            f"{where}: holds {list_names(foreign)}, which is no part of an artifact; choose another folder"
+        )
     if not ("format_version" in data and "softprompt" in data):
         raise ArtifactError(f"{where}: is neither empty nor an artifact of ours; choose another folder")
 
@@ -229,14 +255,19 @@ def _plain(name: str, value: Tensor) -> Tensor:
     return value.detach().to("cpu", torch.float32, copy=True).contiguous()
 
 
-def _texts(folder: str | Path, manifest: Manifest, adapter_config: Mapping[str, Any] | None) -> dict[str, bytes]:
+def _json(value: Mapping[str, Any], folder: str | Path) -> bytes:
+    return _bytes(lambda: json.dumps(dict(value), indent=2, sort_keys=True, allow_nan=False) + "\n", folder)
+
+
+def _manifest_bytes(manifest: Manifest, folder: str | Path) -> bytes:
+    data = _bytes(manifest.to_json, folder)
+    if len(data) > MAX_JSON_BYTES:
+        raise ArtifactError(f"{folder}: the manifest has {len(data):,} bytes, expected ≤ {MAX_JSON_BYTES:,}")
+    return data
+
+
+def _bytes(make: Callable[[], str], folder: str | Path) -> bytes:
     try:
-        texts = {MANIFEST: manifest.to_json()}
-        if adapter_config is not None:
-            texts[CONFIG] = json.dumps(dict(adapter_config), indent=2, sort_keys=True, allow_nan=False) + "\n"
-        files = {name: text.encode() for name, text in texts.items()}
-    except (TypeError, ValueError) as error:
+        return make().encode()
+    except (TypeError, ValueError) as error:  # a lone surrogate among them
         raise ArtifactError(f"{folder}: cannot be written as JSON ({one_line(str(error), 200)})") from None
-    if len(files[MANIFEST]) > MAX_JSON_BYTES:
-        raise ArtifactError(f"{folder}: the manifest has {len(files[MANIFEST]):,} bytes, expected ≤ {MAX_JSON_BYTES:,}")
-    return files

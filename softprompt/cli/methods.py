@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -20,21 +20,25 @@ def list_methods(
     from .. import registry
 
     if name is not None:
-        _describe(name, registry.find("softprompt.methods", name))
+        _describe(name)
         return
     for each in registry.names("softprompt.methods"):
         out.print(f"{each:<8} {registry.find('softprompt.methods', each).title}")
 
 
-def _describe(name: str, kind: Any) -> None:
+def _describe(name: str) -> None:
+    from ..methods import make_method
+
+    method = make_method(name)
+    kind = type(method)
     out.print(f"{name}: {kind.title}\n")
     if kind.Spec.__doc__:
         out.print(inspect.cleandoc(kind.Spec.__doc__) + "\n")
     table = Table("setting", "default")
     for key, field in kind.Spec.model_fields.items():
         if key != "name":
-            table.add_row(f"method.{key}", str(field.default))
-    if kind.defaults.lr:
-        for key, value in vars(kind.defaults).items():
+            table.add_row(f"method.{key}", str(field.get_default(call_default_factory=True)))
+    if method.defaults.lr:
+        for key, value in vars(method.defaults).items():
             table.add_row(f"train.{key}", str(value))
     out.print(table)

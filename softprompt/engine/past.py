@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -69,6 +70,11 @@ def join(pasts: Sequence[Past]) -> Past | None:
     return Past(layers, torch.cat([past.positions for past in pasts]), sum(past.width for past in pasts), since)
 
 
+def _held(past: Past) -> list[Tensor]:
+    """K/V of all layers; where nothing runs through a layer, nothing will look for them there."""
+    return cast(list[Tensor], list(past.kv))
+
+
 def block_of(pasts: Sequence[Past | None], visible_from: Sequence[int] | None = None) -> Block | None:
     """The rows' pasts as one block: kept at batch size one when all rows share the same object, else padded.
 
@@ -85,10 +91,13 @@ def block_of(pasts: Sequence[Past | None], visible_from: Sequence[int] | None = 
         seen = torch.tensor(list(visible_from), device=device)
     if len(distinct) == 1 and all(past is distinct[0] for past in pasts):
         since = distinct[0].since
-        return Block(distinct[0].kv, distinct[0].positions[None], None, seen, None if since is None else since[None])
+        return Block(
+            _held(distinct[0]), distinct[0].positions[None], None, seen, None if since is None else since[None]
+        )
     width = max(past.size for past in distinct)
     places = {id(past): place for place, past in enumerate(distinct)}
-    like = distinct[0].kv[0]
+    held = [_held(past) for past in distinct]
+    like = held[0][0]
     # a row without a past borrows place 0 and sees nothing of it
     index = torch.tensor([places.get(id(past), 0) for past in pasts], device=device)
     sizes = torch.tensor([0 if past is None else past.size for past in pasts], device=device)
@@ -96,7 +105,7 @@ def block_of(pasts: Sequence[Past | None], visible_from: Sequence[int] | None = 
     for layer in range(len(distinct[0].kv)):
         grid = like.new_zeros(2, len(distinct), *like.shape[2:3], width, like.shape[4])
         for place, past in enumerate(distinct):
-            grid[:, place, :, : past.size] = past.kv[layer][:, 0]
+            grid[:, place, :, : past.size] = held[place][layer][:, 0]
         layers.append(grid.index_select(1, index))
     positions = torch.full((len(distinct), width), ALWAYS, device=device)
     for place, past in enumerate(distinct):

@@ -152,6 +152,20 @@ class Method(ABC):
         """PEFT's `adapter_config.json` where PEFT can load the artifact, else None."""
         return None
 
+    def files(self) -> dict[str, bytes]:
+        """Files that make the artifact a plain transformers model (`config.json`, tokenizer), where its tensors are one."""
+        return {}
+
+    def merged(self, base: Base) -> Any:
+        """A plain transformers model with what was learned in its weights; `base` stays as it is.
+
+        Raises:
+            ConfigError: what was learned does not lie in weights, or cannot be merged.
+        """
+        raise ConfigError(
+            f"method {self.spec.name!r} cannot be merged into the base's weights; serve its artifact instead"
+        )
+
 
 class LearnedTensor(Method):
     """A method whose whole state is one tensor that is also its segment: embeddings or K/V.

@@ -14,8 +14,8 @@ class PromptEncoder(nn.Module):
         kind: `lstm` (bidirectional, two layers by default, then two linear ones) or `mlp` (three linear ones).
         hidden: width of the hidden layers.
         layers: of the LSTM.
-        residual: the output is added to `start`, from which it then begins (Razdaibiedina et al. 2023, arXiv:2305.03937); otherwise
-            it is the prompt by itself and begins at random.
+        residual: the output is added to `start`, from which it then begins (Razdaibiedina et al. 2023, arXiv:2305.03937);
+            otherwise it is the prompt by itself and begins at random.
     """
 
     def __init__(self, start: Tensor, kind: str, hidden: int, layers: int = 2, residual: bool = True) -> None:

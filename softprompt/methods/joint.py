@@ -25,7 +25,7 @@ class JointSpec(MethodSpec):
             rate: `train.lr` is that of the first, the others keep their distance to it.
     """
 
-    parts: list[str | dict[str, Any]] = Field(default_factory=lambda: ["soft", "lora"], min_length=2)
+    parts: list[str | dict[str, Any]] = Field(default=["soft", "lora"], min_length=2)
 
 
 class Joint(Method):

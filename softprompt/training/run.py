@@ -229,8 +229,10 @@ def save(result: Result, folder: Path, settings: dict[str, Any] | None = None) -
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "parameters": {"trained": result.parameters, "stored": sum(value.numel() for value in tensors.values())},
     }
+    config, files = method.adapter_config(ready.base), method.files()
+    values["loads_in"] = "transformers" if files else "peft" if config else None
     manifest = artifacts.Manifest.model_validate(values)
-    artifacts.save(folder, manifest, tensors, model_card(manifest), method.adapter_config(ready.base))
+    artifacts.save(folder, manifest, tensors, model_card(manifest), config, files)
 
 
 def _save_run_file(

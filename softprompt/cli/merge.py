@@ -1,0 +1,43 @@
+"""`softprompt merge`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import app
+from .console import base_of, out, progress
+
+
+@app.command(
+    "merge",
+    epilog="Example: `softprompt merge runs/lora --out models/movies`, then "
+    '`AutoModelForCausalLM.from_pretrained("models/movies")`',
+)
+def merge_verb(
+    artifact: Annotated[Path, typer.Argument(help="Artifact of lora, peft:TYPE or full, or the folder of its run.")],
+    to: Annotated[Path, typer.Option("--out", help="Folder of the plain transformers model; must not exist yet.")],
+    base_id: Annotated[str | None, typer.Option("--base", help="Base, if it is not the recorded one.")] = None,
+) -> None:
+    """Merge what was learned into the base's weights and save a plain transformers model folder."""
+    from ..artifact import check_base, load
+    from ..base import Base
+    from ..errors import ConfigError
+    from ..methods import make_method
+    from ..storage import atomic_folder
+
+    held = load(artifact)
+    if to.exists():
+        raise ConfigError(f"{to}: exists already; choose another folder")
+    with progress() as show:
+        base = Base.load(base_of(artifact, held.manifest.base.id, base_id), progress=show)
+        check_base(held.manifest, base.digest, base.tokenizer_digest, base.name)
+        method = make_method(held.manifest.method, str(artifact))
+        method.restore(held.tensors, base)
+        model = method.merged(base)
+        with atomic_folder(to) as temporary:
+            model.save_pretrained(temporary)
+            base.tokenizer.save_pretrained(temporary)
+    out.print(f"model: {to}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from softprompt.adapters.weights import WeightsMethod, WeightsSpec, plain, take

@@ -89,7 +89,11 @@ class Lora(Tuner):
     def attach(self, base: Base, bound: BoundTask, seed: int) -> None:
         """As PEFT starts it: the update is zero."""
         super().attach(base, bound, seed)
-        self._cue = tuple(bound.cue)
+        self.activated_by(bound.cue)
+
+    def activated_by(self, cue: Sequence[int]) -> None:
+        """The tokens from which on an activated LoRA acts, for PEFT's configuration."""
+        self._cue = tuple(cue)
 
     def adapter_config(self, base: Base) -> dict[str, Any] | None:
         """As PEFT writes it; for an activated LoRA with the tokens that activate it."""

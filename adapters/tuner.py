@@ -92,6 +92,10 @@ class Tuner(WeightsMethod):
         except (ValueError, TypeError) as error:
             raise ConfigError(f"PEFT's {kind} does not take these settings: {_first_line(error)}") from None
 
+    def default_settings(self) -> dict[str, Any]:
+        """PEFT's configuration of this type as it is when nothing is set, as JSON."""
+        return {key: _json(value) for key, value in types()[self.spec.type](task_type="CAUSAL_LM").to_dict().items()}
+
     def attach(self, base: Base, bound: BoundTask, seed: int) -> None:
         """Let PEFT put its modules in; their start depends on the seed."""
         self._put_in(base.branch(), seed)

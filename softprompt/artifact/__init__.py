@@ -2,7 +2,17 @@
 
 from . import peft_format
 from .manifest import FORMAT_VERSION, Manifest
-from .peft_format import read_peft
+from .peft_format import read_peft, read_peft_weights
 from .store import Artifact, check_base, load, save
 
-__all__ = ["FORMAT_VERSION", "Artifact", "Manifest", "check_base", "load", "peft_format", "read_peft", "save"]
+__all__ = [
+    "FORMAT_VERSION",
+    "Artifact",
+    "Manifest",
+    "check_base",
+    "load",
+    "peft_format",
+    "read_peft",
+    "read_peft_weights",
+    "save",
+]

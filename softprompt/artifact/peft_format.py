@@ -109,12 +109,7 @@ def read_peft(folder: str | Path) -> tuple[str, dict[str, Tensor], dict[str, Any
     config = read_json(path, CONFIG)
     where = str(path / CONFIG)
     method = _method_of(config, where)
-    if not os.path.lexists(path / TENSORS):
-        if os.path.lexists(path / "adapter_model.bin"):
-            raise ArtifactError(
-                f"{path}: has adapter_model.bin, a pickle, which can run code and is never opened; save it as safetensors"
-            )
-        raise ArtifactError(f"{path}: has no {TENSORS}; save it with PEFT's save_pretrained(safe_serialization=True)")
+    _refuse_pickles(path)
     length, width = _size(config, "num_virtual_tokens", where), _size(config, "token_dim", where)
     layers = heads = 1
     columns = width
@@ -127,6 +122,42 @@ def read_peft(folder: str | Path) -> tuple[str, dict[str, Tensor], dict[str, Any
     if method == "soft":
         return method, {KEY: value}, config
     return method, {"kv": kv_from_peft(value, layers, heads, width // heads)}, config
+
+
+def read_peft_weights(folder: str | Path) -> tuple[str, dict[str, Tensor], dict[str, Any]] | None:
+    """Read a folder of one of PEFT's tuners that change modules (LoRA, IA3 …); nothing that it names is looked up.
+
+    Returns:
+        PEFT's name of the tuner, its tensors in fp32 under PEFT's keys, and the configuration as it stands in the file; None where
+        the folder holds a prompt (see `read_peft`) or is none of PEFT's.
+
+    Raises:
+        ArtifactError: pickled weights, or tensors that are no finite numbers.
+    """
+    path = Path(folder)
+    if not (path / CONFIG).exists():
+        return None
+    config = read_json(path, CONFIG)
+    kind = config.get("peft_type")
+    if not isinstance(kind, str) or kind in METHODS:
+        return None
+    where = str(path / TENSORS)
+    _refuse_pickles(path)
+    tensors = {
+        key: value.float() for key, value in parse_tensors(read_bytes(path, TENSORS, MAX_TENSOR_BYTES), where).items()
+    }
+    check_finite(tensors, where)
+    return kind, tensors, config
+
+
+def _refuse_pickles(path: Path) -> None:
+    if os.path.lexists(path / TENSORS):
+        return
+    if os.path.lexists(path / "adapter_model.bin"):
+        raise ArtifactError(
+            f"{path}: has adapter_model.bin, a pickle, which can run code and is never opened; save it as safetensors"
+        )
+    raise ArtifactError(f"{path}: has no {TENSORS}; save it with PEFT's save_pretrained(safe_serialization=True)")
 
 
 def _common(peft_type: str, base_id: str, length: int, layers: int) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from transformers.utils import logging as transformers_logging
 from ..config import suggest
 from ..errors import BaseModelError
 from ..types import Progress, ignore_progress, megabytes
-from . import bundled
+from . import bundled, quantized
 from .attention import KV, NAME, Block, Call
 from .fingerprint import model_digest, tokenizer_digest
 from .memory import keep_freed_memory
@@ -66,8 +66,15 @@ class Hidden:
 class Base:
     """A frozen causal language model with its tokenizer."""
 
-    def __init__(self, model: Any, tokenizer: Any, name: str = "in-memory") -> None:
+    def __init__(self, model: Any, tokenizer: Any, name: str = "in-memory", digest: str | None = None) -> None:
         """Take a loaded model over: freeze it, put it in eval(), route its attention through ours and check the result.
+
+        Args:
+            model: any causal model of transformers, also one that bitsandbytes has quantised as int8 or nf4.
+            digest: of the checkpoint, where the model's own weights are not it any more (default: `model_digest(model)`).
+
+        Attributes:
+            quantization, isolated: see `load`.
 
         Raises:
             BaseModelError: the engine would not be exact on this architecture.
@@ -80,6 +87,7 @@ class Base:
         model.eval()  # int8 on the CPU and dropout both compute something else in train()
         model.set_attn_implementation(NAME)
         make_packable(model)
+        self.quantization, self.isolated = quantized.take_over(model, name)
         if model.device.type == "cpu":
             keep_freed_memory()
         self._packed = False
@@ -87,9 +95,10 @@ class Base:
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.get_input_embeddings().weight.dtype
         self._decoder, self._head = model.get_decoder(), model.get_output_embeddings()
-        self.shape = check_exact(self)
-        self._rotary = find_rotary(self)
-        self.digest = model_digest(model)
+        with quantized.whole(model):
+            self.shape = check_exact(self)
+            self._rotary = find_rotary(self)
+        self.digest = digest or model_digest(model)
         self.tokenizer_digest = tokenizer_digest(tokenizer)
 
     @classmethod
@@ -99,6 +108,8 @@ class Base:
         dtype: str = "fp32",
         device: str = "auto",
         progress: Progress = ignore_progress,
+        quantization: str | None = None,
+        isolated: bool = True,
     ) -> Base:
         """Load by bundled name (`smollm2`), local folder or hub id.
 
@@ -106,12 +117,17 @@ class Base:
             dtype: `fp32` or `bf16` (or `fp16` on a GPU).
             device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1` …
             progress: told while a bundled base is fetched, the first time.
+            quantization: hold the linear layers' weights as `int8` or `nf4` (see `quantized.py`); `dtype` is then that of
+                everything else. The digest stays that of the checkpoint, so artifacts go from one to the other.
+            isolated: False lets int8 work as bitsandbytes does, where a row's result depends on the rows beside it.
 
         Raises:
             BaseModelError: nothing of that name, no such device, not a causal model, or not exact on the engine.
+            MissingExtraError: a quantisation without bitsandbytes.
         """
         if dtype not in DTYPES:
             raise BaseModelError(f"dtype {dtype!r} is not known{suggest(dtype, DTYPES)}")
+        quantized.check_asked(quantization, isolated)
         where = _device(device)
         is_bundled = str(name) in bundled.BUNDLED
         source = str(bundled.get(str(name), megabytes(f"fetching {name}", progress))) if is_bundled else str(name)
@@ -121,14 +137,25 @@ class Base:
             config = AutoConfig.from_pretrained(source)
             _refuse_other_kinds(config, str(name))
             tokenizer = AutoTokenizer.from_pretrained(source)
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype])
+            options: dict[str, Any] = {"dtype": DTYPES[dtype]}
+            digest = None
+            if quantization is not None:
+                if hasattr(config, "quantization_config"):
+                    raise ValueError(f"it is quantised already; leave quantization {quantization!r} out")
+                options["quantization_config"] = quantized.loading(quantization, isolated, DTYPES[dtype])
+                # the checkpoint as it is, for its digest; a few values of each tensor are read from the mapped file
+                digest = model_digest(AutoModelForCausalLM.from_pretrained(source, dtype="auto"))
+            if quantization is not None or hasattr(config, "quantization_config"):
+                options["device_map"] = {"": where}  # such models cannot be moved afterwards
+            model = AutoModelForCausalLM.from_pretrained(source, **options)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise BaseModelError(_not_loadable(str(name), error)) from error
         finally:
             if was_bar:
                 transformers_logging.enable_progress_bar()
-        model.to(where)  # type: ignore[arg-type]
-        return cls(model, tokenizer, str(name))
+        if "device_map" not in options:
+            model.to(where)  # type: ignore[arg-type]
+        return cls(model, tokenizer, str(name), digest)
 
     @property
     def max_positions(self) -> int:
@@ -199,8 +226,14 @@ class Base:
 
     @property
     def label_of_dtype(self) -> str:
-        """`fp32`, `bf16` or `fp16`."""
-        return next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
+        """How most weights are held: `fp32`, `bf16`, `fp16`, `int8` or `nf4`."""
+        return self.quantization or next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
+
+    @property
+    def arithmetic(self) -> str:
+        """All that decides the numbers beside the checkpoint; what was computed under one serves no other."""
+        parts = [str(self.dtype), self.quantization, None if self.isolated else "batched"]
+        return " ".join(part for part in parts if part)
 
 
 def _device(name: str) -> torch.device:

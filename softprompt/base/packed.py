@@ -8,6 +8,7 @@ the weights once more in memory, twice when training, so the engine asks for it 
 from __future__ import annotations
 
 import contextlib
+import copy
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -40,6 +41,12 @@ class Packed:
         self._ahead: Tensor | None = None
         self._back: Tensor | None = None
         self._of: tuple[int, int] | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Packed:
+        """For the copied layer; what is packed is shared, as torch cannot copy it, and renewed if the weight is another."""
+        twin = Packed(copy.deepcopy(self.layer, memo))
+        twin._ahead, twin._back, twin._of = self._ahead, self._back, self._of
+        return twin
 
     def ahead(self) -> Tensor:
         """For x Wᵀ."""

@@ -44,7 +44,7 @@ class Engine:
         self.config = config = cache or CacheConfig()
         dtype = config.dtype or base.dtype
         cut = [(slot.name, slot.start, slot.stop) for slot in plan.row_frozen]
-        context = context_digest(base.digest, base.dtype, dtype, head, cue, cut)
+        context = context_digest(base.digest, base.arithmetic, dtype, head, cue, cut)
         self.cache = RowCache(base.shape, dtype, config.ram, config.disk, context if config.keep else None)
         self._frozen: Past | None = None
         self._ends: dict[Ids, Tensor] = {}  # text ids → last hidden state [H], where nothing is learned

@@ -14,16 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-from transformers.utils import logging as transformers_logging
 
-from ..config import suggest
 from ..errors import BaseModelError
-from ..types import Progress, ignore_progress, megabytes
-from . import bundled
+from ..types import Progress, ignore_progress
+from . import quantized
 from .attention import KV, NAME, Block, Call
 from .fingerprint import model_digest, tokenizer_digest
 from .layers import find_layers, gate_layers
@@ -68,8 +63,15 @@ class Hidden:
 class Base:
     """A frozen causal language model with its tokenizer."""
 
-    def __init__(self, model: Any, tokenizer: Any, name: str = "in-memory") -> None:
+    def __init__(self, model: Any, tokenizer: Any, name: str = "in-memory", digest: str | None = None) -> None:
         """Take a loaded model over: freeze it, put it in eval(), route its attention through ours and check the result.
+
+        Args:
+            model: any causal model of transformers, also one that bitsandbytes has quantised as int8 or nf4.
+            digest: of the checkpoint, where the model's own weights are not it any more (default: `model_digest(model)`).
+
+        Attributes:
+            quantization, isolated: see `load`.
 
         Raises:
             BaseModelError: the engine would not be exact on this architecture.
@@ -82,6 +84,7 @@ class Base:
         model.eval()  # int8 on the CPU and dropout both compute something else in train()
         model.set_attn_implementation(NAME)
         make_packable(model)
+        self.quantization, self.isolated = quantized.take_over(model, name)
         if model.device.type == "cpu":
             keep_freed_memory()
         self.packed = self.recompute = False
@@ -91,10 +94,11 @@ class Base:
         self.dtype: torch.dtype = model.get_input_embeddings().weight.dtype
         self._decoder, self._head = model.get_decoder(), model.get_output_embeddings()
         gated = gate_layers(self._decoder, self.config.num_hidden_layers)
-        self.shape = check_exact(self)
-        self.gated = gated and check_layers(self)
-        self._rotary = find_rotary(self)
-        self.digest = model_digest(model)
+        with quantized.whole(model):
+            self.shape = check_exact(self)
+            self.gated = gated and check_layers(self)
+            self._rotary = find_rotary(self)
+        self.digest = digest or model_digest(model)
         self.tokenizer_digest = tokenizer_digest(tokenizer)
 
     @classmethod
@@ -104,6 +108,8 @@ class Base:
         dtype: str = "fp32",
         device: str = "auto",
         progress: Progress = ignore_progress,
+        quantization: str | None = None,
+        isolated: bool = True,
     ) -> Base:
         """Load by bundled name (`smollm2`), local folder or hub id.
 
@@ -111,29 +117,17 @@ class Base:
             dtype: `fp32` or `bf16` (or `fp16` on a GPU).
             device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1` …
             progress: told while a bundled base is fetched, the first time.
+            quantization: hold the linear layers' weights as `int8` or `nf4` (see `quantized.py`); `dtype` is then that of
+                everything else. The digest stays that of the checkpoint, so artifacts go from one to the other.
+            isolated: False lets int8 work as bitsandbytes does, where a row's result depends on the rows beside it.
 
         Raises:
             BaseModelError: nothing of that name, no such device, not a causal model, or not exact on the engine.
+            MissingExtraError: a quantisation without bitsandbytes.
         """
-        if dtype not in DTYPES:
-            raise BaseModelError(f"dtype {dtype!r} is not known{suggest(dtype, DTYPES)}")
-        where = _device(device)
-        is_bundled = str(name) in bundled.BUNDLED
-        source = str(bundled.get(str(name), megabytes(f"fetching {name}", progress))) if is_bundled else str(name)
-        was_bar = transformers_logging.is_progress_bar_enabled()
-        transformers_logging.disable_progress_bar()
-        try:
-            config = AutoConfig.from_pretrained(source)
-            _refuse_other_kinds(config, str(name))
-            tokenizer = AutoTokenizer.from_pretrained(source)
-            model = AutoModelForCausalLM.from_pretrained(source, dtype=DTYPES[dtype])
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
-            raise BaseModelError(_not_loadable(str(name), error)) from error
-        finally:
-            if was_bar:
-                transformers_logging.enable_progress_bar()
-        model.to(where)  # type: ignore[arg-type]
-        return cls(model, tokenizer, str(name))
+        from .loading import load_model
+
+        return cls(*load_model(str(name), dtype, device, progress, quantization, isolated))
 
     @property
     def max_positions(self) -> int:
@@ -174,7 +168,7 @@ class Base:
         Args:
             own: names of the parameters that the branch gets a copy of, which may be trained; all others are shared.
         """
-        shared: dict[int, Any] = {id(buffer): buffer for buffer in self.model.buffers()}
+        shared: dict[int, Any] = {id(x): x for x in [*self.model.buffers(), *quantized.shared_tensors(self.model)]}
         shared.update((id(weight), weight) for name, weight in self.model.named_parameters() if not own(name))
         other = copy.copy(self)
         other.model = copy.deepcopy(self.model, shared)
@@ -267,36 +261,12 @@ class Base:
 
     @property
     def label_of_dtype(self) -> str:
-        """`fp32`, `bf16` or `fp16`."""
-        return next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
+        """How most weights are held: `fp32`, `bf16`, `fp16`, `int8` or `nf4`."""
+        return self.quantization or next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
 
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise BaseModelError(f"device {name!r} cannot be used ({reason}); take auto, cpu or cuda") from None
-    return device
-
-
-def _refuse_other_kinds(config: PretrainedConfig, name: str) -> None:
-    architectures = list(getattr(config, "architectures", None) or [])
-    known = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
-    causal = any(item in known for item in architectures) if architectures else True
-    if getattr(config, "is_encoder_decoder", False) or not causal:
-        kind = architectures[0] if architectures else config.model_type
-        raise BaseModelError(f"base {name!r} is a {kind}, not a causal language model; take one such as 'smollm2'")
-
-
-def _not_loadable(name: str, error: Exception) -> str:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    if Path(name).is_dir():
-        return f"base {name!r}: the folder does not hold a loadable model ({reason})"
-    return (
-        f"base {name!r} is neither a bundled name{suggest(name, bundled.BUNDLED)}, a local folder, nor a reachable "
-        f"hub id ({reason})"
-    )
+    @property
+    def arithmetic(self) -> str:
+        """All that decides the numbers beside the checkpoint; what was computed under one serves no other."""
+        autocast = f"autocast {self.autocast}" if self.autocast else None
+        parts = [str(self.dtype), self.quantization, None if self.isolated else "batched", autocast]
+        return " ".join(part for part in parts if part)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import (
@@ -25,7 +25,7 @@ from ..types import Progress as Callback
 
 if TYPE_CHECKING:
     from ..tasks import BoundTask
-    from ..training import RunSpec
+    from ..training import BaseSpec, RunSpec
 
 # Nothing that we print is markup: a label such as [b] or a token such as [/INST] is shown as it is
 _PLAIN = {"highlight": False, "soft_wrap": True, "markup": False, "emoji": False}
@@ -96,11 +96,28 @@ def run_of(artifact: Path) -> RunSpec | None:
     return load_run(file, []) if file.is_file() else None
 
 
-def base_of(artifact: Path, recorded: str, given: str | None) -> str:
-    """Which base to load for an artifact: the one given, the one of its run, the one in its manifest."""
+def base_of(
+    artifact: Path, recorded: str, given: str | None, dtype: str | None = None, quantization: str | None = None
+) -> BaseSpec:
+    """Which base to load for an artifact, and how: the one given, the one of its run, the one in its manifest.
+
+    Where it runs is chosen anew: the folder may have been moved from another machine.
+
+    Args:
+        recorded: the base's name in the manifest.
+        given, dtype, quantization: from the command line, None where they are not; quantization may be `none`.
+    """
+    from ..config import parse
+    from ..training import BaseSpec
+
+    section: dict[str, Any] = {"name": given or recorded}
     if given is None and (run := run_of(artifact)) is not None:
-        return run.base.name
-    return given or recorded
+        section = run.base.model_dump(exclude={"device"})
+    if dtype is not None:
+        section["dtype"] = dtype
+    if quantization is not None:
+        section |= {"quantization": None if quantization == "none" else quantization, "isolated": True}
+    return parse(BaseSpec, section, "base")
 
 
 def tell_cut(bound: BoundTask) -> None:

@@ -32,17 +32,19 @@ def eval_verb(
     base: Annotated[
         str | None, typer.Option("--base", help="Base to use (default: the one it was trained on).")
     ] = None,
-    dtype: Annotated[str, typer.Option("--dtype", help="fp32 or bf16.")] = "fp32",
+    dtype: Annotated[str | None, typer.Option("--dtype", help="fp32 or bf16 (default: the run's, else fp32).")] = None,
+    quantization: Annotated[
+        str | None, typer.Option("--quantization", help="int8, nf4 or none (default: the run's, else none).")
+    ] = None,
 ) -> None:
     """Measure an artifact: the task's metric with its 95 % interval."""
     from ..artifact import load
-    from ..base import Base
     from ..runtime import Runtime
     from ..storage import write_json, write_text
 
     held = load(artifact)
     with progress() as show:
-        runtime = Runtime(Base.load(base_of(artifact, held.manifest.base.id, base), dtype, progress=show))
+        runtime = Runtime(base_of(artifact, held.manifest.base.id, base, dtype, quantization).load(show))
         runtime.add("artifact", artifact)
         task = runtime.task("artifact")
         if data is None:

@@ -25,8 +25,8 @@ def import_verb(
     base: Annotated[str, typer.Option("--base", help="The base it was trained on.")] = "smollm2",
 ) -> None:
     """Make an artifact of a prompt that PEFT trained."""
-    from ..base import Base
     from ..tasks import Task
+    from ..training import BaseSpec
     from ..training.importing import import_peft
 
-    out.print(f"artifact: {import_peft(folder, Base.load(base), Task.load(task), to)}")
+    out.print(f"artifact: {import_peft(folder, BaseSpec(name=base).load(), Task.load(task), to)}")

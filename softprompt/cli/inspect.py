@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from . import app
 from .console import base_of, err, out
+
+if TYPE_CHECKING:
+    from ..training import BaseSpec
 
 
 @app.command("inspect", epilog="Example: `softprompt inspect runs/movies --words 3`")
@@ -48,13 +51,11 @@ def inspect_verb(
         err.print("keys and values have no nearest words (they are not embeddings)")
 
 
-def _nearest(prompt, base_id: str, count: int) -> None:  # type: ignore[no-untyped-def]
+def _nearest(prompt, section: BaseSpec, count: int) -> None:  # type: ignore[no-untyped-def]
     """Nearest vocabulary entries by cosine, as in Lester et al. 2021, §7."""
     import torch
 
-    from ..base import Base
-
-    base = Base.load(base_id)
+    base = section.load()
     table = base.embed(torch.arange(base.model.get_input_embeddings().weight.shape[0], device=base.device)).float()
     close = (
         torch.nn.functional.normalize(prompt.to(table.device), dim=1) @ torch.nn.functional.normalize(table, dim=1).T

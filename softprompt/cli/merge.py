@@ -23,7 +23,6 @@ def merge_verb(
 ) -> None:
     """Merge what was learned into the base's weights and save a plain transformers model folder."""
     from ..artifact import check_base, load
-    from ..base import Base
     from ..errors import ConfigError
     from ..methods import make_method
     from ..storage import atomic_folder
@@ -32,7 +31,8 @@ def merge_verb(
     if to.exists():
         raise ConfigError(f"{to}: exists already; choose another folder")
     with progress() as show:
-        base = Base.load(base_of(artifact, held.manifest.base.id, base_id), progress=show)
+        # into the checkpoint's own weights, not into quantised ones
+        base = base_of(artifact, held.manifest.base.id, base_id, quantization="none").load(show)
         check_base(held.manifest, base.digest, base.tokenizer_digest, base.name)
         method = make_method(held.manifest.method, str(artifact))
         method.restore(held.tensors, base)

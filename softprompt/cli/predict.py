@@ -28,14 +28,16 @@ def predict_verb(
     source: Annotated[Path, typer.Option("--input", help="Rows (JSONL, CSV, Parquet) with the template's fields.")],
     to: Annotated[Path | None, typer.Option("--output", help="Write here instead of the standard output.")] = None,
     base: Annotated[str | None, typer.Option("--base", help="Base to use (default: the first artifact's).")] = None,
-    dtype: Annotated[str, typer.Option("--dtype", help="fp32 or bf16.")] = "fp32",
+    dtype: Annotated[str | None, typer.Option("--dtype", help="fp32 or bf16 (default: the run's, else fp32).")] = None,
+    quantization: Annotated[
+        str | None, typer.Option("--quantization", help="int8, nf4 or none (default: the run's, else none).")
+    ] = None,
 ) -> None:
     """Answer rows, one JSON line each. Rows with different artifacts go through the base in one batch.
 
     Without an "artifact" field a row is answered by the first artifact. Names are the folders' names unless given.
     """
     from ..artifact import load
-    from ..base import Base
     from ..data import read_rows
     from ..errors import ConfigError
     from ..runtime import Runtime
@@ -55,8 +57,8 @@ def predict_verb(
     tasks = {name: Task.load(item.manifest.task) for name, item in held.items() if item.manifest.task}
     rows = read_rows(source, lambda values: _problem(values, tasks, first))
     with progress() as show:
-        name_of_base = base_of(folders[first], held[first].manifest.base.id, base)
-        runtime = Runtime(Base.load(name_of_base, dtype, progress=show))
+        section = base_of(folders[first], held[first].manifest.base.id, base, dtype, quantization)
+        runtime = Runtime(section.load(show))
         for name, path in folders.items():
             runtime.add(name, path)
         found = runtime.predict([row.values for row in rows], first, show)

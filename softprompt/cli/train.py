@@ -28,7 +28,6 @@ def train_verb(
     test: Annotated[bool, typer.Option("--test", help="Also evaluate on the test rows, once, at the end.")] = False,
 ) -> None:
     """Train a prompt and save its artifact. The same command goes on where it was cut short (bit-exact on the CPU)."""
-    from ..base import Base
     from ..methods import make_method
     from ..tasks import Task
     from ..training import load_run, train
@@ -37,7 +36,7 @@ def train_verb(
     task, method = Task.load(spec.task), make_method(spec.method)
     with progress() as show:
         rows = task.load_data(show)  # bad rows are told before a model is loaded
-        base = Base.load(spec.base.name, spec.base.dtype, spec.base.device, show)
+        base = spec.base.load(show)
         result = train(
             base,
             task,

@@ -46,9 +46,7 @@ class Engine:
         dtype = config.dtype or base.dtype
         cut = [(slot.name, slot.start, slot.stop) for slot in plan.row_frozen]
         before = [(slot.name, slot.size) for slot in plan.trunk_live] if plan.first_layer else None
-        context = context_digest(
-            base.digest, base.dtype, base.autocast, dtype, head, cue, cut, plan.first_layer, before
-        )
+        context = context_digest(base.digest, base.arithmetic, dtype, head, cue, cut, plan.first_layer, before)
         s = base.shape
         layout = (0, s.hidden_size) if plan.first_layer else (s.layers, 2, s.kv_heads, 0, s.head_size)
         self.cache = RowCache(layout, dtype, config.ram, config.disk, context if config.keep else None)

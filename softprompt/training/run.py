@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from .. import artifact as artifacts
 from ..artifact.card import model_card
@@ -21,12 +20,12 @@ from ..engine import SLOTS, CacheConfig, Engine, Plan, plan
 from ..errors import ConfigError, DataError
 from ..evaluate import Evaluation, evaluate
 from ..methods import Method, make_method
-from ..storage import digest_of, write_json, write_text
+from ..storage import digest_of, write_json
 from ..tasks import BoundTask, Task
 from ..types import Example, Progress, ignore_progress
 from .checkpoints import FolderStore, NoStore
 from .loop import State, Store, fit
-from .spec import CacheSpec, TrainSpec, resolved_task
+from .spec import CacheSpec, TrainSpec, save_run_file
 
 PACKAGES = ("softprompt", "torch", "transformers", "tokenizers", "numpy", "scikit-learn")
 
@@ -196,7 +195,7 @@ def train(
         save(result, result.artifact, settings)
         summary = {name: found.estimate.as_dict() for name, found in metrics.items()}
         write_json(folder / "result.json", {"metrics": summary, "seconds": seconds, "best_step": best_step})
-        _save_run_file(folder, base, task, method, spec, cache or CacheSpec(), seed)
+        save_run_file(folder, base, task, method, spec, cache or CacheSpec(), seed)
     return result
 
 
@@ -235,22 +234,6 @@ def save(result: Result, folder: Path, settings: dict[str, Any] | None = None) -
     artifacts.save(folder, manifest, tensors, model_card(manifest), config, files)
 
 
-def _save_run_file(
-    folder: Path, base: Base, task: Task, method: Method, spec: TrainSpec, cache: CacheSpec, seed: int
-) -> None:
-    """The resolved run file beside the result: no defaults left to fill, no path that depends on the current folder."""
-    name = str(Path(base.name).resolve()) if Path(base.name).is_dir() else base.name
-    settings = {
-        "base": {"name": name, "dtype": base.label_of_dtype, "device": str(base.device)},
-        "task": resolved_task(task),
-        "method": method.spec.model_dump(mode="json", exclude_none=True),
-        "train": spec.model_dump(mode="json", exclude_none=True),
-        "cache": cache.model_dump(mode="json", exclude_none=True),
-        "seed": seed,
-    }
-    write_text(folder / "run.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
-
-
 def _draw_demonstrations(task: Task, train_rows: Sequence[Row]) -> tuple[Task, list[Row]]:
     wanted = task.spec.demonstrations
     if not wanted.k or wanted.rows:
@@ -272,7 +255,7 @@ def _refuse_unusable(rows: Sequence[Example]) -> None:
 def _settings(ready: Prepared, spec: TrainSpec | None, seed: int) -> dict[str, Any]:
     """All that decides the result; its digest names the run."""
     return {
-        "base": [ready.base.digest, ready.base.tokenizer_digest, str(ready.base.dtype), ready.base.device.type],
+        "base": [ready.base.digest, ready.base.tokenizer_digest, ready.base.arithmetic, ready.base.device.type],
         "task": ready.task.spec.model_dump(mode="json"),
         "method": ready.method.spec.model_dump(mode="json"),
         "train": spec.model_dump(mode="json", exclude_none=True) if spec else None,

@@ -5,13 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
+import yaml
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from ..base import Base
+from ..base.bundled import BUNDLED
+from ..base.model import DTYPES
 from ..config import Strict, override, parse, read_yaml
 from ..data import CATALOGUE
 from ..engine import CacheConfig
 from ..methods import Method
+from ..storage import write_text
 from ..tasks import Task
+from ..types import Progress, ignore_progress
 
 
 class TrainSpec(Strict):
@@ -85,18 +91,34 @@ class CacheSpec(Strict):
 
     def config(self) -> CacheConfig:
         """For the engine."""
-        from ..base.model import DTYPES
-
         dtype = DTYPES[self.dtype] if self.dtype else None
         return CacheConfig(dtype, int(self.ram_gb * 1e9), int(self.disk_gb * 1e9), self.keep)
 
 
 class BaseSpec(Strict):
-    """Which base: bundled name, folder or hub id; how it is held; where it runs."""
+    """Which base: bundled name, folder or hub id; how it is held; where it runs.
+
+    Attributes:
+        quantization: `int8` or `nf4` hold the linear layers' weights in 8 or 4 bits (needs the extra `quant`); `dtype` is then
+            that of everything else.
+        isolated: for int8: rows never depend on the rows beside them. `false` takes bitsandbytes' own int8, where they do.
+    """
 
     name: str = "smollm2"
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
     device: str = "auto"
+    quantization: Literal["int8", "nf4"] | None = None
+    isolated: bool = True
+
+    @model_validator(mode="after")
+    def _isolated_is_for_int8(self) -> BaseSpec:
+        if not self.isolated and self.quantization != "int8":
+            raise ValueError("isolated: false is for quantization: int8; rows of all other bases never meet")
+        return self
+
+    def load(self, progress: Progress = ignore_progress) -> Base:
+        """The base, loaded as the section says; see `Base.load` for what is refused."""
+        return Base.load(self.name, self.dtype, self.device, progress, self.quantization, self.isolated)
 
 
 class RunSpec(Strict):
@@ -150,3 +172,26 @@ def resolved_task(task: Task) -> dict[str, Any]:
         if value and value not in CATALOGUE and (task.folder / value).is_file():
             data["data"][key] = str((task.folder / value).resolve())
     return data
+
+
+def save_run_file(
+    folder: Path, base: Base, task: Task, method: Method, spec: TrainSpec, cache: CacheSpec, seed: int
+) -> None:
+    """The resolved run file beside the result: no defaults left to fill, no path that depends on the current folder."""
+    is_folder = base.name not in BUNDLED and Path(base.name).is_dir()  # `Base.load` prefers the bundled name, too
+    held: dict[str, Any] = {
+        "name": str(Path(base.name).resolve()) if is_folder else base.name,
+        "dtype": next(name for name, dtype in DTYPES.items() if dtype == base.dtype),
+        "device": str(base.device),
+    }
+    if base.quantization is not None:
+        held |= {"quantization": base.quantization, "isolated": base.isolated}
+    settings = {
+        "base": held,
+        "task": resolved_task(task),
+        "method": method.spec.model_dump(mode="json", exclude_none=True),
+        "train": spec.model_dump(mode="json", exclude_none=True),
+        "cache": cache.model_dump(mode="json", exclude_none=True),
+        "seed": seed,
+    }
+    write_text(folder / "run.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))

@@ -62,7 +62,7 @@ def sweep(
             data[key] = task.load_data(progress)
         rows = data[key]
         if base is None or held != spec.base:
-            base, held, shared = Base.load(spec.base.name, spec.base.dtype, spec.base.device, progress), spec.base, None
+            base, held, shared = spec.base.load(progress), spec.base, None
         result = train(
             base,
             task,

@@ -1,0 +1,91 @@
+"""From a name to a model, a tokenizer and the checkpoint's digest: bundled names, local folders, hub ids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.utils import logging as transformers_logging
+
+from ..config import suggest
+from ..errors import BaseModelError
+from ..types import Progress, megabytes
+from . import bundled, quantized
+from .fingerprint import model_digest
+from .model import DTYPES
+
+
+def load_model(
+    name: str, dtype: str, device: str, progress: Progress, quantization: str | None, isolated: bool
+) -> tuple[Any, Any, str, str | None]:
+    """See `Base.load`.
+
+    Returns:
+        model, tokenizer, name, and the checkpoint's digest where the model's own weights do not give it any more.
+    """
+    if dtype not in DTYPES:
+        raise BaseModelError(f"dtype {dtype!r} is not known{suggest(dtype, DTYPES)}")
+    quantized.check_asked(quantization, isolated)
+    where = _device(device)
+    is_bundled = name in bundled.BUNDLED
+    source = str(bundled.get(name, megabytes(f"fetching {name}", progress))) if is_bundled else name
+    was_bar = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        config = AutoConfig.from_pretrained(source)
+        _refuse_other_kinds(config, name)
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        options: dict[str, Any] = {"dtype": DTYPES[dtype]}
+        digest = None
+        if quantization is not None:
+            if hasattr(config, "quantization_config"):
+                raise ValueError(f"it is quantised already; leave quantization {quantization!r} out")
+            options["quantization_config"] = quantized.loading(quantization, isolated, DTYPES[dtype])
+            # the checkpoint as it is, for its digest; a few values of each tensor are read from the mapped file
+            digest = model_digest(AutoModelForCausalLM.from_pretrained(source, dtype="auto"))
+        if quantization is not None or hasattr(config, "quantization_config"):
+            options["device_map"] = {"": where}  # such models cannot be moved afterwards
+        model = AutoModelForCausalLM.from_pretrained(source, **options)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise BaseModelError(_not_loadable(name, error)) from error
+    finally:
+        if was_bar:
+            transformers_logging.enable_progress_bar()
+    if "device_map" not in options:
+        model.to(where)  # type: ignore[arg-type]
+    return model, tokenizer, name, digest
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise BaseModelError(f"device {name!r} cannot be used ({reason}); take auto, cpu or cuda") from None
+    return device
+
+
+def _refuse_other_kinds(config: PretrainedConfig, name: str) -> None:
+    architectures = list(getattr(config, "architectures", None) or [])
+    known = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
+    causal = any(item in known for item in architectures) if architectures else True
+    if getattr(config, "is_encoder_decoder", False) or not causal:
+        kind = architectures[0] if architectures else config.model_type
+        raise BaseModelError(f"base {name!r} is a {kind}, not a causal language model; take one such as 'smollm2'")
+
+
+def _not_loadable(name: str, error: Exception) -> str:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if Path(name).is_dir():
+        return f"base {name!r}: the folder does not hold a loadable model ({reason})"
+    return (
+        f"base {name!r} is neither a bundled name{suggest(name, bundled.BUNDLED)}, a local folder, nor a reachable "
+        f"hub id ({reason})"
+    )

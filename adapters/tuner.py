@@ -35,6 +35,7 @@ _OTHER_OPTIONS = {  # settings that do, or that give the base other layers
     "layer_replication": "",
     "use_asa": "",
 }
+_STARTS = ("gaussian", "orthogonal")  # of LoRA, besides PEFT's own; PiSSA, OLoRA, CorDA and LoftQ change the base
 
 
 class TunerSpec(WeightsSpec):
@@ -78,6 +79,7 @@ class Tuner(WeightsMethod):
     defaults: ClassVar[TrainDefaults] = TrainDefaults(lr=5e-3, epochs=3, batch_size=16)
     spec: Any
     _model: Any = None
+    _kind: str = ""
 
     def config(self, base: Base) -> Any:
         """PEFT's configuration of this method."""
@@ -86,6 +88,12 @@ class Tuner(WeightsMethod):
     def _made(self, kind: str, options: dict[str, Any], base: Base) -> Any:
         config = types()[kind]
         known = inspect.signature(config).parameters
+        start = options.get("init_lora_weights", True)
+        if not isinstance(start, bool) and start not in _STARTS:
+            raise ConfigError(
+                f"PEFT's init_lora_weights {start!r} changes the base's own weights or needs calls of its own; the base "
+                f"stays as it is here, so take one of true, {', '.join(_STARTS)}"
+            )
         for key in _OTHER_OPTIONS.keys() & {key for key, value in options.items() if value}:
             raise ConfigError(f"PEFT's {kind} cannot be trained here with {key}{_OTHER_OPTIONS[key]}")
         if self.spec.layers:
@@ -105,7 +113,7 @@ class Tuner(WeightsMethod):
 
     def _put_in(self, branch: Base, seed: int) -> None:
         config = self.config(branch)
-        name = config.peft_type.value
+        self._kind = name = config.peft_type.value
         with _quiet(), torch.random.fork_rng(), _base_kept(branch, name):
             torch.manual_seed(seed)
             try:
@@ -169,7 +177,7 @@ class Tuner(WeightsMethod):
         try:
             return whole._model.merge_and_unload()
         except (AttributeError, NotImplementedError, ValueError, TypeError) as error:
-            raise ConfigError(f"PEFT cannot merge {self.spec.name!r} into the base: {_first_line(error)}") from None
+            raise ConfigError(f"PEFT cannot merge {self._kind} into the base: {_first_line(error)}") from error
 
 
 def make_again(method: Tuner) -> Tuner:
@@ -188,8 +196,8 @@ def types() -> dict[str, type]:
 
 def _has_default(kind: str, base: Base) -> bool:
     """Whether PEFT knows which modules of this family the tuner goes into."""
-    if kind == "TRAINABLE_TOKENS":
-        return True  # the embedding layer
+    if kind in ("IA3", "TRAINABLE_TOKENS"):
+        return True  # they choose by themselves: with a list of their own, and the embedding layer
     tuner = next(t for k, t in PEFT_TYPE_TO_TUNER_MAPPING.items() if k.value == kind)
     mapping = getattr(tuner, "target_module_mapping", None) or {}
     return base.model.config.model_type in mapping
@@ -206,9 +214,7 @@ def _own_modules(model: nn.Module) -> Iterator[nn.Module]:
 
 @contextlib.contextmanager
 def _base_kept(branch: Base, name: str) -> Iterator[None]:
-    """Undo and refuse what replaces the base's own weights; the branch shares them with everybody.
-
-    Some starts do (PiSSA, OLoRA, CorDA, LoftQ): they take the update's start out of the frozen weight.
+    """Undo and refuse what replaces the base's own weights, which the branch shares with everybody.
 
     Raises:
         ConfigError: a weight was replaced.
@@ -221,7 +227,7 @@ def _base_kept(branch: Base, name: str) -> Iterator[None]:
     if changed:
         raise ConfigError(
             f"PEFT's {name} with these settings starts by changing the base's own weights, which stay as they are here; "
-            "take another start (leave out init_lora_weights)"
+            "take another start"
         )
 
 

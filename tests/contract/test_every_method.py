@@ -40,7 +40,9 @@ def trained(tmp_path_factory):
 def restored(result):
     """What a run exported, in a method of its own, ready to score the same rows."""
     method = make_method(result.prepared.method.spec.model_dump())
-    method.restore({name: value.clone() for name, value in result.prepared.method.export().items()}, result.prepared.base)
+    method.restore(
+        {name: value.clone() for name, value in result.prepared.method.export().items()}, result.prepared.base
+    )
     return prepare(result.prepared.base, tiny_task(), method, rows=tiny_rows())
 
 
@@ -74,9 +76,7 @@ def test_serves_beside_another_artifact_as_it_was_trained(method, family, traine
     runtime = Runtime(tiny_base(family))
     runtime.add("it", result.artifact)
     runtime.add("other", other.artifact)
-    rows = [
-        {**row.values, "artifact": name} for row in tiny_rows()["dev"] for name in ("it", "other")
-    ]
+    rows = [{**row.values, "artifact": name} for row in tiny_rows()["dev"] for name in ("it", "other")]
     found = runtime.predict(rows)
     for name, run in (("it", result), ("other", other)):
         ours = torch.tensor([list(one.probabilities.values()) for one in found if one.artifact == name])
@@ -114,7 +114,11 @@ def test_a_run_that_was_cut_short_ends_in_the_same_bits(method, trained, tmp_pat
     tensors = went_on.prepared.method.export()
     assert all(torch.equal(value, tensors[name]) for name, value in whole.prepared.method.export().items())
     steps = [
-        [(event["step"], event["loss"], event["norm"]) for event in map(json.loads, text.splitlines()) if event["event"] == "step"]
+        [
+            (event["step"], event["loss"], event["norm"])
+            for event in map(json.loads, text.splitlines())
+            if event["event"] == "step"
+        ]
         for text in ((run.artifact.parent / "events.jsonl").read_text(encoding="utf-8") for run in (whole, went_on))
     ]
     assert steps[0] == steps[1]

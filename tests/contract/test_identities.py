@@ -31,7 +31,9 @@ def attached(base, method, task=None):
 
 def engine_of(ready, first_layer=None):
     """Its engine on other rows: ids drawn at random, texts of 1 to 20 tokens, answers of 1 to 3."""
-    how = plan(ready.method.segments(SLOTS, len(ready.bound.cue)), ready.method.first_layer if first_layer is None else 0)
+    how = plan(
+        ready.method.segments(SLOTS, len(ready.bound.cue)), ready.method.first_layer if first_layer is None else 0
+    )
     return Engine(ready.base, how, ready.bound.head, ready.bound.cue)
 
 
@@ -93,7 +95,9 @@ def test_lora_starts_as_the_base(family, method):
     base = tiny_base(family)
     ready = prepare(base, tiny_task(), make_method(method), rows=tiny_rows())
     ready.method.attach(base, ready.bound, 0)
-    assert torch.allclose(scores(ready), scores(prepare(base, tiny_task(), make_method("hard"), rows=tiny_rows())), atol=1e-5)
+    assert torch.allclose(
+        scores(ready), scores(prepare(base, tiny_task(), make_method("hard"), rows=tiny_rows())), atol=1e-5
+    )
 
 
 # Kept or run anew
@@ -197,7 +201,8 @@ def test_autocast_is_close_to_fp32(method):
     """bf16 products have 8 bits: losses of the first steps within 3 %, parameters stay fp32."""
     spec = {"max_steps": 3, "batch_size": 8, "lr": 1e-3}
     runs = [
-        train(tiny_base(), tiny_task(), method, train={**spec, "autocast": on}, rows=tiny_rows()) for on in (None, "bf16")
+        train(tiny_base(), tiny_task(), method, train={**spec, "autocast": on}, rows=tiny_rows())
+        for on in (None, "bf16")
     ]
     losses = [[event["loss"] for event in run.events if event["event"] == "step"] for run in runs]
     assert losses[0] == pytest.approx(losses[1], rel=0.03) and losses[0] != losses[1]

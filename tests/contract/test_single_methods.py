@@ -14,7 +14,7 @@ from softprompt.evaluate import evaluate, outcomes
 from softprompt.methods import make_method
 from softprompt.training import prepare, train
 
-from .cases import SETTINGS
+from .cases import SETTINGS, name_of
 
 
 def test_demonstrations_are_not_trained_on_and_travel_along():
@@ -128,3 +128,34 @@ def test_layers_that_are_not_named_stay_as_they_are(method):
     for layers, problem in (("3-", "layers 0 to 2"), ("2-1", "layers 0 to 2"), ("x", "layers")):
         with pytest.raises(ConfigError, match=problem):
             train(tiny_base(), tiny_task(), {**method, "layers": layers}, train=SETTINGS, rows=tiny_rows())
+
+
+MERGEABLE = [{"name": "lora"}, {"name": "lora", "dora": True, "rslora": True}, {"name": "peft:IA3"}, {"name": "full"}]
+
+
+@pytest.mark.parametrize("method", MERGEABLE, ids=name_of)
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_merged_is_a_plain_model_with_the_logits_of_the_branch(family, method):
+    """And merging, too, leaves the base as it was."""
+    base = tiny_base(family)
+    before = {name: weight.clone() for name, weight in base.model.state_dict().items()}
+    ready = train(base, tiny_task(), method, train={**SETTINGS, "epochs": 1}, rows=tiny_rows()).prepared
+    ids = torch.tensor([[*ready.bound.head, *ready.splits["dev"][0].text, *ready.bound.cue]])
+    merged = ready.method.merged(base)
+    assert all(torch.equal(weight, before[name]) for name, weight in base.model.state_dict().items())
+    assert set(merged.state_dict()) == set(base.model.state_dict())
+    with torch.no_grad():
+        branch, alone, bare = (model(ids).logits for model in (ready.method.branch.model, merged, base.model))
+    assert torch.allclose(branch, alone, atol=1e-4) and not torch.allclose(bare, alone, atol=1e-2)
+    again = make_method(ready.method.spec.model_dump())
+    again.restore(ready.method.export(), base)
+    with torch.no_grad():
+        assert torch.allclose(again.merged(base)(ids).logits, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", [{"name": "lora", "activate": "cue"}, "peft:LILY"], ids=name_of)
+def test_what_cannot_be_merged_is_refused(method):
+    base = tiny_base()
+    ready = train(base, tiny_task(), method, train={**SETTINGS, "epochs": 1}, rows=tiny_rows()).prepared
+    with pytest.raises(ConfigError, match="merge"):
+        ready.method.merged(base)

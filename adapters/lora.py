@@ -96,8 +96,10 @@ class Lora(Tuner):
         self._cue = tuple(cue)
 
     def adapter_config(self, base: Base) -> dict[str, Any] | None:
-        """As PEFT writes it; for an activated LoRA with the tokens that activate it."""
+        """As PEFT writes it; for an activated LoRA with the tokens that activate it (known since `attach`)."""
         values = super().adapter_config(base)
+        if self.spec.activate == "cue" and not self._cue:
+            return None
         if values is not None and self.spec.activate == "cue":
             values["alora_invocation_tokens"] = list(self._cue)
         return values

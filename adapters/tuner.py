@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import peft
 import torch
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
-from peft.tuners.tuners_utils import BaseTuner
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from pydantic import Field, model_validator
 from softprompt.adapters.weights import WeightsMethod, WeightsSpec, plain, take
 from torch import Tensor, nn
@@ -30,6 +30,12 @@ from softprompt.tasks import BoundTask
 
 _OURS = ("peft_type", "task_type", "inference_mode", "auto_mapping", "layers_to_transform")
 _OTHER_FORWARD = {"ADALORA", "XLORA", "POLY", "SHADOW"}  # need calls of their own in each step, or ids
+_OTHER_OPTIONS = {  # settings that do, or that give the base other layers
+    "alora_invocation_tokens": "; method: lora with activate: cue is PEFT's activated LoRA",
+    "layer_replication": "",
+    "use_asa": "",
+}
+_STARTS = ("gaussian", "orthogonal")  # of LoRA, besides PEFT's own; PiSSA, OLoRA, CorDA and LoftQ change the base
 
 
 class TunerSpec(WeightsSpec):
@@ -73,6 +79,7 @@ class Tuner(WeightsMethod):
     defaults: ClassVar[TrainDefaults] = TrainDefaults(lr=5e-3, epochs=3, batch_size=16)
     spec: Any
     _model: Any = None
+    _kind: str = ""
 
     def config(self, base: Base) -> Any:
         """PEFT's configuration of this method."""
@@ -81,6 +88,14 @@ class Tuner(WeightsMethod):
     def _made(self, kind: str, options: dict[str, Any], base: Base) -> Any:
         config = types()[kind]
         known = inspect.signature(config).parameters
+        start = options.get("init_lora_weights", True)
+        if not isinstance(start, bool) and start not in _STARTS:
+            raise ConfigError(
+                f"PEFT's init_lora_weights {start!r} changes the base's own weights or needs calls of its own; the base "
+                f"stays as it is here, so take one of true, {', '.join(_STARTS)}"
+            )
+        for key in _OTHER_OPTIONS.keys() & {key for key, value in options.items() if value}:
+            raise ConfigError(f"PEFT's {kind} cannot be trained here with {key}{_OTHER_OPTIONS[key]}")
         if self.spec.layers:
             if "layers_to_transform" not in known:
                 raise ConfigError(f"PEFT's {kind} takes no layers; leave out method.layers")
@@ -102,14 +117,15 @@ class Tuner(WeightsMethod):
 
     def _put_in(self, branch: Base, seed: int) -> None:
         config = self.config(branch)
-        with _quiet(), torch.random.fork_rng():
+        self._kind = name = config.peft_type.value
+        with _quiet(), torch.random.fork_rng(), _base_kept(branch, name):
             torch.manual_seed(seed)
             try:
                 self._model = peft.get_peft_model(branch.model, config)
-            except (ValueError, TypeError, ImportError) as error:
-                raise ConfigError(
-                    f"PEFT cannot put {config.peft_type.value} into this base: {_first_line(error)}"
-                ) from None
+            except Exception as error:  # each of PEFT's tuners refuses settings in its own way
+                raise ConfigError(f"PEFT cannot put {name} into this base: {_first_line(error)}") from error
+        if not any(parameter.numel() for parameter in self.parameters()):
+            raise ConfigError(f"PEFT's {name} has nothing to train with these settings; name what it is to change")
         self._model.eval()
         branch.rewire()
         self._branch = branch
@@ -120,19 +136,15 @@ class Tuner(WeightsMethod):
 
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
-        """PEFT's dropout acts in a training step's forward only; the base stays in eval()."""
-        drops = [
-            module
-            for name, module in self._model.named_modules()
-            if "dropout" in name.rpartition(".")[0] or "dropout" in name
-        ]
-        for module in drops:
-            module.train()
+        """PEFT's modules are in train() for a training step's forward and backward only; the base stays in eval()."""
+        own = list(_own_modules(self._model))
+        for module in own:
+            module.training = True  # and not train(), which would reach the base's own modules inside
         try:
             yield
         finally:
-            for module in drops:
-                module.eval()
+            for module in own:
+                module.training = False
 
     def export(self) -> dict[str, Tensor]:
         """PEFT's state dict."""
@@ -169,7 +181,7 @@ class Tuner(WeightsMethod):
         try:
             return whole._model.merge_and_unload()
         except (AttributeError, NotImplementedError, ValueError, TypeError) as error:
-            raise ConfigError(f"PEFT cannot merge {self.spec.name!r} into the base: {_first_line(error)}") from None
+            raise ConfigError(f"PEFT cannot merge {self._kind} into the base: {_first_line(error)}") from error
 
 
 def make_again(method: Tuner) -> Tuner:
@@ -188,9 +200,39 @@ def types() -> dict[str, type]:
 
 def _has_default(kind: str, base: Base) -> bool:
     """Whether PEFT knows which modules of this family the tuner goes into."""
+    if kind in ("IA3", "TRAINABLE_TOKENS"):
+        return True  # they choose by themselves: with a list of their own, and the embedding layer
     tuner = next(t for k, t in PEFT_TYPE_TO_TUNER_MAPPING.items() if k.value == kind)
     mapping = getattr(tuner, "target_module_mapping", None) or {}
     return base.model.config.model_type in mapping
+
+
+def _own_modules(model: nn.Module) -> Iterator[nn.Module]:
+    """PEFT's tuner layers and what they hold, without the base's layers that they stand round."""
+    for layer in model.modules():
+        if isinstance(layer, BaseTunerLayer):
+            inside = layer.base_layer.modules() if isinstance(getattr(layer, "base_layer", None), nn.Module) else ()
+            base = {id(module) for module in inside}
+            yield from (module for module in layer.modules() if id(module) not in base)
+
+
+@contextlib.contextmanager
+def _base_kept(branch: Base, name: str) -> Iterator[None]:
+    """Undo and refuse what replaces the base's own weights, which the branch shares with everybody.
+
+    Raises:
+        ConfigError: a weight was replaced.
+    """
+    before = [(weight, weight.data) for weight in branch.model.parameters()]
+    yield
+    changed = [(weight, data) for weight, data in before if weight.data_ptr() != data.data_ptr()]
+    for weight, data in changed:
+        weight.data = data
+    if changed:
+        raise ConfigError(
+            f"PEFT's {name} with these settings starts by changing the base's own weights, which stay as they are here; "
+            "take another start"
+        )
 
 
 def _json(value: Any) -> Any:

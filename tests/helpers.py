@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import random
 
+import torch
+from models import VOCABULARY
+
 from softprompt.data import Row
+from softprompt.evaluate import Outcome, outcomes
 from softprompt.tasks import Task
+from softprompt.training import Prepared
+from softprompt.types import Example
 
 GOOD, BAD = ["joy", "sun", "gift", "hope"], ["pain", "rain", "loss", "mud"]
 
@@ -34,3 +40,31 @@ def tiny_rows(train: int = 24, dev: int = 12, test: int = 12, seed: int = 0) -> 
     return {
         name: [row(name, i) for i in range(size)] for name, size in (("train", train), ("dev", dev), ("test", test))
     }
+
+
+def examples(count: int = 7, longest: int = 20, seed: int = 0) -> list[Example]:
+    """Ragged rows of ids; answers of one to three tokens."""
+    rng = random.Random(seed)
+
+    def ids(size):
+        return tuple(rng.randrange(3, VOCABULARY) for _ in range(size))
+
+    answers = (ids(1), ids(3), ids(2))
+    sizes = [1, longest, *[rng.randint(1, longest) for _ in range(count - 2)]]
+    return [Example(ids(size), answers, rng.randrange(3), f"row:{i}", {}) for i, size in enumerate(sizes)]
+
+
+def close(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-5) -> None:
+    """Equal, relative to the scale of `b` where that is more than one."""
+    scale = max(1.0, b.abs().max().item())
+    assert (a - b).abs().max().item() <= tolerance * scale
+
+
+def scores_of(found: list[Outcome]) -> torch.Tensor:
+    """Scores of all labels, [B, K]."""
+    return torch.tensor([list(item.scores.values()) for item in found])
+
+
+def scores(ready: Prepared, split: str = "dev") -> torch.Tensor:
+    """What a run's method gives the rows of a split, [B, K]."""
+    return scores_of(outcomes(ready.engine, ready.method, ready.bound, ready.splits[split]))

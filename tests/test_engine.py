@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 import torch
 import torch.nn.functional as F
-from models import FAMILIES, VOCABULARY, tiny_base
+from helpers import close, examples
+from models import FAMILIES, tiny_base
 from transformers import DynamicCache
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from softprompt.engine import NOTHING, SLOTS, CacheConfig, Engine, Learned, Slot, plan, score
-from softprompt.types import Example
 
 HEAD, CUE = (5, 6, 7), (8, 9, 10)
 FRONT_SOFT = (Slot("prompt", learned="embeddings"), *SLOTS)
@@ -24,18 +22,6 @@ def infix(form, cue=1):
     cut = len(CUE) - cue
     prompt = Slot("prompt", learned=form, takes_positions=form == "embeddings")
     return (head, text, Slot("cue", True, stop=cut), prompt, Slot("cue", True, start=cut), answer)
-
-
-def examples(count=7, longest=20, seed=0):
-    """Ragged rows; answers of one to three tokens."""
-    rng = random.Random(seed)
-
-    def ids(size):
-        return tuple(rng.randrange(3, VOCABULARY) for _ in range(size))
-
-    answers = (ids(1), ids(3), ids(2))
-    sizes = [1, longest, *[rng.randint(1, longest) for _ in range(count - 2)]]
-    return [Example(ids(size), answers, rng.randrange(3), f"row:{i}", {}) for i, size in enumerate(sizes)]
 
 
 def naive_embeddings(base, example, learned, where):
@@ -82,11 +68,6 @@ def scores_of(engine, rows):
     for part, batch in engine.contexts(rows, NOTHING):
         found |= zip(part, score(batch, [rows[index].candidates for index in part]), strict=True)
     return [found[index] for index in range(len(rows))]
-
-
-def close(a, b, tolerance=1e-5):
-    scale = max(1.0, b.abs().max().item())
-    assert (a - b).abs().max().item() <= tolerance * scale
 
 
 @pytest.mark.parametrize("length", [1, 5, 20])

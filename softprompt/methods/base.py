@@ -113,7 +113,7 @@ class Method(ABC):
         return NOTHING
 
     def training(self) -> contextlib.AbstractContextManager[object]:
-        """The time of a training step's forward, for what acts in training only (dropout)."""
+        """The time of a training step's forward and backward, for what acts in training only (dropout)."""
         return contextlib.nullcontext()
 
     def solve(  # noqa: B027 - most methods learn by gradients

@@ -102,9 +102,9 @@ def fit(
         loss = 0.0
         torch.manual_seed(seed * 1_000_003 + state.step)  # dropout is a function of seed and step, so resuming is exact
         for begin in range(0, len(rows), spec.micro_batch):
-            with method.training():
+            with method.training():  # the backward as well: with checkpointing it runs layers again
                 total, _ = objective(rows[begin : begin + spec.micro_batch], method.learned())
-            (total / tokens).backward()
+                (total / tokens).backward()
             loss += total.item() / tokens
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, spec.clip))
         refuse_not_finite(loss, norm, rows, spec, state, store)

@@ -18,9 +18,12 @@ class Case:
 
     Attributes:
         tokens: about how long a text is.
-        peer_length: the peer's prompt length P (ours is in `method`).
+        peer_method: a key of `PEERS`.
+        peer_length: the peer's prompt length P (ours is in `method`); None where it has no prompt.
         same_loss: both sides compute the same thing, step by step.
         turn: our steps between two of the peer's; short steps follow one another, as they do in training.
+        lr: of both sides' AdamW.
+        upper: our method learns in the last third of the base's layers only.
     """
 
     name: str
@@ -28,29 +31,69 @@ class Case:
     batch: int
     tokens: int
     peer_method: str = "prompt"
-    peer_length: int = 20
+    peer_length: int | None = 20
     same_loss: bool = False
     turn: int = 1
+    lr: float = LR
+    upper: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """For the worker processes."""
         return asdict(self)
 
+    @property
+    def peer(self) -> str:
+        """What ours is compared with, in words."""
+        return PEERS[self.peer_method] + ("" if self.peer_length is None else f", P={self.peer_length}")
 
-def _soft(length: int) -> dict[str, Any]:
-    return {"name": "soft", "length": length, "init": "text", "text": INIT_TEXT}
+
+PEERS = {
+    "prompt": "PEFT prompt tuning",
+    "prefix": "PEFT prefix tuning",
+    "p_tuning": "PEFT P-tuning",
+    "lora": "PEFT LoRA",
+    "full": "transformers, all weights",
+    "ours": "ours, all layers",
+}
+P_TUNING_HIDDEN = 256  # width of both sides' encoder
+
+
+def _soft(length: int, name: str = "soft") -> dict[str, Any]:
+    return {"name": name, "length": length, "init": "text", "text": INIT_TEXT}
 
 
 _INFIX = {"name": "infix", "length": 10, "form": "kv", "cue": 1, "text": INIT_TEXT}
+_PREFIX = _soft(20, "prefix")
+_P_TUNING = {**_soft(20, "p_tuning"), "encoder": "mlp", "hidden": P_TUNING_HIDDEN}
+LORA: dict[str, Any] = {
+    "name": "lora",
+    "r": 8,
+    "alpha": 16,
+    "dropout": 0.0,
+}  # PEFT's own choice of modules on both sides
+_ALORA = {**LORA, "activate": "cue"}
 
 CASES = (
     Case("soft-p20", _soft(20), 16, 30, peer_length=20, same_loss=True),
     Case("soft-p100", _soft(100), 16, 30, peer_length=100, same_loss=True),
     Case("infix-short", _INFIX, 32, 30, turn=8),
     Case("infix-long", _INFIX, 8, 300, turn=8),
+    Case("prefix", _PREFIX, 16, 30, "prefix", same_loss=True),
+    Case("prefix-upper", _PREFIX, 16, 30, "ours", upper=True),
+    Case("p_tuning", _P_TUNING, 16, 30, "p_tuning", lr=1e-3),
+    Case("lora", LORA, 32, 30, "lora", None, same_loss=True, lr=5e-4),
+    Case("alora", _ALORA, 32, 30, "lora", None, turn=8, lr=5e-4),
+    Case("full", {"name": "full"}, 32, 30, "full", None, same_loss=True, lr=2e-5),
 )
 MIXED = "mixed-batch"
 NAMES = (*(case.name for case in CASES), MIXED)
+
+
+def prefix_start(length: int, width: int) -> Any:
+    """Where both sides' prefixes start, [P, L·2·G·D] in PEFT's layout: as PEFT draws them, standard normal."""
+    import torch
+
+    return torch.randn(length, width, generator=torch.Generator().manual_seed(0))
 
 
 def rows_for(tokens: int, count: int) -> list[dict[str, str]]:
@@ -61,7 +104,7 @@ def rows_for(tokens: int, count: int) -> list[dict[str, str]]:
     random.Random(0).shuffle(rows)
     if tokens <= 40:
         return [{"text": row["text"], "label": row["label"]} for row in rows[:count]]
-    joined = []
+    joined: list[dict[str, str]] = []
     by_label = {label: [row["text"] for row in rows if row["label"] == label] for label in ("positive", "negative")}
     each = max(1, round(tokens / 26))  # a review has 26 tokens in the mean
     while len(joined) < count:

@@ -6,7 +6,7 @@ from itertools import cycle
 from typing import Any
 
 import torch
-from softprompt.benchmarks.cases import INIT_TEXT, LR, TEMPLATE
+from softprompt.benchmarks.cases import INIT_TEXT, TEMPLATE, prefix_start
 from softprompt.benchmarks.worker import Step, serve
 
 from softprompt.base import Base
@@ -15,7 +15,8 @@ from softprompt.engine import run
 from softprompt.methods import make_method
 from softprompt.runtime import Runtime
 from softprompt.tasks import Task
-from softprompt.training import prepare
+from softprompt.training import TrainSpec, prepare
+from softprompt.training.optimizers import make_optimizer
 
 
 def task_for(instruction: str = "") -> Task:
@@ -30,16 +31,21 @@ def set_up(request: dict[str, Any]) -> tuple[Step, dict[str, Any]]:
     if request.get("prefixes"):
         return _serving(base, request)
     rows = [Row(row, f"row {place}") for place, row in enumerate(request["rows"])]
-    method = make_method(request["method"])
+    layers = {"layers": f"{base.shape.layers - max(1, base.shape.layers // 3)}-"} if request["upper"] else {}
+    method = make_method({**request["method"], **layers})
     ready = prepare(base, task_for(), method, rows={"train": rows})
     examples, size = ready.splits["train"], request["batch"]
     method.attach(base, ready.bound, seed=0)
+    if request["same_loss"] and request["peer_method"] == "prefix":
+        width = base.shape.kv_per_token
+        method.restore({"prompt_embeddings": prefix_start(method.length, width)}, base)
     ready.engine.encode(examples)
-    optimizer = torch.optim.AdamW(method.parameters(), lr=LR, weight_decay=0.0)
+    optimizer = make_optimizer(method.groups(), TrainSpec(lr=request["lr"], weight_decay=0.0))
     batches = cycle([examples[begin : begin + size] for begin in range(0, len(examples), size)])
 
     def step() -> float:
-        total, count = ready.engine.loss(next(batches), method.learned())
+        with method.training():
+            total, count = ready.engine.loss(next(batches), method.learned())
         (total / count).backward()
         optimizer.step()
         optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""The peer's side: prompt tuning as PEFT's documentation does it. `python -m softprompt.benchmarks.peft_side`.
+"""The peer's side: what is trained as PEFT's documentation does it. `python -m softprompt.benchmarks.peft_side`.
 
 Right-padded batches, labels of -100 everywhere but at the answer, the model's own loss.
 """
@@ -9,28 +9,22 @@ from itertools import cycle
 from typing import Any
 
 import torch
-from softprompt.benchmarks.cases import INIT_TEXT, LR
+from softprompt.benchmarks.cases import INIT_TEXT, LORA, P_TUNING_HIDDEN, prefix_start
 from softprompt.benchmarks.worker import Step, serve
 
 
 def set_up(request: dict[str, Any]) -> tuple[Step, dict[str, Any]]:
-    """Training steps of `get_peft_model` with PromptTuningConfig."""
-    from peft import PromptTuningConfig, PromptTuningInit, TaskType, get_peft_model
+    """Training steps of `get_peft_model`, or of the plain model with all its weights."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(request["base"])
     base = AutoModelForCausalLM.from_pretrained(request["base"], dtype=torch.float32)
-    config = PromptTuningConfig(
-        task_type=TaskType.CAUSAL_LM,
-        prompt_tuning_init=PromptTuningInit.TEXT,
-        num_virtual_tokens=request["peer_length"],
-        prompt_tuning_init_text=INIT_TEXT,
-        tokenizer_name_or_path=request["base"],
-    )
-    model = get_peft_model(base, config)
+    model = base if request["peer_method"] == "full" else _with_peft(base, request)
     model.eval()  # no dropout on either side, so that losses can be compared
     trained = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=LR, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(
+        trained, lr=request["lr"], weight_decay=0.0, fused=True
+    )  # as ours; the default is slower
     rows, size = request["rows"], request["batch"]
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     batches = cycle([_batch(tokenizer, rows[begin : begin + size], pad) for begin in range(0, len(rows), size)])
@@ -43,6 +37,39 @@ def set_up(request: dict[str, Any]) -> tuple[Step, dict[str, Any]]:
         return loss.item()
 
     return step, {"parameters": sum(weight.numel() for weight in trained)}
+
+
+def _with_peft(base: Any, request: dict[str, Any]) -> Any:
+    """The model with PEFT's prompt or modules in it, by its documented defaults."""
+    import peft
+
+    method, length = request["peer_method"], request["peer_length"]
+    config: peft.PeftConfig
+    if method == "prompt":
+        config = peft.PromptTuningConfig(
+            task_type=peft.TaskType.CAUSAL_LM,
+            prompt_tuning_init=peft.PromptTuningInit.TEXT,
+            num_virtual_tokens=length,
+            prompt_tuning_init_text=INIT_TEXT,
+            tokenizer_name_or_path=request["base"],
+        )
+    elif method == "prefix":
+        config = peft.PrefixTuningConfig(task_type=peft.TaskType.CAUSAL_LM, num_virtual_tokens=length)
+    elif method == "p_tuning":
+        config = peft.PromptEncoderConfig(
+            task_type=peft.TaskType.CAUSAL_LM, num_virtual_tokens=length, encoder_hidden_size=P_TUNING_HIDDEN
+        )
+    else:
+        config = peft.LoraConfig(
+            task_type=peft.TaskType.CAUSAL_LM, r=LORA["r"], lora_alpha=LORA["alpha"], lora_dropout=LORA["dropout"]
+        )
+    torch.manual_seed(0)  # as ours does, so that LoRA starts from the same weights
+    model: Any = peft.get_peft_model(base, config)
+    if method == "prefix":
+        start = model.prompt_encoder["default"].embedding.weight
+        with torch.no_grad():
+            start.copy_(prefix_start(*start.shape))
+    return model
 
 
 def _batch(tokenizer: Any, rows: list[dict[str, str]], pad: int) -> dict[str, torch.Tensor]:

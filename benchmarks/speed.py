@@ -105,7 +105,8 @@ def _compare(base: str, case: Case, steps: int, progress: Progress) -> dict[str,
     """One case: both sides get the same rows; steps alternate; the first of each only warms up."""
     request = {"base": base, "rows": rows_for(case.tokens, case.batch * (steps + 1)), **case.as_dict()}
     progress(f"{case.name}, starting both sides", 0, steps + 1)
-    with Side("softprompt.benchmarks.ours", request) as ours, Side("softprompt.benchmarks.peft_side", request) as peer:
+    other = "softprompt.benchmarks." + ("ours" if case.peer_method == "ours" else "peft_side")
+    with Side("softprompt.benchmarks.ours", request) as ours, Side(other, {**request, "upper": False}) as peer:
         pairs = []
         for done in range(steps + 1):
             pairs.append(([ours.step() for _ in range(case.turn)], peer.step()))
@@ -113,7 +114,7 @@ def _compare(base: str, case: Case, steps: int, progress: Progress) -> dict[str,
             if case.same_loss and _off(pairs) > LOSS_TOLERANCE:
                 break  # speeds of two different computations mean nothing
         memory = (ours.peak(), peer.peak())
-        tokens = ours.facts["text_tokens"]
+        tokens, trained = ours.facts["text_tokens"], (ours.facts["parameters"], peer.facts["parameters"])
     off = _off(pairs)
     equal = off <= LOSS_TOLERANCE if case.same_loss else None
     mine = theirs = None
@@ -123,10 +124,12 @@ def _compare(base: str, case: Case, steps: int, progress: Progress) -> dict[str,
     return {
         "name": case.name,
         "method": case.method["name"],
-        "prompt_length": case.method["length"],
+        "prompt_length": case.method.get("length"),
         "batch": case.batch,
         "text_tokens": round(tokens, 1),
-        "peer": f"PEFT prompt tuning, P={case.peer_length}",
+        "peer": case.peer,
+        "our_parameters": trained[0],
+        "peer_parameters": trained[1],
         "peer_seconds": theirs,
         "our_seconds": mine,
         "speedup": theirs / mine if mine and theirs else None,

@@ -22,14 +22,17 @@ def _group() -> None:
     """Keep `speed` a verb of its own while it is the only one."""
 
 
-@verbs.command("speed", epilog="Example: `softprompt bench speed --only soft-p20 --json speed.json`")
+@verbs.command("speed", epilog="Example: `softprompt bench speed --only lora --only full --json speed.json`")
 def speed_verb(
     base: Annotated[str, typer.Option("--base", help="Bundled name or folder.")] = "smollm2",
     steps: Annotated[int, typer.Option("--steps", min=1, help="Measured steps per side and case.")] = 7,
     only: Annotated[list[str] | None, typer.Option("--only", help="Run these cases only (may be given again).")] = None,
     to: Annotated[Path | None, typer.Option("--json", help="Write all figures here.")] = None,
 ) -> None:
-    """Time and memory of a training step against PEFT's: one run, interleaved, medians, each side in its own process."""
+    """Time and memory of a training step against PEFT's: one run, interleaved, medians, each side in its own process.
+
+    Cases: soft prompts, infix, prefixes, P-tuning, LoRA, activated LoRA (`alora`), all weights (`full`), a mixed batch.
+    """
     from .. import registry
     from ..config import suggest
     from ..errors import ConfigError, SoftpromptError
@@ -53,14 +56,18 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:
-    table = Table("case", "P", "B", "text tokens", "peer s", "ours s", "times faster", "memory", "losses equal")
+    names = ["case", "against", "P", "B", "text tokens", "trained", "peer's", "peer s", "ours s", "times faster"]
+    table = Table(*names, "memory", "losses equal")
     for row in rows:
-        equal = {True: "yes", False: "no", None: "–"}[row["losses_equal"]]
+        length, equal = row["prompt_length"], {True: "yes", False: "no", None: "–"}[row["losses_equal"]]
         table.add_row(
             row["name"],
-            str(row["prompt_length"]),
+            row["peer"],
+            "–" if length is None else str(length),
             str(row["batch"]),
             f"{row['text_tokens']:.0f}",
+            _count(row.get("our_parameters")),
+            _count(row.get("peer_parameters")),
             _number(row["peer_seconds"], 3),
             _number(row["our_seconds"], 3),
             _number(row["speedup"], 2),
@@ -68,3 +75,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
             equal,
         )
     return table
+
+
+def _count(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"

@@ -6,8 +6,8 @@ import pytest
 import torch
 from helpers import scores, tiny_rows, tiny_task
 from models import tiny_base
-
 from softprompt.adapters.tuner import types
+
 from softprompt.errors import ConfigError
 from softprompt.methods import make_method
 from softprompt.training import prepare, train

@@ -69,7 +69,10 @@ def distil_verb(
 
 def _tell(report: dict[str, Any]) -> None:
     for name, found in report["agreement"].items():
-        out.print(f"{name} agreement with the long prompt {_shown(found)} on {found['rows']} rows")
+        out.print(
+            f"{name} agreement with the long prompt {_shown(found)} on {found['rows']} rows "
+            f"(its commonest answer alone: {report['commonest'][name]:.3f})"
+        )
     for name, both in report["accuracy"].items():
         prompt, student = both["prompt"], both["student"]
         out.print(

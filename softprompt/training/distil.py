@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,8 +57,9 @@ class Distilled:
     Attributes:
         result: of the student's run; its `dev` and `test` are agreement with the long prompt.
         report: as in `distil.json`: {"prompt": {"demonstrations", "tokens"}, "student": {"method", "length", "tokens"},
-            "saved": tokens a request, "truncated": texts that were cut behind either, "agreement": {split: estimate}, "accuracy": {split: {"prompt", "student"}} on the rows
-            that have labels, "seconds"}.
+            "saved": tokens a request, "truncated": {"prompt", "student"} texts that were cut behind either,
+            "agreement": {split: estimate}, "commonest": {split: share of the prompt's commonest answer, with which an answer
+            that never changes would agree}, "accuracy": {split: {"prompt", "student"}} on rows with labels, "seconds"}.
     """
 
     result: Result
@@ -193,7 +195,11 @@ def ask(teacher: Prepared, examples: Sequence[Example], progress: Progress = ign
     engine, method, bound = teacher.engine, teacher.method, teacher.bound
     shift = calibration(engine, method, bound, NOTHING)
     labels, states = [""] * len(examples), [torch.empty(0)] * len(examples)
-    for part, batch in engine.contexts(examples, NOTHING, progress):
+
+    def told(_: str, done: int, total: int) -> None:
+        progress("answering behind the long prompt", done, total)
+
+    for part, batch in engine.contexts(examples, NOTHING, told):
         some = [examples[index] for index in part]
         answers = []
         for index, scores in zip(part, method.score(batch, [example.candidates for example in some]), strict=True):
@@ -272,11 +278,13 @@ def _report(
         "saved": len(teacher.bound.head) - tokens,
         "truncated": {"prompt": teacher.bound.cut, "student": result.truncated},
         "agreement": {},
+        "commonest": {},
         "accuracy": {},
     }
     for name, found in result.metrics.items():
         pairs = [(str(item.gold), item.predicted) for item in found.outcomes]
         report["agreement"][name] = estimate("accuracy", *zip(*pairs, strict=True)).as_dict() | {"metric": "agreement"}
+        report["commonest"][name] = max(Counter(gold for gold, _ in pairs).values()) / len(pairs)
         if both := _accuracy(task, asked[name], found):
             report["accuracy"][name] = {who: one.as_dict() for who, one in both.items()}
     return report

@@ -205,7 +205,19 @@ def test_inspect_methods_help(work):
     listed = cli("methods", cwd=work).stdout.splitlines()
     assert len(listed) >= 5 and any(line.startswith("infix ") for line in listed)
     assert "method.length" in cli("methods", "infix", cwd=work).stdout
-    for verb in ("train", "eval", "predict", "inspect", "sweep", "import", "bench speed", "data get", "base get"):
+    for verb in (
+        "train",
+        "eval",
+        "predict",
+        "inspect",
+        "sweep",
+        "distil",
+        "prune",
+        "import",
+        "bench speed",
+        "data get",
+        "base get",
+    ):
         done = cli(*verb.split(), "--help", cwd=work)
         assert done.returncode == 0 and "Example" in done.stdout, verb
 

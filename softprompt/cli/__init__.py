@@ -23,7 +23,21 @@ def main() -> None:
     """Entry point of the `softprompt` command."""
     # tokenizers warns about forks; nothing here forks after tokenizing
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from . import base, bench, data, evaluate, importing, inspect, merge, methods, predict, sweep, train  # noqa: F401 - each adds its verb
+    from . import (  # noqa: F401 - each adds its verb
+        base,
+        bench,
+        data,
+        distil,
+        evaluate,
+        importing,
+        inspect,
+        merge,
+        methods,
+        predict,
+        prune,
+        sweep,
+        train,
+    )
     from .console import complain
 
     try:

@@ -3,7 +3,7 @@
 from .engine import CacheConfig, Engine, parts
 from .past import Past, join, learned_past
 from .plan import NOTHING, SLOTS, Learned, Plan, Slot, plan
-from .rows import Batch, Row, run, score
+from .rows import Batch, Row, answer_states, run, score
 
 __all__ = [
     "NOTHING",
@@ -16,6 +16,7 @@ __all__ = [
     "Plan",
     "Row",
     "Slot",
+    "answer_states",
     "join",
     "learned_past",
     "parts",

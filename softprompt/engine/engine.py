@@ -36,9 +36,18 @@ class Engine:
     Args:
         head, cue: ids of the slots that all rows share.
         cache: how rows' K/V, or their states below the first learned layer, are kept.
+        share: its rows are used where they are the same, whatever is learned behind them.
     """
 
-    def __init__(self, base: Base, plan: Plan, head: Ids, cue: Ids, cache: CacheConfig | None = None) -> None:
+    def __init__(
+        self,
+        base: Base,
+        plan: Plan,
+        head: Ids,
+        cue: Ids,
+        cache: CacheConfig | None = None,
+        share: Engine | None = None,
+    ) -> None:
         self.plan, self.head, self.cue = plan, head, cue
         self.base = base.view(packed=plan.keeps_texts)
         self._ids = {"head": head, "cue": cue}
@@ -46,10 +55,17 @@ class Engine:
         dtype = config.dtype or base.dtype
         cut = [(slot.name, slot.start, slot.stop) for slot in plan.row_frozen]
         before = [(slot.name, slot.size) for slot in plan.trunk_live] if plan.first_layer else None
-        context = context_digest(base.digest, base.arithmetic, dtype, head, cue, cut, plan.first_layer, before)
+        self._context = context = context_digest(
+            base.digest, base.arithmetic, dtype, head, cue, cut, plan.first_layer, before
+        )
         s = base.shape
         layout = (0, s.hidden_size) if plan.first_layer else (s.layers, 2, s.kv_heads, 0, s.head_size)
-        self.cache = RowCache(layout, dtype, config.ram, config.disk, context if config.keep else None)
+        same = share is not None and (share._context, share.config) == (context, config)
+        self.cache: RowCache = (
+            share.cache
+            if share is not None and same and share.base.same(self.base)
+            else RowCache(layout, dtype, config.ram, config.disk, context if config.keep else None)
+        )
         self.lower = Lower(self.base, plan, self._ids, self.cache) if plan.first_layer else None
         self._frozen: Past | None = None
         self._ends: dict[Ids, Tensor] = {}  # text ids → last hidden state [H], where nothing is learned

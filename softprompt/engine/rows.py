@@ -139,9 +139,8 @@ def score(batch: Batch, candidates: Sequence[Sequence[Ids]]) -> list[Tensor]:
         for row, options in enumerate(candidates)
     ]
     longer = [(r, c, ids) for r, options in enumerate(candidates) for c, ids in enumerate(options) if len(ids) > 1]
-    keys = sum(block.positions.shape[1] for block in batch.blocks) + max(batch.lengths, default=0)
-    step = max(1, KEYS_AT_ONCE // max(1, keys))
-    for begin in range(0, len(longer), step):  # bounded: each takes a copy of its row's K/V
+    step = _at_once(batch)
+    for begin in range(0, len(longer), step):
         part = longer[begin : begin + step]
         rest = _continue(batch, [row for row, _, _ in part], [ids for _, _, ids in part])
         for (row, place, _), value in zip(part, rest, strict=True):
@@ -149,10 +148,42 @@ def score(batch: Batch, candidates: Sequence[Sequence[Ids]]) -> list[Tensor]:
     return scores
 
 
+def answer_states(batch: Batch, answers: Sequence[Ids]) -> list[Tensor]:
+    """Last hidden states that predict one answer's tokens behind each row's context, per row [tokens, H].
+
+    Args:
+        batch: contexts; recorded if any answer has more than one token.
+    """
+    found = [state[None] for state in batch.last]
+    longer = [row for row, ids in enumerate(answers) if len(ids) > 1]
+    step = _at_once(batch)
+    for begin in range(0, len(longer), step):
+        part = longer[begin : begin + step]
+        rest = _follow(batch, part, [answers[row] for row in part])
+        for row, states in zip(part, rest.split([len(answers[row]) - 1 for row in part]), strict=True):
+            found[row] = torch.cat([found[row], states])
+    return found
+
+
+def _at_once(batch: Batch) -> int:
+    """How many answers are run behind their contexts together: bounded, as each takes a copy of its row's K/V."""
+    keys = sum(block.positions.shape[1] for block in batch.blocks) + max(batch.lengths, default=0)
+    return max(1, KEYS_AT_ONCE // max(1, keys))
+
+
 def _continue(batch: Batch, rows: list[int], answers: list[Ids]) -> Tensor:
     """Log-likelihood of each answer's second and later tokens after its row's context, [len(rows)]."""
+    states = _follow(batch, rows, answers)
+    targets = torch.tensor([token for ids in answers for token in ids[1:]], device=states.device)
+    counts = torch.tensor([len(ids) - 1 for ids in answers], device=states.device)
+    owner = torch.repeat_interleave(torch.arange(len(rows), device=states.device), counts)
+    logp = batch.base.logits(states).log_softmax(-1).gather(1, targets[:, None])[:, 0]
+    return logp.new_zeros(len(rows)).index_add(0, owner, logp)
+
+
+def _follow(batch: Batch, rows: list[int], answers: list[Ids]) -> Tensor:
+    """Last hidden states of each answer's tokens but its last, run behind its row's context, end to end [N, H]."""
     assert batch.kv is not None and batch.starts is not None, "contexts of longer answers must be recorded"
-    base = batch.base
     index = torch.tensor(rows, device=batch.starts.device)
     sizes = torch.tensor(batch.lengths, device=index.device)
     columns = torch.arange(batch.kv[0].shape[3], device=index.device)  # wider than these rows if others were longer
@@ -163,13 +194,7 @@ def _continue(batch: Batch, rows: list[int], answers: list[Ids]) -> Tensor:
     starts = (batch.starts + sizes).index_select(0, index)
     flat = torch.tensor([token for ids in answers for token in ids[:-1]], device=index.device)
     lengths = [len(ids) - 1 for ids in answers]
-    hidden = base.forward(base.embed(flat), lengths, starts, blocks)
-    targets = torch.tensor([token for ids in answers for token in ids[1:]], device=index.device)
-    owner = torch.repeat_interleave(
-        torch.arange(len(rows), device=index.device), torch.tensor(lengths, device=index.device)
-    )
-    logp = base.logits(hidden.states).log_softmax(-1).gather(1, targets[:, None])[:, 0]
-    return logp.new_zeros(len(rows)).index_add(0, owner, logp)
+    return batch.base.forward(batch.base.embed(flat), lengths, starts, blocks).states
 
 
 def _select(block: Block, index: Tensor) -> Block:

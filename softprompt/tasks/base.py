@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .. import registry
 from ..config import parse, read_yaml, suggest
-from ..data import CATALOGUE, Duplicates, Row, deduplicate, get_source, normalize, read_rows, split
+from ..data import CATALOGUE, Duplicates, Row, deduplicate, few_shot, get_source, normalize, read_rows, split
 from ..errors import ConfigError, DataError
 from ..template import Prompter
 from ..types import Example, Ids, Progress, ignore_progress, megabytes
@@ -75,11 +75,28 @@ class Task(ABC):
         demonstrations = self.spec.demonstrations.model_copy(update={"k": len(shots), "rows": shots})
         return type(self)(self.spec.model_copy(update={"demonstrations": demonstrations}), self.folder)
 
-    def load_data(self, progress: Progress = ignore_progress) -> dict[str, list[Row]]:
+    def draw_demonstrations(self, rows: Sequence[Row]) -> tuple[Task, list[Row]]:
+        """The task with its `demonstrations.k` drawn from the labelled ones of these rows, and the rows that are left.
+
+        As it is, with all rows, where it asks for none or carries them already.
+
+        Raises:
+            DataError: fewer labelled rows than demonstrations.
+        """
+        wanted = self.spec.demonstrations
+        if not wanted.k or wanted.rows:
+            return self, list(rows)
+        labelled = [row for row in rows if self.gold_label(row.values) is not None]
+        shots = few_shot(labelled, wanted.k, self.label, wanted.seed)
+        chosen = {id(row) for row in shots}
+        return self.with_demonstrations(shots), [row for row in rows if id(row) not in chosen]
+
+    def load_data(self, progress: Progress = ignore_progress, labelled: bool = True) -> dict[str, list[Row]]:
         """Read, check and split the rows: `train`, `dev`, `test`, disjoint also by normalised text.
 
         Args:
             progress: told while a catalogue source is fetched, the first time.
+            labelled: every row needs its label.
 
         Raises:
             DataError: every malformed row at once; too few rows; no source.
@@ -92,9 +109,9 @@ class Task(ABC):
             raise ConfigError(f"task {self.name!r}: give data.source or data.{next(iter(separate))}, not both")
         sizes = {name: getattr(data.split, name) for name in ("train", "dev", "test")}
         if data.source is not None:
-            rows = self._different(self.read(data.source, progress=progress))
+            rows = self._different(self.read(data.source, progress, labelled))
             return split(rows, sizes, self.label, data.split.seed)
-        found = {name: self.read(path, progress=progress) for name, path in separate.items()}
+        found = {name: self.read(path, progress, labelled) for name, path in separate.items()}
         if "train" in found and "dev" not in found:
             rows = self._different(found["train"])
             size = min(sizes["dev"] or 256, len(rows) // 5) if not isinstance(sizes["dev"], float) else sizes["dev"]
@@ -116,8 +133,8 @@ class Task(ABC):
         kept, self.left_out = deduplicate(rows, self.content, self.label)
         return kept
 
-    def read(self, source: str, progress: Progress = ignore_progress) -> list[Row]:
-        """Labelled rows of a catalogue name, file or `datasets:NAME`, each checked against this task."""
+    def read(self, source: str, progress: Progress = ignore_progress, labelled: bool = True) -> list[Row]:
+        """Rows of a catalogue name, file or `datasets:NAME`, each checked against this task; without labels if need be."""
         if source in CATALOGUE:
             path: str | Path = get_source(source, megabytes(f"fetching {source}", progress))
         elif source.startswith("datasets:"):
@@ -126,7 +143,12 @@ class Task(ABC):
             path = self.folder / source
             if not path.exists() and "/" not in source and "." not in source:
                 raise DataError(f"no data {source!r}: neither in the catalogue{suggest(source, CATALOGUE)} nor a file")
-        return read_rows(path, self.check_row, self.spec.data.columns)
+        return read_rows(path, self.check_row if labelled else self._check_any, self.spec.data.columns)
+
+    def _check_any(self, values: dict[str, Any]) -> str | None:
+        """Why a row can be neither asked nor, if it has a label, learned from, or None."""
+        without = all(values.get(name) in (None, "") for name in self.answer_fields)
+        return self.check_input(values) if without else self.check_row(values)
 
     def check_input(self, values: dict[str, Any]) -> str | None:
         """Why a row cannot be asked, or None: every field that the template reads must be there and hold something."""

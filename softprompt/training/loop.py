@@ -25,6 +25,21 @@ Objective = Callable[[Sequence[Example], Learned], tuple[Tensor, int]]
 """Of rows and what the method brings: the summed loss, with gradients, and by how many tokens it is to be divided."""
 
 
+@dataclass(frozen=True)
+class Teaching:
+    """What a run learns from in place of its rows' labels.
+
+    Attributes:
+        objective: what is minimised, made for the run's engine.
+        metric: what the metric on relabelled rows is called.
+        record: what else decides the result; written into the manifest.
+    """
+
+    objective: Callable[[Engine], Objective]
+    metric: str
+    record: dict[str, Any]
+
+
 @dataclass
 class State:
     """All that a run needs to go on as if it had never stopped (the weights of the base never change).

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from .. import artifact as artifacts
 from ..artifact.card import model_card
 from ..base import Base
 from ..config import parse
-from ..data import Row, few_shot
+from ..data import Row
 from ..engine import SLOTS, CacheConfig, Engine, Plan, plan
 from ..errors import ConfigError, DataError
 from ..evaluate import Evaluation, evaluate
@@ -24,7 +24,7 @@ from ..storage import digest_of, write_json
 from ..tasks import BoundTask, Task
 from ..types import Example, Progress, ignore_progress
 from .checkpoints import FolderStore, NoStore
-from .loop import State, Store, fit
+from .loop import State, Store, Teaching, fit
 from .spec import CacheSpec, TrainSpec, save_run_file
 
 PACKAGES = ("softprompt", "torch", "transformers", "tokenizers", "numpy", "scikit-learn")
@@ -90,7 +90,7 @@ def prepare(
         ConfigError, DataError: see `Task.load_data`, `Method.segments`.
     """
     rows = rows if rows is not None else task.load_data()
-    task, train_rows = _draw_demonstrations(task, rows.get("train", []))
+    task, train_rows = task.draw_demonstrations(rows.get("train", []))
     bound = task.bind(base.tokenizer, base.max_positions - method.positions, method.keeps_instruction)
     how = plan(method.segments(SLOTS, len(bound.cue)), method.first_layer)
     digest = digest_of({name: [row.values for row in part] for name, part in rows.items()})
@@ -102,7 +102,7 @@ def prepare(
             bound.cut = share.bound.cut
             return Prepared(base, task, method, bound, engine, share.splits, digest)
     else:
-        engine = Engine(base, how, bound.head, bound.cue, kept)
+        engine = Engine(base, how, bound.head, bound.cue, kept, share.engine if share is not None else None)
     parts = {name: train_rows if name == "train" else rows[name] for name in splits if name in rows}
     return Prepared(
         base, task, method, bound, engine, {name: bound.examples(part) for name, part in parts.items()}, digest
@@ -129,6 +129,7 @@ def train(
     fresh: bool = False,
     rows: dict[str, list[Row]] | None = None,
     share: Prepared | None = None,
+    teaching: Teaching | None = None,
     progress: Progress = ignore_progress,
 ) -> Result:
     """Train a method on a task and save the artifact.
@@ -140,6 +141,7 @@ def train(
         test: also evaluate on the test rows, once, at the end.
         fresh: start over even if `out` holds a checkpoint.
         rows, share: see `prepare`.
+        teaching: learn from a teacher instead of labels (see `distil.py`).
 
     Raises:
         SoftpromptError: bad settings, rows, base, or a loss that is not finite.
@@ -157,6 +159,9 @@ def train(
     if trains:
         _refuse_unusable(train_rows)
     settings = _settings(ready, spec if trains else None, seed)
+    objective = None
+    if teaching is not None:
+        settings["teaching"], objective = teaching.record, teaching.objective(ready.engine)
     folder = Path(out) if out is not None else None
     store = _store(folder, settings, fresh)
     store.log(
@@ -173,7 +178,7 @@ def train(
     seconds = {"encode": time.perf_counter() - began}
     began = time.perf_counter()
     if trains:
-        state = fit(ready.engine, method, ready.bound, train_rows, dev, spec, seed, store, progress)
+        state = fit(ready.engine, method, ready.bound, train_rows, dev, spec, seed, store, progress, objective)
         best_step = state.best.get("step", state.step)
     else:
         method.solve(ready.engine, train_rows, dev, task, seed, progress)
@@ -184,6 +189,8 @@ def train(
     for name in ("dev", "test") if test else ("dev",):
         if ready.splits.get(name):
             metrics[name] = evaluate(ready.engine, method, ready.bound, ready.splits[name], progress)
+            if teaching is not None:
+                metrics[name] = replace(metrics[name], estimate=replace(metrics[name].estimate, metric=teaching.metric))
             store.log("final", split=name, **metrics[name].estimate.as_dict())
     seconds["evaluate"] = time.perf_counter() - began
     size = sum(value.numel() for value in method.parameters() or method.export().values())
@@ -208,6 +215,7 @@ def save(result: Result, folder: Path, settings: dict[str, Any] | None = None) -
     ready, method = result.prepared, result.prepared.method
     tensors = method.export()
     settings = settings or _settings(ready, None, 0)
+    taught = {"teaching": settings["teaching"]} if "teaching" in settings else {}
     values: dict[str, Any] = {
         "format_version": 1,
         "softprompt": importlib.metadata.version("softprompt"),
@@ -223,7 +231,7 @@ def save(result: Result, folder: Path, settings: dict[str, Any] | None = None) -
         },
         "tensors": {name: {"shape": list(value.shape), "dtype": "float32"} for name, value in tensors.items()},
         "metrics": {name: found.estimate.as_dict() for name, found in result.metrics.items()},
-        "training": {"seed": settings["seed"], "best_step": result.best_step, **(settings["train"] or {})},
+        "training": {"seed": settings["seed"], "best_step": result.best_step, **(settings["train"] or {}), **taught},
         "data": {"digest": ready.digest, **{name: len(part) for name, part in ready.splits.items()}},
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "parameters": {"trained": result.parameters, "stored": sum(value.numel() for value in tensors.values())},
@@ -232,15 +240,6 @@ def save(result: Result, folder: Path, settings: dict[str, Any] | None = None) -
     values["loads_in"] = "transformers" if files else "peft" if config else None
     manifest = artifacts.Manifest.model_validate(values)
     artifacts.save(folder, manifest, tensors, model_card(manifest), config, files)
-
-
-def _draw_demonstrations(task: Task, train_rows: Sequence[Row]) -> tuple[Task, list[Row]]:
-    wanted = task.spec.demonstrations
-    if not wanted.k or wanted.rows:
-        return task, list(train_rows)
-    shots = few_shot(list(train_rows), wanted.k, task.label, wanted.seed)
-    chosen = {id(row) for row in shots}
-    return task.with_demonstrations(shots), [row for row in train_rows if id(row) not in chosen]
 
 
 def _refuse_unusable(rows: Sequence[Example]) -> None:

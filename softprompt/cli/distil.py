@@ -1,0 +1,91 @@
+"""`softprompt distil`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import app
+from .console import err, out, progress, tell_cut
+
+
+@app.command(
+    "distil",
+    epilog="Examples: `softprompt distil examples/movies.yaml --demonstrations 8 --out runs/short --test`, "
+    "`softprompt distil examples/movies.yaml method=prefix method.length=16 --out runs/short`",
+)
+def distil_verb(
+    run: Annotated[Path, typer.Argument(help="Run file (YAML): its method takes the long prompt's place.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(help="key=value overrides, e.g. method.length=16 train.lr=0.02.")
+    ] = None,
+    to: Annotated[Path, typer.Option("--out", help="Folder of the run: checkpoint, event log, artifact.")] = Path(
+        "runs/short"
+    ),
+    demonstrations: Annotated[
+        int, typer.Option("--demonstrations", min=0, help="Labelled training rows that the long prompt holds.")
+    ] = 8,
+    instruction: Annotated[
+        str | None, typer.Option("--instruction", help="Instruction of the long prompt (default: the task's).")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over even if the folder holds a checkpoint.")] = False,
+    test: Annotated[bool, typer.Option("--test", help="Also measure on the test rows, once, at the end.")] = False,
+) -> None:
+    """Turn a long hard prompt into a few learned tokens by matching the base's own answers behind it; no labels needed."""
+    from ..base import Base
+    from ..methods import make_method
+    from ..tasks import Task
+    from ..training import load_run
+    from ..training.distil import distil
+
+    spec = load_run(run, settings or [])
+    task, method = Task.load(spec.task), make_method(spec.method)
+    with progress() as show:
+        rows = task.load_data(show, labelled=False)
+        base = Base.load(spec.base.name, spec.base.dtype, spec.base.device, show)
+        done = distil(
+            base,
+            task,
+            method,
+            to,
+            demonstrations=demonstrations,
+            instruction=instruction,
+            train=spec.train,
+            cache=spec.cache,
+            seed=spec.seed,
+            test=test,
+            fresh=fresh,
+            rows=rows,
+            progress=show,
+        )
+    if cut := done.report["truncated"]["prompt"]:
+        err.print(f"{cut} texts had to be cut behind the long prompt")
+    tell_cut(done.result.prepared.bound)
+    _tell(done.report)
+    out.print(f"artifact: {done.result.artifact}")
+
+
+def _tell(report: dict[str, Any]) -> None:
+    for name, found in report["agreement"].items():
+        out.print(
+            f"{name} agreement with the long prompt {_shown(found)} on {found['rows']} rows "
+            f"(its commonest answer alone: {report['commonest'][name]:.3f})"
+        )
+    for name, both in report["accuracy"].items():
+        prompt, student = both["prompt"], both["student"]
+        out.print(
+            f"{name} {prompt['metric']} against the rows' own labels: long prompt {_shown(prompt)}, "
+            f"{report['student']['method']} {_shown(student)} on {prompt['rows']} rows"
+        )
+    out.print(
+        f"{report['prompt']['tokens']} tokens of the long prompt become {report['student']['tokens']} "
+        f"({report['student']['length']} learned); {report['saved']} saved per request"
+    )
+    out.print(", ".join(f"{what} {seconds:.1f} s" for what, seconds in report["seconds"].items()))
+
+
+def _shown(found: dict[str, Any]) -> str:
+    low, high = found["interval"]
+    return f"{found['value']:.3f} [{low:.3f}, {high:.3f}]"

@@ -1,0 +1,111 @@
+"""`softprompt prune`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from . import app
+from .console import err, out, progress, run_of
+
+if TYPE_CHECKING:
+    from ..training.prune import Pruning
+    from ..training.spec import TrainSpec
+
+_DURATION = {"epochs", "max_steps", "eval_every"}  # of the run's settings, those that say how long it trained
+
+
+@app.command(
+    "prune",
+    epilog="Example: `softprompt prune runs/movies --to 8 --to 4 --to 2 --out runs/pruned train.epochs=2`",
+)
+def prune_verb(
+    artifact: Annotated[Path, typer.Argument(help="Folder of the run that made the artifact (or its artifact/).")],
+    settings: Annotated[list[str] | None, typer.Argument(help="train.key=value overrides of the short run.")] = None,
+    to: Annotated[
+        list[int] | None, typer.Option("--to", min=1, help="Learned tokens to keep; may be repeated.")
+    ] = None,
+    folder: Annotated[Path, typer.Option("--out", help="Folder; one run folder in it per length.")] = Path(
+        "runs/pruned"
+    ),
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Training rows that importance is taken over.")] = 128,
+) -> None:
+    """Drop the least important learned tokens, train the others on for an epoch, and compare on dev."""
+    from ..artifact import load
+    from ..base import Base
+    from ..errors import ConfigError
+    from ..tasks import Task
+    from ..training.prune import prune
+
+    held, run = load(artifact), run_of(artifact)
+    if run is None:
+        raise ConfigError(
+            f"{artifact}: there is no run.yaml beside the artifact, which names base and data; give the folder of its run"
+        )
+    task = Task.load(run.task)
+    with progress() as show:
+        data = task.load_data(show)
+        base = Base.load(run.base.name, run.base.dtype, run.base.device, show)
+        report = prune(
+            base,
+            task,
+            held,
+            to or [],
+            folder,
+            train=_train_spec(run.train, settings or []),
+            cache=run.cache,
+            seed=run.seed,
+            rows=data,
+            importance_rows=rows,
+            progress=show,
+        )
+    table = Table("learned tokens", "kept", "dev as cut", "dev trained on", "artifact")
+    for one in report.lengths:
+        kept = "all" if one is report.lengths[0] else " ".join(map(str, one.kept))
+        table.add_row(str(one.length), kept, str(one.start), str(one.dev), str(one.artifact))
+    out.print(table)
+    out.print(f"{report.lengths[0].dev.metric} on {report.lengths[0].dev.rows} dev rows, {report.seconds:.1f} s in all")
+    _plot(report, folder / "prune.png")
+
+
+def _train_spec(of_run: TrainSpec, settings: list[str]) -> TrainSpec:
+    """How the run was trained, for one epoch unless told otherwise.
+
+    Raises:
+        ConfigError: a setting that is not one of `train`.
+    """
+    from ..config import override, parse
+    from ..errors import ConfigError
+    from ..training.spec import TrainSpec
+
+    if wrong := [item for item in settings if not item.startswith("train.")]:
+        raise ConfigError(f"{wrong[0]!r}: only train.key=value can be set here; the rest is that of the artifact's run")
+    data = {"train": of_run.model_dump(mode="json", exclude=_DURATION, exclude_none=True)}
+    return parse(TrainSpec, override(data, settings)["train"], "train")
+
+
+def _plot(report: Pruning, path: Path) -> None:
+    """Metric against length with its interval, if matplotlib is there."""
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        err.print("no plot: matplotlib is not installed (pip install matplotlib)")
+        return
+    figure = Figure(figsize=(5, 3.2), layout="constrained")
+    axes = figure.add_subplot()
+    for name, found in (
+        ("as cut", [one.start for one in report.lengths]),
+        ("trained on", [one.dev for one in report.lengths]),
+    ):
+        lengths, values = [one.length for one in report.lengths], [one.value for one in found]
+        below = [one.value - one.interval[0] for one in found]
+        above = [one.interval[1] - one.value for one in found]
+        axes.errorbar(lengths, values, yerr=[below, above], marker="o", capsize=3, label=name)
+    axes.set_xlabel("learned tokens")
+    axes.set_ylabel(f"dev {report.lengths[0].dev.metric}, 95 % interval")
+    axes.legend()
+    figure.savefig(path, dpi=120)
+    out.print(f"plot: {path}")

@@ -1,0 +1,303 @@
+"""Context distillation: a long hard prompt becomes a few learned tokens (Askell et al. 2021, arXiv:2112.00861, §2.2.2; Snell
+et al. 2022, arXiv:2209.15189).
+
+The teacher is the bare base behind the long prompt: the task's instruction and k demonstrations. It reads every row once; of
+each only the states that predict its answer are kept. The student is trained so that without the prompt the base's
+distribution over the whole vocabulary is the teacher's. No row that it learns from or is judged on needs a label.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..base import Base
+from ..data import Row
+from ..engine import NOTHING, Engine, Learned, answer_states
+from ..errors import ConfigError
+from ..evaluate import Evaluation, calibration, normalized, outcome
+from ..methods import Method, make_method
+from ..metrics import Estimate, estimate
+from ..storage import atomic_file, digest_of, write_json
+from ..tasks import Task
+from ..types import Example, Progress, ignore_progress
+from .loop import Objective, Teaching
+from .run import Prepared, Result, prepare
+from .run import train as run_training
+from .spec import CacheSpec, TrainSpec
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What the teacher answers, row by row.
+
+    Attributes:
+        labels: its label of each row.
+        states: last hidden states that predict the tokens of that answer, per row [tokens, H], on the CPU.
+    """
+
+    labels: list[str]
+    states: list[Tensor]
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """What a distillation gives.
+
+    Attributes:
+        result: of the student's run; its `dev` and `test` are agreement with the long prompt.
+        report: as in `distil.json`: {"prompt": {"demonstrations", "tokens"}, "student": {"method", "length", "tokens"},
+            "saved": tokens a request, "truncated": {"prompt", "student"} texts that were cut behind either,
+            "agreement": {split: estimate}, "commonest": {split: share of the prompt's commonest answer, with which an answer
+            that never changes would agree}, "accuracy": {split: {"prompt", "student"}} on rows with labels, "seconds"}.
+    """
+
+    result: Result
+    report: dict[str, Any]
+
+
+def distil(
+    base: Base,
+    task: Task,
+    method: str | dict[str, Any] | Method,
+    out: str | Path | None = None,
+    *,
+    demonstrations: int = 8,
+    instruction: str | None = None,
+    train: TrainSpec | dict[str, Any] | None = None,
+    cache: CacheSpec | None = None,
+    seed: int = 0,
+    test: bool = False,
+    fresh: bool = False,
+    rows: dict[str, list[Row]] | None = None,
+    progress: Progress = ignore_progress,
+) -> Distilled:
+    """Turn the task's long prompt into an artifact of the method.
+
+    Args:
+        method: trained by gradients; its `length` is how many tokens take the prompt's place.
+        out: folder of the run, as in `train`, and `distil.json`, `teacher-SPLIT.safetensors` (so that a run that was cut
+            short does not ask the teacher again).
+        demonstrations: k of the long prompt, drawn from the labelled training rows, which the student then does not see.
+        instruction: of the long prompt, in place of the task's; the student's task keeps its own.
+        test: also measure on the test rows, once, at the end.
+        rows: by split; only the demonstrations need labels.
+
+    Raises:
+        ConfigError: a method without gradients, a prompt that says no more than the student's, a task without labels.
+        SoftpromptError: see `train`.
+    """
+    method = method if isinstance(method, Method) else make_method(method)
+    if not method.defaults.lr:
+        raise ConfigError(f"method {method.spec.name!r} is not trained by gradients; distil into soft, prefix or infix")
+    rows = rows if rows is not None else task.load_data(progress, labelled=False)
+    rows = {name: rows[name] for name in (("train", "dev", "test") if test else ("train", "dev")) if rows.get(name)}
+    long, rest = long_prompt(task, method, rows.get("train", []), demonstrations, instruction)
+    asked = {**rows, "train": rest}
+    began = time.perf_counter()
+    teacher = prepare(base, long, make_method("hard"), cache, asked)
+    folder = Path(out) if out is not None else None
+    taught = {name: _kept(folder, name, teacher, progress) for name in asked}
+    seconds = time.perf_counter() - began
+    relabelled = {name: relabelled_rows(task, part, taught[name].labels) for name, part in asked.items()}
+    states = {
+        task.content(row): one for name in asked for row, one in zip(asked[name], taught[name].states, strict=True)
+    }
+    spec = task.spec.metric
+    teaching = Teaching(
+        lambda engine: match(engine, task, states),
+        "agreement" if spec == "accuracy" else f"agreement ({spec})",
+        {"by": "hard", "demonstrations": demonstrations, "prompt": digest_of(teacher.bound.head)},
+    )
+    result = run_training(
+        base,
+        short(task),
+        method,
+        out,
+        train=train,
+        cache=cache,
+        seed=seed,
+        test=test,
+        fresh=fresh,
+        rows=relabelled,
+        teaching=teaching,
+        progress=progress,
+    )
+    report = _report(task, teacher, result, asked, demonstrations)
+    report["seconds"] = {"teacher": seconds, **result.seconds}
+    if folder is not None:
+        write_json(folder / "distil.json", report)
+    return Distilled(result, report)
+
+
+def short(task: Task) -> Task:
+    """The student's task: without demonstrations."""
+    none = task.spec.demonstrations.model_copy(update={"k": 0, "rows": []})
+    return type(task)(task.spec.model_copy(update={"demonstrations": none}), task.folder)
+
+
+def long_prompt(
+    task: Task, method: Method, train_rows: Sequence[Row], demonstrations: int, instruction: str | None
+) -> tuple[Task, list[Row]]:
+    """The teacher's task with its demonstrations, and the training rows that are left.
+
+    Raises:
+        ConfigError: the prompt is empty, or no longer than what the student keeps.
+        DataError: fewer labelled rows than demonstrations.
+    """
+    own = task.spec.template.instruction
+    text = own if instruction is None else instruction
+    if not demonstrations and not text.strip():
+        raise ConfigError(
+            "there is no long prompt to distil: no demonstrations and no instruction; give --demonstrations 8"
+        )
+    if not demonstrations and text == own and method.keeps_instruction:
+        raise ConfigError(
+            f"the student ({method.spec.name!r}) keeps the instruction, and that is all of the long prompt; give "
+            "--demonstrations, --instruction, or method.instruction=false"
+        )
+    wanted = task.spec.demonstrations.model_copy(update={"k": demonstrations, "rows": []})
+    template = task.spec.template.model_copy(update={"instruction": text})
+    spec = task.spec.model_copy(update={"demonstrations": wanted, "template": template})
+    return type(task)(spec, task.folder).draw_demonstrations(train_rows)
+
+
+def relabelled_rows(task: Task, rows: Sequence[Row], labels: Sequence[str]) -> list[Row]:
+    """The same rows with these labels."""
+    return [Row(relabel(task, row.values, label), row.where) for row, label in zip(rows, labels, strict=True)]
+
+
+def relabel(task: Task, values: dict[str, Any], label: str) -> dict[str, Any]:
+    """A row's fields with this label.
+
+    Raises:
+        ConfigError: the task's answers are no labels of a field.
+    """
+    new = {**values, **dict.fromkeys(task.answer_fields[:1], label)}
+    if task.gold_label(new) != label:
+        raise ConfigError(f"task {task.name!r}: rows of type {task.spec.type!r} cannot be given the teacher's label")
+    return new
+
+
+@torch.no_grad()
+def ask(teacher: Prepared, examples: Sequence[Example], progress: Progress = ignore_progress) -> Taught:
+    """The teacher's label of every row, and the states that predict its answer; each row runs once."""
+    engine, method, bound = teacher.engine, teacher.method, teacher.bound
+    shift = calibration(engine, method, bound, NOTHING)
+    labels, states = [""] * len(examples), [torch.empty(0)] * len(examples)
+
+    def told(_: str, done: int, total: int) -> None:
+        progress("answering behind the long prompt", done, total)
+
+    for part, batch in engine.contexts(examples, NOTHING, told):
+        some = [examples[index] for index in part]
+        answers = []
+        for index, scores in zip(part, method.score(batch, [example.candidates for example in some]), strict=True):
+            example = examples[index]
+            labels[index] = outcome(
+                bound, example, normalized(method, bound, scores, example.candidates), shift
+            ).predicted
+            words, gold = bound.task.candidates(relabel(bound.task, example.values, labels[index]))
+            assert gold is not None
+            answers.append(bound.answer(words[gold]))
+        for index, one in zip(part, answer_states(batch, answers), strict=True):
+            states[index] = one.cpu()
+    return Taught(labels, states)
+
+
+def match(engine: Engine, task: Task, states: dict[str, Tensor]) -> Objective:
+    """Σ KL(teacher ‖ student) over the answers' positions and the whole vocabulary, in fp32.
+
+    Args:
+        states: by a row's content, the teacher's states [tokens, H]; its logits are made from them when they are needed.
+    """
+
+    def objective(rows: Sequence[Example], learned: Learned) -> tuple[Tensor, int]:
+        logits, targets = engine.answers(rows, learned)
+        kept = torch.cat([states[task.content(Row(row.values, row.where))] for row in rows])
+        with torch.no_grad():
+            teacher = engine.base.logits(kept.to(logits.device)).log_softmax(-1)
+        student = logits.log_softmax(-1)
+        return torch.nn.functional.kl_div(student, teacher, log_target=True, reduction="sum"), len(targets)
+
+    return objective
+
+
+def _kept(folder: Path | None, split: str, teacher: Prepared, progress: Progress) -> Taught:
+    """The teacher's answers on a split, from the run's folder if they are there."""
+    examples = teacher.splits[split]
+    if folder is None:
+        return ask(teacher, examples, progress)
+    path = folder / f"teacher-{split}.safetensors"
+    run = digest_of(
+        [
+            teacher.base.digest,
+            teacher.base.tokenizer_digest,
+            teacher.base.label_of_dtype,
+            teacher.task.spec.model_dump(mode="json"),
+            [example.values for example in examples],
+        ]
+    )
+    try:
+        with safe_open(path, "pt") as file:
+            held = file.metadata() or {}
+            if held.get("run") == run:
+                counts = json.loads(held["tokens"])
+                return Taught(json.loads(held["labels"]), list(file.get_tensor("states").split(counts)))
+    except (OSError, SafetensorError):
+        pass  # not there, or not whole: ask again
+    taught = ask(teacher, examples, progress)
+    notes = {
+        "run": run,
+        "labels": json.dumps(taught.labels),
+        "tokens": json.dumps([len(one) for one in taught.states]),
+    }
+    with atomic_file(path) as temporary:
+        save_file({"states": torch.cat(taught.states)}, temporary, metadata=notes)
+    return taught
+
+
+def _report(
+    task: Task, teacher: Prepared, result: Result, asked: dict[str, list[Row]], demonstrations: int
+) -> dict[str, Any]:
+    student = result.prepared
+    tokens = len(student.bound.head) + student.method.length
+    report: dict[str, Any] = {
+        "prompt": {"demonstrations": demonstrations, "tokens": len(teacher.bound.head)},
+        "student": {"method": student.method.spec.name, "length": student.method.length, "tokens": tokens},
+        "saved": len(teacher.bound.head) - tokens,
+        "truncated": {"prompt": teacher.bound.cut, "student": result.truncated},
+        "agreement": {},
+        "commonest": {},
+        "accuracy": {},
+    }
+    for name, found in result.metrics.items():
+        pairs = [(str(item.gold), item.predicted) for item in found.outcomes]
+        report["agreement"][name] = estimate("accuracy", *zip(*pairs, strict=True)).as_dict() | {"metric": "agreement"}
+        report["commonest"][name] = max(Counter(gold for gold, _ in pairs).values()) / len(pairs)
+        if both := _accuracy(task, asked[name], found):
+            report["accuracy"][name] = {who: one.as_dict() for who, one in both.items()}
+    return report
+
+
+def _accuracy(task: Task, rows: Sequence[Row], found: Evaluation) -> dict[str, Estimate]:
+    """The task's metric of teacher and student on the rows that have labels of their own."""
+    golds = [task.gold_label(row.values) for row in rows]
+    held = [(gold, item) for gold, item in zip(golds, found.outcomes, strict=True) if gold is not None]
+    if not held:
+        return {}
+    right = [gold for gold, _ in held]
+    return {
+        "prompt": estimate(task.spec.metric, right, [str(item.gold) for _, item in held]),
+        "student": estimate(task.spec.metric, right, [item.predicted for _, item in held]),
+    }

@@ -22,11 +22,14 @@ def merge_verb(
     base_id: Annotated[str | None, typer.Option("--base", help="Base, if it is not the recorded one.")] = None,
 ) -> None:
     """Merge what was learned into the base's weights and save a plain transformers model folder."""
+    from transformers.utils import logging
+
     from ..artifact import check_base, load
     from ..errors import ConfigError
     from ..methods import make_method
     from ..storage import atomic_folder
 
+    logging.disable_progress_bar()
     held = load(artifact)
     if to.exists():
         raise ConfigError(f"{to}: exists already; choose another folder")

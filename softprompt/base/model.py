@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from ..config import suggest
 from ..errors import BaseModelError
+from ..launcher import launched
 from ..types import Progress, ignore_progress, megabytes
 from . import bundled
 from .attention import KV, NAME, Block, Call
@@ -109,7 +110,8 @@ class Base:
 
         Args:
             dtype: `fp32` or `bf16` (or `fp16` on a GPU).
-            device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1` …
+            device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1` … Of several processes each takes its own GPU
+                for `auto` and `cuda`.
             progress: told while a bundled base is fetched, the first time.
 
         Raises:
@@ -273,7 +275,9 @@ class Base:
 
 def _device(name: str) -> torch.device:
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and launched("world") > 1:
+        name = f"cuda:{launched('local')}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

@@ -8,6 +8,7 @@ import sys
 import typer
 
 from ..errors import SoftpromptError
+from ..launcher import launched
 
 app = typer.Typer(
     name="softprompt",
@@ -24,12 +25,14 @@ def main() -> None:
     # tokenizers warns about forks; nothing here forks after tokenizing
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from . import base, bench, data, evaluate, importing, inspect, methods, predict, sweep, train  # noqa: F401 - each adds its verb
-    from .console import complain
+    from .console import alike, complain
 
     try:
-        app(standalone_mode=True)
+        with alike():
+            app(standalone_mode=True)
     except SoftpromptError as error:
-        complain(error)
+        if launched("rank") == 0:
+            complain(error)
         sys.exit(2)
     except SystemExit as stop:
         if stop.code == 130:  # Ctrl-C

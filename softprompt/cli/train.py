@@ -29,14 +29,18 @@ def train_verb(
 ) -> None:
     """Train a prompt and save its artifact. The same command goes on where it was cut short (bit-exact on the CPU)."""
     from ..base import Base
+    from ..base.bundled import fetch
     from ..methods import make_method
+    from ..parallel import processes
     from ..tasks import Task
     from ..training import load_run, train
 
     spec = load_run(run, settings or [])
     task, method = Task.load(spec.task), make_method(spec.method)
     with progress() as show:
-        rows = task.load_data(show)  # bad rows are told before a model is loaded
+        # bad rows are told before a model is loaded; what must be fetched one process fetches for all
+        rows = processes().first(lambda: task.load_data(show))
+        processes().first(lambda: fetch(spec.base.name, show))
         base = Base.load(spec.base.name, spec.base.dtype, spec.base.device, show)
         result = train(
             base,

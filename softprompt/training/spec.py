@@ -21,7 +21,7 @@ class TrainSpec(Strict):
         lr: AdamW learning rate; prompts want 100–1000 times that of weights.
         epochs: passes over the training rows; `max_steps` may end earlier. Left out, some methods make more of few rows.
         batch_size: rows of an optimizer step.
-        micro_batch: rows of one forward; gradients add up to `batch_size` (same result, less memory).
+        micro_batch: rows of one forward (of each process); gradients add up to `batch_size` (same result, less memory).
         schedule, warmup: learning-rate curve, and the share of steps that lead up to it.
         clip: largest gradient norm.
         optimizer: `adamw`, or `adafactor` or `adamw8bit` (less memory; full fine-tuning wants it).
@@ -74,7 +74,7 @@ class CacheSpec(Strict):
 
     Attributes:
         dtype: null keeps the base's own (exact); `bf16` or `fp16` halve the bytes of an fp32 base.
-        ram_gb, disk_gb: budgets; disk is used after RAM.
+        ram_gb, disk_gb: budgets (of each process, where there are several); disk is used after RAM.
         keep: leave the encoded rows on disk for the next run of the same base, task and head.
     """
 
@@ -83,12 +83,12 @@ class CacheSpec(Strict):
     disk_gb: NonNegativeFloat = 50.0
     keep: bool = False
 
-    def config(self) -> CacheConfig:
-        """For the engine."""
+    def config(self, part: str = "") -> CacheConfig:
+        """For the engine; `part` names the share of one of several processes."""
         from ..base.model import DTYPES
 
         dtype = DTYPES[self.dtype] if self.dtype else None
-        return CacheConfig(dtype, int(self.ram_gb * 1e9), int(self.disk_gb * 1e9), self.keep)
+        return CacheConfig(dtype, int(self.ram_gb * 1e9), int(self.disk_gb * 1e9), self.keep, part)
 
 
 class BaseSpec(Strict):

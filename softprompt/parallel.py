@@ -15,11 +15,12 @@ from typing import ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-from .errors import MissingExtraError, SoftpromptError, TrainingError
+from .errors import ConfigError, MissingExtraError, SoftpromptError, TrainingError
 from .launcher import launched
 
 T = TypeVar("T")
 P = ParamSpec("P")
+_SHARDING = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
 NUMBERS_AT_ONCE = 1 << 25  # of gradients in one sum; more only takes memory
 
 
@@ -69,9 +70,9 @@ class Processes:
     def wait(self) -> None:
         """Until all are here."""
 
-    def first(self, work: Callable[[], T]) -> T:
-        """Let one process of each machine do the work before the others, so that what it fetches is fetched once."""
-        return work()
+    def first(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What all do, one process of each machine before the others, so that what it fetches is fetched once."""
+        return work(*args, **kwargs)
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -98,6 +99,11 @@ class Several(Processes):
         self._state = PartialState(cpu=on_cpu)
         self.rank, self.world = self._state.process_index, self._state.num_processes
         self._agreed: BaseException | None = None
+        if sharding := next((name for name in _SHARDING if os.environ.get(f"ACCELERATE_USE_{name}") == "true"), None):
+            raise ConfigError(
+                f"{sharding} is not supported: each process holds the whole model and its own share of the rows; start "
+                "without it, and to save memory take train.checkpointing, train.optimizer: adafactor, or method: lora"
+            )
 
     def gather(self, mine: list[T]) -> list[T]:
         self._meet()
@@ -136,11 +142,11 @@ class Several(Processes):
     def wait(self) -> None:
         self._meet()
 
-    def first(self, work: Callable[[], T]) -> T:
+    def first(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         early = launched("local") == 0
-        done = [work()] if early else []
+        done = [work(*args, **kwargs)] if early else []
         self._meet()
-        return done[0] if early else work()
+        return done[0] if early else work(*args, **kwargs)
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
@@ -196,6 +202,7 @@ def processes() -> Processes:
 
     Raises:
         MissingExtraError: there are several, and accelerate is not installed.
+        ConfigError: the launcher asks for the model itself to be shared out.
     """
     return Several() if launched("world") > 1 else Processes()
 

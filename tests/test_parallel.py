@@ -19,6 +19,9 @@ from models import tiny_model, tiny_tokenizer
 from parallel_worker import CASES, ROWS, run
 from safetensors.torch import load_file
 
+from softprompt.base import Base
+from softprompt.tasks import Task
+from softprompt.training import load_run, train
 from softprompt.training.loop import batch_at
 
 pytest.importorskip("accelerate")
@@ -120,3 +123,171 @@ def test_a_process_may_have_no_row_of_a_batch():
     shares = [[sum(place % 2 == rank for place in batch) for rank in range(2)] for batch in batches]
     assert [0, 1] in shares or [1, 0] in shares
     assert any(abs(one - two) >= 2 for one, two in shares)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder with a base, rows, task and run file, and the run of one process."""
+    folder = tmp_path_factory.mktemp("work")
+    tiny_model("llama").save_pretrained(folder / "base")
+    tiny_tokenizer().save_pretrained(folder / "base")
+    for name, rows in tiny_rows(26, 8, 0).items():
+        if rows:
+            lines = [json.dumps(row.values) + "\n" for row in rows]
+            (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+    (folder / "task.yaml").write_text(yaml.safe_dump(TASK), encoding="utf-8")
+    (folder / "run.yaml").write_text(yaml.safe_dump({**RUN, "base": str(folder / "base")}), encoding="utf-8")
+    spec = load_run(folder / "run.yaml", [])
+    task = Task.load(spec.task)
+    train(Base.load(spec.base.name), task, spec.method, folder / "one", train=spec.train)
+    return folder
+
+
+SLOW = """
+import os, sys, time
+from softprompt.training import checkpoints, loop
+checkpoints.SECONDS = 0.0
+real = loop.refuse_not_finite
+
+def slowly(*args):
+    time.sleep(0.1)
+    real(*args)
+
+loop.refuse_not_finite = slowly
+from softprompt.cli import main
+main()
+"""
+
+
+def test_killed_runs_go_on_and_only_the_first_process_is_heard(work):
+    (work / "slow.py").write_text(SLOW)
+    process = start("slow.py", "train", "run.yaml", "--out", "two", cwd=work)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if (work / "two" / "checkpoint.pt").exists() and len(losses(work / "two")) >= 8:
+            break
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)  # the launcher; its processes have sessions of their own
+    for rank in workers(process.pid, work):
+        os.kill(rank, signal.SIGKILL)
+    process.communicate()
+    assert not (work / "two" / "artifact").exists()
+    process = start("-m", "softprompt", "train", "run.yaml", "--out", "two", cwd=work)
+    out, err = finish(process)
+    assert process.returncode == 0, err
+    assert out.count("dev accuracy") == 1 and out.count("artifact: two/artifact") == 1, out
+    told = [line for line in err.splitlines() if line.startswith(("training", "encoding"))]
+    assert told and len(told) == len(set(told)) and "Traceback" not in err, err
+    steps = [event["step"] for event in events(work / "two") if event["event"] == "step"]
+    assert steps == list(range(1, 29))  # every step once
+    assert sum(event["event"] == "resumed" for event in events(work / "two")) == 1
+    assert losses(work / "two") == pytest.approx(losses(work / "one"), abs=1e-6, rel=1e-6)
+    for key, value in tensors(work / "one").items():
+        torch.testing.assert_close(tensors(work / "two")[key], value, atol=1e-6, rtol=1e-6)
+    names = {path.name for path in (work / "two").iterdir()}
+    assert names == {"artifact", "checkpoint.pt", "events.jsonl", "result.json", "run.yaml"}
+
+
+def workers(launcher: int, folder: Path) -> list[int]:
+    """Processes that still run in this folder (the launcher is gone, so they have no parent to be found by)."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and (entry / "cwd").resolve() == folder.resolve():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return [pid for pid in found if pid != launcher]
+
+
+FAILING = """
+import os, sys
+from softprompt.cli import main
+from softprompt.engine import Engine
+from softprompt.errors import DataError
+
+real, calls, rank = Engine.loss, [], os.environ["RANK"]
+
+def failing(self, examples, learned):
+    calls.append(1)
+    if len(calls) == 3 and rank == "1":
+        if kind == "killed":
+            os.kill(os.getpid(), 9)
+        raise DataError("only here") if kind == "refused" else KeyError("x")
+    return real(self, examples, learned)
+
+Engine.loss = failing
+for kind in ("misspelt", "refused", "mistake", "killed"):
+    calls.clear()
+    extra = ["method.lenght=3"] if kind == "misspelt" else []
+    sys.argv = ["softprompt", "train", "run.yaml", *extra, "--out", kind]
+    try:
+        main()
+        code = 0
+    except SystemExit as stop:
+        code = stop.code
+    except KeyError:
+        code = "KeyError"
+    os.write(2, f"{kind}: process {rank} ends with {code}\\n".encode())
+"""
+
+
+def test_an_error_of_one_process_ends_all_with_one_line(work):
+    (work / "failing.py").write_text(FAILING)
+    process = start("failing.py", cwd=work)
+    _, err = finish(process)
+    assert process.returncode != 0
+    told = [line for line in err.splitlines() if line.startswith(("error: ", "misspelt: ", "refused: ", "mistake: "))]
+    errors = [line for line in told if line.startswith("error: ")]
+    assert len(errors) == 4, err
+    assert "did you mean 'length'" in errors[0]  # all refuse it; it is told once
+    assert errors[1] == "error: only here"
+    assert errors[2] == "error: process 1: KeyError: 'x'"
+    assert "another process of this run ended" in errors[3]
+    for kind in ("misspelt", "refused"):
+        assert {f"{kind}: process {rank} ends with 2" for rank in range(2)} <= set(told), err
+    assert {"mistake: process 0 ends with 2", "mistake: process 1 ends with KeyError"} <= set(told), err
+    assert "killed: process 0 ends with 2" in err
+
+
+def test_one_process_never_asks_accelerate(monkeypatch, tmp_path):
+    """(transformers imports it by itself, so that it is not imported cannot be seen from outside.)"""
+    from softprompt.errors import MissingExtraError
+    from softprompt.parallel import Processes, processes
+
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    processes.cache_clear()
+    try:
+        assert type(processes()) is Processes
+        run("soft", tmp_path)
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        processes.cache_clear()
+        with pytest.raises(MissingExtraError, match="softprompt\\[parallel\\]"):
+            processes()
+    finally:
+        processes.cache_clear()
+
+
+def test_each_process_takes_its_own_gpu(monkeypatch):
+    from softprompt.base import model
+
+    monkeypatch.setattr(model.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(model.torch, "empty", lambda *args, **kwargs: None)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert [str(model._device(name)) for name in ("auto", "cuda", "cpu")] == ["cuda:3", "cuda:3", "cpu"]
+    monkeypatch.delenv("WORLD_SIZE")
+    assert [str(model._device(name)) for name in ("auto", "cuda")] == ["cuda", "cuda"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs (NCCL takes one for each process)")
+def test_two_gpus_give_what_one_gives(work):
+    done = subprocess.run([sys.executable, "-m", "softprompt", "train", "run.yaml", "--out", "gpu"], cwd=work)
+    assert done.returncode == 0
+    process = start("-m", "softprompt", "train", "run.yaml", "--out", "gpus", cwd=work, cpu=False)
+    _, err = finish(process)
+    assert process.returncode == 0, err
+    assert losses(work / "gpus") == pytest.approx(losses(work / "gpu"), abs=1e-4, rel=1e-4)
+    for key, value in tensors(work / "gpu").items():
+        torch.testing.assert_close(tensors(work / "gpus")[key], value, atol=1e-4, rtol=1e-4)

@@ -39,8 +39,8 @@ def train_verb(
     task, method = Task.load(spec.task), make_method(spec.method)
     with progress() as show:
         # bad rows are told before a model is loaded; what must be fetched one process fetches for all
-        rows = processes().first(lambda: task.load_data(show))
-        processes().first(lambda: fetch(spec.base.name, show))
+        rows = processes().first(task.load_data, show)
+        processes().first(fetch, spec.base.name, show)
         base = Base.load(spec.base.name, spec.base.dtype, spec.base.device, show)
         result = train(
             base,

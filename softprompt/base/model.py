@@ -115,7 +115,8 @@ class Base:
 
         Args:
             dtype: `fp32` or `bf16` (or `fp16` on a GPU).
-            device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1` …
+            device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1` … Of several processes each takes its own GPU
+                for `auto` and `cuda`.
             progress: told while a bundled base is fetched, the first time.
             quantization: hold the linear layers' weights as `int8` or `nf4` (see `quantized.py`); `dtype` is then that of
                 everything else. The digest stays that of the checkpoint, so artifacts go from one to the other.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 
 import typer
 
 from ..errors import SoftpromptError
+from ..launcher import launched
 
 app = typer.Typer(
     name="softprompt",
@@ -38,12 +40,16 @@ def main() -> None:
         sweep,
         train,
     )
-    from .console import complain
+    from .console import alike, complain
 
     try:
-        app(standalone_mode=True)
+        with alike():
+            app(standalone_mode=True)
     except SoftpromptError as error:
-        complain(error)
+        if launched("rank") == 0:
+            complain(error)
+        else:
+            time.sleep(1)  # a launcher ends all as soon as one has ended; the first is to be heard before
         sys.exit(2)
     except SystemExit as stop:
         if stop.code == 130:  # Ctrl-C

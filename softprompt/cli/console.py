@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -21,6 +23,7 @@ from rich.progress import (
 )
 
 from ..errors import DataError, SoftpromptError
+from ..launcher import launched
 from ..types import Progress as Callback
 
 if TYPE_CHECKING:
@@ -64,6 +67,23 @@ def progress() -> Iterator[Callback]:
             bar.update(task, description=what, completed=done, total=total)
 
         yield show
+
+
+@contextmanager
+def alike() -> Iterator[None]:
+    """Of several processes only the first is heard, and all fail alike; a traceback is shown, whoever it comes from."""
+    if launched("world") == 1:
+        yield
+        return
+    from ..parallel import processes
+
+    with contextlib.ExitStack() as stack:
+        if launched("rank"):
+            nothing = stack.enter_context(Path(os.devnull).open("w"))
+            stack.enter_context(contextlib.redirect_stdout(nothing))
+            stack.enter_context(contextlib.redirect_stderr(nothing))
+        stack.enter_context(processes().together())
+        yield
 
 
 class _PlainLines:

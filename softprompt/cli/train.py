@@ -29,13 +29,15 @@ def train_verb(
 ) -> None:
     """Train a prompt and save its artifact. The same command goes on where it was cut short (bit-exact on the CPU)."""
     from ..methods import make_method
+    from ..parallel import processes
     from ..tasks import Task
     from ..training import load_run, train
 
     spec = load_run(run, settings or [])
     task, method = Task.load(spec.task), make_method(spec.method)
     with progress() as show:
-        rows = task.load_data(show)  # bad rows are told before a model is loaded
+        # bad rows are told before a model is loaded
+        rows = processes().first(task.load_data, show)
         base = spec.base.load(show)
         result = train(
             base,

@@ -22,12 +22,16 @@ TOKENS_PER_FORWARD = 4096  # keys of all rows together; above it matrix products
 
 @dataclass(frozen=True)
 class CacheConfig:
-    """How rows' K/V is kept: `dtype` (None: the base's own, exact), bytes in RAM and on disk, kept after the run or not."""
+    """How rows' K/V is kept: `dtype` (None: the base's own, exact), bytes in RAM and on disk, kept after the run or not.
+
+    `part`: which share of the rows this is, where several processes keep one each.
+    """
 
     dtype: torch.dtype | None = None
     ram: int = 4_000_000_000
     disk: int = 50_000_000_000
     keep: bool = False
+    part: str = ""
 
 
 class Engine:
@@ -56,7 +60,7 @@ class Engine:
         cut = [(slot.name, slot.start, slot.stop) for slot in plan.row_frozen]
         before = [(slot.name, slot.size) for slot in plan.trunk_live] if plan.first_layer else None
         self._context = context = context_digest(
-            base.digest, base.arithmetic, dtype, head, cue, cut, plan.first_layer, before
+            base.digest, base.arithmetic, dtype, head, cue, cut, plan.first_layer, before, config.part
         )
         s = base.shape
         layout = (0, s.hidden_size) if plan.first_layer else (s.layers, 2, s.kv_heads, 0, s.head_size)

@@ -90,6 +90,11 @@ class Plan:
         """Whether something learned follows what is frozen per row, so that encoding rows once pays."""
         return bool(self.row_frozen) and any(slot.learned or slot.adapted for slot in self.row_live)
 
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether anything of a row is computed once and kept: its text's K/V, or its states below the first layer."""
+        return self.keeps_texts or self.first_layer > 0
+
     def explain(self) -> str:
         """One line per box that is not empty, for the event log."""
         boxes = (

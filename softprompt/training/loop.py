@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,11 +16,13 @@ from ..engine import Engine, Learned
 from ..errors import TrainingError
 from ..evaluate import evaluate
 from ..methods import Method
+from ..parallel import Processes
 from ..tasks import BoundTask
 from ..types import Example, Progress, ignore_progress
 from .optimizers import make_optimizer
 from .spec import TrainSpec
 
+T = TypeVar("T")
 Objective = Callable[[Sequence[Example], Learned], tuple[Tensor, int]]
 """Of rows and what the method brings: the summed loss, with gradients, and by how many tokens it is to be divided."""
 
@@ -88,23 +90,26 @@ def fit(
     store: Store,
     progress: Progress = ignore_progress,
     objective: Objective | None = None,
+    parallel: Processes | None = None,
 ) -> State:
     """Train the method's parameters; leave the best of them, by dev, in the method.
 
     Loss is Σ cross-entropy of the answers' tokens over the tokens of the whole optimizer step, however it is cut into
-    micro-batches. Without dev rows the last step counts as the best.
+    micro-batches and however its rows are shared out to processes. Without dev rows the last step counts as the best.
 
     Args:
         spec: filled (no nulls left).
         objective: what is minimised; by default the cross-entropy of the right answers.
+        parallel: the processes that share the rows (see `parallel.py`); all of them end up with the same state.
 
     Raises:
         TrainingError: a loss or gradient that is not finite; names the step and its rows.
     """
     assert spec.lr and spec.batch_size and spec.micro_batch and spec.max_steps and spec.eval_every
-    parameters, objective = method.parameters(), objective or engine.loss
+    parameters, objective, parallel = method.parameters(), objective or engine.loss, parallel or Processes()
+    parallel.equal(parameters)
     optimizer = make_optimizer(method.groups(), spec)
-    state = store.load() or State()
+    state = parallel.from_main(store.load()) or State()
     if state.step:
         put_back(parameters, state.parameters)
         optimizer.load_state_dict(state.optimizer)
@@ -112,15 +117,22 @@ def fit(
 
     while state.step < spec.max_steps and not state.ended:
         began = time.perf_counter()
-        rows = batch_at(train, state.step, spec.batch_size, seed)
+        places = batch_at(range(len(train)), state.step, spec.batch_size, seed)
+        rows = [train[place] for place in places]
+        mine = parallel.share(
+            rows, places if engine.plan.keeps_rows else None
+        )  # what is kept of a row, its owner keeps
         tokens = sum(len(example.answer) for example in rows)
         loss = 0.0
-        torch.manual_seed(seed * 1_000_003 + state.step)  # dropout is a function of seed and step, so resuming is exact
-        for begin in range(0, len(rows), spec.micro_batch):
+        # dropout is a function of seed, step and process, so resuming is exact
+        torch.manual_seed((seed * 1_000_003 + state.step) * parallel.world + parallel.rank)
+        for begin in range(0, len(mine), spec.micro_batch):
             with method.training():  # the backward as well: with checkpointing it runs layers again
-                total, _ = objective(rows[begin : begin + spec.micro_batch], method.learned())
+                total, _ = objective(mine[begin : begin + spec.micro_batch], method.learned())
                 (total / tokens).backward()
             loss += total.item() / tokens
+        loss = parallel.total(loss)
+        parallel.sum_gradients(parameters)
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, spec.clip))
         refuse_not_finite(loss, norm, rows, spec, state, store)
         rate = learning_rate(state.step, spec)
@@ -135,7 +147,7 @@ def fit(
 
         last = state.step == spec.max_steps
         if dev and (state.step % spec.eval_every == 0 or last):
-            look(engine, method, bound, dev, spec, state, store, progress)
+            look(engine, method, bound, dev, spec, state, store, progress, parallel)
         if store.due(at_once=last or bool(state.ended)):
             state.parameters = [parameter.detach().clone() for parameter in parameters]
             state.optimizer = optimizer.state_dict()
@@ -184,10 +196,11 @@ def look(
     state: State,
     store: Store,
     progress: Progress,
+    parallel: Processes | None = None,
 ) -> None:
     """Evaluate on dev, keep the parameters if they are the best so far, and say when it is enough."""
     began = time.perf_counter()
-    found = evaluate(engine, method, bound, dev, progress)
+    found = evaluate(engine, method, bound, dev, progress, parallel)
     now = found.estimate
     store.log("dev", step=state.step, **now.as_dict(), nll=found.nll, seconds=time.perf_counter() - began)
     kept = [parameter.detach().clone() for parameter in method.parameters()]
@@ -231,7 +244,7 @@ def undominated(looks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return [look for look in looks if not beaten(look)]
 
 
-def batch_at(train: Sequence[Example], step: int, size: int, seed: int) -> list[Example]:
+def batch_at(train: Sequence[T], step: int, size: int, seed: int) -> list[T]:
     """Rows of an optimizer step: a seeded order per epoch, a function of the step alone, so resuming needs no sampler."""
     steps = -(-len(train) // size)
     epoch, place = divmod(step, steps)

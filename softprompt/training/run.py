@@ -20,6 +20,7 @@ from ..engine import SLOTS, CacheConfig, Engine, Plan, plan
 from ..errors import ConfigError, DataError
 from ..evaluate import Evaluation, evaluate
 from ..methods import Method, make_method
+from ..parallel import Processes, alike, processes
 from ..storage import digest_of, write_json
 from ..tasks import BoundTask, Task
 from ..types import Example, Progress, ignore_progress
@@ -78,6 +79,7 @@ def prepare(
     rows: dict[str, list[Row]] | None = None,
     share: Prepared | None = None,
     splits: Sequence[str] = ("train", "dev", "test"),
+    parallel: Processes | None = None,
 ) -> Prepared:
     """Draw demonstrations, bind task and method to the base, turn rows into examples.
 
@@ -85,6 +87,7 @@ def prepare(
         rows: splits that were loaded already (default: the task's own data).
         share: an earlier run; what it has encoded and tokenized is used again where base, rows, task and plan are the same.
         splits: which of them become examples.
+        parallel: the processes that share the run, each of which keeps its own encoded rows.
 
     Raises:
         ConfigError, DataError: see `Task.load_data`, `Method.segments`.
@@ -94,7 +97,7 @@ def prepare(
     bound = task.bind(base.tokenizer, base.max_positions - method.positions, method.keeps_instruction)
     how = plan(method.segments(SLOTS, len(bound.cue)), method.first_layer)
     digest = digest_of({name: [row.values for row in part] for name, part in rows.items()})
-    kept = (cache or CacheSpec()).config()
+    kept = (cache or CacheSpec()).config((parallel or Processes()).name)
     if share is not None and _same(share, base, how, bound, kept):
         engine = share.engine
         there = all(name in share.splits for name in splits if name in rows)
@@ -116,6 +119,7 @@ def _same(share: Prepared, base: Base, how: Plan, bound: BoundTask, cache: Cache
     return share.base.same(base) and (there.plan, there.head, there.cue, there.config) == mine
 
 
+@alike
 def train(
     base: Base,
     task: Task,
@@ -143,15 +147,18 @@ def train(
         rows, share: see `prepare`.
         teaching: learn from a teacher instead of labels (see `distil.py`).
 
+    Started by `torchrun` or `accelerate launch`, each process calls it alike and gets the same result; the first one writes.
+
     Raises:
         SoftpromptError: bad settings, rows, base, or a loss that is not finite.
     """
     method = method if isinstance(method, Method) else make_method(method)
     spec = train if isinstance(train, TrainSpec) else parse(TrainSpec, train or {}, "train")
-    began = time.perf_counter()
+    began, parallel = time.perf_counter(), processes()
+    progress = progress if parallel.main else ignore_progress
     base = base.view(recompute=spec.checkpointing, autocast=torch.bfloat16 if spec.autocast else None)
     wanted = ("train", "dev", "test") if test else ("train", "dev")
-    ready = prepare(base, task, method, cache, rows, share, wanted)
+    ready = prepare(base, task, method, cache, rows, share, wanted, parallel)
     train_rows, dev = ready.splits["train"], ready.splits.get("dev", [])
     method.attach(base, ready.bound, seed)
     trains = bool(method.parameters())
@@ -163,7 +170,7 @@ def train(
     if teaching is not None:
         settings["teaching"], objective = teaching.record, teaching.objective(ready.engine)
     folder = Path(out) if out is not None else None
-    store = _store(folder, settings, fresh)
+    store = _store(folder if parallel.main else None, settings, fresh)
     store.log(
         "start",
         plan=ready.engine.plan.explain(),
@@ -174,11 +181,13 @@ def train(
     )
     best_step = 0
     if trains:
-        ready.engine.encode([*train_rows, *dev], progress)
+        ready.engine.encode([*parallel.share(train_rows), *parallel.share(dev)], progress)
     seconds = {"encode": time.perf_counter() - began}
     began = time.perf_counter()
     if trains:
-        state = fit(ready.engine, method, ready.bound, train_rows, dev, spec, seed, store, progress, objective)
+        state = fit(
+            ready.engine, method, ready.bound, train_rows, dev, spec, seed, store, progress, objective, parallel
+        )
         best_step = state.best.get("step", state.step)
     else:
         method.solve(ready.engine, train_rows, dev, task, seed, progress)
@@ -188,7 +197,7 @@ def train(
     metrics: dict[str, Evaluation] = {}
     for name in ("dev", "test") if test else ("dev",):
         if ready.splits.get(name):
-            metrics[name] = evaluate(ready.engine, method, ready.bound, ready.splits[name], progress)
+            metrics[name] = evaluate(ready.engine, method, ready.bound, ready.splits[name], progress, parallel)
             if teaching is not None:
                 metrics[name] = replace(metrics[name], estimate=replace(metrics[name].estimate, metric=teaching.metric))
             store.log("final", split=name, **metrics[name].estimate.as_dict())
@@ -199,10 +208,12 @@ def train(
         result.events = store.events
     if folder is not None:
         result.artifact = folder / "artifact"
+    if result.artifact is not None and folder is not None and parallel.main:
         save(result, result.artifact, settings)
         summary = {name: found.estimate.as_dict() for name, found in metrics.items()}
         write_json(folder / "result.json", {"metrics": summary, "seconds": seconds, "best_step": best_step})
         save_run_file(folder, base, task, method, spec, cache or CacheSpec(), seed)
+    parallel.wait()
     return result
 
 

@@ -9,12 +9,13 @@ import yaml
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from ..base import Base
-from ..base.bundled import BUNDLED
+from ..base.bundled import BUNDLED, fetch
 from ..base.model import DTYPES
 from ..config import Strict, override, parse, read_yaml
 from ..data import CATALOGUE
 from ..engine import CacheConfig
 from ..methods import Method
+from ..parallel import processes
 from ..storage import write_text
 from ..tasks import Task
 from ..types import Progress, ignore_progress
@@ -27,7 +28,7 @@ class TrainSpec(Strict):
         lr: AdamW learning rate; prompts want 100–1000 times that of weights.
         epochs: passes over the training rows; `max_steps` may end earlier. Left out, some methods make more of few rows.
         batch_size: rows of an optimizer step.
-        micro_batch: rows of one forward; gradients add up to `batch_size` (same result, less memory).
+        micro_batch: rows of one forward (of each process); gradients add up to `batch_size` (same result, less memory).
         schedule, warmup: learning-rate curve, and the share of steps that lead up to it.
         clip: largest gradient norm.
         optimizer: `adamw`, or `adafactor` or `adamw8bit` (less memory; full fine-tuning wants it).
@@ -80,7 +81,7 @@ class CacheSpec(Strict):
 
     Attributes:
         dtype: null keeps the base's own (exact); `bf16` or `fp16` halve the bytes of an fp32 base.
-        ram_gb, disk_gb: budgets; disk is used after RAM.
+        ram_gb, disk_gb: budgets (of each process, where there are several); disk is used after RAM.
         keep: leave the encoded rows on disk for the next run of the same base, task and head.
     """
 
@@ -89,10 +90,10 @@ class CacheSpec(Strict):
     disk_gb: NonNegativeFloat = 50.0
     keep: bool = False
 
-    def config(self) -> CacheConfig:
-        """For the engine."""
+    def config(self, part: str = "") -> CacheConfig:
+        """For the engine; `part` names the share of one of several processes."""
         dtype = DTYPES[self.dtype] if self.dtype else None
-        return CacheConfig(dtype, int(self.ram_gb * 1e9), int(self.disk_gb * 1e9), self.keep)
+        return CacheConfig(dtype, int(self.ram_gb * 1e9), int(self.disk_gb * 1e9), self.keep, part)
 
 
 class BaseSpec(Strict):
@@ -118,6 +119,7 @@ class BaseSpec(Strict):
 
     def load(self, progress: Progress = ignore_progress) -> Base:
         """The base, loaded as the section says; see `Base.load` for what is refused."""
+        processes().first(fetch, self.name, progress)  # what must be fetched one of several processes fetches for all
         return Base.load(self.name, self.dtype, self.device, progress, self.quantization, self.isolated)
 
 
@@ -182,7 +184,7 @@ def save_run_file(
     held: dict[str, Any] = {
         "name": str(Path(base.name).resolve()) if is_folder else base.name,
         "dtype": next(name for name, dtype in DTYPES.items() if dtype == base.dtype),
-        "device": str(base.device),
+        "device": str(base.device) if processes().world == 1 else base.device.type,  # each process has another
     }
     if base.quantization is not None:
         held |= {"quantization": base.quantization, "isolated": base.isolated}

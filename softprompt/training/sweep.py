@@ -13,6 +13,7 @@ from ..data import Row
 from ..errors import ConfigError
 from ..evaluate import evaluate
 from ..methods import make_method
+from ..parallel import alike, processes
 from ..storage import write_json
 from ..tasks import Task
 from ..types import Progress, ignore_progress
@@ -37,6 +38,7 @@ def combinations(settings: list[str]) -> list[list[str]]:
     return [list(choice) for choice in itertools.product(*choices)]
 
 
+@alike
 def sweep(
     run: Path, settings: list[str], to: Path, test: bool = False, progress: Progress = ignore_progress
 ) -> dict[str, Any]:
@@ -46,7 +48,7 @@ def sweep(
         {"trials": [{"name", "dev", "dev_nll", "best_step", "truncated", "seconds"}], "best", "seconds", "encode_seconds",
         "test"}, also written to `sweep.json`. The best trial is chosen as a run chooses its best look (`best_of`).
     """
-    began = time.perf_counter()
+    began, parallel = time.perf_counter(), processes()
     everything = combinations(settings)
     trials: list[dict[str, Any]] = []
     tried: list[dict[str, Any]] = []
@@ -59,7 +61,7 @@ def sweep(
         task = Task.load(spec.task)
         key = str((task.folder.resolve(), task.spec.data, sorted(task.spec.template.fields)))
         if key not in data:
-            data[key] = task.load_data(progress)
+            data[key] = parallel.first(task.load_data, progress)
         rows = data[key]
         if base is None or held != spec.base:
             base, held, shared = spec.base.load(progress), spec.base, None
@@ -106,11 +108,12 @@ def sweep(
     if test:
         ready = best["prepared"]
         held_out = evaluate(
-            ready.engine, ready.method, ready.bound, ready.bound.examples(best["test"]), progress
+            ready.engine, ready.method, ready.bound, ready.bound.examples(best["test"]), progress, parallel
         ).estimate
         report["test"] = held_out.as_dict()
     report["seconds"] = time.perf_counter() - began
-    write_json(to / "sweep.json", report)
+    if parallel.main:
+        write_json(to / "sweep.json", report)
     return report
 
 

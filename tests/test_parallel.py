@@ -1,0 +1,295 @@
+"""Several processes give what one gives: losses, tensors, metrics; each keeps its own rows; they end, and fail, together."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from helpers import tiny_rows
+from models import tiny_model, tiny_tokenizer
+from parallel_worker import CASES, ROWS, run
+from safetensors.torch import load_file
+
+from softprompt.base import Base
+from softprompt.tasks import Task
+from softprompt.training import load_run, train
+from softprompt.training.loop import batch_at
+
+pytest.importorskip("accelerate")
+TESTS = Path(__file__).parent
+RUN = {
+    "task": "task.yaml",
+    "method": {"name": "infix", "length": 3},
+    "train": {"epochs": 4, "batch_size": 4, "lr": 0.05, "eval_every": 5, "patience": 50},
+}
+TASK = {
+    "version": 1,
+    "name": "tiny",
+    "data": {"train": "train.jsonl", "dev": "dev.jsonl"},
+    "template": {"instruction": "Good or bad? ", "input": "Text: {{ text }}", "cue": "\nIt is:"},
+    "verbalizer": {"good": "good", "bad": "bad"},
+}
+
+
+def start(*args, cwd, processes: int = 2, cpu: bool = True) -> subprocess.Popen:
+    """`torchrun`: a launcher and its processes, in a session of their own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+    env |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""} if cpu else {}
+    return subprocess.Popen(
+        [*launcher, "--master-port", str(port), *map(str, args)],
+        cwd=cwd,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> tuple[str, str]:
+    """Wait for it; what it printed."""
+    try:
+        return process.communicate(timeout=240)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise AssertionError("hangs: " + process.communicate()[1]) from None
+
+
+def events(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "events.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "artifact" / "adapter_model.safetensors")
+
+
+def losses(folder: Path) -> list[float]:
+    return [event["loss"] for event in events(folder) if event["event"] == "step"]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """Every case, trained by two processes and by one."""
+    folder = tmp_path_factory.mktemp("both")
+    process = start(TESTS / "parallel_worker.py", folder, cwd=folder)
+    for name in CASES:
+        run(name, folder / "one" / name)
+    _, err = finish(process)
+    assert process.returncode == 0, err
+    return folder, [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_give_what_one_gives(both, name):
+    folder, ranks = both
+    assert [rank["world"] for rank in ranks] == [2, 2]
+    one, two = ranks[0]["found"][name], ranks[1]["found"][name]
+    assert {**one, "kept": 0} == {**two, "kept": 0}  # the same to the last bit: tensors, metrics, best step
+    if name != "probe":
+        assert losses(folder / name) == pytest.approx(losses(folder / "one" / name), abs=1e-6, rel=1e-6)
+        assert len(losses(folder / name)) == 12
+    for key, value in tensors(folder / "one" / name).items():
+        torch.testing.assert_close(tensors(folder / name)[key], value, atol=1e-6, rtol=1e-6)
+    looks = [
+        [(event["step"], event["value"]) for event in events(folder / where) if event["event"] == "dev"]
+        for where in (name, f"one/{name}")
+    ]
+    assert looks[0] == looks[1]
+    results = [json.loads((folder / where / "result.json").read_text()) for where in (name, f"one/{name}")]
+    assert results[0]["metrics"] == results[1]["metrics"] and results[0]["best_step"] == results[1]["best_step"]
+
+
+@pytest.mark.parametrize("name", ["infix", "upper-prefix", "cue-lora"])
+def test_each_process_encodes_its_own_rows_only(both, name):
+    kept = [rank["found"][name]["kept"] for rank in both[1]]
+    assert kept == [7 + 4, 6 + 3]  # of 13 training and 7 dev rows
+
+
+def test_a_process_may_have_no_row_of_a_batch():
+    batches = [batch_at(range(ROWS["train"]), step, 4, 3) for step in range(12)]
+    shares = [[sum(place % 2 == rank for place in batch) for rank in range(2)] for batch in batches]
+    assert [0, 1] in shares or [1, 0] in shares
+    assert any(abs(one - two) >= 2 for one, two in shares)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder with a base, rows, task and run file, and the run of one process."""
+    folder = tmp_path_factory.mktemp("work")
+    tiny_model("llama").save_pretrained(folder / "base")
+    tiny_tokenizer().save_pretrained(folder / "base")
+    for name, rows in tiny_rows(26, 8, 0).items():
+        if rows:
+            lines = [json.dumps(row.values) + "\n" for row in rows]
+            (folder / f"{name}.jsonl").write_text("".join(lines), encoding="utf-8")
+    (folder / "task.yaml").write_text(yaml.safe_dump(TASK), encoding="utf-8")
+    (folder / "run.yaml").write_text(yaml.safe_dump({**RUN, "base": str(folder / "base")}), encoding="utf-8")
+    spec = load_run(folder / "run.yaml", [])
+    task = Task.load(spec.task)
+    train(Base.load(spec.base.name), task, spec.method, folder / "one", train=spec.train)
+    return folder
+
+
+SLOW = """
+import os, sys, time
+from softprompt.training import checkpoints, loop
+checkpoints.SECONDS = 0.0
+real = loop.refuse_not_finite
+
+def slowly(*args):
+    time.sleep(0.1)
+    real(*args)
+
+loop.refuse_not_finite = slowly
+from softprompt.cli import main
+main()
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds the orphaned processes in /proc")
+def test_killed_runs_go_on_and_only_the_first_process_is_heard(work):
+    (work / "slow.py").write_text(SLOW)
+    process = start("slow.py", "train", "run.yaml", "--out", "two", cwd=work)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if (work / "two" / "checkpoint.pt").exists() and len(losses(work / "two")) >= 8:
+            break
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)  # the launcher; its processes have sessions of their own
+    for rank in workers(process.pid, work):
+        os.kill(rank, signal.SIGKILL)
+    process.communicate()
+    assert not (work / "two" / "artifact").exists()
+    process = start("-m", "softprompt", "train", "run.yaml", "--out", "two", cwd=work)
+    out, err = finish(process)
+    assert process.returncode == 0, err
+    assert out.count("dev accuracy") == 1 and out.count("artifact: two/artifact") == 1, out
+    told = [line for line in err.splitlines() if line.startswith(("training", "encoding"))]
+    assert told and len(told) == len(set(told)) and "Traceback" not in err, err
+    steps = [event["step"] for event in events(work / "two") if event["event"] == "step"]
+    assert steps == list(range(1, 29))  # every step once
+    assert sum(event["event"] == "resumed" for event in events(work / "two")) == 1
+    assert losses(work / "two") == pytest.approx(losses(work / "one"), abs=1e-6, rel=1e-6)
+    for key, value in tensors(work / "one").items():
+        torch.testing.assert_close(tensors(work / "two")[key], value, atol=1e-6, rtol=1e-6)
+    names = {path.name for path in (work / "two").iterdir()}
+    assert names == {"artifact", "checkpoint.pt", "events.jsonl", "result.json", "run.yaml"}
+
+
+def workers(launcher: int, folder: Path) -> list[int]:
+    """Processes that still run in this folder (the launcher is gone, so they have no parent to be found by)."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and (entry / "cwd").resolve() == folder.resolve():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return [pid for pid in found if pid not in (launcher, os.getpid())]
+
+
+FAILING = """
+import os, sys
+from softprompt.cli import main
+from softprompt.engine import Engine
+from softprompt.errors import DataError
+
+real, calls, rank = Engine.loss, [], os.environ["RANK"]
+
+def failing(self, examples, learned):
+    calls.append(1)
+    if len(calls) == 3 and rank == "1":
+        if kind == "killed":
+            os.kill(os.getpid(), 9)
+        raise DataError("only here") if kind == "refused" else KeyError("x")
+    return real(self, examples, learned)
+
+Engine.loss = failing
+for kind in ("misspelt", "refused", "mistake", "killed"):
+    calls.clear()
+    extra = ["method.lenght=3"] if kind == "misspelt" else []
+    sys.argv = ["softprompt", "train", "run.yaml", *extra, "--out", kind]
+    try:
+        main()
+        code = 0
+    except SystemExit as stop:
+        code = stop.code
+    except KeyError:
+        code = "KeyError"
+    with open(f"ends{rank}.txt", "a") as file:
+        file.write(f"{kind}: {code}\\n")
+"""
+
+
+def test_an_error_of_one_process_ends_all_with_one_line(work):
+    (work / "failing.py").write_text(FAILING)
+    process = start("failing.py", cwd=work)
+    _, err = finish(process)
+    assert process.returncode != 0
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(errors) in (3, 4), err
+    assert "did you mean 'length'" in errors[0]  # all refuse it; it is told once
+    assert errors[1:3] == ["error: only here", "error: process 1: KeyError: 'x'"]
+    ends = [(work / f"ends{rank}.txt").read_text().splitlines() for rank in range(2)]
+    assert ends[0][:3] == ["misspelt: 2", "refused: 2", "mistake: 2"]
+    assert ends[1] == ["misspelt: 2", "refused: 2", "mistake: KeyError"]
+    # of a killed process the launcher knows as soon as we do: it may end the first before that one has said so
+    assert len(errors) == 3 or errors[3].startswith("error: another process of this run ended"), err
+    assert len(errors) == 3 or ends[0][3] == "killed: 2"
+    assert "Signal 9" in err or "SIGKILL" in err, err
+
+
+def test_one_process_never_asks_accelerate(monkeypatch, tmp_path):
+    """(transformers imports it by itself, so that it is not imported cannot be seen from outside.)"""
+    from softprompt.errors import MissingExtraError
+    from softprompt.parallel import Processes, processes
+
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    processes.cache_clear()
+    try:
+        assert type(processes()) is Processes
+        run("soft", tmp_path)
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        processes.cache_clear()
+        with pytest.raises(MissingExtraError, match="softprompt\\[parallel\\]"):
+            processes()
+    finally:
+        processes.cache_clear()
+
+
+def test_each_process_takes_its_own_gpu(monkeypatch):
+    from softprompt.base import model
+
+    monkeypatch.setattr(model.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(model.torch, "empty", lambda *args, **kwargs: None)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert [str(model._device(name)) for name in ("auto", "cuda", "cpu")] == ["cuda:3", "cuda:3", "cpu"]
+    monkeypatch.delenv("WORLD_SIZE")
+    assert [str(model._device(name)) for name in ("auto", "cuda")] == ["cuda", "cuda"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs (NCCL takes one for each process)")
+def test_two_gpus_give_what_one_gives(work):
+    done = subprocess.run([sys.executable, "-m", "softprompt", "train", "run.yaml", "--out", "gpu"], cwd=work)
+    assert done.returncode == 0
+    process = start("-m", "softprompt", "train", "run.yaml", "--out", "gpus", cwd=work, cpu=False)
+    _, err = finish(process)
+    assert process.returncode == 0, err
+    assert losses(work / "gpus") == pytest.approx(losses(work / "gpu"), abs=1e-4, rel=1e-4)
+    for key, value in tensors(work / "gpu").items():
+        torch.testing.assert_close(tensors(work / "gpus")[key], value, atol=1e-4, rtol=1e-4)

@@ -23,7 +23,7 @@ def main() -> None:
     """Entry point of the `softprompt` command."""
     # tokenizers warns about forks; nothing here forks after tokenizing
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from . import base, bench, data, evaluate, importing, inspect, methods, predict, sweep, train  # noqa: F401 - each adds its verb
+    from . import base, bench, data, doctor, evaluate, importing, inspect, methods, predict, sweep, train  # noqa: F401 - each adds its verb
     from .console import complain
 
     try:

@@ -9,7 +9,8 @@ from ..artifact.peft_format import kv_to_peft
 from ..base import Base
 from ..methods import make_method
 from ..tasks import Task
-from .run import Result, prepare, save
+from .run import Result, prepare
+from .saving import save
 
 
 def import_peft(folder: str | Path, base: Base, task: Task, out: str | Path) -> Path:

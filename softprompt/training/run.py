@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -10,25 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
-from .. import artifact as artifacts
-from ..artifact.card import model_card
+from .. import doctor
 from ..base import Base
 from ..config import parse
 from ..data import Row, few_shot
+from ..doctor import Finding
+from ..doctor.trained import above_majority
 from ..engine import SLOTS, CacheConfig, Engine, Plan, plan
 from ..errors import ConfigError, DataError
 from ..evaluate import Evaluation, evaluate
 from ..methods import Method, make_method
-from ..storage import digest_of, write_json, write_text
+from ..storage import digest_of
 from ..tasks import BoundTask, Task
-from ..types import Example, Progress, ignore_progress
+from ..types import Example, Notice, Progress, ignore_notice, ignore_progress
 from .checkpoints import FolderStore, NoStore
 from .loop import State, Store, fit
-from .spec import CacheSpec, TrainSpec, resolved_task
-
-PACKAGES = ("softprompt", "torch", "transformers", "tokenizers", "numpy", "scikit-learn")
+from .saving import keep, settings_of
+from .spec import CacheSpec, TrainSpec
 
 
 @dataclass
@@ -59,6 +57,7 @@ class Result:
         seconds: `encode`, `train` and `evaluate`.
         parameters: trained numbers.
         truncated: rows whose text was cut to fit.
+        findings: of the checks before and after training.
     """
 
     prepared: Prepared
@@ -69,6 +68,7 @@ class Result:
     best_step: int
     truncated: int
     events: list[dict[str, Any]] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
 
 
 def prepare(
@@ -131,6 +131,8 @@ def train(
     rows: dict[str, list[Row]] | None = None,
     share: Prepared | None = None,
     progress: Progress = ignore_progress,
+    check: bool = True,
+    notice: Notice = ignore_notice,
 ) -> Result:
     """Train a method on a task and save the artifact.
 
@@ -141,24 +143,54 @@ def train(
         test: also evaluate on the test rows, once, at the end.
         fresh: start over even if `out` holds a checkpoint.
         rows, share: see `prepare`.
+        check: look first whether the method acts and can learn (`doctor.QUICK`); errors stop the run.
+        notice: told what the checks warn of, at once; it is in the event log and in `Result.findings` as well.
 
     Raises:
-        SoftpromptError: bad settings, rows, base, or a loss that is not finite.
+        SoftpromptError: bad settings, rows, base, a loss that is not finite, or what the check before training found.
     """
     method = method if isinstance(method, Method) else make_method(method)
     spec = train if isinstance(train, TrainSpec) else parse(TrainSpec, train or {}, "train")
     began = time.perf_counter()
-    base = base.view(recompute=spec.checkpointing, autocast=torch.bfloat16 if spec.autocast else None)
     wanted = ("train", "dev", "test") if test else ("train", "dev")
+    base = base.view(recompute=spec.checkpointing, autocast=torch.bfloat16 if spec.autocast else None)
     ready = prepare(base, task, method, cache, rows, share, wanted)
-    train_rows, dev = ready.splits["train"], ready.splits.get("dev", [])
     method.attach(base, ready.bound, seed)
-    trains = bool(method.parameters())
-    spec = spec.filled(method, len(train_rows))
-    if trains:
-        _refuse_unusable(train_rows)
-    settings = _settings(ready, spec if trains else None, seed)
+    spec = spec.filled(method, len(ready.splits["train"]))
     folder = Path(out) if out is not None else None
+    store, settings = _begin(ready, task, spec, seed, folder, fresh)
+    findings = _examine(ready, store, notice) if check and store.load() is None else []
+    if method.parameters():
+        ready.engine.encode([*ready.splits["train"], *ready.splits.get("dev", [])], progress)
+    seconds, began = {"encode": time.perf_counter() - began}, time.perf_counter()
+    best_step = _learn(ready, spec, seed, store, progress)
+    seconds["train"], began = time.perf_counter() - began, time.perf_counter()
+    metrics = _measure(ready, wanted[1:], store, progress)
+    seconds["evaluate"] = time.perf_counter() - began
+    if check and "dev" in metrics:
+        findings += _tell([above_majority(ready.task, ready.splits["dev"], metrics["dev"].estimate)], notice)
+    size = sum(value.numel() for value in method.parameters() or method.export().values())
+    result = Result(ready, metrics, None, seconds, size, best_step, ready.bound.cut, findings=findings)
+    if isinstance(store, NoStore):
+        result.events = store.events
+    if folder is not None:
+        keep(result, folder, task, spec, cache or CacheSpec(), settings)
+    return result
+
+
+def _begin(
+    ready: Prepared, task: Task, spec: TrainSpec, seed: int, folder: Path | None, fresh: bool
+) -> tuple[Store, dict[str, Any]]:
+    """Where the run leaves its records, with the first of them, and all that decides its result.
+
+    Raises:
+        DataError: rows that cannot be trained on.
+        TrainingError: the folder holds a checkpoint of another run.
+    """
+    trains = bool(ready.method.parameters())
+    if trains:
+        _refuse_unusable(ready.splits["train"])
+    settings = settings_of(ready, spec if trains else None, seed)
     store = _store(folder, settings, fresh)
     store.log(
         "start",
@@ -166,87 +198,52 @@ def train(
         rows={name: len(part) for name, part in ready.splits.items()},
         truncated=ready.bound.cut,
         duplicates=asdict(task.left_out),
-        method=method.spec.model_dump(mode="json"),
+        method=ready.method.spec.model_dump(mode="json"),
     )
-    best_step = 0
-    if trains:
-        ready.engine.encode([*train_rows, *dev], progress)
-    seconds = {"encode": time.perf_counter() - began}
-    began = time.perf_counter()
-    if trains:
-        state = fit(ready.engine, method, ready.bound, train_rows, dev, spec, seed, store, progress)
-        best_step = state.best.get("step", state.step)
-    else:
-        method.solve(ready.engine, train_rows, dev, task, seed, progress)
-        store.save(State(ended="solved"))
-    seconds["train"] = time.perf_counter() - began
-    began = time.perf_counter()
-    metrics: dict[str, Evaluation] = {}
-    for name in ("dev", "test") if test else ("dev",):
-        if ready.splits.get(name):
-            metrics[name] = evaluate(ready.engine, method, ready.bound, ready.splits[name], progress)
-            store.log("final", split=name, **metrics[name].estimate.as_dict())
-    seconds["evaluate"] = time.perf_counter() - began
-    size = sum(value.numel() for value in method.parameters() or method.export().values())
-    result = Result(ready, metrics, None, seconds, size, best_step, ready.bound.cut)
-    if isinstance(store, NoStore):
-        result.events = store.events
-    if folder is not None:
-        result.artifact = folder / "artifact"
-        save(result, result.artifact, settings)
-        summary = {name: found.estimate.as_dict() for name, found in metrics.items()}
-        write_json(folder / "result.json", {"metrics": summary, "seconds": seconds, "best_step": best_step})
-        _save_run_file(folder, base, task, method, spec, cache or CacheSpec(), seed)
-    return result
+    return store, settings
 
 
-def save(result: Result, folder: Path, settings: dict[str, Any] | None = None) -> None:
-    """Write the artifact of a finished run.
+def _examine(ready: Prepared, store: Store, notice: Notice) -> list[Finding]:
+    """The quick checks; what they warn of is recorded and told.
 
     Raises:
-        ArtifactError: NaN in a tensor, or the folder holds something else.
+        TrainingError: an error among them.
     """
-    ready, method = result.prepared, result.prepared.method
-    tensors = method.export()
-    settings = settings or _settings(ready, None, 0)
-    values: dict[str, Any] = {
-        "format_version": 1,
-        "softprompt": importlib.metadata.version("softprompt"),
-        "method": _without_paths(method.spec.model_dump(mode="json", exclude_none=True)),
-        "layout": method.layout(),
-        "task": _portable(ready.task.spec.model_dump(mode="json", exclude_none=True)),
-        "base": {
-            "id": Path(ready.base.name).name if Path(ready.base.name).is_absolute() else ready.base.name,
-            "digest": ready.base.digest,
-            "dtype": ready.base.label_of_dtype,
-            "tokenizer_digest": ready.base.tokenizer_digest,
-            "shape": ready.base.shape.as_dict(),
-        },
-        "tensors": {name: {"shape": list(value.shape), "dtype": "float32"} for name, value in tensors.items()},
-        "metrics": {name: found.estimate.as_dict() for name, found in result.metrics.items()},
-        "training": {"seed": settings["seed"], "best_step": result.best_step, **(settings["train"] or {})},
-        "data": {"digest": ready.digest, **{name: len(part) for name, part in ready.splits.items()}},
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-        "parameters": {"trained": result.parameters, "stored": sum(value.numel() for value in tensors.values())},
-    }
-    manifest = artifacts.Manifest.model_validate(values)
-    artifacts.save(folder, manifest, tensors, model_card(manifest), method.adapter_config(ready.base))
+    found = doctor.before_training(ready)
+    for finding in found:
+        if finding.level in ("warning", "error"):
+            store.log("doctor", **finding.as_dict())
+    _tell(found, notice)
+    doctor.refuse(found)
+    return found
 
 
-def _save_run_file(
-    folder: Path, base: Base, task: Task, method: Method, spec: TrainSpec, cache: CacheSpec, seed: int
-) -> None:
-    """The resolved run file beside the result: no defaults left to fill, no path that depends on the current folder."""
-    name = str(Path(base.name).resolve()) if Path(base.name).is_dir() else base.name
-    settings = {
-        "base": {"name": name, "dtype": base.label_of_dtype, "device": str(base.device)},
-        "task": resolved_task(task),
-        "method": method.spec.model_dump(mode="json", exclude_none=True),
-        "train": spec.model_dump(mode="json", exclude_none=True),
-        "cache": cache.model_dump(mode="json", exclude_none=True),
-        "seed": seed,
-    }
-    write_text(folder / "run.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+def _tell(findings: list[Finding], notice: Notice) -> list[Finding]:
+    for finding in findings:
+        if finding.level == "warning":
+            notice(f"warning: {finding}")
+    return findings
+
+
+def _learn(ready: Prepared, spec: TrainSpec, seed: int, store: Store, progress: Progress) -> int:
+    """Train by gradients, or solve; the step that was kept."""
+    method, train_rows, dev = ready.method, ready.splits["train"], ready.splits.get("dev", [])
+    if method.parameters():
+        state = fit(ready.engine, method, ready.bound, train_rows, dev, spec, seed, store, progress)
+        return int(state.best.get("step", state.step))
+    method.solve(ready.engine, train_rows, dev, ready.task, seed, progress)
+    store.save(State(ended="solved"))
+    return 0
+
+
+def _measure(ready: Prepared, splits: Sequence[str], store: Store, progress: Progress) -> dict[str, Evaluation]:
+    """The task's metric on these splits, where they have rows."""
+    metrics: dict[str, Evaluation] = {}
+    for name in splits:
+        if ready.splits.get(name):
+            metrics[name] = evaluate(ready.engine, ready.method, ready.bound, ready.splits[name], progress)
+            store.log("final", split=name, **metrics[name].estimate.as_dict())
+    return metrics
 
 
 def _draw_demonstrations(task: Task, train_rows: Sequence[Row]) -> tuple[Task, list[Row]]:
@@ -267,19 +264,6 @@ def _refuse_unusable(rows: Sequence[Example]) -> None:
         raise DataError(f"{len(problems)} of {len(rows)} training rows cannot be used", problems)
 
 
-def _settings(ready: Prepared, spec: TrainSpec | None, seed: int) -> dict[str, Any]:
-    """All that decides the result; its digest names the run."""
-    return {
-        "base": [ready.base.digest, ready.base.tokenizer_digest, str(ready.base.dtype), ready.base.device.type],
-        "task": ready.task.spec.model_dump(mode="json"),
-        "method": ready.method.spec.model_dump(mode="json"),
-        "train": spec.model_dump(mode="json", exclude_none=True) if spec else None,
-        "cache": str(ready.engine.cache.dtype),
-        "data": ready.digest,
-        "seed": seed,
-    }
-
-
 def _store(folder: Path | None, settings: dict[str, Any], fresh: bool) -> Store:
     if folder is None:
         return NoStore()
@@ -288,15 +272,3 @@ def _store(folder: Path | None, settings: dict[str, Any], fresh: bool) -> Store:
     if fresh:
         (folder / "checkpoint.pt").unlink(missing_ok=True)
     return FolderStore(folder, digest_of(settings))
-
-
-def _portable(task: dict[str, Any]) -> dict[str, Any]:
-    """Without paths of the training machine: an artifact travels."""
-    return {**task, "data": _without_paths(task.get("data", {}))}
-
-
-def _without_paths(settings: dict[str, Any]) -> dict[str, Any]:
-    """Of every setting that names a file or folder, the last part of the path only."""
-    named = ("source", "train", "dev", "test", "artifact")
-    is_path = {k: isinstance(v, str) and "/" in v and not v.startswith("datasets:") for k, v in settings.items()}
-    return {k: Path(v).name if k in named and is_path[k] else v for k, v in settings.items()}

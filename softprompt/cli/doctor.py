@@ -65,9 +65,11 @@ def _case(target: Path, settings: list[str], rows: int, base: str | None, show: 
     from ..errors import ConfigError
     from ..training import load_run
 
+    if not target.exists():
+        raise ConfigError(f"{target}: no such file or folder; name a run file, a run's folder or an artifact")
     file = target / "run.yaml" if target.is_dir() else target
     trained = target.is_dir() and ((target / "artifact").is_dir() or not file.is_file())
-    if not trained and (file.is_file() or target.suffix in (".yaml", ".yml")):
+    if not trained:
         if base is not None:
             raise ConfigError("--base is for artifacts; say base=NAME to examine a run file with another base")
         return before_run(load_run(file, settings), rows, progress=show)

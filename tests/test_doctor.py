@@ -183,10 +183,14 @@ def test_an_exploded_norm(name):
 def test_padding_that_matters(monkeypatch):
     from softprompt.doctor import positions
 
-    real = positions._padded
-    # without position ids a left-padded row would stand somewhere else: as if its mask were forgotten
-    monkeypatch.setattr(positions, "_padded", lambda base, rows, side: real(base, rows, side).roll(1, 0))
-    assert worst(case_of("soft"), "padding").level == "error"
+    real = positions._plain
+
+    def forgetful(base, attention_mask=None, position_ids=None, **inputs):
+        return real(base, **inputs)
+
+    monkeypatch.setattr(positions, "_plain", forgetful)
+    finding = worst(case_of("soft"), "padding")
+    assert finding.level == "error" and "left-padded" in finding.what
 
 
 def test_rows_that_see_one_another(monkeypatch):

@@ -25,6 +25,19 @@ _SHIPPED: dict[str, dict[str, str]] = {
     "softprompt.tasks": {
         "classification": "softprompt.tasks.classification:Classification",
     },
+    "softprompt.checks": {
+        "artifact": "softprompt.doctor.trained:artifact",
+        "rows": "softprompt.doctor.data:rows",
+        "labels": "softprompt.doctor.data:labels",
+        "joints": "softprompt.doctor.data:joints",
+        "effect": "softprompt.doctor.effect:effect",
+        "gradient": "softprompt.doctor.effect:gradient",
+        "norms": "softprompt.doctor.effect:norms",
+        "padding": "softprompt.doctor.positions:padding",
+        "positions": "softprompt.doctor.positions:positions",
+        "majority": "softprompt.doctor.trained:majority",
+        "metric": "softprompt.doctor.trained:metric",
+    },
     "softprompt.benchmarks": {
         "speed": "softprompt.benchmarks.speed:main",
         "names": "softprompt.benchmarks.cases:NAMES",

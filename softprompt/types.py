@@ -10,6 +10,9 @@ Ids = tuple[int, ...]
 Progress = Callable[[str, int, int], None]
 """Called as (what is being done, steps done, steps in all)."""
 
+Notice = Callable[[str], None]
+"""Called with one line that a person should read now."""
+
 
 @dataclass(frozen=True)
 class Example:
@@ -45,6 +48,10 @@ class Example:
 
 def ignore_progress(what: str, done: int, total: int) -> None:
     """The progress callback that shows nothing."""
+
+
+def ignore_notice(line: str) -> None:
+    """The notice that tells nobody."""
 
 
 def megabytes(what: str, progress: Progress) -> Callable[[int, int], None]:

@@ -152,7 +152,7 @@ def test_events_tell_the_whole_run(work):
     events = [json.loads(line) for line in (work / "first" / "events.jsonl").read_text().splitlines()]
     assert events[0]["event"] == "start" and "run once per row" in events[0]["plan"]
     assert events[0]["duplicates"] == {"copies": 0, "contradicting": 0}
-    assert {event["event"] for event in events} == {"start", "step", "dev", "trained", "final"}
+    assert {event["event"] for event in events} - {"doctor"} == {"start", "step", "dev", "trained", "final"}
 
 
 def test_a_run_goes_on_from_anywhere(work, tmp_path):
@@ -359,3 +359,53 @@ def test_peft_folder_comes_in(work):
 def test_paths_of_this_machine_stay_here(work):
     for file in (work / "first" / "artifact").iterdir():
         assert str(Path(work)).encode() not in file.read_bytes(), file
+
+
+def test_doctor_before_and_after_training(work, tmp_path):
+    done = cli("doctor", "run.yaml", "method.name=soft", "--rows", 4, "--json", tmp_path / "found.json", cwd=work)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "✓ effect: segment 'prompt' [3, 64]" in done.stdout and "– artifact" in done.stdout
+    found = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    assert {tuple(sorted(one)) for one in found} == {("advice", "check", "level", "what")}
+    assert len(done.stdout.splitlines()) == len(found) + 1
+    done = cli("doctor", "first", "--full", cwd=work)
+    assert done.returncode == 0 and "✓ metric: dev accuracy" in done.stdout, done.stdout
+    alone = shutil.copytree(work / "first" / "artifact", tmp_path / "alone")
+    done = cli("doctor", alone, "--base", work / "base", cwd=work)
+    assert done.returncode == 0 and "made-up rows" in done.stdout, done.stdout
+    refused(cli("doctor", "first", "method.length=9", cwd=work), "trained already")
+    refused(cli("doctor", "nowhere", cwd=work), "no such file or folder")
+
+
+def test_doctor_and_training_stop_at_an_error(work, tmp_path):
+    changes = ("task.template.answer=' {{ answer | lower }}'", "task.verbalizer={good: Bad, bad: bad}")
+    done = cli("doctor", "run.yaml", *changes, cwd=work)
+    assert done.returncode == 2 and "✗ labels: 'good' and 'bad' are answered by the same tokens" in done.stdout
+    line = refused(cli("train", "run.yaml", *changes, "--out", tmp_path / "no", cwd=work), "same tokens")
+    assert "--no-check" in line and not (tmp_path / "no" / "artifact").exists()
+    done = cli("train", "run.yaml", *changes, "--out", tmp_path / "yes", "--no-check", cwd=work)
+    assert done.returncode == 0, done.stderr
+    damaged = shutil.copytree(work / "first" / "artifact", tmp_path / "damaged")
+    file = damaged / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    done = cli("doctor", damaged, cwd=work)
+    assert done.returncode == 2 and "✗ artifact:" in done.stdout and "sha256" in done.stdout
+
+
+def test_plain_lines_tell_each_look_once(capsys):
+    from softprompt.cli.console import _PlainLines
+
+    show = _PlainLines()
+    for step in range(1, 7):
+        if step % 3 == 0:
+            for done in (4, 8, 12):
+                show("evaluating", done, 12)
+        show(f"training, loss 1.000, dev 0.{step}", step, 6)
+    show("evaluating", 12, 12)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "training, loss 1.000, dev 0.1: 1/6",
+        "training, loss 1.000, dev 0.3: 3/6",
+        "training, loss 1.000, dev 0.6: 6/6",
+        "evaluating: 12/12",
+    ]

@@ -21,6 +21,11 @@ _ROPE_BY_LENGTH = {"dynamic", "longrope"}
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15, torch.float16: 0.05}  # of the logits' own spread
 
 
+def tolerance(dtype: torch.dtype, logits: torch.Tensor) -> float:
+    """How far two ways to the same logits may differ in this type: a part of their own spread."""
+    return _TOLERANCE[dtype] * max(1.0, logits.std().item())
+
+
 def check_supported(config: Any, name: str) -> None:
     """Refuse what cannot be exact and what a few tokens would not show: other layer types, length-dependent positions.
 
@@ -81,7 +86,7 @@ def check_exact(base: Base) -> BaseShape:
         raise BaseModelError(
             f"base {base.name!r}: the attention hook does not fit this architecture ({reason})"
         ) from None
-    allowed = _TOLERANCE[base.dtype] * max(1.0, plain.std().item())
+    allowed = tolerance(base.dtype, plain)
     off = max((packed - plain).abs().max().item(), (base.logits(tail.states) - plain[4:9]).abs().max().item())
     if not off <= allowed:
         raise BaseModelError(

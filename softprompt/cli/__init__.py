@@ -30,6 +30,7 @@ def main() -> None:
         bench,
         data,
         distil,
+        doctor,
         evaluate,
         importing,
         inspect,

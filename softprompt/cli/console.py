@@ -87,17 +87,25 @@ def alike() -> Iterator[None]:
 
 
 class _PlainLines:
-    """One line when a piece of work begins to report, every few seconds, and when it ends."""
+    """One line when a piece of work begins to report, every few seconds, and when it ends.
+
+    Work inside other work (a look at dev while training) is silent unless it takes long: what it found stands in the next
+    line of the work around it.
+    """
 
     def __init__(self) -> None:
-        self._kind, self._at = "", 0.0
+        self._kind, self._open, self._inside, self._at = "", False, False, 0.0
 
     def __call__(self, what: str, done: int, total: int) -> None:
         kind, now = what.partition(",")[0], time.monotonic()
-        if kind == self._kind and done < total and now - self._at < _EVERY:
-            return
-        self._kind, self._at = kind, now
-        print(f"{what}: {done}/{total}", file=sys.stderr, flush=True)
+        if self._open and kind != self._kind:
+            news, self._inside = False, True
+        else:
+            news = self._inside or kind != self._kind or done >= total
+            self._kind, self._open, self._inside = kind, done < total, False
+        if news or now - self._at >= _EVERY:
+            self._at = now
+            print(f"{what}: {done}/{total}", file=sys.stderr, flush=True)
 
 
 def run_of(artifact: Path) -> RunSpec | None:

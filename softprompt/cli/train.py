@@ -26,6 +26,9 @@ def train_verb(
     ),
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over even if the folder holds a checkpoint.")] = False,
     test: Annotated[bool, typer.Option("--test", help="Also evaluate on the test rows, once, at the end.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="First look whether the method acts and can learn (see doctor).")
+    ] = True,
 ) -> None:
     """Train a prompt and save its artifact. The same command goes on where it was cut short (bit-exact on the CPU)."""
     from ..methods import make_method
@@ -51,6 +54,8 @@ def train_verb(
             fresh=fresh,
             rows=rows,
             progress=show,
+            check=check,
+            notice=err.print,
         )
     tell_cut(result.prepared.bound)
     if task.left_out.copies or task.left_out.contradicting:

@@ -1,6 +1,7 @@
 """Encode once: segments, plan, row cache, and the one forward that training, evaluation and serving share."""
 
-from .engine import CacheConfig, Engine, parts
+from .cache import CacheConfig
+from .engine import Engine, parts
 from .past import Past, join, learned_past
 from .plan import NOTHING, SLOTS, Learned, Plan, Slot, plan
 from .rows import Batch, Row, answer_states, run, score

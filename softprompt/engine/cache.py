@@ -16,6 +16,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -26,6 +27,20 @@ from ..storage import cache_dir, plain_disk_errors, write_json
 
 Key = tuple[int, ...]
 GB = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """How rows' K/V is kept: `dtype` (None: the base's own, exact), bytes in RAM and on disk, kept after the run or not.
+
+    `part`: which share of the rows this is, where several processes keep one each.
+    """
+
+    dtype: torch.dtype | None = None
+    ram: int = 4_000_000_000
+    disk: int = 50_000_000_000
+    keep: bool = False
+    part: str = ""
 
 
 class RowCache:

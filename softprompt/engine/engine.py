@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..base import Base
 from ..types import Example, Ids, Progress, ignore_progress
-from .cache import RowCache, context_digest
+from .cache import CacheConfig, RowCache, context_digest
 from .lower import Lower
 from .past import Past, join, learned_past
 from .plan import NOTHING, Learned, Plan, Slot
@@ -18,20 +17,6 @@ from .rows import Batch, Piece, Row, run
 
 ENDS_AT_ONCE = 256  # states whose logits are taken together; each has V of them
 TOKENS_PER_FORWARD = 4096  # keys of all rows together; above it matrix products gain nothing, memory only grows
-
-
-@dataclass(frozen=True)
-class CacheConfig:
-    """How rows' K/V is kept: `dtype` (None: the base's own, exact), bytes in RAM and on disk, kept after the run or not.
-
-    `part`: which share of the rows this is, where several processes keep one each.
-    """
-
-    dtype: torch.dtype | None = None
-    ram: int = 4_000_000_000
-    disk: int = 50_000_000_000
-    keep: bool = False
-    part: str = ""
 
 
 class Engine:

@@ -1,6 +1,8 @@
 """Training: one loop, its checkpoints, and the run around it."""
 
-from .run import Prepared, Result, prepare, save, train
+from .preparing import Prepared, prepare
+from .run import Result, train
+from .saving import save
 from .spec import BaseSpec, CacheSpec, RunSpec, TrainSpec, load_run
 
 __all__ = [

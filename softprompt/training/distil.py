@@ -32,7 +32,8 @@ from ..storage import atomic_file, digest_of, write_json
 from ..tasks import Task
 from ..types import Example, Progress, ignore_progress
 from .loop import Objective, Teaching
-from .run import Prepared, Result, prepare
+from .preparing import Prepared, prepare
+from .run import Result
 from .run import train as run_training
 from .spec import CacheSpec, TrainSpec
 

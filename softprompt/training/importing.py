@@ -13,7 +13,9 @@ from ..base import Base
 from ..errors import ConfigError
 from ..methods import Method, make_method
 from ..tasks import Task
-from .run import Result, prepare, save
+from .preparing import prepare
+from .run import Result
+from .saving import save
 
 # what a configuration says of the folder rather than of the tuner
 _NOT_SETTINGS = {"peft_type", "peft_version", "task_type", "auto_mapping", "base_model_name_or_path", "revision"}

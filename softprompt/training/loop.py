@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 
 from ..base.memory import peak_memory
+from ..doctor.trained import above_majority
 from ..engine import Engine, Learned
 from ..errors import TrainingError
 from ..evaluate import evaluate
 from ..methods import Method
+from ..metrics import Estimate
 from ..parallel import Processes
 from ..tasks import BoundTask
 from ..types import Example, Progress, ignore_progress
@@ -23,6 +25,8 @@ from .optimizers import make_optimizer
 from .spec import TrainSpec
 
 T = TypeVar("T")
+SOON = 3  # looks at dev after which something should have been learned
+
 Objective = Callable[[Sequence[Example], Learned], tuple[Tensor, int]]
 """Of rows and what the method brings: the summed loss, with gradients, and by how many tokens it is to be divided."""
 
@@ -148,12 +152,14 @@ def fit(
         last = state.step == spec.max_steps
         if dev and (state.step % spec.eval_every == 0 or last):
             look(engine, method, bound, dev, spec, state, store, progress, parallel)
+            if state.step == min(SOON * spec.eval_every, spec.max_steps):
+                _doubt(bound, dev, state, store)
         if store.due(at_once=last or bool(state.ended)):
             state.parameters = [parameter.detach().clone() for parameter in parameters]
             state.optimizer = optimizer.state_dict()
             store.save(state)
         shown = f"training, loss {loss:.3f}" + (f", dev {state.best['value']:.3f}" if state.best else "")
-        progress(shown, state.step, spec.max_steps)
+        progress(shown, state.step, state.step if state.ended else spec.max_steps)
 
     if state.best:
         put_back(parameters, state.best["parameters"])
@@ -213,6 +219,15 @@ def look(
         state.ended = f"the dev {now.metric}'s lower bound {now.interval[0]:.3f} reached the target {spec.target:g}"
     elif state.since >= spec.patience:
         state.ended = f"no better dev {now.metric} in {spec.patience} evaluations"
+
+
+def _doubt(bound: BoundTask, dev: Sequence[Example], state: State, store: Store) -> None:
+    """Record a warning if the best look so far is not above always answering the most frequent label."""
+    value, margin = state.best["value"], 2 * state.best["error"]  # the interval is two errors to each side
+    metric = bound.task.spec.metric
+    found = above_majority(bound.task, dev, Estimate(metric, value, (value - margin, value + margin), len(dev)))
+    if found.level != "ok":
+        store.log("doctor", step=state.step, **found.as_dict())
 
 
 def best_of(looks: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -33,8 +33,10 @@ from ..metrics import Estimate
 from ..storage import write_json
 from ..tasks import Task
 from ..types import Example, Progress, ignore_progress
-from .run import Prepared, Result, prepare, save
+from .preparing import Prepared, prepare
+from .run import Result
 from .run import train as run_training
+from .saving import save
 from .spec import CacheSpec, TrainSpec
 
 IMPORTANCE_ROWS = 128

@@ -5,18 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from ..base import Base
-from ..base.bundled import BUNDLED, fetch
+from ..base.bundled import fetch
 from ..base.model import DTYPES
 from ..config import Strict, override, parse, read_yaml
 from ..data import CATALOGUE
 from ..engine import CacheConfig
 from ..methods import Method
 from ..parallel import processes
-from ..storage import write_text
 from ..tasks import Task
 from ..types import Progress, ignore_progress
 
@@ -174,26 +172,3 @@ def resolved_task(task: Task) -> dict[str, Any]:
         if value and value not in CATALOGUE and (task.folder / value).is_file():
             data["data"][key] = str((task.folder / value).resolve())
     return data
-
-
-def save_run_file(
-    folder: Path, base: Base, task: Task, method: Method, spec: TrainSpec, cache: CacheSpec, seed: int
-) -> None:
-    """The resolved run file beside the result: no defaults left to fill, no path that depends on the current folder."""
-    is_folder = base.name not in BUNDLED and Path(base.name).is_dir()  # `Base.load` prefers the bundled name, too
-    held: dict[str, Any] = {
-        "name": str(Path(base.name).resolve()) if is_folder else base.name,
-        "dtype": next(name for name, dtype in DTYPES.items() if dtype == base.dtype),
-        "device": str(base.device) if processes().world == 1 else base.device.type,  # each process has another
-    }
-    if base.quantization is not None:
-        held |= {"quantization": base.quantization, "isolated": base.isolated}
-    settings = {
-        "base": held,
-        "task": resolved_task(task),
-        "method": method.spec.model_dump(mode="json", exclude_none=True),
-        "train": spec.model_dump(mode="json", exclude_none=True),
-        "cache": cache.model_dump(mode="json", exclude_none=True),
-        "seed": seed,
-    }
-    write_text(folder / "run.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))

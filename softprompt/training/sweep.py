@@ -5,21 +5,23 @@ from __future__ import annotations
 import itertools
 import re
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..base import Base
 from ..data import Row
 from ..errors import ConfigError
-from ..evaluate import evaluate
+from ..evaluate import Evaluation, evaluate
 from ..methods import make_method
 from ..parallel import alike, processes
 from ..storage import write_json
 from ..tasks import Task
 from ..types import Progress, ignore_progress
 from .loop import best_of
-from .run import Prepared, train
-from .spec import BaseSpec, load_run
+from .preparing import Prepared
+from .run import Result, train
+from .spec import BaseSpec, RunSpec, load_run
 
 
 def combinations(settings: list[str]) -> list[list[str]]:
@@ -50,71 +52,98 @@ def sweep(
     """
     began, parallel = time.perf_counter(), processes()
     everything = combinations(settings)
-    trials: list[dict[str, Any]] = []
-    tried: list[dict[str, Any]] = []
-    base: Base | None = None
-    held: BaseSpec | None = None
-    shared: Prepared | None = None
-    data: dict[str, dict[str, list[Row]]] = {}
+    trials: list[Trial] = []
+    shop = _Shop(progress)
     for place, choice in enumerate(everything):
-        spec, name = load_run(run, choice), _name_of(choice, settings, everything)
-        task = Task.load(spec.task)
-        key = str((task.folder.resolve(), task.spec.data, sorted(task.spec.template.fields)))
-        if key not in data:
-            data[key] = parallel.first(task.load_data, progress)
-        rows = data[key]
-        if base is None or held != spec.base:
-            base, held, shared = spec.base.load(progress), spec.base, None
-        result = train(
-            base,
-            task,
-            make_method(spec.method),
-            to / name,
-            train=spec.train,
-            cache=spec.cache,
-            seed=spec.seed,
-            rows=rows,
-            share=shared,
-            progress=_named(progress, f"{place + 1}/{len(everything)} {name}"),
-        )
-        shared = result.prepared
-        dev = result.metrics.get("dev")
-        if dev is None:
-            raise ConfigError("a sweep chooses by dev; set data.split.dev or give data.dev")
-        seconds, found = result.seconds, dev.estimate.as_dict()
-        trials.append(
-            {
-                "name": name,
-                "dev": found,
-                "dev_nll": dev.nll,
-                "best_step": result.best_step,
-                "truncated": result.truncated,
-                "seconds": seconds,
-            }
-        )
-        tried.append(
-            {
-                "value": dev.estimate.value,
-                "error": dev.estimate.error,
-                "nll": dev.nll,
-                "name": name,
-                "prepared": result.prepared,
-                "test": rows.get("test", []),
-            }
-        )
-    best = best_of(tried)
-    encoding = sum(trial["seconds"]["encode"] for trial in trials)
-    report: dict[str, Any] = {"trials": trials, "best": best["name"], "encode_seconds": encoding}
+        name = _name_of(choice, settings, everything)
+        shown = _named(progress, f"{place + 1}/{len(everything)} {name}")
+        trials.append(shop.trial(name, load_run(run, choice), to / name, shown))
+    best = best_of([trial.look() for trial in trials])["trial"]
+    report: dict[str, Any] = {
+        "trials": [trial.as_dict() for trial in trials],
+        "best": best.name,
+        "encode_seconds": sum(trial.result.seconds["encode"] for trial in trials),
+    }
     if test:
-        ready = best["prepared"]
+        ready = best.result.prepared
         held_out = evaluate(
-            ready.engine, ready.method, ready.bound, ready.bound.examples(best["test"]), progress, parallel
-        ).estimate
-        report["test"] = held_out.as_dict()
+            ready.engine, ready.method, ready.bound, ready.bound.examples(best.test), progress, parallel
+        )
+        report["test"] = held_out.estimate.as_dict()
     report["seconds"] = time.perf_counter() - began
     if parallel.main:
         write_json(to / "sweep.json", report)
     return report
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run of a sweep: its result, its metric on dev, and its test rows."""
+
+    name: str
+    result: Result
+    dev: Evaluation
+    test: list[Row]
+
+    def look(self) -> dict[str, Any]:
+        """As `best_of` compares looks at dev."""
+        found = self.dev.estimate
+        return {"value": found.value, "error": found.error, "nll": self.dev.nll, "trial": self}
+
+    def as_dict(self) -> dict[str, Any]:
+        """As written to `sweep.json`."""
+        result = self.result
+        return {
+            "name": self.name,
+            "dev": self.dev.estimate.as_dict(),
+            "dev_nll": self.dev.nll,
+            "best_step": result.best_step,
+            "truncated": result.truncated,
+            "seconds": result.seconds,
+        }
+
+
+class _Shop:
+    """Holds what trials share: the base, the rows that were read, the texts that were encoded."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+        self._base: tuple[BaseSpec, Base] | None = None
+        self._shared: Prepared | None = None
+        self._rows: dict[str, dict[str, list[Row]]] = {}
+
+    def trial(self, name: str, spec: RunSpec, folder: Path, progress: Progress) -> Trial:
+        """Train one combination.
+
+        Raises:
+            ConfigError: there are no dev rows to choose by.
+        """
+        task = Task.load(spec.task)
+        rows = self._rows_of(task)
+        if self._base is None or self._base[0] != spec.base:
+            self._base, self._shared = (spec.base, spec.base.load(self.progress)), None
+        result = train(
+            self._base[1],
+            task,
+            make_method(spec.method),
+            folder,
+            train=spec.train,
+            cache=spec.cache,
+            seed=spec.seed,
+            rows=rows,
+            share=self._shared,
+            progress=progress,
+        )
+        self._shared = result.prepared
+        if (dev := result.metrics.get("dev")) is None:
+            raise ConfigError("a sweep chooses by dev; set data.split.dev or give data.dev")
+        return Trial(name, result, dev, rows.get("test", []))
+
+    def _rows_of(self, task: Task) -> dict[str, list[Row]]:
+        key = str((task.folder.resolve(), task.spec.data, sorted(task.spec.template.fields)))
+        if key not in self._rows:
+            self._rows[key] = processes().first(task.load_data, self.progress)
+        return self._rows[key]
 
 
 def _name_of(choice: list[str], settings: list[str], everything: list[list[str]]) -> str:

@@ -1,0 +1,68 @@
+"""Is this run, or this artifact, what it seems to be? One function a check; each says in one line what it found.
+
+Prompts that silently did nothing are the most reported trouble of the field (PEFT #1093, #2123, #2642, #2816). A new check is
+one function `Case -> Iterator[Finding]` and one line in `registry.py`, or an entry point in the group `softprompt.checks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from .. import registry
+from ..errors import SoftpromptError, TrainingError
+from .case import Case, Finding, sample
+
+if TYPE_CHECKING:
+    from ..training import Prepared
+
+__all__ = ["QUICK", "Case", "Check", "Finding", "before_training", "checks", "examine", "refuse", "sample"]
+
+Check = Callable[[Case], Iterator[Finding]]
+GROUP = "softprompt.checks"
+QUICK = ("rows", "labels", "joints", "effect", "gradient")
+"""What runs before every training: the checks of what a training takes for granted."""
+QUICK_ROWS = 4
+
+
+def checks(names: Sequence[str] | None = None) -> dict[str, Check]:
+    """Checks by name, in the order in which they run; all that are registered, or these.
+
+    Raises:
+        ConfigError: no such check.
+    """
+    return {name: registry.find(GROUP, name) for name in names or registry.names(GROUP)}
+
+
+def examine(case: Case, some: dict[str, Check] | None = None) -> list[Finding]:
+    """Run the checks. One that cannot run is a finding, too: what it needs, a training needs as well.
+
+    Args:
+        some: as from `checks`; by default all of them.
+    """
+    found: list[Finding] = []
+    for name, check in (checks() if some is None else some).items():
+        try:
+            found += check(case)
+        except (SoftpromptError, RuntimeError, TypeError, ValueError) as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            found.append(Finding(name, "error", f"could not be run: {reason}", "put this right first"))
+    return found
+
+
+def before_training(ready: Prepared) -> list[Finding]:
+    """The quick checks on the few shortest of some training rows, before anything is encoded. Nothing of the run changes."""
+    rows = sample(ready.splits.get("train", []), QUICK_ROWS, short=True)
+    return examine(Case(ready, rows), checks(QUICK))
+
+
+def refuse(findings: Sequence[Finding]) -> None:
+    """Stop at errors.
+
+    Raises:
+        TrainingError: all of them, in one line.
+    """
+    if errors := [str(finding) for finding in findings if finding.level == "error"]:
+        raise TrainingError(
+            f"the check before training found: {' | '.join(errors)} (--no-check, in Python check=False, goes on all the same)"
+        )

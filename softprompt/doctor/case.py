@@ -1,0 +1,141 @@
+"""What is examined, and what is found."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from ..artifact import Artifact
+from ..base import Base
+from ..base.check import tolerance
+from ..engine import CacheConfig, Engine, Learned, Slot
+from ..methods import Method
+from ..tasks import BoundTask
+from ..types import Example
+
+if TYPE_CHECKING:
+    from ..training import Prepared
+
+Level = Literal["ok", "warning", "error", "skipped"]
+TOGETHER = 4  # rows of one forward
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        check: its name.
+        level: `skipped` where it does not apply; `what` then says why.
+        what: what was found, with numbers, in one line.
+        advice: what to do; empty where all is well.
+    """
+
+    check: str
+    level: Level
+    what: str
+    advice: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.check}: {self.what}" + (f"; {self.advice}" if self.advice else "")
+
+    def as_dict(self) -> dict[str, Any]:
+        """As written to JSON and to the event log."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A prepared run with its method attached, or restored from an artifact.
+
+    Attributes:
+        rows: labelled rows that the checks run.
+        held: the artifact; None before training.
+        made_up: the rows stand in for data that is not at hand.
+        full: also do what takes minutes.
+    """
+
+    ready: Prepared
+    rows: list[Example]
+    held: Artifact | None = None
+    made_up: bool = False
+    full: bool = False
+
+    @property
+    def base(self) -> Base:
+        """The frozen base."""
+        return self.ready.base
+
+    @property
+    def bound(self) -> BoundTask:
+        """The task with the base's tokenizer."""
+        return self.ready.bound
+
+    @property
+    def method(self) -> Method:
+        """What is examined."""
+        return self.ready.method
+
+    @cached_property
+    def engine(self) -> Engine:
+        """An engine of its own by the run's plan, its rows kept as the run would keep them: the run's own stays as it is."""
+        like = self.ready.engine
+        engine = Engine(self.base, like.plan, like.head, like.cue, CacheConfig(like.config.dtype))
+        engine.encode(self.rows)
+        return engine
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """The row's slots, in order."""
+        how = self.ready.engine.plan
+        return (*how.trunk_frozen, *how.trunk_live, *how.row_frozen, *how.row_live)
+
+    @cached_property
+    def learned(self) -> Learned:
+        """What the method brings, without gradients."""
+        with torch.no_grad():
+            found = self.method.learned()
+        return replace(found, segments={name: value.detach() for name, value in found.segments.items()})
+
+    @torch.no_grad()
+    def logits(self, learned: Learned, together: int = TOGETHER) -> Tensor:
+        """Logits [A, V] that predict the rows' answers, a few rows at a time."""
+        parts = [self.engine.answers(part, learned)[0].float() for part in chunks(self.rows, together)]
+        return torch.cat(parts)
+
+    def allowed(self, logits: Tensor) -> float:
+        """How far two ways to the same logits may differ, by the coarsest type that has a part in them."""
+        types = [self.base.dtype, self.base.autocast or self.base.dtype, self.engine.cache.dtype]
+        return max(tolerance(dtype, logits) for dtype in types)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Ids as text, quoted, so that it stays one line."""
+        return repr(self.base.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+
+
+def sample(examples: Sequence[Example], count: int, short: bool = False) -> list[Example]:
+    """Labelled rows, drawn at random (always the same) from all of them.
+
+    Args:
+        short: the shortest of four times as many.
+    """
+    usable = [example for example in examples if example.gold is not None and example.text]
+    wide = min(len(usable), count * (4 if short else 1))
+    drawn = [usable[place] for place in sorted(random.Random(0).sample(range(len(usable)), wide))]
+    return sorted(drawn, key=lambda example: len(example.text))[:count] if short else drawn
+
+
+def chunks(rows: Sequence[Example], size: int = TOGETHER) -> list[Sequence[Example]]:
+    """A few rows at a time."""
+    return [rows[begin : begin + size] for begin in range(0, len(rows), size)]
+
+
+def far(one: Tensor, other: Tensor) -> float:
+    """Largest difference; NaN where a number is none."""
+    return float((one - other).abs().max())

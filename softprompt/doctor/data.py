@@ -1,0 +1,169 @@
+"""Are the rows, their labels and the seams between the template's pieces fit to learn from?"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import torch
+
+from ..metrics import majority
+from ..template import render
+from ..types import Ids
+from .case import Case, Finding
+
+CUT = 0.05  # share of truncated texts that is worth a warning
+SKEW = 0.9  # share of one label that is worth a warning
+_MANY = 50  # labels; more are no classes to balance
+
+
+def rows(case: Case) -> Iterator[Finding]:
+    """Texts are there and whole, answers are there, labels are balanced enough for the metric to mean something."""
+    splits = {name: part for name, part in case.ready.splits.items() if part}
+    if not splits:
+        instead = ", so the model is run on made-up rows" if case.made_up and case.rows else ""
+        yield Finding("rows", "skipped", f"the run's data is not at hand{instead}")
+        return
+    everything = [row for part in splits.values() for row in part]
+    empty = [row.where for row in everything if not row.text]
+    unlabelled = [row.where for row in everything if row.gold is None]
+    mute = [row.where for row in everything if row.gold is not None and not row.answer]
+    for places, what, advice in (
+        (empty, "texts are empty", "leave these rows out"),
+        (unlabelled, "rows have no label", "label them or leave them out"),
+        (mute, "answers have no tokens", "check template.answer and the label words"),
+    ):
+        if places:
+            yield Finding("rows", "error", f"{len(places)} of {len(everything)} {what}, the first {places[0]}", advice)
+    cut = sum(row.truncated for row in everything) / len(everything)
+    longest = max(len(row.text) for row in everything)
+    yield Finding(
+        "rows",
+        "warning" if cut > CUT else "ok",
+        f"{', '.join(f'{len(part)} {name}' for name, part in splits.items())}; {cut:.1%} of the texts are cut "
+        f"(longest {longest} tokens, room for {case.bound.room})",
+        "raise task.max_text_tokens, shorten the template, or take a base with a longer context" if cut > CUT else "",
+    )
+    for name in ("train", "dev"):
+        yield from _balance(case, name)
+
+
+def _balance(case: Case, split: str) -> Iterator[Finding]:
+    task = case.bound.task
+    gold = [label for row in case.ready.splits.get(split, []) if (label := task.gold_label(row.values)) is not None]
+    counts = Counter(gold)
+    if not counts or len(counts) > _MANY:
+        return
+    shares = ", ".join(f"{label} {count / len(gold):.0%}" for label, count in counts.most_common(6))
+    metric = task.spec.metric
+    what = f"{split}: {shares}; always the most frequent label has {metric} {majority(metric, gold):.3f}"
+    if len(counts) == 1:
+        yield Finding("rows", "warning", what, "rows of one label teach and measure nothing: add rows of the others")
+    elif max(counts.values()) > SKEW * len(gold):
+        yield Finding("rows", "warning", what, "take metric: macro_f1 or mcc, and more rows of the rare labels")
+    else:
+        yield Finding("rows", "ok", what)
+
+
+def labels(case: Case) -> Iterator[Finding]:
+    """No two labels are the same tokens; answers begin as the tokenizer begins words."""
+    if not case.rows:
+        yield Finding("labels", "skipped", "there are no labelled rows")
+        return
+    task, first = case.bound.task, case.rows[0]
+    words, _ = task.candidates(first.values)
+    sizes = [len(ids) for ids in first.candidates]
+    owner = [_label_of(case, place, sizes) for place in range(len(words))]
+    seen: dict[Ids, int] = {}
+    for place, ids in enumerate(first.candidates):
+        other = seen.setdefault(ids, place)
+        if owner[other] != owner[place]:
+            both = " and ".join(repr(task.label_name(first.values, owner[k])) for k in (other, place))
+            yield Finding(
+                "labels",
+                "error",
+                f"{both} are answered by the same tokens {case.decode(ids)} {list(ids)}",
+                "give them different words, or do not fold them together in template.answer",
+            )
+            return
+    template = task.spec.template
+    texts = [render(template.answer, {"answer": word}, "template.answer") for word in words]
+    bare = [text for text in texts if not template.chat and not (text[:1].isspace() or template.cue[-1:].isspace())]
+    split = [text for text in bare if _size(case, " " + text) < _size(case, text)]
+    if split:
+        yield Finding(
+            "labels",
+            "warning",
+            f"{split[0]!r} is {_size(case, split[0])} tokens right behind the cue, {_size(case, ' ' + split[0])} with a space",
+            'write template.answer: " {{ answer }}"',
+        )
+    starts = len({ids[0] for ids in first.candidates})
+    shown = ", ".join(
+        f"{text!r} {len(ids)} tokens" for text, ids in list(zip(texts, first.candidates, strict=True))[:6]
+    )
+    yield Finding("labels", "ok", f"{len(words)} answers, {starts} different first tokens: {shown}")
+
+
+def _label_of(case: Case, place: int, sizes: list[int]) -> int:
+    """Which label a candidate speaks for: the one that wins when only this candidate is probable."""
+    scores = torch.full((len(sizes),), -1e6)
+    scores[place] = 0.0
+    return int(case.bound.task.label_scores(scores, sizes).argmax())
+
+
+def joints(case: Case) -> Iterator[Finding]:
+    """The pieces' tokens are those of the whole text: elsewhere the prompt is tokenized as one."""
+    if not case.rows:
+        yield Finding("joints", "skipped", "there are no labelled rows")
+        return
+    bound = case.bound
+    found: dict[str, list[str]] = {}
+    for row in case.rows:
+        words, _ = bound.task.candidates(row.values)
+        place = row.gold or 0
+        answer = render(bound.task.spec.template.answer, {"answer": words[place]}, "template.answer")
+        if bound.task.spec.template.chat:
+            answer = answer.lstrip()  # as `Prompter` has it: a chat turn begins without a space
+        text = bound.prompter.prompt(row.values, row.where)
+        whole = _ids(case, text)
+        pairs = [("cue and answer", (*whole, *row.candidates[place]), _ids(case, text + answer))]
+        if not row.truncated:
+            ours = (*bound.head, *row.text, *bound.cue)
+            pairs.append(("template and text", _without_lead(case, ours, whole), whole))
+        for joint, pieces, joined in pairs:
+            if pieces != joined:
+                found.setdefault(joint, []).append(f"{row.where}: {_difference(case, pieces, joined)}")
+    for joint, shown in found.items():
+        yield Finding(
+            "joints",
+            "warning",
+            f"{len(shown)} of {len(case.rows)} rows have other tokens as one text, at the joint of {joint}, e.g. {shown[0]}",
+            "let no piece end in white space and the next begin with it, or the prompt will be read otherwise elsewhere",
+        )
+    if not found:
+        yield Finding("joints", "ok", f"{len(case.rows)} rows have the same tokens in pieces and as one text")
+
+
+def _without_lead(case: Case, ids: Ids, whole: Ids) -> Ids:
+    """Without the special tokens that the tokenizer puts in front (BOS)."""
+    special = set(case.base.tokenizer.all_special_ids)
+    while ids and ids[0] in special and ids[:1] != whole[:1]:
+        ids = ids[1:]
+    return ids
+
+
+def _difference(case: Case, pieces: Ids, joined: Ids) -> str:
+    """Where two tokenizations part, a few tokens of both."""
+    same = next(
+        (k for k, (a, b) in enumerate(zip(pieces, joined, strict=False)) if a != b), min(len(pieces), len(joined))
+    )
+    both = ([case.base.tokenizer.decode([token]) for token in ids[same : same + 3]] for ids in (pieces, joined))
+    return "{} in pieces, {} as one".format(*both)
+
+
+def _ids(case: Case, text: str) -> Ids:
+    return tuple(case.base.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _size(case: Case, text: str) -> int:
+    return len(_ids(case, text))

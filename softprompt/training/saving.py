@@ -1,0 +1,119 @@
+"""What a run leaves: its artifact, and the run file beside it with everything resolved."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from .. import artifact as artifacts
+from ..artifact.card import model_card
+from ..base import Base
+from ..base.bundled import BUNDLED
+from ..base.model import DTYPES
+from ..methods import Method
+from ..parallel import processes
+from ..storage import write_json, write_text
+from ..tasks import Task
+from .spec import CacheSpec, TrainSpec, resolved_task
+
+if TYPE_CHECKING:
+    from .preparing import Prepared
+    from .run import Result
+
+PACKAGES = ("softprompt", "torch", "transformers", "tokenizers", "numpy", "scikit-learn")
+
+
+def keep(result: Result, folder: Path, task: Task, spec: TrainSpec, cache: CacheSpec, settings: dict[str, Any]) -> None:
+    """Write all that a finished run leaves in its folder: `artifact/`, `result.json`, `run.yaml`."""
+    save(result, folder / "artifact", settings)
+    metrics = {name: found.estimate.as_dict() for name, found in result.metrics.items()}
+    write_json(folder / "result.json", {"metrics": metrics, "seconds": result.seconds, "best_step": result.best_step})
+    ready = result.prepared
+    _save_run_file(folder, ready.base, task, ready.method, spec, cache, settings["seed"])
+
+
+def save(result: Result, folder: Path, settings: dict[str, Any] | None = None) -> None:
+    """Write the artifact of a finished run.
+
+    Raises:
+        ArtifactError: NaN in a tensor, or the folder holds something else.
+    """
+    ready, method = result.prepared, result.prepared.method
+    tensors = method.export()
+    settings = settings or settings_of(ready, None, 0)
+    taught = {"teaching": settings["teaching"]} if "teaching" in settings else {}
+    values: dict[str, Any] = {
+        "format_version": 1,
+        "softprompt": importlib.metadata.version("softprompt"),
+        "method": _without_paths(method.spec.model_dump(mode="json", exclude_none=True)),
+        "layout": method.layout(),
+        "task": _portable(ready.task.spec.model_dump(mode="json", exclude_none=True)),
+        "base": {
+            "id": Path(ready.base.name).name if Path(ready.base.name).is_absolute() else ready.base.name,
+            "digest": ready.base.digest,
+            "dtype": ready.base.label_of_dtype,
+            "tokenizer_digest": ready.base.tokenizer_digest,
+            "shape": ready.base.shape.as_dict(),
+        },
+        "tensors": {name: {"shape": list(value.shape), "dtype": "float32"} for name, value in tensors.items()},
+        "metrics": {name: found.estimate.as_dict() for name, found in result.metrics.items()},
+        "training": {"seed": settings["seed"], "best_step": result.best_step, **(settings["train"] or {}), **taught},
+        "data": {"digest": ready.digest, **{name: len(part) for name, part in ready.splits.items()}},
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "parameters": {"trained": result.parameters, "stored": sum(value.numel() for value in tensors.values())},
+    }
+    config, files = method.adapter_config(ready.base), method.files()
+    values["loads_in"] = "transformers" if files else "peft" if config else None
+    manifest = artifacts.Manifest.model_validate(values)
+    artifacts.save(folder, manifest, tensors, model_card(manifest), config, files)
+
+
+def _save_run_file(
+    folder: Path, base: Base, task: Task, method: Method, spec: TrainSpec, cache: CacheSpec, seed: int
+) -> None:
+    """The resolved run file beside the result: no defaults left to fill, no path that depends on the current folder."""
+    is_folder = base.name not in BUNDLED and Path(base.name).is_dir()  # `Base.load` prefers the bundled name, too
+    held: dict[str, Any] = {
+        "name": str(Path(base.name).resolve()) if is_folder else base.name,
+        "dtype": next(name for name, dtype in DTYPES.items() if dtype == base.dtype),
+        "device": str(base.device) if processes().world == 1 else base.device.type,  # each process has another
+    }
+    if base.quantization is not None:
+        held |= {"quantization": base.quantization, "isolated": base.isolated}
+    settings = {
+        "base": held,
+        "task": resolved_task(task),
+        "method": method.spec.model_dump(mode="json", exclude_none=True),
+        "train": spec.model_dump(mode="json", exclude_none=True),
+        "cache": cache.model_dump(mode="json", exclude_none=True),
+        "seed": seed,
+    }
+    write_text(folder / "run.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+
+
+def settings_of(ready: Prepared, spec: TrainSpec | None, seed: int) -> dict[str, Any]:
+    """All that decides the result; its digest names the run."""
+    return {
+        "base": [ready.base.digest, ready.base.tokenizer_digest, ready.base.arithmetic, ready.base.device.type],
+        "task": ready.task.spec.model_dump(mode="json"),
+        "method": ready.method.spec.model_dump(mode="json"),
+        "train": spec.model_dump(mode="json", exclude_none=True) if spec else None,
+        "cache": str(ready.engine.cache.dtype),
+        "data": ready.digest,
+        "seed": seed,
+    }
+
+
+def _portable(task: dict[str, Any]) -> dict[str, Any]:
+    """Without paths of the training machine: an artifact travels."""
+    return {**task, "data": _without_paths(task.get("data", {}))}
+
+
+def _without_paths(settings: dict[str, Any]) -> dict[str, Any]:
+    """Of every setting that names a file or folder, the last part of the path only."""
+    named = ("source", "train", "dev", "test", "artifact")
+    is_path = {k: isinstance(v, str) and "/" in v and not v.startswith("datasets:") for k, v in settings.items()}
+    return {k: Path(v).name if k in named and is_path[k] else v for k, v in settings.items()}

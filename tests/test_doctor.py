@@ -1,0 +1,353 @@
+"""The doctor: every check is seen to fail on what it is there for, and to pass on what is healthy."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from helpers import tiny_rows, tiny_task
+from models import FAMILIES, tiny_base
+from test_contract import METHODS, name_of
+
+from softprompt import artifact as artifacts
+from softprompt import doctor
+from softprompt.doctor import Case, Finding, before_training, checks, examine, sample
+from softprompt.doctor.cases import of_artifact
+from softprompt.engine import Engine, Learned, Past
+from softprompt.engine import engine as engine_module
+from softprompt.errors import TrainingError
+from softprompt.methods import make_method
+from softprompt.methods.soft import Soft
+from softprompt.training import prepare, train
+
+SETTINGS = {"epochs": 6, "batch_size": 8, "lr": 0.05, "patience": 50}
+
+
+def case_of(method, family="llama", task=None, rows=None, count=6) -> Case:
+    """A run before training."""
+    base, method = tiny_base(family), method if not isinstance(method, (str, dict)) else make_method(method)
+    ready = prepare(base, task or tiny_task(), method, rows=rows or tiny_rows(), splits=("train", "dev"))
+    method.attach(base, ready.bound, 0)
+    return Case(ready, sample(ready.splits["train"], count))
+
+
+def found(case, *names) -> list[Finding]:
+    return examine(case, checks(names or None))
+
+
+def worst(case, *names) -> Finding:
+    order = ("skipped", "ok", "warning", "error")
+    return max(found(case, *names), key=lambda finding: order.index(finding.level))
+
+
+def healthy(findings) -> None:
+    assert not [str(finding) for finding in findings if finding.level in ("warning", "error")]
+    assert all("\n" not in str(finding) for finding in findings)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=name_of)
+def test_healthy_methods_pass(method):
+    findings = found(case_of(method))
+    healthy(findings)
+    levels = {finding.check: finding.level for finding in findings}
+    learns = name_of(method) not in ("hard", "probe")
+    assert levels["effect"] == ("ok" if learns else "skipped")
+    assert levels["positions"] == levels["padding"] == levels["rows"] == levels["joints"] == "ok"
+    assert list(levels) == list(checks())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("method", ["soft", "prefix", "infix", {"name": "lora", "activate": "cue"}], ids=name_of)
+def test_healthy_families_pass(method, family):
+    words = {"good": ["very good", "fine"], "bad": "bad"}
+    healthy(found(case_of(method, family, tiny_task(verbalizer=words))))
+
+
+@pytest.mark.parametrize("method", ["soft", "infix", "lora", "full", "hard", "probe"])
+def test_a_trained_artifact_is_sound(method, tmp_path):
+    result = train(tiny_base(), tiny_task(), method, tmp_path, train=SETTINGS, rows=tiny_rows(48, 24))
+    held = artifacts.load(tmp_path)
+    ready = result.prepared
+    trained = Case(ready, sample(ready.splits["train"], 4), held, full=True)
+    findings = found(trained)
+    healthy([finding for finding in findings if finding.check not in ("majority", "norms")])
+    levels = {finding.check: finding.level for finding in findings}
+    assert levels["artifact"] == levels["metric"] == "ok" and levels["gradient"] == "skipped"
+    alone = of_artifact(held, tiny_base(), 4)  # its data is not at hand: the model is run on made-up rows
+    findings = found(alone)
+    healthy(findings)
+    assert alone.made_up and any("made-up rows" in finding.what for finding in findings)
+
+
+def test_nothing_of_a_run_changes(tmp_path):
+    for method in ("infix", "lora"):
+        runs = [
+            train(tiny_base(), tiny_task(), method, train=SETTINGS, rows=tiny_rows(), check=check)
+            for check in (True, False)
+        ]
+        one, other = (run.prepared.method.export() for run in runs)
+        assert all(torch.equal(one[name], other[name]) for name in one)
+        assert [finding.check for finding in runs[0].findings][-1] == "majority" and not runs[1].findings
+
+
+# Sabotage
+
+
+class Astray(Soft):
+    """Its segment has a name that no slot has."""
+
+    def learned(self):
+        return Learned({"promt": self.value})
+
+
+class Detached(Soft):
+    """Its parameter is not in the graph."""
+
+    def learned(self):
+        return Learned({"prompt": self.value.detach()})
+
+
+class Idle(Soft):
+    """One of its parameters does nothing."""
+
+    def attach(self, base, bound, seed):
+        super().attach(base, bound, seed)
+        self.idle = torch.nn.Parameter(torch.ones(3))
+
+    def parameters(self):
+        return [*super().parameters(), self.idle]
+
+
+def make(kind, **settings):
+    return kind(kind.Spec(name="soft", length=3, **settings))
+
+
+def test_a_segment_that_no_slot_names():
+    finding = worst(case_of(make(Astray)), "effect")
+    assert finding.level == "error" and "'promt'" in finding.what
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_prompt_that_no_token_sees(family, monkeypatch):
+    """gpt2: its positions still shift the text, which is no effect of the prompt."""
+    real = engine_module.learned_past
+
+    def unseen(kv, layers, takes_positions):
+        past = real(kv, layers, takes_positions)
+        return Past(past.kv, past.positions, past.width, torch.full_like(past.positions, layers))
+
+    monkeypatch.setattr(engine_module, "learned_past", unseen)
+    case = case_of({"name": "prefix", "length": 3}, family)
+    finding = worst(case, "effect")
+    assert finding.level == "error" and "no token sees segment 'prompt'" in finding.what
+    assert worst(case, "gradient").level == "error"
+    with pytest.raises(TrainingError, match=r"no token sees.*--no-check"):
+        train(case.base, tiny_task(), {"name": "prefix", "length": 3}, rows=tiny_rows())
+    went_on = train(case.base, tiny_task(), "prefix", train={"max_steps": 1}, rows=tiny_rows(), check=False)
+    assert went_on.best_step == 1
+
+
+def test_parameters_without_gradient():
+    finding = worst(case_of(make(Detached)), "gradient")
+    assert finding.level == "error" and "1 of 1" in finding.what
+    finding = worst(case_of(make(Idle)), "gradient")
+    assert finding.level == "warning" and "parameter 1 [3]" in finding.what
+    assert worst(case_of("lora"), "gradient").level == "ok"  # A has none while B is zero, but will
+
+
+def test_a_gradient_that_is_no_number():
+    case = case_of("soft")
+    with torch.no_grad():
+        case.method.value[0, 0] = float("nan")
+    assert worst(case, "gradient").level == worst(case, "effect").level == "error"
+
+
+@pytest.mark.parametrize("name", ["lora", "full", "peft:IA3"])
+def test_a_trained_update_of_zero(name, tmp_path):
+    train(tiny_base(), tiny_task(), name, tmp_path, train={"max_steps": 1, "lr": 1e-30}, rows=tiny_rows())
+    case = of_artifact(artifacts.load(tmp_path), tiny_base(), 4)
+    finding = worst(case, "effect")
+    assert finding.level == "error" and "change no logit" in finding.what
+
+
+@pytest.mark.parametrize("name", ["soft", "prefix", "infix"])
+def test_an_exploded_norm(name):
+    case = case_of(name)
+    with torch.no_grad():
+        case.method.value.mul_(100)
+    finding = worst(case, "norms")
+    assert finding.level == "warning" and "times the 99th percentile" in finding.what
+
+
+def test_padding_that_matters(monkeypatch):
+    from softprompt.doctor import positions
+
+    real = positions._plain
+
+    def forgetful(base, attention_mask=None, position_ids=None, **inputs):
+        return real(base, **inputs)
+
+    monkeypatch.setattr(positions, "_plain", forgetful)
+    finding = worst(case_of("soft"), "padding")
+    assert finding.level == "error" and "left-padded" in finding.what
+
+
+def test_rows_that_see_one_another(monkeypatch):
+    real = Engine.answers
+
+    def leaking(self, examples, learned):
+        logits, targets = real(self, examples, learned)
+        return logits + len(examples), targets
+
+    monkeypatch.setattr(Engine, "answers", leaking)
+    finding = worst(case_of("soft"), "padding")
+    assert finding.level == "error" and "alone against together" in finding.what
+
+
+@pytest.mark.parametrize("name", ["soft", "prefix", "infix", "lora", "hard"])
+def test_an_answer_scored_at_the_wrong_place(name, monkeypatch):
+    real = Engine.answers
+
+    def late(self, examples, learned):
+        logits, targets = real(self, examples, learned)
+        return logits.roll(1, 0), targets
+
+    monkeypatch.setattr(Engine, "answers", late)
+    finding = next(f for f in found(case_of(name), "positions") if f.level == "error")
+    assert "Σ log p" in finding.what and "logits differ" in finding.what
+
+
+def test_scored_tokens_that_do_not_say_the_answer(monkeypatch):
+    real = Engine.answers
+    monkeypatch.setattr(
+        Engine, "answers", lambda self, rows, learned: (real(self, rows, learned)[0], real(self, rows, learned)[1] + 1)
+    )
+    assert any("the scored tokens say" in f.what for f in found(case_of("soft"), "positions") if f.level == "error")
+
+
+def test_bad_rows():
+    rows = tiny_rows()
+    rows["train"][3].values["text"] = ""
+    task = tiny_task(template={"input": "{{ text }}", "cue": "\nIt is:"})
+    assert any(f.level == "error" and "train:4" in f.what for f in found(case_of("hard", task=task, rows=rows), "rows"))
+    finding = worst(case_of("hard", task=tiny_task(max_text_tokens=4)), "rows")
+    assert finding.level == "warning" and "are cut" in finding.what
+    rows = tiny_rows()
+    for row in rows["train"][2:]:
+        row.values["label"] = "good"
+    finding = worst(case_of("hard", rows=rows), "rows")
+    assert finding.level == "warning" and "train: good 96%, bad 4%" in finding.what
+    rows["train"][1].values["label"] = "good"
+    assert "rows of one label" in worst(case_of("hard", rows=rows), "rows").advice
+
+
+def test_two_labels_with_the_same_tokens():
+    template = {"input": "Text: {{ text }}", "cue": "\nIt is:", "answer": " {{ answer | lower }}"}
+    task = tiny_task(template=template, verbalizer={"good": "Good", "bad": "good"})
+    finding = worst(case_of("soft", task=task), "labels")
+    assert finding.level == "error" and "'good' and 'bad'" in finding.what
+    with pytest.raises(TrainingError, match="same tokens"):
+        train(tiny_base(), task, "soft", rows=tiny_rows())
+    two = tiny_task(template=template, verbalizer={"good": ["Good", "GOOD"], "bad": "bad"})  # of one label: no harm
+    assert worst(case_of("soft", task=two), "labels").level == "ok"
+
+
+def test_an_answer_that_wants_a_space(monkeypatch):
+    template = {"input": "Text: {{ text }}", "cue": "\nIt is:", "answer": "{{ answer }}"}
+    case = case_of("soft", task=tiny_task(template=template, verbalizer={"good": "xx", "bad": "yy"}))
+    healthy(found(case, "labels"))  # of bytes a space is one more
+    monkeypatch.setattr("softprompt.doctor.data._size", lambda case, text: 1 if text[0] == " " else 2)
+    finding = worst(case, "labels")
+    assert finding.level == "warning" and '" {{ answer }}"' in finding.advice
+    healthy(found(case_of("soft"), "labels"))
+
+
+@pytest.mark.parametrize(
+    ("cue", "answer", "joint"),
+    [("\nIt is: ", "{{ answer }}", "cue and answer"), ("p", "{{ answer }}", "cue and answer")],
+)
+def test_tokens_that_merge_over_a_joint(cue, answer, joint):
+    template = {"input": "Text: {{ text }}", "cue": cue, "answer": answer}
+    finding = worst(case_of("soft", task=tiny_task(template=template, verbalizer={"good": "a", "bad": "o"})), "joints")
+    assert finding.level == "warning" and joint in finding.what and "in pieces" in finding.what
+
+
+def test_a_text_that_merges_with_the_template():
+    template = {"input": "{{ text }}", "cue": "o\nIt is:"}  # p and o are one token
+    rows = tiny_rows()
+    for row in rows["train"]:
+        row.values["text"] += "p"
+    finding = worst(case_of("soft", task=tiny_task(template=template), rows=rows), "joints")
+    assert finding.level == "warning" and "template and text" in finding.what
+
+
+def test_no_better_than_the_majority(tmp_path):
+    settings = {"lr": 1e-9, "batch_size": 4, "eval_every": 1, "max_steps": 5}
+    told = []
+    result = train(tiny_base(), tiny_task(), "soft", tmp_path, train=settings, rows=tiny_rows(), notice=told.append)
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    warned = [event for event in events if event["event"] == "doctor"]
+    assert [(event["check"], event["step"]) for event in warned] == [("majority", 3)]
+    assert len(told) == 1 and told[0].startswith("warning: majority: dev accuracy")
+    ready = result.prepared
+    case = Case(ready, sample(ready.splits["train"], 4), artifacts.load(tmp_path))
+    finding = worst(case, "majority")
+    assert finding.level == "warning" and "most frequent label has 0.500" in finding.what
+
+
+def test_an_artifact_that_is_not_of_this_base_or_not_as_good(tmp_path):
+    from models import tiny_model, tiny_tokenizer
+
+    from softprompt.base import Base
+    from softprompt.errors import ArtifactError
+
+    result = train(tiny_base(), tiny_task(), "probe", tmp_path, rows=tiny_rows(48, 24))
+    held, ready = artifacts.load(tmp_path), result.prepared
+    other = Base(tiny_model("llama", seed=4), tiny_tokenizer(), "other")
+    with pytest.raises(ArtifactError, match="belongs to base"):
+        of_artifact(held, other, 4)
+    assert worst(Case(case_of("hard", "gpt2").ready, [], held), "artifact").level == "error"
+    broken = {"weight": held.tensors["weight"] * float("nan"), "bias": held.tensors["bias"]}
+    assert worst(Case(ready, [], artifacts.Artifact(held.manifest, broken, None)), "artifact").level == "error"
+    with torch.no_grad():
+        ready.method.weight.neg_()
+    assert worst(Case(ready, [], held, full=True), "metric").level == "error"
+
+
+def test_a_check_of_a_stranger_and_one_that_breaks():
+    def mine(case):
+        yield Finding("mine", "ok", f"{len(case.rows)} rows")
+
+    def breaks(case):
+        raise RuntimeError("out of memory\nand more")
+        yield
+
+    findings = examine(case_of("soft"), {"mine": mine, "breaks": breaks})
+    assert [finding.level for finding in findings] == ["ok", "error"] and "out of memory" in str(findings[1])
+    assert "\n" not in str(findings[1])
+
+
+def test_before_training_is_quick():
+    import time
+
+    case = case_of("soft", rows=tiny_rows(200))
+    began = time.process_time()
+    healthy(before_training(case.ready))
+    assert time.process_time() - began < 2
+    doctor.refuse([Finding("a", "warning", "b")])
+
+
+@pytest.mark.real
+def test_on_the_real_base():
+    from softprompt.base import Base
+    from softprompt.tasks import Task
+
+    base, task = Base.load("smollm2"), Task.load("movie-reviews")
+    rows = {name: part[:16] for name, part in task.load_data().items()}
+    method = make_method("infix")
+    ready = prepare(base, task, method, rows=rows, splits=("train", "dev"))
+    method.attach(base, ready.bound, 0)
+    findings = found(Case(ready, sample(ready.splits["train"], 4)))
+    assert not [str(finding) for finding in findings if finding.level == "error"]
+    assert any("' positive'" in f.what or "' negative'" in f.what for f in findings if f.check == "positions")

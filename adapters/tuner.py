@@ -211,8 +211,8 @@ def _own_modules(model: nn.Module) -> Iterator[nn.Module]:
     """PEFT's tuner layers and what they hold, without the base's layers that they stand round."""
     for layer in model.modules():
         if isinstance(layer, BaseTunerLayer):
-            inside = layer.base_layer.modules() if isinstance(getattr(layer, "base_layer", None), nn.Module) else ()
-            base = {id(module) for module in inside}
+            inside = getattr(layer, "base_layer", None)
+            base = {id(module) for module in inside.modules()} if isinstance(inside, nn.Module) else set()
             yield from (module for module in layer.modules() if id(module) not in base)
 
 

@@ -21,15 +21,15 @@ class JointSpec(MethodSpec):
     """Settings of `joint`.
 
     Attributes:
-        parts: two or more methods, each a name or a mapping with `name` and settings. Each is trained with its own learning
-            rate: `train.lr` is that of the first, the others keep their distance to it.
+        parts: two or more methods, each a name or a mapping with `name` and settings; at most one changes weights. Each is
+            trained with its own learning rate: `train.lr` is that of the first, the others keep their distance to it.
     """
 
     parts: list[str | dict[str, Any]] = Field(default=["soft", "lora"], min_length=2)
 
 
 class Joint(Method):
-    """Each part puts its segment into the slots, and its weights into the branch that the part before it gave."""
+    """Each part puts its segment into the slots; what it begins from, it computes on the branch of the parts before it."""
 
     title = "several methods learned together, e.g. a soft prompt with LoRA"
     Spec = JointSpec
@@ -40,7 +40,11 @@ class Joint(Method):
     def __init__(self, spec: MethodSpec) -> None:
         super().__init__(spec)
         self.parts = [make_method(part, f"method.parts[{place}]") for place, part in enumerate(self.spec.parts)]
+        if sum(part.stores == "weights" for part in self.parts) > 1:
+            raise ConfigError("method.parts: more than one changes the base's weights; keep one, prompts may be many")
         for part in self.parts:
+            if isinstance(part, Joint):
+                raise ConfigError("method.parts: a joint method is no part of another; name its parts here")
             if not part.defaults.lr:
                 raise ConfigError(
                     f"method.parts: {part.spec.name!r} is not trained by gradients; take methods that are"

@@ -122,6 +122,7 @@ def naive_activated_lora(family, ready, rows):
     return [(total / count).detach(), *(p.grad for p in model.parameters() if p.grad is not None)]
 
 
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_activated_lora_on_encoded_texts_equals_texts_run_every_step_and_the_plain_model(family):
     rows = examples()

@@ -159,3 +159,31 @@ def test_what_cannot_be_merged_is_refused(method):
     ready = train(base, tiny_task(), method, train={**SETTINGS, "epochs": 1}, rows=tiny_rows()).prepared
     with pytest.raises(ConfigError, match="merge"):
         ready.method.merged(base)
+
+
+@pytest.mark.parametrize(
+    ("parts", "problem"),
+    [
+        (["lora", "peft:IA3"], "more than one changes the base's weights"),
+        (["soft", "lora", "full"], "more than one changes the base's weights"),
+        (["joint", "infix"], "no part of another"),
+        (["soft", "probe"], "not trained by gradients"),
+        (["soft"], "parts"),
+    ],
+)
+def test_parts_that_cannot_be_learned_together_are_refused(parts, problem):
+    with pytest.raises(ConfigError, match=problem):
+        make_method({"name": "joint", "parts": parts})
+
+
+@pytest.mark.parametrize(
+    "parts", [["lora", "soft"], ["soft", "infix"], ["prefix", "prefix"], ["infix", "full", "soft"]]
+)
+def test_parts_are_all_learned(parts):
+    """In whatever order, and two of one kind."""
+    method = {"name": "joint", "parts": parts}
+    ready = train(tiny_base(), tiny_task(), method, train=SETTINGS, rows=tiny_rows(12, 0, 0), seed=1).prepared
+    start = prepare(ready.base, tiny_task(), make_method(method), rows=tiny_rows(12, 0, 0))
+    start.method.attach(ready.base, start.bound, 1)
+    before = start.method.export()
+    assert not [name for name, value in ready.method.export().items() if torch.equal(value, before[name])]

@@ -73,7 +73,7 @@ def _with_peft(base: Any, tokenizer: Any, request: dict[str, Any]) -> Any:
 
 
 def _prefix(base: Any, tokenizer: Any, length: int) -> torch.Tensor:
-    """The text's keys and values in PEFT's layout [P, L·2·G·D]: both prefixes start there (at random PEFT's trains far worse)."""
+    """The text's K/V in PEFT's layout [P, L·2·G·D]: both prefixes start there (at random PEFT's trains far worse)."""
     ids = tokenizer(INIT_TEXT, add_special_tokens=False).input_ids
     with torch.no_grad():
         cache = base(torch.tensor([(ids * (length // len(ids) + 1))[:length]]), use_cache=True).past_key_values

@@ -89,13 +89,6 @@ MIXED = "mixed-batch"
 NAMES = (*(case.name for case in CASES), MIXED)
 
 
-def prefix_start(length: int, width: int) -> Any:
-    """Where both sides' prefixes start, [P, L·2·G·D] in PEFT's layout: as PEFT draws them, standard normal."""
-    import torch
-
-    return torch.randn(length, width, generator=torch.Generator().manual_seed(0))
-
-
 def rows_for(tokens: int, count: int) -> list[dict[str, str]]:
     """Real reviews; for long texts several of the same label are joined to about this many tokens."""
     from softprompt.data import get_source, read_rows

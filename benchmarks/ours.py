@@ -6,7 +6,7 @@ from itertools import cycle
 from typing import Any
 
 import torch
-from softprompt.benchmarks.cases import INIT_TEXT, TEMPLATE, prefix_start
+from softprompt.benchmarks.cases import INIT_TEXT, TEMPLATE
 from softprompt.benchmarks.worker import Step, serve
 
 from softprompt.base import Base
@@ -36,9 +36,6 @@ def set_up(request: dict[str, Any]) -> tuple[Step, dict[str, Any]]:
     ready = prepare(base, task_for(), method, rows={"train": rows})
     examples, size = ready.splits["train"], request["batch"]
     method.attach(base, ready.bound, seed=0)
-    if request["same_loss"] and request["peer_method"] == "prefix":
-        width = base.shape.kv_per_token
-        method.restore({"prompt_embeddings": prefix_start(method.length, width)}, base)
     ready.engine.encode(examples)
     optimizer = make_optimizer(method.groups(), TrainSpec(lr=request["lr"], weight_decay=0.0))
     batches = cycle([examples[begin : begin + size] for begin in range(0, len(examples), size)])

@@ -9,7 +9,7 @@ from itertools import cycle
 from typing import Any
 
 import torch
-from softprompt.benchmarks.cases import INIT_TEXT, LORA, P_TUNING_HIDDEN, prefix_start
+from softprompt.benchmarks.cases import INIT_TEXT, LORA, P_TUNING_HIDDEN
 from softprompt.benchmarks.worker import Step, serve
 
 
@@ -19,7 +19,7 @@ def set_up(request: dict[str, Any]) -> tuple[Step, dict[str, Any]]:
 
     tokenizer = AutoTokenizer.from_pretrained(request["base"])
     base = AutoModelForCausalLM.from_pretrained(request["base"], dtype=torch.float32)
-    model = base if request["peer_method"] == "full" else _with_peft(base, request)
+    model = base if request["peer_method"] == "full" else _with_peft(base, tokenizer, request)
     model.eval()  # no dropout on either side, so that losses can be compared
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(
@@ -39,7 +39,7 @@ def set_up(request: dict[str, Any]) -> tuple[Step, dict[str, Any]]:
     return step, {"parameters": sum(weight.numel() for weight in trained)}
 
 
-def _with_peft(base: Any, request: dict[str, Any]) -> Any:
+def _with_peft(base: Any, tokenizer: Any, request: dict[str, Any]) -> Any:
     """The model with PEFT's prompt or modules in it, by its documented defaults."""
     import peft
 
@@ -63,13 +63,22 @@ def _with_peft(base: Any, request: dict[str, Any]) -> Any:
         config = peft.LoraConfig(
             task_type=peft.TaskType.CAUSAL_LM, r=LORA["r"], lora_alpha=LORA["alpha"], lora_dropout=LORA["dropout"]
         )
+    start = _prefix(base, tokenizer, length) if method == "prefix" else None
     torch.manual_seed(0)  # as ours does, so that LoRA starts from the same weights
     model: Any = peft.get_peft_model(base, config)
-    if method == "prefix":
-        start = model.prompt_encoder["default"].embedding.weight
+    if start is not None:
         with torch.no_grad():
-            start.copy_(prefix_start(*start.shape))
+            model.prompt_encoder["default"].embedding.weight.copy_(start)
     return model
+
+
+def _prefix(base: Any, tokenizer: Any, length: int) -> torch.Tensor:
+    """The text's K/V in PEFT's layout [P, L·2·G·D]: both prefixes start there (at random PEFT's trains far worse)."""
+    ids = tokenizer(INIT_TEXT, add_special_tokens=False).input_ids
+    with torch.no_grad():
+        cache = base(torch.tensor([(ids * (length // len(ids) + 1))[:length]]), use_cache=True).past_key_values
+    kv = torch.stack([torch.cat((layer.keys, layer.values)) for layer in cache.layers])  # [L, 2, G, P, D]
+    return kv.permute(3, 0, 1, 2, 4).flatten(1)
 
 
 def _batch(tokenizer: Any, rows: list[dict[str, str]], pad: int) -> dict[str, torch.Tensor]:

@@ -45,6 +45,15 @@ class Processes:
         """`1 of 2`; nothing where there is one only."""
         return f"{self.rank + 1} of {self.world}" if self.world > 1 else ""
 
+    def only_one(self, what: str) -> None:
+        """For work that is not shared out.
+
+        Raises:
+            ConfigError: there are several processes.
+        """
+        if self.world > 1:
+            raise ConfigError(f"{what} is work for one process; start it without torchrun or accelerate launch")
+
     def share(self, items: Sequence[T], places: Sequence[int] | None = None) -> list[T]:
         """This process's share: those whose place (by default the index) leaves its rank when divided by `world`."""
         places = places if places is not None else range(len(items))

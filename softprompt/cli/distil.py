@@ -34,7 +34,6 @@ def distil_verb(
     test: Annotated[bool, typer.Option("--test", help="Also measure on the test rows, once, at the end.")] = False,
 ) -> None:
     """Turn a long hard prompt into a few learned tokens by matching the base's own answers behind it; no labels needed."""
-    from ..base import Base
     from ..methods import make_method
     from ..tasks import Task
     from ..training import load_run
@@ -44,7 +43,7 @@ def distil_verb(
     task, method = Task.load(spec.task), make_method(spec.method)
     with progress() as show:
         rows = task.load_data(show, labelled=False)
-        base = Base.load(spec.base.name, spec.base.dtype, spec.base.device, show)
+        base = spec.base.load(show)
         done = distil(
             base,
             task,

@@ -35,7 +35,6 @@ def prune_verb(
 ) -> None:
     """Drop the least important learned tokens, train the others on for an epoch, and compare on dev."""
     from ..artifact import load
-    from ..base import Base
     from ..errors import ConfigError
     from ..tasks import Task
     from ..training.prune import prune
@@ -48,7 +47,7 @@ def prune_verb(
     task = Task.load(run.task)
     with progress() as show:
         data = task.load_data(show)
-        base = Base.load(run.base.name, run.base.dtype, run.base.device, show)
+        base = run.base.load(show)
         report = prune(
             base,
             task,

@@ -32,7 +32,7 @@ def before_run(spec: RunSpec, count: int, base: Base | None = None, progress: Pr
     """
     task, method = Task.load(spec.task), make_method(spec.method)
     rows = task.load_data(progress)
-    base = base or Base.load(spec.base.name, spec.base.dtype, spec.base.device, progress)
+    base = base or spec.base.load(progress)
     base = base.view(recompute=spec.train.checkpointing, autocast=torch.bfloat16 if spec.train.autocast else None)
     ready = prepare(base, task, method, spec.cache, rows, splits=("train", "dev"))
     method.attach(base, ready.bound, spec.seed)

@@ -28,6 +28,7 @@ from ..errors import ConfigError
 from ..evaluate import Evaluation, calibration, normalized, outcome
 from ..methods import Method, make_method
 from ..metrics import Estimate, estimate
+from ..parallel import processes
 from ..storage import atomic_file, digest_of, write_json
 from ..tasks import Task
 from ..types import Example, Progress, ignore_progress
@@ -98,6 +99,7 @@ def distil(
         ConfigError: a method without gradients, a prompt that says no more than the student's, a task without labels.
         SoftpromptError: see `train`.
     """
+    processes().only_one("distil")
     method = method if isinstance(method, Method) else make_method(method)
     if not method.defaults.lr:
         raise ConfigError(f"method {method.spec.name!r} is not trained by gradients; distil into soft, prefix or infix")

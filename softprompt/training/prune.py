@@ -30,6 +30,7 @@ from ..evaluate import evaluate
 from ..methods import Method, make_method
 from ..methods.base import LearnedTensor
 from ..metrics import Estimate
+from ..parallel import processes
 from ..storage import write_json
 from ..tasks import Task
 from ..types import Example, Progress, ignore_progress
@@ -114,6 +115,7 @@ def prune(
         ConfigError: a method without learned tokens, a length that is none, no dev rows.
         ArtifactError: the artifact belongs to another base.
     """
+    processes().only_one("prune")
     began = time.perf_counter()
     check_base(artifact.manifest, base.digest, base.tokenizer_digest, base.name)
     method = make_method(artifact.manifest.method, str(artifact.path))

@@ -18,16 +18,17 @@ def set_up(request: dict[str, Any]) -> tuple[Step, dict[str, Any]]:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(request["base"])
-    base = AutoModelForCausalLM.from_pretrained(request["base"], dtype=torch.float32)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    base = AutoModelForCausalLM.from_pretrained(request["base"], dtype=torch.float32).to(device)
     model = base if request["peer_method"] == "full" else _with_peft(base, tokenizer, request)
     model.eval()  # no dropout on either side, so that losses can be compared
     trained = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(
-        trained, lr=request["lr"], weight_decay=0.0, fused=True
-    )  # as ours; the default is slower
+    # fused as ours; the default is slower
+    optimizer = torch.optim.AdamW(trained, lr=request["lr"], weight_decay=0.0, fused=True)
     rows, size = request["rows"], request["batch"]
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    batches = cycle([_batch(tokenizer, rows[begin : begin + size], pad) for begin in range(0, len(rows), size)])
+    parts = [_batch(tokenizer, rows[begin : begin + size], pad) for begin in range(0, len(rows), size)]
+    batches = cycle([{key: value.to(device) for key, value in part.items()} for part in parts])
 
     def step() -> float:
         loss = model(**next(batches)).loss
@@ -36,7 +37,7 @@ def set_up(request: dict[str, Any]) -> tuple[Step, dict[str, Any]]:
         optimizer.zero_grad()
         return loss.item()
 
-    return step, {"parameters": sum(weight.numel() for weight in trained)}
+    return step, {"parameters": sum(weight.numel() for weight in trained), "device": device}
 
 
 def _with_peft(base: Any, tokenizer: Any, request: dict[str, Any]) -> Any:
@@ -76,7 +77,8 @@ def _prefix(base: Any, tokenizer: Any, length: int) -> torch.Tensor:
     """The text's K/V in PEFT's layout [P, L·2·G·D]: both prefixes start there (at random PEFT's trains far worse)."""
     ids = tokenizer(INIT_TEXT, add_special_tokens=False).input_ids
     with torch.no_grad():
-        cache = base(torch.tensor([(ids * (length // len(ids) + 1))[:length]]), use_cache=True).past_key_values
+        some = torch.tensor([(ids * (length // len(ids) + 1))[:length]], device=base.device)
+        cache = base(some, use_cache=True).past_key_values
     kv = torch.stack([torch.cat((layer.keys, layer.values)) for layer in cache.layers])  # [L, 2, G, P, D]
     return kv.permute(3, 0, 1, 2, 4).flatten(1)
 

@@ -6,11 +6,12 @@ Reads one JSON object per line on the standard input, answers with one per line.
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
+
+from softprompt.base.memory import peak_memory
 
 Step = Callable[[], float]
 
@@ -32,7 +33,7 @@ def serve(set_up: Callable[[dict[str, Any]], tuple[Step, dict[str, Any]]]) -> No
             loss = step()
             _answer(answers, {"seconds": time.perf_counter() - began, "loss": loss})
         else:
-            _answer(answers, {"peak_rss_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6})
+            _answer(answers, peak_memory())
 
 
 def _requests() -> Iterator[dict[str, Any]]:

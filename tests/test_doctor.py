@@ -6,9 +6,9 @@ import json
 
 import pytest
 import torch
+from contract.cases import METHODS, name_of
 from helpers import tiny_rows, tiny_task
 from models import FAMILIES, tiny_base
-from test_contract import METHODS, name_of
 
 from softprompt import artifact as artifacts
 from softprompt import doctor

@@ -49,7 +49,11 @@ def set_up(request: dict[str, Any]) -> tuple[Step, dict[str, Any]]:
         return total.item() / count
 
     tokens = sum(len(example.text) for example in examples) / len(examples)
-    return step, {"parameters": sum(p.numel() for p in method.parameters()), "text_tokens": tokens}
+    return step, {
+        "parameters": sum(p.numel() for p in method.parameters()),
+        "text_tokens": tokens,
+        "device": base.device.type,
+    }
 
 
 def _serving(base: Base, request: dict[str, Any]) -> tuple[Step, dict[str, Any]]:

@@ -73,7 +73,8 @@ def events(folder: Path) -> list[dict]:
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "artifact" / "adapter_model.safetensors")
+    (file,) = (folder / "artifact").glob("*model.safetensors")  # of full fine-tuning it is a whole model
+    return load_file(file)
 
 
 def losses(folder: Path) -> list[float]:
@@ -271,15 +272,15 @@ def test_one_process_never_asks_accelerate(monkeypatch, tmp_path):
 
 
 def test_each_process_takes_its_own_gpu(monkeypatch):
-    from softprompt.base import model
+    from softprompt.base import loading
 
-    monkeypatch.setattr(model.torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(model.torch, "empty", lambda *args, **kwargs: None)
+    monkeypatch.setattr(loading.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(loading.torch, "empty", lambda *args, **kwargs: None)
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_RANK", "3")
-    assert [str(model._device(name)) for name in ("auto", "cuda", "cpu")] == ["cuda:3", "cuda:3", "cpu"]
+    assert [str(loading._device(name)) for name in ("auto", "cuda", "cpu")] == ["cuda:3", "cuda:3", "cpu"]
     monkeypatch.delenv("WORLD_SIZE")
-    assert [str(model._device(name)) for name in ("auto", "cuda")] == ["cuda", "cuda"]
+    assert [str(loading._device(name)) for name in ("auto", "cuda")] == ["cuda", "cuda"]
 
 
 @pytest.mark.gpu

@@ -19,7 +19,7 @@ class Gate:
     """One layer's forward, asked for by the `Call` that travels through the model as a keyword argument."""
 
     def __init__(self, layer: nn.Module, index: int) -> None:
-        self.index = index
+        self.layer, self.index = layer, index
         self._forward = layer.forward
 
     def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:

@@ -227,7 +227,17 @@ def _one(
         progress(f"{length} tokens: {what}", done, total)
 
     result = run_training(
-        base, task, settings, folder, train=spec, cache=cache, seed=seed, rows=rows, share=ready, progress=told
+        base,
+        task,
+        settings,
+        folder,
+        train=spec,
+        cache=cache,
+        seed=seed,
+        rows=rows,
+        share=ready,
+        progress=told,
+        check=False,  # what it starts from was trained before
     )
     assert result.artifact is not None
     return Pruned(length, kept, start.estimate, result.metrics["dev"].estimate, result.artifact)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..base import Base
+from ..config import parse
 from ..data import Row
 from ..errors import ConfigError
 from ..evaluate import Evaluation
@@ -71,6 +72,7 @@ def distil(
         method: trained by gradients; its `length` is how many tokens take the prompt's place.
         out: folder of the run, as in `train`, and `distil.json`, `teacher-SPLIT.safetensors` (so that a run that was cut
             short does not ask the teacher again).
+        train: as in `train`; by default four times the method's epochs, without early stopping.
         demonstrations: k of the long prompt, drawn from the labelled training rows, which the student then does not see.
         instruction: of the long prompt, in place of the task's; the student's task keeps its own.
         test: also measure on the test rows, once, at the end.
@@ -84,6 +86,7 @@ def distil(
     method = method if isinstance(method, Method) else make_method(method)
     if not method.defaults.lr:
         raise ConfigError(f"method {method.spec.name!r} is not trained by gradients; distil into soft, prefix or infix")
+    spec = train if isinstance(train, TrainSpec) else parse(TrainSpec, train or {}, "train")
     rows = rows if rows is not None else task.load_data(progress, labelled=False)
     rows = {name: rows[name] for name in (("train", "dev", "test") if test else ("train", "dev")) if rows.get(name)}
     long, rest = long_prompt(task, method, rows.get("train", []), demonstrations, instruction)
@@ -97,10 +100,10 @@ def distil(
     states = {
         task.content(row): one for name in asked for row, one in zip(asked[name], taught[name].states, strict=True)
     }
-    spec = task.spec.metric
+    metric = task.spec.metric
     teaching = Teaching(
         lambda engine: match(engine, task, states),
-        "agreement" if spec == "accuracy" else f"agreement ({spec})",
+        "agreement" if metric == "accuracy" else f"agreement ({metric})",
         {"by": "hard", "demonstrations": demonstrations, "prompt": digest_of(teacher.bound.head)},
     )
     result = run_training(
@@ -108,7 +111,7 @@ def distil(
         short(task),
         method,
         out,
-        train=train,
+        train=_longer(spec, method),
         cache=cache,
         seed=seed,
         test=test,
@@ -122,6 +125,17 @@ def distil(
     if folder is not None:
         write_json(folder / "distil.json", report)
     return Distilled(result, report)
+
+
+def _longer(spec: TrainSpec, method: Method) -> TrainSpec:
+    """Four times the method's epochs and no early stop, unless told otherwise: whole distributions are matched, which does
+    not overfit as labels do (infix on 1,016 reviews: agreement .875 after 3 epochs, .906 after 12)."""
+    longer: dict[str, Any] = {}
+    if spec.epochs is None and spec.max_steps is None:
+        longer["epochs"] = 4 * method.defaults.epochs
+    if "patience" not in spec.model_fields_set:
+        longer["patience"] = 1_000_000
+    return spec.model_copy(update=longer)
 
 
 def short(task: Task) -> Task:

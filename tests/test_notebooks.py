@@ -26,17 +26,21 @@ def test_notebook_runs(path, tmp_path):
 def test_readme_names_commands_that_exist():
     from typer.main import get_command
 
-    from softprompt.cli import (  # noqa: F401  # noqa: F401
+    from softprompt.cli import (  # noqa: F401
         app,
         base,
         bench,
         data,
+        distil,
+        doctor,
         evaluate,
         importing,
         inspect,
         main,
+        merge,
         methods,
         predict,
+        prune,
         sweep,
         train,
     )

@@ -48,7 +48,7 @@ def loading(quantization: str, isolated: bool, dtype: torch.dtype) -> Any:
     Raises:
         MissingExtraError: bitsandbytes (or accelerate, which transformers loads through) is not installed.
     """
-    _quiet()
+    quiet()
     try:
         import accelerate  # noqa: F401
         import bitsandbytes  # noqa: F401
@@ -72,7 +72,7 @@ def take_over(model: Any, name: str) -> tuple[str | None, bool]:
         BaseModelError: quantised in a way that is not exact here.
     """
     if getattr(model, "is_loaded_in_8bit", False):
-        _quiet()
+        quiet()
         layers = _layers(model, "Linear8bitLt")
         for layer in layers:
             if layer.weight.CB is not None:  # else the first forward moves it, and copies made before have nothing
@@ -82,7 +82,7 @@ def take_over(model: Any, name: str) -> tuple[str | None, bool]:
             multiply_whole(layers)
         return "int8", isolated
     if getattr(model, "is_loaded_in_4bit", False):
-        _quiet()
+        quiet()
         for layer in _layers(model, "Linear4bit"):
             _settle_4bit(layer, name)
         return "nf4", True
@@ -145,6 +145,7 @@ def _is_news(record: logging.LogRecord) -> bool:
     return not str(record.msg).startswith(_HARMLESS[record.name])
 
 
-def _quiet() -> None:
+def quiet() -> None:
+    """Without bitsandbytes' remarks that are no news; to be called before anything imports it."""
     for name in _HARMLESS:
         logging.getLogger(name).addFilter(_is_news)

@@ -1,7 +1,8 @@
 """Encode once: segments, plan, row cache, and the one forward that training, evaluation and serving share."""
 
 from .cache import CacheConfig
-from .engine import Engine, parts
+from .encode import parts
+from .engine import Engine
 from .past import Past, join, learned_past
 from .plan import NOTHING, SLOTS, Learned, Plan, Slot, plan
 from .rows import Batch, Row, answer_states, run, score

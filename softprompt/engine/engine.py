@@ -10,13 +10,13 @@ from torch import Tensor
 from ..base import Base
 from ..types import Example, Ids, Progress, ignore_progress
 from .cache import CacheConfig, RowCache, context_digest
+from .encode import encode, parts
 from .lower import Lower
 from .past import Past, join, learned_past
 from .plan import NOTHING, Learned, Plan, Slot
 from .rows import Batch, Piece, Row, run
 
 ENDS_AT_ONCE = 256  # states whose logits are taken together; each has V of them
-TOKENS_PER_FORWARD = 4096  # keys of all rows together; above it matrix products gain nothing, memory only grows
 
 
 class Engine:
@@ -49,12 +49,10 @@ class Engine:
         )
         s = base.shape
         layout = (0, s.hidden_size) if plan.first_layer else (s.layers, 2, s.kv_heads, 0, s.head_size)
-        same = share is not None and (share._context, share.config) == (context, config)
-        self.cache: RowCache = (
-            share.cache
-            if share is not None and same and share.base.same(self.base)
-            else RowCache(layout, dtype, config.ram, config.disk, context if config.keep else None)
-        )
+        if share is not None and (share._context, share.config) == (context, config) and share.base.same(self.base):
+            self.cache: RowCache = share.cache
+        else:
+            self.cache = RowCache(layout, dtype, config.ram, config.disk, context if config.keep else None)
         self.lower = Lower(self.base, plan, self._ids, self.cache) if plan.first_layer else None
         self._frozen: Past | None = None
         self._ends: dict[Ids, Tensor] = {}  # text ids → last hidden state [H], where nothing is learned
@@ -77,22 +75,17 @@ class Engine:
             self.lower.encode([self._whole_ids(example) for example in examples], progress)
         if not self.plan.keeps_texts:
             return
-        todo = sorted({self._frozen_ids(example) for example in examples}, key=lambda ids: (len(ids), ids))
-        missing = [ids for ids in todo if ids not in self.cache]
-        if not missing:
-            return
-        self.cache.reserve([len(ids) for ids in missing])
-        done = 0
         with torch.no_grad():
             trunk = self.trunk(NOTHING)  # nothing is learned before a text that can be kept
-            for part in parts(missing, [len(ids) + (trunk.size if trunk else 0) for ids in missing]):
+
+            def compute(part: Sequence[Ids]) -> Iterator[Tensor]:
                 batch = run(self.base, [Row(trunk, (), (ids,)) for ids in part], record=True)
                 assert batch.kv is not None
                 for place, ids in enumerate(part):
-                    self.cache.put(ids, torch.stack([layer[:, place, :, : len(ids)] for layer in batch.kv]))
-                done += len(part)
-                progress("encoding rows", done, len(missing))
-        self.cache.save_index()
+                    yield torch.stack([layer[:, place, :, : len(ids)] for layer in batch.kv])
+
+            rows = [self._frozen_ids(example) for example in examples]
+            encode(self.cache, rows, trunk.size if trunk else 0, compute, progress)
 
     def answers(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, Tensor]:
         """Logits [A, V] that predict the right answers' tokens, and these tokens [A], row after row.
@@ -275,15 +268,3 @@ class Engine:
             pieces[:] = [] if states is None else [states]  # in place of the head's ids
         flush()
         return past
-
-
-def parts(items: Sequence, sizes: Sequence[int]) -> Iterator[list]:
-    """Cut sorted items into parts of at most `TOKENS_PER_FORWARD` padded keys (at least one item each)."""
-    part: list = []
-    for item, size in zip(items, sizes, strict=True):
-        if part and (len(part) + 1) * size > TOKENS_PER_FORWARD:
-            yield part
-            part = []
-        part.append(item)
-    if part:
-        yield part

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..base import Base
 from ..types import Ids, Progress
 from .cache import RowCache
+from .encode import encode
 from .past import Past, join, learned_past
 from .plan import Plan
 from .rows import Row, run
@@ -59,22 +60,13 @@ class Lower:
     @torch.no_grad()
     def encode(self, rows: Sequence[Ids], progress: Progress) -> None:
         """Compute and keep the states of rows that are not there yet."""
-        from .engine import parts
-
-        missing = sorted({ids for ids in rows if ids not in self.cache}, key=lambda ids: (len(ids), ids))
-        if not missing:
-            return
-        self.cache.reserve([len(ids) for ids in missing])
         trunk, _ = self.head()
-        size = trunk.size if trunk else 0
-        done = 0
-        for part in parts(missing, [len(ids) + size for ids in missing]):
+
+        def compute(part: Sequence[Ids]) -> Sequence[Tensor]:
             batch = run(self.base, [Row(trunk, (), (ids,)) for ids in part], stop=self.layer)
-            for ids, states in zip(part, batch.states.split(batch.lengths), strict=True):
-                self.cache.put(ids, states)
-            done += len(part)
-            progress("encoding rows", done, len(missing))
-        self.cache.save_index()
+            return batch.states.split(batch.lengths)
+
+        encode(self.cache, rows, trunk.size if trunk else 0, compute, progress)
 
     def states(self, ids: Ids) -> Tensor:
         """Kept states [n, H] of one row, on the base's device."""

@@ -103,7 +103,7 @@ def train(
     spec = spec.filled(method, len(ready.splits["train"]))
     folder = Path(out) if out is not None else None
     store, settings = _begin(ready, task, spec, seed, folder if parallel.main else None, fresh, teaching)
-    findings = _examine(ready, store, notice) if check and not parallel.from_main(store.load()) else []
+    findings = _examine(ready, store, notice) if check and parallel.from_main(store.load() is None) else []
     if method.parameters():
         kept = [*parallel.share(ready.splits["train"]), *parallel.share(ready.splits.get("dev", []))]
         ready.engine.encode(kept, progress)

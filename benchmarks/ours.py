@@ -33,9 +33,8 @@ def set_up(request: dict[str, Any]) -> tuple[Step, dict[str, Any]]:
     rows = [Row(row, f"row {place}") for place, row in enumerate(request["rows"])]
     layers = {"layers": f"{base.shape.layers - max(1, base.shape.layers // 3)}-"} if request["upper"] else {}
     method = make_method({**request["method"], **layers})
-    ready = prepare(base, task_for(), method, rows={"train": rows})
+    ready = prepare(base, task_for(), method, rows={"train": rows}, seed=0)
     examples, size = ready.splits["train"], request["batch"]
-    method.attach(base, ready.bound, seed=0)
     ready.engine.encode(examples)
     optimizer = make_optimizer(method.groups(), TrainSpec(lr=request["lr"], weight_decay=0.0))
     batches = cycle([examples[begin : begin + size] for begin in range(0, len(examples), size)])

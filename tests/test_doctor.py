@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from softprompt import artifact as artifacts
 from softprompt import doctor
 from softprompt.doctor import Case, Finding, before_training, checks, examine, sample
 from softprompt.doctor.cases import of_artifact
-from softprompt.engine import Engine, Learned, Past
+from softprompt.engine import Engine, Learned
 from softprompt.engine import engine as engine_module
 from softprompt.errors import TrainingError
 from softprompt.methods import make_method
@@ -27,8 +28,7 @@ SETTINGS = {"epochs": 6, "batch_size": 8, "lr": 0.05, "patience": 50}
 def case_of(method, family="llama", task=None, rows=None, count=6) -> Case:
     """A run before training."""
     base, method = tiny_base(family), method if not isinstance(method, (str, dict)) else make_method(method)
-    ready = prepare(base, task or tiny_task(), method, rows=rows or tiny_rows(), splits=("train", "dev"))
-    method.attach(base, ready.bound, 0)
+    ready = prepare(base, task or tiny_task(), method, rows=rows or tiny_rows(), splits=("train", "dev"), seed=0)
     return Case(ready, sample(ready.splits["train"], count))
 
 
@@ -133,9 +133,8 @@ def test_a_prompt_that_no_token_sees(family, monkeypatch):
     """gpt2: its positions still shift the text, which is no effect of the prompt."""
     real = engine_module.learned_past
 
-    def unseen(kv, layers, takes_positions):
-        past = real(kv, layers, takes_positions)
-        return Past(past.kv, past.positions, past.width, torch.full_like(past.positions, layers))
+    def unseen(kv, takes_positions):
+        return replace(real(kv[..., :0, :], takes_positions), width=kv.shape[3])
 
     monkeypatch.setattr(engine_module, "learned_past", unseen)
     case = case_of({"name": "prefix", "length": 3}, family)
@@ -346,8 +345,7 @@ def test_on_the_real_base():
     base, task = Base.load("smollm2"), Task.load("movie-reviews")
     rows = {name: part[:16] for name, part in task.load_data().items()}
     method = make_method("infix")
-    ready = prepare(base, task, method, rows=rows, splits=("train", "dev"))
-    method.attach(base, ready.bound, 0)
+    ready = prepare(base, task, method, rows=rows, splits=("train", "dev"), seed=0)
     findings = found(Case(ready, sample(ready.splits["train"], 4)))
     assert not [str(finding) for finding in findings if finding.level == "error"]
     assert any("' positive'" in f.what or "' negative'" in f.what for f in findings if f.check == "positions")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from models import tiny_base, tiny_model, tiny_tokenizer
 from softprompt import artifact as artifacts
 from softprompt.base import Base
 from softprompt.base.attention import ALWAYS
-from softprompt.engine import Learned, Past, Row, run, score
+from softprompt.engine import Engine, Learned, Past, Row, run, score
 from softprompt.errors import ArtifactError, ConfigError
 from softprompt.evaluate import evaluate
 from softprompt.methods import make_method
@@ -51,6 +52,7 @@ def test_importance_is_what_scaling_a_token_does_to_the_loss(kind):
     method.restore(ready.method.export(), ready.base)
     rows = ready.splits["train"][:3]
     found = importance(engine, method, rows)
+    engine = Engine(ready.base, replace(engine.plan, first_layer=0), engine.head, engine.cue)
     step = 1e-2
     for token in range(5):
         slopes = []

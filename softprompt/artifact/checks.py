@@ -39,9 +39,7 @@ def check_layout(manifest: Manifest, where: str) -> None:
     layout, shape = manifest.layout, manifest.base.shape
     if layout.stores not in ("embeddings", "kv"):
         return
-    key = "prompt_embeddings"
-    if layout.stores == "kv" and (layout.place == "infix" or layout.layers):
-        key = "infix_kv" if layout.place == "infix" else "prefix_kv"
+    key = "infix_kv" if layout.stores == "kv" and layout.place == "infix" else "prompt_embeddings"
     if set(manifest.tensors) != {key}:
         raise ArtifactError(
             f"{where}: layout {layout.stores}/{layout.place} stores the one tensor {key!r}, "
@@ -51,7 +49,7 @@ def check_layout(manifest: Manifest, where: str) -> None:
     if layout.stores == "kv":
         if not (isinstance(shape.kv_heads, int) and isinstance(shape.head_size, int)):
             return  # layers of several sizes: the method checks them against the base itself
-        want = [layout.layers or shape.layers, 2, shape.kv_heads, layout.length, shape.head_size]
+        want = [shape.layers, 2, shape.kv_heads, layout.length, shape.head_size]
         if key == "prompt_embeddings":
             want = [layout.length, shape.layers * 2 * shape.kv_heads * shape.head_size]
     if found != want:

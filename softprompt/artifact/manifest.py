@@ -37,18 +37,15 @@ class LayoutSpec(_Exact):
 
     Attributes:
         stores: `embeddings` (`prompt_embeddings` [P, H]), `kv` (front: PEFT's `prompt_embeddings` [P, L·2·G·D];
-            infix: `infix_kv` [L, 2, G, P, D], keys relative to the cue; in front of the upper n layers only: `prefix_kv`
-            [n, 2, G, P, D]), `head` (a classifier over the base's features), `weights` (adapters, or weights of the base),
-            `other` (tensors that only the method knows), `none` (no segment).
+            infix: `infix_kv` [L, 2, G, P, D], keys relative to the cue), `head` (a classifier over the base's features),
+            `weights` (adapters, or weights of the base), `other` (tensors that only the method knows), `none` (no segment).
         place: in front of the text, between text and answer, elsewhere, or nowhere.
         length: P.
-        layers: of how many of the last layers the segment is, where not of all.
     """
 
     stores: Literal["embeddings", "kv", "head", "weights", "other", "none"]
     place: Literal["front", "infix", "other", "none"]
     length: NonNegativeInt = 0
-    layers: PositiveInt | None = None
 
 
 class ShapeSpec(_Exact):

@@ -39,14 +39,12 @@ class Block:
         positions: [b, S] places in the row's sequence; `ALWAYS` for keys that no sliding window may hide.
         valid: [b, S] False where a row's block is padded; None when all of it counts.
         visible_from: [b] index of the first live token that sees the block; None for all of them.
-        since: [b, S] first layer in which a key is seen; None when all layers see all of them.
     """
 
     kv: Sequence[KV] | Tensor
     positions: Tensor
     valid: Tensor | None = None
     visible_from: Tensor | None = None
-    since: Tensor | None = None
 
 
 @dataclass
@@ -86,10 +84,7 @@ class Call:
         columns = torch.arange(self.width, device=device)
         self.inside = columns[None, :] < sizes[:, None]  # [B, Q]
         self.cells = self.inside.flatten().nonzero()[:, 0]  # [N] where each packed token lies in the padded grid
-        # from this layer on all keys are seen; below it each layer has a mask of its own
-        since = [int(block.since.max()) for block in self.blocks if block.since is not None]
-        self._all_seen = max(since, default=0)
-        self._masks: dict[tuple[int | None, int], Tensor | None] = {}
+        self._masks: dict[int | None, Tensor | None] = {}
 
     @property
     def positions(self) -> Tensor:
@@ -111,17 +106,16 @@ class Call:
         grid = rows.transpose(1, 2).flatten(0, 1)
         return (grid.index_select(0, self.cells) if self.ragged else grid)[None]
 
-    def mask(self, window: int | None, layer: int) -> Tensor | None:
+    def mask(self, window: int | None) -> Tensor | None:
         """Who sees whom: bool [B or 1, 1, Q, S], True where the query sees the key; None when everything is seen.
 
         Made once per forward for each window size, not once per layer.
         """
-        key = (window, min(layer, self._all_seen))
-        if key not in self._masks:
-            self._masks[key] = self._make_mask(*key)
-        return self._masks[key]
+        if window not in self._masks:
+            self._masks[window] = self._make_mask(window)
+        return self._masks[window]
 
-    def _make_mask(self, window: int | None, layer: int) -> Tensor | None:
+    def _make_mask(self, window: int | None) -> Tensor | None:
         index = torch.arange(self.width, device=self.starts.device)
         query = (self.starts[:, None] + index)[:, :, None]  # [B, Q, 1]
         # padded queries see themselves and nothing reads them; padded keys come after every real query of their row
@@ -134,8 +128,6 @@ class Call:
             seen = torch.ones_like(places, dtype=torch.bool).expand(-1, self.width, -1)
             if block.valid is not None:
                 seen = seen & block.valid[:, None, :]
-            if block.since is not None and layer < self._all_seen:
-                seen = seen & (block.since <= layer)[:, None, :]
             if block.visible_from is not None:
                 seen = seen & (index[None, :, None] >= block.visible_from[:, None, None])
             if window is not None:
@@ -185,7 +177,7 @@ def attention(
         call.recorded.append(torch.stack((key, value)))
     past: list[tuple[Tensor, Tensor]] = [tuple(block.kv[layer]) for block in call.blocks]
     keys, values = [*(k for k, _ in past), key], [*(v for _, v in past), value]
-    mask = call.mask(sliding_window, layer)
+    mask = call.mask(sliding_window)
     # Grouped heads: the query heads of one group become further queries of the same keys, so K/V are never repeated.
     groups, heads = key.shape[1], query.shape[1]
     folds = heads // groups

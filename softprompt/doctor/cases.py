@@ -34,8 +34,7 @@ def before_run(spec: RunSpec, count: int, base: Base | None = None, progress: Pr
     rows = task.load_data(progress)
     base = base or spec.base.load(progress)
     base = base.view(recompute=spec.train.checkpointing, autocast=torch.bfloat16 if spec.train.autocast else None)
-    ready = prepare(base, task, method, spec.cache, rows, splits=("train", "dev"))
-    method.attach(base, ready.bound, spec.seed)
+    ready = prepare(base, task, method, spec.cache, rows, splits=("train", "dev"), seed=spec.seed)
     return Case(ready, sample(ready.splits.get("train", []), count))
 
 

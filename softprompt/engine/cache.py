@@ -225,5 +225,12 @@ class RowCache:
 
 
 def context_digest(*parts: object) -> str:
-    """Short digest of what stands before the rows (base, dtype, ids): rows encoded under it can be exchanged."""
-    return hashlib.sha256("|".join(map(str, parts)).encode()).hexdigest()[:24]
+    """Short digest of what stands before the rows (base, dtype, ids, K/V): rows encoded under it can be exchanged."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Tensor):
+            digest.update(f"{list(part.shape)}".encode())
+            digest.update(part.float().cpu().contiguous().numpy().tobytes())
+        else:
+            digest.update(f"{part}|".encode())
+    return digest.hexdigest()[:24]

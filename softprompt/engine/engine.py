@@ -26,6 +26,11 @@ class Engine:
         head, cue: ids of the slots that all rows share.
         cache: how rows' K/V, or their states below the first learned layer, are kept.
         share: its rows are used where they are the same, whatever is learned behind them.
+        start: what the method brings before its first step, for a plan that begins in an upper layer: its K/V in the layers
+            below is part of what rows are encoded behind.
+
+    Attributes:
+        context: digest of all that decides what is kept of a row.
     """
 
     def __init__(
@@ -36,6 +41,7 @@ class Engine:
         cue: Ids,
         cache: CacheConfig | None = None,
         share: Engine | None = None,
+        start: Learned = NOTHING,
     ) -> None:
         self.plan, self.head, self.cue = plan, head, cue
         self.base = base.view(packed=plan.keeps_texts)
@@ -43,19 +49,27 @@ class Engine:
         self.config = config = cache or CacheConfig()
         dtype = config.dtype or base.dtype
         cut = [(slot.name, slot.start, slot.stop) for slot in plan.row_frozen]
-        before = [(slot.name, slot.size) for slot in plan.trunk_live] if plan.first_layer else None
-        self._context = context = context_digest(
-            base.digest, base.arithmetic, dtype, head, cue, cut, plan.first_layer, before, config.part
+        slots = [slot for slot in plan.trunk_live if plan.first_layer and slot.learned == "kv"]
+        below = {slot.name: start.segments[slot.name].detach()[: plan.first_layer] for slot in slots}
+        self.context = context_digest(
+            base.digest, base.arithmetic, dtype, head, cue, cut, plan.first_layer, config.part, *below.values()
         )
         s = base.shape
         layout = (0, s.hidden_size) if plan.first_layer else (s.layers, 2, s.kv_heads, 0, s.head_size)
-        if share is not None and (share._context, share.config) == (context, config) and share.base.same(self.base):
+        if share is not None and self._keeps_as(share):
             self.cache: RowCache = share.cache
         else:
-            self.cache = RowCache(layout, dtype, config.ram, config.disk, context if config.keep else None)
-        self.lower = Lower(self.base, plan, self._ids, self.cache) if plan.first_layer else None
+            self.cache = RowCache(layout, dtype, config.ram, config.disk, self.context if config.keep else None)
+        self.lower = Lower(self.base, plan, self._ids, below, self.cache) if plan.first_layer else None
         self._frozen: Past | None = None
         self._ends: dict[Ids, Tensor] = {}  # text ids → last hidden state [H], where nothing is learned
+
+    def same(self, other: Engine) -> bool:
+        """Whether the other one does the same with the same rows."""
+        return self.plan == other.plan and self._keeps_as(other)
+
+    def _keeps_as(self, other: Engine) -> bool:
+        return (self.context, self.config) == (other.context, other.config) and self.base.same(other.base)
 
     def trunk(self, learned: Learned, low: bool = False) -> Past | None:
         """What stands before all rows: the frozen part from its first run, the live part run now, with gradients.
@@ -175,7 +189,7 @@ class Engine:
                 value = learned.segments[slot.name].to(
                     self.base.dtype
                 )  # learned tensors are fp32, the base may be bf16
-                pieces[slot.name] = self._past(value, takes_positions=False) if slot.learned == "kv" else value
+                pieces[slot.name] = learned_past(value, takes_positions=False) if slot.learned == "kv" else value
         return pieces
 
     def row(
@@ -205,9 +219,6 @@ class Engine:
     def _kept(self, examples: Sequence[Example]) -> bool:
         """Whether the states of all these rows are kept."""
         return self.lower is not None and all(self._whole_ids(example) in self.cache for example in examples)
-
-    def _past(self, kv: Tensor, takes_positions: bool) -> Past:
-        return learned_past(kv, self.base.shape.layers, takes_positions)
 
     def _pieces(self, slots: Sequence[Slot], middle: Mapping[str, Piece], text: Ids) -> tuple[Piece, ...]:
         """What stands in these slots of a row; the answer is the caller's."""
@@ -259,7 +270,7 @@ class Engine:
                 pieces.append(self._shared_ids(slot))
             elif value is not None and slot.learned == "kv":
                 flush()
-                new = self._past(value.to(base.dtype), slot.takes_positions)
+                new = learned_past(value.to(base.dtype), slot.takes_positions)
                 past = join([new] if past is None else [past, new])
             elif value is not None:
                 pieces.append(value)

@@ -21,40 +21,36 @@ class Lower:
 
     Args:
         shared: ids of the slots that all rows share.
+        below: by slot, K/V [first_layer, 2, G, P, D] that stands before all rows in these layers and is not learned there.
         cache: for states, layout (0, H).
     """
 
-    def __init__(self, base: Base, plan: Plan, shared: Mapping[str, Ids], cache: RowCache) -> None:
-        self.base, self.layer, self.cache = base, plan.first_layer, cache
-        slots = (*plan.trunk_frozen, *plan.trunk_live)
-        # learned K/V stands in upper layers only; below them it takes its positions and is not seen
-        self._before = sum(slot.size for slot in slots if slot.learned and slot.takes_positions)
-        self._head = tuple(token for slot in slots if not slot.learned for token in shared[slot.name])
+    def __init__(
+        self, base: Base, plan: Plan, shared: Mapping[str, Ids], below: Mapping[str, Tensor], cache: RowCache
+    ) -> None:
+        self.base, self.layer, self.cache, self._below = base, plan.first_layer, cache, below
+        self._slots, self._shared = (*plan.trunk_frozen, *plan.trunk_live), shared
         self._trunk: Past | None = None
         self._states: Tensor | None = None
 
     @torch.no_grad()
     def head(self) -> tuple[Past | None, Tensor | None]:
         """What stands before all rows in the lower layers, and the states [h, H] of its tokens (None without any)."""
-        if self._trunk is None and (self._before or self._head):
-            s = self.base.shape
-            pasts = []
-            if self._before:
-                zeros = torch.zeros(
-                    self.layer, 2, s.kv_heads, self._before, s.head_size, dtype=self.base.dtype, device=self.base.device
-                )
-                unseen = learned_past(zeros, self.layer, takes_positions=True)
-                pasts.append(
-                    Past(unseen.kv, unseen.positions, unseen.width, torch.full_like(unseen.positions, s.layers))
-                )
-            if self._head:
-                row = Row(pasts[0] if pasts else None, (), (self._head,))
-                batch = run(self.base, [row], record=True, stop=self.layer)
+        if self._trunk is None and self._slots:
+            before = [
+                learned_past(self._below[slot.name].to(self.base.device, self.base.dtype), slot.takes_positions)
+                for slot in self._slots
+                if slot.learned
+            ]
+            ids = tuple(token for slot in self._slots if not slot.learned for token in self._shared[slot.name])
+            self._trunk = join(before)
+            if ids:
+                batch = run(self.base, [Row(self._trunk, (), (ids,))], record=True, stop=self.layer)
                 assert batch.kv is not None
-                places = torch.arange(len(self._head), device=self.base.device) + self._before
-                pasts.append(Past(batch.kv, places, len(self._head)))
+                start = self._trunk.width if self._trunk else 0
+                places = torch.arange(len(ids), device=self.base.device) + start
+                self._trunk = join([*before, Past(batch.kv, places, len(ids))])
                 self._states = batch.states
-            self._trunk = join(pasts)
         return self._trunk, self._states
 
     @torch.no_grad()

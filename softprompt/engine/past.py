@@ -20,13 +20,11 @@ class Past:
         kv: per layer a tensor [2, 1, G, S, D]; None in layers that nothing runs through.
         positions: [S] where its tokens stand, `ALWAYS` for learned keys.
         width: how many positions the stretch takes from the row's count.
-        since: [S] first layer in which a key is seen; None when all layers see all.
     """
 
     kv: Sequence[Tensor | None]
     positions: Tensor
     width: int
-    since: Tensor | None = None
 
     @property
     def size(self) -> int:
@@ -37,23 +35,12 @@ class Past:
         """The same without its history, for compiled prompts."""
         return replace(self, kv=[None if layer is None else layer.detach() for layer in self.kv])
 
-    def first_layers(self) -> Tensor:
-        """[S] as in `since`."""
-        return torch.zeros_like(self.positions) if self.since is None else self.since
 
-
-def learned_past(kv: Tensor, layers: int, takes_positions: bool) -> Past:
-    """A method's K/V [n, 2, G, P, D] of the last n of all `layers`, as a `Past` that no sliding window hides.
-
-    In the layers below it there are zeros that no token sees.
-    """
-    size, below = kv.shape[3], layers - kv.shape[0]
+def learned_past(kv: Tensor, takes_positions: bool) -> Past:
+    """A method's K/V [L, 2, G, P, D] as a `Past` that no sliding window hides."""
+    size = kv.shape[3]
     positions = torch.full((size,), ALWAYS, device=kv.device)
-    width = size if takes_positions else 0
-    own = kv.unsqueeze(2).unbind(0)
-    if not below:
-        return Past(own, positions, width)
-    return Past((own[0].new_zeros(own[0].shape),) * below + own, positions, width, torch.full_like(positions, below))
+    return Past(kv.unsqueeze(2).unbind(0), positions, size if takes_positions else 0)
 
 
 def join(pasts: Sequence[Past]) -> Past | None:
@@ -64,10 +51,7 @@ def join(pasts: Sequence[Past]) -> Past | None:
         None if any(part is None for part in layer) else torch.cat(layer, dim=3)
         for layer in zip(*(past.kv for past in pasts), strict=True)
     ]
-    since = None
-    if any(past.since is not None for past in pasts):
-        since = torch.cat([past.first_layers() for past in pasts])
-    return Past(layers, torch.cat([past.positions for past in pasts]), sum(past.width for past in pasts), since)
+    return Past(layers, torch.cat([past.positions for past in pasts]), sum(past.width for past in pasts))
 
 
 def _held(past: Past) -> list[Tensor]:
@@ -90,10 +74,7 @@ def block_of(pasts: Sequence[Past | None], visible_from: Sequence[int] | None = 
     if visible_from is not None and any(visible_from):
         seen = torch.tensor(list(visible_from), device=device)
     if len(distinct) == 1 and all(past is distinct[0] for past in pasts):
-        since = distinct[0].since
-        return Block(
-            _held(distinct[0]), distinct[0].positions[None], None, seen, None if since is None else since[None]
-        )
+        return Block(_held(distinct[0]), distinct[0].positions[None], None, seen)
     width = max(past.size for past in distinct)
     places = {id(past): place for place, past in enumerate(distinct)}
     held = [_held(past) for past in distinct]
@@ -111,10 +92,4 @@ def block_of(pasts: Sequence[Past | None], visible_from: Sequence[int] | None = 
     for place, past in enumerate(distinct):
         positions[place, : past.size] = past.positions
     valid = torch.arange(width, device=device)[None] < sizes[:, None]
-    first = None
-    if any(past.since is not None for past in distinct):
-        first = torch.zeros(len(distinct), width, dtype=torch.long, device=device)
-        for place, past in enumerate(distinct):
-            first[place, : past.size] = past.first_layers()
-        first = first.index_select(0, index)
-    return Block(layers, positions.index_select(0, index), valid, seen, first)
+    return Block(layers, positions.index_select(0, index), valid, seen)

@@ -204,12 +204,7 @@ def _select(block: Block, index: Tensor) -> Block:
         return value if value.shape[0] == 1 else value.index_select(0, index)
 
     kv: list[KV] = [(of(keys), of(values)) for keys, values in block.kv]
-    return Block(
-        kv,
-        of(block.positions),
-        None if block.valid is None else of(block.valid),
-        since=None if block.since is None else of(block.since),
-    )
+    return Block(kv, of(block.positions), None if block.valid is None else of(block.valid))
 
 
 def _embed(base: Base, rows: Sequence[Row]) -> Tensor:

@@ -72,23 +72,20 @@ def init_kv(
     text: str | None = None,
     source: str | None = None,
     place: str = "front",
-    layers: int | None = None,
 ) -> Tensor:
     """Keys and values [L, 2, G, P, D] to start from: those of `init_embeddings` run through the base at positions 0..P-1.
 
     Args:
         place: where they will stand; K/V of an artifact are taken from the same place only, as keys are relative to it.
-        layers: of the last so many layers only.
     """
     s = base.shape
-    layers = layers or s.layers
     if how == "artifact":
-        return _from_artifact(base, source, (layers, 2, s.kv_heads, length, s.head_size), place)
+        return _from_artifact(base, source, (s.layers, 2, s.kv_heads, length, s.head_size), place)
     embeddings = init_embeddings(base, bound, how, length, seed, text, source)
     with torch.no_grad():
         hidden = base.forward(embeddings, [length], torch.zeros(1, dtype=torch.long, device=base.device), record=True)
     assert hidden.kv is not None
-    return torch.stack([layer[:, 0] for layer in hidden.kv[-layers:]]).float()
+    return torch.stack([layer[:, 0] for layer in hidden.kv]).float()
 
 
 def _from_artifact(base: Base, source: str | None, want: tuple[int, ...], place: str | None = None) -> Tensor:

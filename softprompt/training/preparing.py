@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..base import Base
 from ..data import Row
-from ..engine import SLOTS, CacheConfig, Engine, Plan, plan
+from ..engine import NOTHING, SLOTS, Engine, plan
 from ..methods import Method
 from ..parallel import Processes
 from ..storage import digest_of
@@ -43,10 +43,12 @@ def prepare(
     share: Prepared | None = None,
     splits: Sequence[str] = ("train", "dev", "test"),
     parallel: Processes | None = None,
+    seed: int | None = None,
 ) -> Prepared:
     """Draw demonstrations, bind task and method to the base, turn rows into examples.
 
     Args:
+        seed: initialise what the method learns; None for a method that holds it already.
         rows: splits that were loaded already (default: the task's own data).
         share: an earlier run; what it has encoded and tokenized is used again where base, rows, task and plan are the same.
         splits: which of them become examples.
@@ -58,25 +60,20 @@ def prepare(
     rows = rows if rows is not None else task.load_data()
     task, train_rows = task.draw_demonstrations(rows.get("train", []))
     bound = task.bind(base.tokenizer, base.max_positions - method.positions, method.keeps_instruction)
+    if seed is not None:
+        method.attach(base, bound, seed)
     how = plan(method.segments(SLOTS, len(bound.cue)), method.first_layer)
     digest = digest_of({name: [row.values for row in part] for name, part in rows.items()})
     kept = (cache or CacheSpec()).config((parallel or Processes()).name)
-    if share is not None and _same(share, base, how, bound, kept):
+    start = method.learned() if how.first_layer else NOTHING
+    engine = Engine(base, how, bound.head, bound.cue, kept, share.engine if share is not None else None, start)
+    if share is not None and engine.same(share.engine):
         engine = share.engine
         there = all(name in share.splits for name in splits if name in rows)
         if there and (share.digest, share.task.spec, share.bound.room) == (digest, task.spec, bound.room):
             bound.cut = share.bound.cut
             return Prepared(base, task, method, bound, engine, share.splits, digest)
-    else:
-        engine = Engine(base, how, bound.head, bound.cue, kept, share.engine if share is not None else None)
     parts = {name: train_rows if name == "train" else rows[name] for name in splits if name in rows}
     return Prepared(
         base, task, method, bound, engine, {name: bound.examples(part) for name, part in parts.items()}, digest
     )
-
-
-def _same(share: Prepared, base: Base, how: Plan, bound: BoundTask, cache: CacheConfig) -> bool:
-    """Whether rows that were encoded there are the rows that would be encoded here."""
-    there = share.engine
-    mine = (how, bound.head, bound.cue, cache)
-    return share.base.same(base) and (there.plan, there.head, there.cue, there.config) == mine

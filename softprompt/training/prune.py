@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +145,8 @@ def importance(
     engine: Engine, method: LearnedTensor, examples: Sequence[Example], progress: Progress = ignore_progress
 ) -> Tensor:
     """Each learned token's importance [P]: the mean over rows of |∂L/∂m| for a mask on the token (see the module)."""
+    if engine.plan.first_layer:  # a token goes from all layers, so none of them is taken from what is kept
+        engine = Engine(engine.base, replace(engine.plan, first_layer=0), engine.head, engine.cue)
     whole = method.value.detach()
     mask = torch.ones(method.length, device=whole.device, requires_grad=True)
     total = torch.zeros_like(mask)
@@ -166,11 +168,8 @@ def keep(base: Base, method: LearnedTensor, kept: Sequence[int]) -> LearnedTenso
     whole = method.value.detach()
     value = whole.index_select(-2, torch.tensor(list(kept), device=whole.device))
     if method.stores == "kv" and method.positions:
-        missing = base.shape.layers - len(value)  # a prefix in the upper layers only
-        full = torch.cat([value.new_zeros(missing, *value.shape[1:]), value])
         by = torch.tensor([len(kept) - method.length], device=value.device)
-        turned = [torch.cat(tuple(layer)) for layer in base.turn(full.unsqueeze(2), by)]
-        value = torch.stack(turned[missing:])
+        value = torch.stack([torch.cat(tuple(layer)) for layer in base.turn(value.unsqueeze(2), by)])
     settings = {**method.spec.model_dump(exclude_none=True), "length": len(kept), "init": "text"}
     settings.pop("artifact", None)
     smaller = make_method(settings)

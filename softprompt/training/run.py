@@ -98,8 +98,7 @@ def train(
     notice = notice if parallel.main else ignore_notice
     wanted = ("train", "dev", "test") if test else ("train", "dev")
     base = base.view(recompute=spec.checkpointing, autocast=torch.bfloat16 if spec.autocast else None)
-    ready = prepare(base, task, method, cache, rows, share, wanted, parallel)
-    method.attach(base, ready.bound, seed)
+    ready = prepare(base, task, method, cache, rows, share, wanted, parallel, seed)
     spec = spec.filled(method, len(ready.splits["train"]))
     folder = Path(out) if out is not None else None
     store, settings = _begin(ready, task, spec, seed, folder if parallel.main else None, fresh, teaching)

@@ -47,8 +47,7 @@ def test_a_prompt_of_another_base_or_place_is_no_start(tmp_path):
 
     def start(kind, source, on=base):
         method = {"name": kind, "length": 3, "init": "artifact", "artifact": str(tmp_path / source)}
-        ready = prepare(on, tiny_task(), made := make_method(method), rows=rows)
-        made.attach(on, ready.bound, 0)
+        prepare(on, tiny_task(), made := make_method(method), rows=rows, seed=0)
         return made.value
 
     for kind in ("soft", "prefix", "infix"):
@@ -183,7 +182,6 @@ def test_parts_are_all_learned(parts):
     """In whatever order, and two of one kind."""
     method = {"name": "joint", "parts": parts}
     ready = train(tiny_base(), tiny_task(), method, train=SETTINGS, rows=tiny_rows(12, 0, 0), seed=1).prepared
-    start = prepare(ready.base, tiny_task(), make_method(method), rows=tiny_rows(12, 0, 0))
-    start.method.attach(ready.base, start.bound, 1)
+    start = prepare(ready.base, tiny_task(), make_method(method), rows=tiny_rows(12, 0, 0), seed=1)
     before = start.method.export()
     assert not [name for name, value in ready.method.export().items() if torch.equal(value, before[name])]

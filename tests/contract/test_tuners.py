@@ -127,8 +127,7 @@ def test_dropout_acts_in_training_only(method, base):
 def test_the_bases_own_dropout_never_acts(dropout):
     """GPT-2 has dropout of its own (0.1): without LoRA's, a training step is deterministic."""
     base = tiny_base("gpt2")
-    ready = prepare(base, tiny_task(), make_method({**LORA, "dropout": dropout}), rows=ROWS)
-    ready.method.attach(base, ready.bound, 0)
+    ready = prepare(base, tiny_task(), make_method({**LORA, "dropout": dropout}), rows=ROWS, seed=0)
     own = [module for module in ready.method.branch.model.modules() if isinstance(module, torch.nn.Dropout)]
     with ready.method.training():
         active = [module for module in own if module.training]

@@ -9,6 +9,7 @@ import typer
 
 from . import app
 from .console import err, out, progress, tell_cut
+from .options import Fresh, RunFile, RunFolder, Settings, Test
 
 
 @app.command(
@@ -17,23 +18,22 @@ from .console import err, out, progress, tell_cut
     "`softprompt distil examples/movies.yaml method=prefix method.length=16 --out runs/short`",
 )
 def distil_verb(
-    run: Annotated[Path, typer.Argument(help="Run file (YAML): its method takes the long prompt's place.")],
-    settings: Annotated[
-        list[str] | None, typer.Argument(help="key=value overrides, e.g. method.length=16 train.lr=0.02.")
-    ] = None,
-    to: Annotated[Path, typer.Option("--out", help="Folder of the run: checkpoint, event log, artifact.")] = Path(
-        "runs/short"
-    ),
+    run: RunFile,
+    settings: Settings = None,
+    to: RunFolder = Path("runs/short"),
     demonstrations: Annotated[
         int, typer.Option("--demonstrations", min=0, help="Labelled training rows that the long prompt holds.")
     ] = 8,
     instruction: Annotated[
         str | None, typer.Option("--instruction", help="Instruction of the long prompt (default: the task's).")
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start over even if the folder holds a checkpoint.")] = False,
-    test: Annotated[bool, typer.Option("--test", help="Also measure on the test rows, once, at the end.")] = False,
+    fresh: Fresh = False,
+    test: Test = False,
 ) -> None:
-    """Turn a long hard prompt into a few learned tokens by matching the base's own answers behind it; no labels needed."""
+    """Turn a long hard prompt into a few learned tokens by matching the base's own answers behind it; no labels needed.
+
+    The run file's method takes the long prompt's place.
+    """
     from ..methods import make_method
     from ..tasks import Task
     from ..training import load_run

@@ -10,6 +10,7 @@ import typer
 
 from . import app
 from .console import base_of, out, progress, run_of, tell_cut
+from .options import ArtifactFolder, Dtype, Quantization
 
 if TYPE_CHECKING:
     from ..data import Row
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     "--outcomes rows.jsonl`",
 )
 def eval_verb(
-    artifact: Annotated[Path, typer.Argument(help="Artifact folder, or the folder of the run that made it.")],
+    artifact: ArtifactFolder,
     data: Annotated[
         str | None, typer.Option("--data", help="Labelled rows: file or catalogue name. Default: the task's own split.")
     ] = None,
@@ -32,10 +33,8 @@ def eval_verb(
     base: Annotated[
         str | None, typer.Option("--base", help="Base to use (default: the one it was trained on).")
     ] = None,
-    dtype: Annotated[str | None, typer.Option("--dtype", help="fp32 or bf16 (default: the run's, else fp32).")] = None,
-    quantization: Annotated[
-        str | None, typer.Option("--quantization", help="int8, nf4 or none (default: the run's, else none).")
-    ] = None,
+    dtype: Dtype = None,
+    quantization: Quantization = None,
 ) -> None:
     """Measure an artifact: the task's metric with its 95 % interval."""
     from ..artifact import load

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +10,7 @@ from rich.table import Table
 
 from . import app
 from .console import base_of, err, out
+from .options import ArtifactFolder
 
 if TYPE_CHECKING:
     from ..training import BaseSpec
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @app.command("inspect", epilog="Example: `softprompt inspect runs/movies --words 3`")
 def inspect_verb(
-    artifact: Annotated[Path, typer.Argument(help="Artifact folder, or the folder of the run that made it.")],
+    artifact: ArtifactFolder,
     words: Annotated[
         int, typer.Option("--words", min=0, help="Nearest vocabulary entries per learned token (0: none).")
     ] = 3,

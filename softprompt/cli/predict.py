@@ -11,6 +11,7 @@ import typer
 
 from . import app
 from .console import base_of, progress, tell_cut
+from .options import Dtype, Quantization
 
 if TYPE_CHECKING:
     from ..tasks import Task
@@ -28,10 +29,8 @@ def predict_verb(
     source: Annotated[Path, typer.Option("--input", help="Rows (JSONL, CSV, Parquet) with the template's fields.")],
     to: Annotated[Path | None, typer.Option("--output", help="Write here instead of the standard output.")] = None,
     base: Annotated[str | None, typer.Option("--base", help="Base to use (default: the first artifact's).")] = None,
-    dtype: Annotated[str | None, typer.Option("--dtype", help="fp32 or bf16 (default: the run's, else fp32).")] = None,
-    quantization: Annotated[
-        str | None, typer.Option("--quantization", help="int8, nf4 or none (default: the run's, else none).")
-    ] = None,
+    dtype: Dtype = None,
+    quantization: Quantization = None,
 ) -> None:
     """Answer rows, one JSON line each. Rows with different artifacts go through the base in one batch.
 

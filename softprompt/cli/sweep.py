@@ -10,6 +10,7 @@ from rich.table import Table
 
 from . import app
 from .console import err, out, progress
+from .options import RunFile
 
 
 @app.command(
@@ -17,7 +18,7 @@ from .console import err, out, progress
     epilog="Example: `softprompt sweep examples/movies.yaml train.lr=0.003,0.01,0.03 seed=0,1,2 --out runs/sweep`",
 )
 def sweep_verb(
-    run: Annotated[Path, typer.Argument(help="Run file (YAML).")],
+    run: RunFile,
     settings: Annotated[list[str], typer.Argument(help="key=value overrides; several values: key=a,b,c.")],
     to: Annotated[Path, typer.Option("--out", help="Folder; one run folder in it per combination.")] = Path(
         "runs/sweep"

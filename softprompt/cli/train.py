@@ -9,6 +9,7 @@ import typer
 
 from . import app
 from .console import err, out, progress, tell_cut
+from .options import Fresh, RunFile, RunFolder, Settings, Test
 
 
 @app.command(
@@ -17,15 +18,11 @@ from .console import err, out, progress, tell_cut
     "`softprompt train examples/movies.yaml method=soft train.epochs=2 --out runs/soft`",
 )
 def train_verb(
-    run: Annotated[Path, typer.Argument(help="Run file (YAML): base, task, method, train, cache, seed.")],
-    settings: Annotated[
-        list[str] | None, typer.Argument(help="key=value overrides, e.g. train.lr=0.01 seed=1.")
-    ] = None,
-    to: Annotated[Path, typer.Option("--out", help="Folder of the run: checkpoint, event log, artifact.")] = Path(
-        "runs/run"
-    ),
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start over even if the folder holds a checkpoint.")] = False,
-    test: Annotated[bool, typer.Option("--test", help="Also evaluate on the test rows, once, at the end.")] = False,
+    run: RunFile,
+    settings: Settings = None,
+    to: RunFolder = Path("runs/run"),
+    fresh: Fresh = False,
+    test: Test = False,
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="First look whether the method acts and can learn (see doctor).")
     ] = True,

@@ -1,0 +1,21 @@
+"""Arguments and options that several verbs take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RunFile = Annotated[Path, typer.Argument(help="Run file (YAML): base, task, method, train, cache, seed.")]
+Settings = Annotated[
+    list[str] | None, typer.Argument(help="key=value overrides, e.g. train.lr=0.01 method.length=16 seed=1.")
+]
+RunFolder = Annotated[Path, typer.Option("--out", help="Folder of the run: checkpoint, event log, artifact.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Start over even if the folder holds a checkpoint.")]
+Test = Annotated[bool, typer.Option("--test", help="Also measure on the test rows, once, at the end.")]
+ArtifactFolder = Annotated[Path, typer.Argument(help="Artifact folder, or the folder of the run that made it.")]
+Dtype = Annotated[str | None, typer.Option("--dtype", help="fp32 or bf16 (default: the run's, else fp32).")]
+Quantization = Annotated[
+    str | None, typer.Option("--quantization", help="int8, nf4 or none (default: the run's, else none).")
+]

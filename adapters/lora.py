@@ -25,10 +25,11 @@ class LoraSpec(WeightsSpec):
     """Settings of `lora`.
 
     Attributes:
-        r, alpha: rank, and the scale alpha / r of the update.
+        r: rank of the update.
+        alpha: the update is scaled by alpha / r.
         dropout: of the update's input, in training.
         target_modules: names of the modules it goes into; null: PEFT's choice for the family, or all linear layers.
-        rslora: scale alpha / √r (Kalajdzievski 2023).
+        rslora: scale by alpha / √r (Kalajdzievski 2023).
         dora: learn magnitudes as well (Liu et al. 2024).
         activate: `cue` lets the weights act from the template's cue on only: texts are encoded once, steps are short.
         options: any other key of PEFT's LoraConfig.

@@ -39,7 +39,7 @@ _STARTS = ("gaussian", "orthogonal")  # of LoRA, besides PEFT's own; PiSSA, OLoR
 
 
 class TunerSpec(WeightsSpec):
-    """Settings of `peft:TYPE`: every key of PEFT's own configuration of that type, and
+    """Settings of `peft:TYPE`, beside every key of PEFT's own configuration of that type.
 
     Attributes:
         type: PEFT's name of the tuner: IA3, VERA, OFT, LOKR …

@@ -16,6 +16,10 @@ import pytest
 import yaml
 from helpers import tiny_rows
 from models import tiny_model, tiny_tokenizer
+from typer.testing import CliRunner
+
+from softprompt import registry
+from softprompt.cli import app
 
 RUN = {
     "task": "task.yaml",
@@ -409,3 +413,12 @@ def test_plain_lines_tell_each_look_once(capsys):
         "training, loss 1.000, dev 0.6: 6/6",
         "evaluating: 12/12",
     ]
+
+
+@pytest.mark.parametrize("name", [*registry.names("softprompt.methods"), "peft:VERA"])
+def test_every_setting_of_every_method_is_explained(name):
+    shown = CliRunner().invoke(app, ["methods", name], env={"COLUMNS": "200"})
+    rows = [line.split("│")[1:-1] for line in shown.stdout.splitlines() if line.startswith("│ method.")]
+    rows += [line.split("│")[1:-1] for line in shown.stdout.splitlines() if line.startswith("│ train.")]
+    assert shown.exit_code == 0 and rows
+    assert not [cells[0] for cells in rows if not cells[2].strip()]

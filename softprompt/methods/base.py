@@ -241,8 +241,8 @@ def make_method(settings: str | dict[str, Any], where: str = "method") -> Method
     return kind(parse(kind.Spec, data, where))
 
 
-def text_ids(base: Base, text: str, length: int, what: str) -> Tensor:
-    """Ids [length] of a text, repeated or cut to fit.
+def text_ids(base: Base, text: str, length: int | None, what: str) -> Tensor:
+    """Ids [length] of a text, repeated or cut to fit; all of its own without a length.
 
     Raises:
         ConfigError: the text has no tokens.
@@ -250,6 +250,7 @@ def text_ids(base: Base, text: str, length: int, what: str) -> Tensor:
     ids = base.tokenizer(text, add_special_tokens=False)["input_ids"]
     if not ids:
         raise ConfigError(f"{what} has no tokens to start from; give a text")
+    length = length or len(ids)
     repeated = (ids * (length // len(ids) + 1))[:length]
     return torch.tensor(repeated, device=base.device)
 

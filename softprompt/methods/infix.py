@@ -29,6 +29,9 @@ class InfixSpec(MethodSpec):
         length: learned tokens P.
         form: `kv` (keys and values per layer, that take no position) or `embeddings` (tokens that run in every row).
         cue: how many of the template's last tokens stand behind the prompt and run every step; `kv` needs ≥ 1.
+        init: where they start: `text`, `vocabulary` (common tokens), `labels` (the label words), `random` or `artifact`.
+        text: what `init: text` starts from; null: the task's instruction.
+        artifact: folder that `init: artifact` starts from.
         instruction: keep the task's instruction in front of the text.
     """
 

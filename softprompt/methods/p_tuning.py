@@ -16,12 +16,12 @@ from .soft import Soft, SoftSpec
 
 
 class PTuningSpec(SoftSpec):
-    """Settings of `p_tuning`: those of `soft`, and
+    """Settings of `p_tuning`, beside those of `soft`.
 
     Attributes:
         encoder: `lstm` or `mlp`.
         hidden: width of its hidden layers.
-        layers: of the LSTM.
+        layers: how many the LSTM has.
         residual: the encoder's output is added to the text that the prompt starts from; false is the paper's and PEFT's form,
             which starts at random.
     """

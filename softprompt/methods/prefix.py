@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import PositiveInt
@@ -14,16 +14,17 @@ from ..base import Base
 from ..engine import Slot
 from ..errors import ArtifactError, ConfigError
 from ..tasks import BoundTask
-from .base import Layers, Stores, TrainDefaults, layers_of
+from .base import Layers, Stores, TrainDefaults, layers_of, text_ids
 from .encoder import PrefixEncoder
-from .init import init_kv
+from .init import init_kv, start_text
 from .soft import Soft, SoftSpec
 
 
 class PrefixSpec(SoftSpec):
-    """Settings of `prefix`: those of `soft`, and
+    """Settings of `prefix`, beside those of `soft`.
 
     Attributes:
+        length: P; null: 20, but with `layers` all of the text that it starts from, as texts are read behind that.
         layers: `20-` learns keys and values from layer 20 on. Below they stay those of the text that the prefix starts
             from, so texts are run through these layers once, behind that text, and kept.
         reparameterization: `mlp` trains a small network whose output is the prefix (Li & Liang 2021, §4.3); only its output
@@ -31,6 +32,7 @@ class PrefixSpec(SoftSpec):
         hidden: width of that network.
     """
 
+    length: PositiveInt | None = None  # type: ignore[assignment]
     layers: Layers | None = None
     reparameterization: Literal["none", "mlp"] = "none"
     hidden: PositiveInt = 512
@@ -44,10 +46,27 @@ class Prefix(Soft):
 
     title = "P learned keys and values per layer in front of the text (Li & Liang 2021)"
     Spec = PrefixSpec
-    defaults: ClassVar[TrainDefaults] = TrainDefaults(lr=2e-2, epochs=3, batch_size=16)
     stores: Stores = "kv"
     spec: PrefixSpec
     _below: Tensor | None = None
+    _length: int | None = None
+
+    @property
+    def defaults(self) -> TrainDefaults:  # type: ignore[override]
+        """Fewer layers take a higher rate."""
+        return TrainDefaults(lr=5e-2 if self.spec.layers else 2e-2, epochs=3, batch_size=16)
+
+    @property
+    def length(self) -> int:
+        """P: each takes a position.
+
+        Raises:
+            RuntimeError: it is the text's, and `attach` or `restore` was not called.
+        """
+        found = self.spec.length or self._length
+        if found is None:
+            raise RuntimeError("the length of this prefix is that of its text; it is not attached to a base yet")
+        return found
 
     @property
     def first_layer(self) -> int:  # type: ignore[override]
@@ -56,7 +75,7 @@ class Prefix(Soft):
 
     def segments(self, slots: Sequence[Slot], cue: int) -> tuple[Slot, ...]:
         """The prefix first."""
-        return (Slot("prompt", learned="kv", size=self.spec.length), *slots)
+        return (Slot("prompt", learned="kv", size=self.length), *slots)
 
     @property
     def value(self) -> Tensor:
@@ -77,8 +96,10 @@ class Prefix(Soft):
     def attach(self, base: Base, bound: BoundTask, seed: int) -> None:
         """Start from the K/V of a text (random keys train far worse: PEFT's own benchmark, 18.6 against 41.6 %)."""
         spec = self.spec
+        whole = spec.layers and spec.init == "text"
+        self._length = len(text_ids(base, start_text(bound, spec.text), None, "method.text")) if whole else 20
         self.shape(base)  # refuses layers that are not there before anything is computed
-        value = init_kv(base, bound, spec.init, spec.length, seed, spec.text, spec.artifact)
+        value = init_kv(base, bound, spec.init, self.length, seed, spec.text, spec.artifact)
         if spec.reparameterization == "none":
             self.make(value)
         else:
@@ -100,7 +121,7 @@ class Prefix(Soft):
                 raise ConfigError(
                     f"method.layers is {self.spec.layers!r}: a prefix ends in the last layer; say '{own.start}-'"
                 )
-        return s.layers, 2, s.kv_heads, self.spec.length, s.head_size
+        return s.layers, 2, s.kv_heads, self.length, s.head_size
 
     def export(self) -> dict[str, Tensor]:
         """In PEFT's layout [P, L·2·G·D]."""
@@ -111,10 +132,11 @@ class Prefix(Soft):
         width = s.kv_per_token
         if value.dim() != 2 or value.shape[1] != width:
             raise ArtifactError(
-                f"{self.key} has shape {list(value.shape)}, this base needs [{self.spec.length}, {width}]"
+                f"{self.key} has shape {list(value.shape)}, this base needs [{self.spec.length or 'P'}, {width}]"
             )
+        self._length = len(value)
         super()._take(peft_format.kv_from_peft(value, s.layers, s.kv_heads, s.head_size), base)
 
     def adapter_config(self, base: Base) -> dict[str, Any]:
         """PEFT loads it as PREFIX_TUNING."""
-        return peft_format.prefix_config(base.name, self.spec.length, base.shape)
+        return peft_format.prefix_config(base.name, self.length, base.shape)

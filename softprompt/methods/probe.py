@@ -26,6 +26,7 @@ class ProbeSpec(MethodSpec):
 
     Attributes:
         strengths: inverse L2 penalties to choose from on dev.
+        instruction: keep the task's instruction in front of the text.
     """
 
     strengths: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)

@@ -20,7 +20,9 @@ class SoftSpec(MethodSpec):
 
     Attributes:
         length: learned tokens P.
-        init: where they start; `text` takes `text`, or the task's instruction.
+        init: where they start: `text`, `vocabulary` (common tokens), `labels` (the label words), `random` or `artifact`.
+        text: what `init: text` starts from; null: the task's instruction.
+        artifact: folder that `init: artifact` starts from.
         instruction: keep the task's instruction behind the prompt as well (by default the prompt takes its place).
     """
 

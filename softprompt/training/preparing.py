@@ -59,9 +59,10 @@ def prepare(
     """
     rows = rows if rows is not None else task.load_data()
     task, train_rows = task.draw_demonstrations(rows.get("train", []))
-    bound = task.bind(base.tokenizer, base.max_positions - method.positions, method.keeps_instruction)
+    bound = task.bind(base.tokenizer, base.max_positions, method.keeps_instruction)
     if seed is not None:
         method.attach(base, bound, seed)
+    bound.room -= method.positions
     how = plan(method.segments(SLOTS, len(bound.cue)), method.first_layer)
     digest = digest_of({name: [row.values for row in part] for name, part in rows.items()})
     kept = (cache or CacheSpec()).config((parallel or Processes()).name)

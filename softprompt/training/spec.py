@@ -23,11 +23,13 @@ class TrainSpec(Strict):
     """How a method is trained. What is left out (null) the method's own defaults fill.
 
     Attributes:
-        lr: AdamW learning rate; prompts want 100–1000 times that of weights.
+        lr: highest learning rate; prompts want 100–1000 times that of weights.
         epochs: passes over the training rows; `max_steps` may end earlier. Left out, some methods make more of few rows.
         batch_size: rows of an optimizer step.
         micro_batch: rows of one forward (of each process); gradients add up to `batch_size` (same result, less memory).
-        schedule, warmup: learning-rate curve, and the share of steps that lead up to it.
+        schedule: how the learning rate goes down: `linear`, `cosine` or `constant`.
+        warmup: share of the steps in which it goes up first.
+        weight_decay: AdamW's, of what is learned.
         clip: largest gradient norm.
         optimizer: `adamw`, or `adafactor` or `adamw8bit` (less memory; full fine-tuning wants it).
         autocast: `bf16` runs matrix products in that type, in training and evaluation; weights stay as they are.

@@ -185,3 +185,16 @@ def test_parts_are_all_learned(parts):
     start = prepare(ready.base, tiny_task(), make_method(method), rows=tiny_rows(12, 0, 0), seed=1)
     before = start.method.export()
     assert not [name for name, value in ready.method.export().items() if torch.equal(value, before[name])]
+
+
+def test_a_prefix_in_the_upper_layers_is_as_long_as_its_text_unless_told_otherwise():
+    """The layers below read texts behind that text: a part of it would be another text."""
+    base, task = tiny_base(), tiny_task(template={"instruction": "Good or bad? ", "input": "{{ text }}", "cue": ":"})
+    tokens = len(base.tokenizer("Good or bad? ", add_special_tokens=False)["input_ids"])
+    for settings, length in (({"layers": "1-"}, tokens), ({"layers": "1-", "length": 3}, 3), ({}, 20)):
+        ready = prepare(base, task, made := make_method({"name": "prefix", **settings}), rows=tiny_rows(), seed=0)
+        assert made.length == made.value.shape[3] == length
+        again = make_method(made.spec.model_dump(mode="json"))
+        again.restore(made.export(), base)
+        assert again.length == length and torch.equal(again.value, made.value)
+        assert ready.bound.room + length == prepare(base, task, make_method("hard"), rows={}).bound.room + tokens

@@ -143,10 +143,18 @@ def plain_disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise SoftpromptError(f"{path}: cannot be written ({reason}); free space or choose another place") from error
+        raise _unwritable(path, error) from error
     except Exception as error:
+        if isinstance(error, RuntimeError) and isinstance(
+            error.__context__, OSError
+        ):  # torch.save, while it closes its file
+            raise _unwritable(path, error.__context__) from error
         # safetensors wraps ENOSPC in an exception of its own
         if "os error 28" in str(error).lower() or "no space left" in str(error).lower():
             raise SoftpromptError(f"{path}: cannot be written (no space left on device); free space") from error
         raise
+
+
+def _unwritable(path: Path, error: OSError) -> SoftpromptError:
+    reason = error.strerror or str(error)
+    return SoftpromptError(f"{path}: cannot be written ({reason}); free space or choose another place")

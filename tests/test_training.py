@@ -15,10 +15,10 @@ import torch
 from helpers import tiny_rows, tiny_task
 from models import tiny_base
 
-from softprompt.errors import ArtifactError, TrainingError
+from softprompt.errors import ArtifactError, SoftpromptError, TrainingError
 from softprompt.methods import make_method
-from softprompt.training import TrainSpec, train
-from softprompt.training.loop import batch_at, learning_rate
+from softprompt.training import TrainSpec, checkpoints, train
+from softprompt.training.loop import State, batch_at, learning_rate
 
 SETTINGS = {"epochs": 4, "batch_size": 4, "lr": 0.02, "eval_every": 5, "patience": 50}
 
@@ -96,6 +96,27 @@ def test_damaged_checkpoint_is_told(tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"not a checkpoint")
     with pytest.raises(TrainingError, match="delete it"):
         train(tiny_base(), tiny_task(), "soft", tmp_path, train=SETTINGS, rows=tiny_rows())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are Unix")
+def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(tmp_path):
+    """The file system says no in the middle of the file, which torch tells as something else."""
+    import resource
+
+    store, state = checkpoints.FolderStore(tmp_path, "a run"), State(step=1, parameters=[torch.ones(100)])
+    store.save(state)
+    state.parameters = [torch.zeros(300_000) for _ in range(2)]
+    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, limits[1]))
+    try:
+        with pytest.raises(SoftpromptError, match=r"checkpoint\.pt: cannot be written \(File too large\)"):
+            store.save(state)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+    held = checkpoints.FolderStore(tmp_path, "a run").load()
+    assert held is not None and torch.equal(held.parameters[0], torch.ones(100))
 
 
 def test_nan_stops_with_step_and_rows(tmp_path, monkeypatch):

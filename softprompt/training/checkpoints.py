@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import time
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +91,10 @@ class FolderStore:
     def save(self, state: State) -> None:
         """Write the state."""
         began = time.monotonic()
-        buffer = io.BytesIO()  # torch.save into a full disk fails with an error that does not say so
-        torch.save({"run": self.run, "state": asdict(state)}, buffer)
-        with atomic_file(self._path) as temporary:
-            temporary.write_bytes(buffer.getvalue())
+        held = {"run": self.run, "state": {item.name: getattr(state, item.name) for item in fields(state)}}
+        # into a file of Python's: given a path, torch's own writer does not say that the disk is full
+        with atomic_file(self._path) as temporary, temporary.open("wb") as file:
+            torch.save(held, file)
         self._written = time.monotonic()
         self._cost = self._written - began
 

@@ -172,17 +172,16 @@ def _vocabulary(case: Case) -> Tensor:
 
 @torch.no_grad()
 def _per_layer(case: Case, value: Tensor) -> list[tuple[str, Tensor, Tensor]]:
-    """Of learned [n, 2, G, P, D], per layer and for keys and values: whose norms, the largest learned, the base's own."""
+    """Of learned [L, 2, G, P, D], per layer and for keys and values: whose norms, the largest learned, the base's own."""
     base, device = case.base, case.base.device
     ids = torch.tensor([*case.bound.head, *max(case.rows, key=lambda row: len(row.text)).text], device=device)
     hidden = base.forward(base.embed(ids), [len(ids)], torch.zeros(1, dtype=torch.long, device=device), record=True)
     assert hidden.kv is not None
     found = []
-    first = len(hidden.kv) - len(value)
-    for place, mine in enumerate(value):
+    for layer, mine in enumerate(value):
         for index, what in enumerate(("keys", "values")):
-            own = torch.quantile(hidden.kv[first + place][index].float().norm(dim=-1).flatten(), 0.99)
-            found.append((f"a text's {what} in layer {first + place}", mine[index].norm(dim=-1).max(), own))
+            own = torch.quantile(hidden.kv[layer][index].float().norm(dim=-1).flatten(), 0.99)
+            found.append((f"a text's {what} in layer {layer}", mine[index].norm(dim=-1).max(), own))
     return found
 
 

@@ -32,12 +32,10 @@ class Slot:
     Attributes:
         name: which ids stand here: `head`, `text`, `cue`, `answer`; `prompt` for the learned one.
         same: its ids are the same for all rows of a task.
-        learned: what a learned slot holds: `embeddings` [P, H] or `kv` [L, 2, G, P, D], or of the upper layers only; None for
-            ids.
+        learned: what a learned slot holds: `embeddings` [P, H] or `kv` [L, 2, G, P, D]; None for ids.
         start, stop: the part of the named ids that stands here (as in a Python slice).
         takes_positions: whether the text after it counts it (a learned K/V between cue and text does not).
         adapted: whether the method's own weights act from here on.
-        size: learned tokens P of a learned slot.
     """
 
     name: str
@@ -47,7 +45,6 @@ class Slot:
     stop: int | None = None
     takes_positions: bool = True
     adapted: bool = False
-    size: int = 0
 
 
 @dataclass(frozen=True)
@@ -55,8 +52,7 @@ class Learned:
     """What a method brings to a step.
 
     Attributes:
-        segments: by slot name, embeddings [P, H] or keys and values [L, 2, G, P, D] (or of the last layers only), with
-            gradients.
+        segments: by slot name, embeddings [P, H] or keys and values [L, 2, G, P, D], with gradients.
         base: what live tokens run through where the method changes weights; None: the frozen base itself.
     """
 

@@ -98,7 +98,7 @@ class Infix(LearnedTensor):
             if slot.name == "cue":
                 placed.append(replace(slot, stop=cue - self.spec.cue))
                 tokens = self.spec.form == "embeddings"
-                placed.append(Slot("prompt", learned=self.spec.form, takes_positions=tokens, size=self.spec.length))
+                placed.append(Slot("prompt", learned=self.spec.form, takes_positions=tokens))
                 placed.append(replace(slot, start=cue - self.spec.cue))
             else:
                 placed.append(slot)

@@ -75,7 +75,7 @@ class Prefix(Soft):
 
     def segments(self, slots: Sequence[Slot], cue: int) -> tuple[Slot, ...]:
         """The prefix first."""
-        return (Slot("prompt", learned="kv", size=self.length), *slots)
+        return (Slot("prompt", learned="kv"), *slots)
 
     @property
     def value(self) -> Tensor:

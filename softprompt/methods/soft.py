@@ -56,7 +56,7 @@ class Soft(LearnedTensor):
 
     def segments(self, slots: Sequence[Slot], cue: int) -> tuple[Slot, ...]:
         """The prompt first."""
-        return (Slot("prompt", learned="embeddings", size=self.spec.length), *slots)
+        return (Slot("prompt", learned="embeddings"), *slots)
 
     def attach(self, base: Base, bound: BoundTask, seed: int) -> None:
         """Start from text, vocabulary, label words, noise or another prompt."""

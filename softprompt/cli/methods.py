@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from typing import Annotated
 
@@ -34,26 +35,27 @@ def _describe(name: str) -> None:
     method = make_method(name)
     out.print(f"{name}: {method.title}")
     table = Table("setting", "default", "what it is")
-    what = _explained(method.Spec)
+    what = explained(method.Spec)
+    if not what and method.Spec.__doc__:  # a package's own method may say it in another way
+        out.print(inspect.cleandoc(method.Spec.__doc__))
     for key, value in method.spec.model_dump(exclude={"name"}).items():
         table.add_row(f"method.{key}", _shown(value), what.get(key, ""))
     if method.defaults.lr:
-        what = _explained(TrainSpec)
+        what = explained(TrainSpec)
+        if method.defaults.min_steps:
+            what["epochs"] += f" Here {method.defaults.min_steps} steps are made at least."
         for key, value in vars(method.defaults).items():
-            if key == "min_steps":
-                if value:
-                    table.add_row("", _shown(value), "steps at least: of few rows more epochs are made")
-                continue
-            table.add_row(f"train.{key}", _shown(value), what.get(key, ""))
+            if key in what:
+                table.add_row(f"train.{key}", _shown(value), what[key])
     out.print(table)
 
 
 def _shown(value: object) -> str:
     """A setting as YAML would have it."""
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value
 
 
-def _explained(spec: type) -> dict[str, str]:
+def explained(spec: type) -> dict[str, str]:
     """What the docstrings of a settings class and those it extends say of each setting."""
     found: dict[str, str] = {}
     for kind in reversed(spec.__mro__):

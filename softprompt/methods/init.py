@@ -28,37 +28,52 @@ def start_text(bound: BoundTask, text: str | None) -> str:
 
 
 def init_embeddings(
-    base: Base, bound: BoundTask, how: Init, length: int, seed: int, text: str | None = None, source: str | None = None
+    base: Base,
+    bound: BoundTask,
+    how: Init,
+    length: int | None,
+    seed: int,
+    text: str | None = None,
+    source: str | None = None,
 ) -> Tensor:
     """Embeddings [P, H] to start from.
 
     Args:
+        length: P; None: that of the text, or of the artifact.
         how: `text` (embeddings of a text), `vocabulary` (sampled common tokens), `labels` (the label words, the rest
             sampled), `random` (normal with the vocabulary's spread), `artifact` (another soft prompt).
 
     Raises:
-        ConfigError: nothing to start from.
+        ConfigError: nothing to start from, or more tokens than the base has positions for.
     """
+    if (length or 0) > base.max_positions:
+        raise ConfigError(
+            f"method.length is {length}, but base {base.name!r} has {base.max_positions} positions in all; make it shorter"
+        )
     generator = torch.Generator().manual_seed(seed)
     table = base.model.get_input_embeddings().weight
     if how == "artifact":
         return _from_artifact(base, source, (length, base.shape.hidden_size))
+    if how == "text":
+        ids = text_ids(base, start_text(bound, text), length, "method.text")
+        return _embedded(base, ids)
+    assert length is not None, "only a text and an artifact have a length of their own"
     if how == "random":
         # embed() and not the table: some models scale in the layer
         some = base.embed(torch.arange(min(_COMMON, table.shape[0]), device=base.device)).float()
         return torch.randn(length, some.shape[1], generator=generator).to(some.device) * some.std()
-    if how == "text":
-        ids = text_ids(base, start_text(bound, text), length, "method.text")
-    else:
-        special = set(base.tokenizer.all_special_ids)
-        common = [token for token in range(min(_COMMON + len(special), table.shape[0])) if token not in special]
-        picks = torch.randperm(len(common), generator=generator)
-        sampled = [common[int(place)] for place in picks.repeat(length // len(common) + 1)[:length]]
-        if how == "labels":
-            words = [word for words in bound.task.spec.verbalizer.values() for word in words]
-            own = [token for word in words for token in bound.answer(word)]
-            sampled = (own + sampled)[:length]
-        ids = torch.tensor(sampled, device=base.device)
+    special = set(base.tokenizer.all_special_ids)
+    common = [token for token in range(min(_COMMON + len(special), table.shape[0])) if token not in special]
+    picks = torch.randperm(len(common), generator=generator)
+    sampled = [common[int(place)] for place in picks.repeat(length // len(common) + 1)[:length]]
+    if how == "labels":
+        words = [word for words in bound.task.spec.verbalizer.values() for word in words]
+        own = [token for word in words for token in bound.answer(word)]
+        sampled = (own + sampled)[:length]
+    return _embedded(base, torch.tensor(sampled, device=base.device))
+
+
+def _embedded(base: Base, ids: Tensor) -> Tensor:
     with torch.no_grad():
         return base.embed(ids).float()
 
@@ -67,7 +82,7 @@ def init_kv(
     base: Base,
     bound: BoundTask,
     how: Init,
-    length: int,
+    length: int | None,
     seed: int,
     text: str | None = None,
     source: str | None = None,
@@ -76,19 +91,28 @@ def init_kv(
     """Keys and values [L, 2, G, P, D] to start from: those of `init_embeddings` run through the base at positions 0..P-1.
 
     Args:
+        length: as in `init_embeddings`.
         place: where they will stand; K/V of an artifact are taken from the same place only, as keys are relative to it.
     """
     s = base.shape
     if how == "artifact":
         return _from_artifact(base, source, (s.layers, 2, s.kv_heads, length, s.head_size), place)
     embeddings = init_embeddings(base, bound, how, length, seed, text, source)
+    if len(embeddings) > base.max_positions:
+        raise ConfigError(
+            f"the text that the prompt starts from has {len(embeddings)} tokens, base {base.name!r} has {base.max_positions} "
+            "positions in all; give method.length or a shorter method.text"
+        )
     with torch.no_grad():
-        hidden = base.forward(embeddings, [length], torch.zeros(1, dtype=torch.long, device=base.device), record=True)
+        hidden = base.forward(
+            embeddings, [len(embeddings)], torch.zeros(1, dtype=torch.long, device=base.device), record=True
+        )
     assert hidden.kv is not None
     return torch.stack([layer[:, 0] for layer in hidden.kv]).float()
 
 
-def _from_artifact(base: Base, source: str | None, want: tuple[int, ...], place: str | None = None) -> Tensor:
+def _from_artifact(base: Base, source: str | None, want: tuple[int | None, ...], place: str | None = None) -> Tensor:
+    """The artifact's prompt, if it has the sizes wanted (None: any)."""
     if not source:
         raise ConfigError("method.init is 'artifact': name the folder in method.artifact")
     artifact = load(Path(source))
@@ -98,8 +122,11 @@ def _from_artifact(base: Base, source: str | None, want: tuple[int, ...], place:
     if not isinstance(method, LearnedTensor):
         raise ConfigError(f"method.artifact {source!r} is a {method.spec.name!r} and holds no learned prompt")
     value = method.value.detach()
-    if tuple(value.shape) != want:
-        raise ConfigError(f"method.artifact {source!r} holds {list(value.shape)}, this method starts from {list(want)}")
+    if value.dim() != len(want) or any(size not in (None, mine) for size, mine in zip(want, value.shape, strict=True)):
+        raise ConfigError(
+            f"method.artifact {source!r} holds {list(value.shape)}, this method starts from {list(want)}; method.length is "
+            f"{value.shape[-2]} there"
+        )
     if place not in (None, method.place):
         raise ConfigError(
             f"method.artifact {source!r} holds keys and values that stand {method.place}, these stand {place}; "

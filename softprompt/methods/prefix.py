@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from pydantic import PositiveInt
+from pydantic import PositiveInt, model_validator
 from torch import Tensor
 
 from ..artifact import peft_format
@@ -14,9 +14,9 @@ from ..base import Base
 from ..engine import Slot
 from ..errors import ArtifactError, ConfigError
 from ..tasks import BoundTask
-from .base import Layers, Stores, TrainDefaults, layers_of, text_ids
+from .base import Layers, Stores, TrainDefaults, layers_of
 from .encoder import PrefixEncoder
-from .init import init_kv, start_text
+from .init import init_kv
 from .soft import Soft, SoftSpec
 
 
@@ -24,7 +24,8 @@ class PrefixSpec(SoftSpec):
     """Settings of `prefix`, beside those of `soft`.
 
     Attributes:
-        length: P; null: 20, but with `layers` all of the text that it starts from, as texts are read behind that.
+        length: P (default: 20, but with `layers` that of the text it starts from, as rows are read behind that; with `init:
+            artifact` the artifact's).
         layers: `20-` learns keys and values from layer 20 on. Below they stay those of the text that the prefix starts
             from, so texts are run through these layers once, behind that text, and kept.
         reparameterization: `mlp` trains a small network whose output is the prefix (Li & Liang 2021, §4.3); only its output
@@ -36,6 +37,18 @@ class PrefixSpec(SoftSpec):
     layers: Layers | None = None
     reparameterization: Literal["none", "mlp"] = "none"
     hidden: PositiveInt = 512
+
+    @property
+    def first(self) -> int:
+        """The lowest layer that learns."""
+        return int(self.layers.partition("-")[0]) if self.layers else 0
+
+    @model_validator(mode="after")
+    def _settle_length(self) -> PrefixSpec:
+        """Null is left where it means the length of what the prefix starts from."""
+        if self.length is None and not (self.init == "artifact" or (self.init == "text" and self.first)):
+            self.length = 20
+        return self
 
 
 class Prefix(Soft):
@@ -54,24 +67,24 @@ class Prefix(Soft):
     @property
     def defaults(self) -> TrainDefaults:  # type: ignore[override]
         """Fewer layers take a higher rate."""
-        return TrainDefaults(lr=5e-2 if self.spec.layers else 2e-2, epochs=3, batch_size=16)
+        return TrainDefaults(lr=5e-2 if self.first_layer else 2e-2, epochs=3, batch_size=16)
 
     @property
     def length(self) -> int:
         """P: each takes a position.
 
         Raises:
-            RuntimeError: it is the text's, and `attach` or `restore` was not called.
+            RuntimeError: it is that of what the prefix starts from, and `attach` or `restore` was not called.
         """
         found = self.spec.length or self._length
         if found is None:
-            raise RuntimeError("the length of this prefix is that of its text; it is not attached to a base yet")
+            raise RuntimeError("this prefix is as long as what it starts from; it is not attached to a base yet")
         return found
 
     @property
     def first_layer(self) -> int:  # type: ignore[override]
-        """The first that has a prefix."""
-        return int(self.spec.layers.partition("-")[0]) if self.spec.layers else 0
+        """The first that learns."""
+        return self.spec.first
 
     def segments(self, slots: Sequence[Slot], cue: int) -> tuple[Slot, ...]:
         """The prefix first."""
@@ -96,10 +109,9 @@ class Prefix(Soft):
     def attach(self, base: Base, bound: BoundTask, seed: int) -> None:
         """Start from the K/V of a text (random keys train far worse: PEFT's own benchmark, 18.6 against 41.6 %)."""
         spec = self.spec
-        whole = spec.layers and spec.init == "text"
-        self._length = len(text_ids(base, start_text(bound, spec.text), None, "method.text")) if whole else 20
-        self.shape(base)  # refuses layers that are not there before anything is computed
-        value = init_kv(base, bound, spec.init, self.length, seed, spec.text, spec.artifact)
+        self._check_layers(base)
+        value = init_kv(base, bound, spec.init, spec.length, seed, spec.text, spec.artifact)
+        self._length = value.shape[3]
         if spec.reparameterization == "none":
             self.make(value)
         else:
@@ -114,14 +126,17 @@ class Prefix(Soft):
         Raises:
             ConfigError: the base has no such layers, or `layers` ends before the last one.
         """
+        self._check_layers(base)
         s = base.shape
+        return s.layers, 2, s.kv_heads, self.length, s.head_size
+
+    def _check_layers(self, base: Base) -> None:
         if self.spec.layers:
             own = layers_of(self.spec.layers, base)
-            if own.stop != s.layers:
+            if own.stop != base.shape.layers:
                 raise ConfigError(
                     f"method.layers is {self.spec.layers!r}: a prefix ends in the last layer; say '{own.start}-'"
                 )
-        return s.layers, 2, s.kv_heads, self.length, s.head_size
 
     def export(self) -> dict[str, Tensor]:
         """In PEFT's layout [P, L·2·G·D]."""

@@ -99,12 +99,23 @@ def settings_of(ready: Prepared, spec: TrainSpec | None, seed: int) -> dict[str,
     return {
         "base": [ready.base.digest, ready.base.tokenizer_digest, ready.base.arithmetic, ready.base.device.type],
         "task": ready.task.spec.model_dump(mode="json"),
-        "method": ready.method.spec.model_dump(mode="json"),
+        "method": (method := ready.method.spec.model_dump(mode="json")),
+        "starts": _starts(method),
         "train": spec.model_dump(mode="json", exclude_none=True) if spec else None,
         "cache": str(ready.engine.cache.dtype),
         "data": ready.digest,
         "seed": seed,
     }
+
+
+def _starts(settings: Any) -> list[str]:
+    """Digests of the artifacts that a method, or a part of it, starts from: a folder may hold another one by now."""
+    if isinstance(settings, list):
+        return [digest for item in settings for digest in _starts(item)]
+    if not isinstance(settings, dict):
+        return []
+    own = [artifacts.load(Path(settings["artifact"])).digest] if settings.get("init") == "artifact" else []
+    return own + [digest for value in settings.values() for digest in _starts(value)]
 
 
 def _portable(task: dict[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,8 @@ class TrainSpec(Strict):
 
     Attributes:
         lr: highest learning rate; prompts want 100–1000 times that of weights.
-        epochs: passes over the training rows; `max_steps` may end earlier. Left out, some methods make more of few rows.
+        epochs: passes over the training rows. Left out, some methods make more of few rows.
+        max_steps: optimizer steps at most.
         batch_size: rows of an optimizer step.
         micro_batch: rows of one forward (of each process); gradients add up to `batch_size` (same result, less memory).
         schedule: how the learning rate goes down: `linear`, `cosine` or `constant`.

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from helpers import close, examples, scores, tiny_rows, tiny_task
 from models import FAMILIES, tiny_base, tiny_model
 
-from softprompt.engine import SLOTS, Engine, plan
+from softprompt.engine import NOTHING, SLOTS, Engine, plan
 from softprompt.methods import make_method
 from softprompt.training import prepare, train
 
@@ -65,9 +65,12 @@ def test_prompt_that_starts_from_the_instruction_equals_the_instruction(family, 
     hard = prepare(base, task, make_method("hard"), rows=tiny_rows())
     method = {"name": kind.partition(",")[0], "length": length, **({"layers": "1-"} if "upper" in kind else {})}
     ready = prepare(base, task, make_method(method), rows=tiny_rows(), seed=0)
-    for split in ready.splits.values():
-        ready.engine.encode(split)  # of the upper layers: what enters them was read behind the instruction, too
     assert torch.allclose(scores(hard), scores(ready), atol=1e-4)
+    rows = ready.splits["train"]  # answers as a training step has them: of upper layers from kept states
+    ready.engine.encode(rows)
+    assert ready.engine._kept(rows) == ("upper" in kind)
+    with torch.no_grad():
+        close(ready.engine.answers(rows, ready.method.learned())[0], hard.engine.answers(rows, NOTHING)[0], 1e-4)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from models import tiny_base, tiny_model, tiny_tokenizer
 
 from softprompt import load
 from softprompt.base import Base
-from softprompt.errors import ArtifactError, ConfigError, DataError
+from softprompt.errors import ArtifactError, ConfigError, DataError, TrainingError
 from softprompt.evaluate import evaluate, outcomes
 from softprompt.methods import make_method
 from softprompt.training import prepare, train
@@ -191,10 +191,59 @@ def test_a_prefix_in_the_upper_layers_is_as_long_as_its_text_unless_told_otherwi
     """The layers below read texts behind that text: a part of it would be another text."""
     base, task = tiny_base(), tiny_task(template={"instruction": "Good or bad? ", "input": "{{ text }}", "cue": ":"})
     tokens = len(base.tokenizer("Good or bad? ", add_special_tokens=False)["input_ids"])
-    for settings, length in (({"layers": "1-"}, tokens), ({"layers": "1-", "length": 3}, 3), ({}, 20)):
+    cases = (
+        ({"layers": "1-"}, tokens),
+        ({"layers": "1-", "length": 3}, 3),
+        ({"layers": "1-", "init": "random"}, 20),
+        ({"layers": "0-"}, 20),
+        ({}, 20),
+    )
+    for settings, length in cases:
         ready = prepare(base, task, made := make_method({"name": "prefix", **settings}), rows=tiny_rows(), seed=0)
         assert made.length == made.value.shape[3] == length
         again = make_method(made.spec.model_dump(mode="json"))
         again.restore(made.export(), base)
         assert again.length == length and torch.equal(again.value, made.value)
         assert ready.bound.room + length == prepare(base, task, make_method("hard"), rows={}).bound.room + tokens
+
+
+@pytest.mark.parametrize("method", [{"name": "prefix"}, {"name": "prefix", "layers": "1-"}, {"name": "infix"}])
+def test_a_prompt_longer_than_the_base_has_positions_is_told(method):
+    base, long = tiny_base("gpt2"), 300
+    with pytest.raises(ConfigError, match=f"{long}.*has {base.max_positions} positions in all; make it shorter"):
+        prepare(base, tiny_task(), make_method({**method, "length": long}), rows=tiny_rows(), seed=0)
+    if "layers" in method:
+        with pytest.raises(ConfigError, match=r"that the prompt starts from has \d+ tokens.*give method.length or"):
+            prepare(base, tiny_task(), make_method({**method, "text": "many words " * 99}), rows=tiny_rows(), seed=0)
+
+
+def test_states_behind_another_start_are_not_shared():
+    """Rows of an upper prefix are read behind what it starts from: two seeds of a random one keep two caches."""
+    base, rows = tiny_base(), tiny_rows()
+    start = {"name": "prefix", "length": 3, "layers": "1-", "init": "random"}
+    first = prepare(base, tiny_task(), make_method(start), rows=rows, seed=0)
+    for split in first.splits.values():
+        first.engine.encode(split)
+    for seed, same in ((0, True), (1, False)):
+        shared = prepare(base, tiny_task(), make_method(start), rows=rows, share=first, seed=seed)
+        assert (shared.engine.cache is first.engine.cache) == same
+        alone = prepare(base, tiny_task(), make_method(start), rows=rows, seed=seed)
+        for ready in (shared, alone):
+            ready.engine.encode(ready.splits["train"])
+        losses = [ready.engine.loss(ready.splits["train"], ready.method.learned())[0] for ready in (shared, alone)]
+        assert torch.equal(*losses)
+
+
+def test_a_run_that_starts_from_another_artifact_by_now_does_not_go_on(tmp_path):
+    base, source = tiny_base(), tmp_path / "source"
+
+    def start_from(text):
+        first = {"name": "prefix", "length": 3, "text": text}
+        train(base, tiny_task(), first, source, train=SETTINGS, rows=tiny_rows(), fresh=True)
+        method = {"name": "prefix", "layers": "1-", "init": "artifact", "artifact": str(source / "artifact")}
+        return train(base, tiny_task(), method, tmp_path / "run", train=SETTINGS, rows=tiny_rows())
+
+    assert start_from("one text").prepared.method.length == 3
+    start_from("one text")
+    with pytest.raises(TrainingError, match="other settings, data or base"):
+        start_from("another text")

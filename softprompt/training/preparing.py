@@ -48,11 +48,12 @@ def prepare(
     """Draw demonstrations, bind task and method to the base, turn rows into examples.
 
     Args:
-        seed: initialise what the method learns; None for a method that holds it already.
         rows: splits that were loaded already (default: the task's own data).
-        share: an earlier run; what it has encoded and tokenized is used again where base, rows, task and plan are the same.
+        share: an earlier run; what it has encoded and tokenized is used again where base, rows, task, plan and what rows are
+            encoded behind are the same.
         splits: which of them become examples.
         parallel: the processes that share the run, each of which keeps its own encoded rows.
+        seed: initialise what the method learns; None for a method that holds it already.
 
     Raises:
         ConfigError, DataError: see `Task.load_data`, `Method.segments`.

@@ -21,7 +21,7 @@ from .launcher import launched
 
 T = TypeVar("T")
 P = ParamSpec("P")
-_SHARDING = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
+_REFUSED = ("DEEPSPEED", "MEGATRON_LM")
 NUMBERS_AT_ONCE = 1 << 25  # of gradients in one sum; more only takes memory
 
 
@@ -31,9 +31,11 @@ class Processes:
     Attributes:
         rank: which of them this is.
         world: how many there are.
+        shards: whether the launcher asks for the trained weights to be shared out as well (FSDP).
     """
 
     rank, world = 0, 1
+    shards = False
 
     @property
     def main(self) -> bool:
@@ -77,6 +79,10 @@ class Processes:
     def equal(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Give all processes the first one's parameters."""
 
+    def exchange(self) -> contextlib.AbstractContextManager[None]:
+        """The time of exchanges that torch does by itself; whoever fails meanwhile cannot tell the others."""
+        return contextlib.nullcontext()
+
     def wait(self) -> None:
         """Until all are here."""
 
@@ -94,7 +100,8 @@ class Several(Processes):
     """This process among several.
 
     Every exchange begins with `_meet`, where each says whether it has failed. So a process that fails anywhere within
-    `together` meets the others wherever they are, and all raise its error instead of waiting for it.
+    `together` meets the others wherever they are, and all raise its error instead of waiting for it. The exception is
+    `exchange`: who fails there ends alone, and the launcher, or the lost connection, ends the others.
     """
 
     def __init__(self) -> None:
@@ -110,10 +117,12 @@ class Several(Processes):
         self.rank, self.world = self._state.process_index, self._state.num_processes
         self._agreed: BaseException | None = None
         atexit.register(self._state.destroy_process_group)
-        if sharding := next((name for name in _SHARDING if os.environ.get(f"ACCELERATE_USE_{name}") == "true"), None):
+        self.shards = _asked("FSDP")
+        if refused := next((name for name in _REFUSED if _asked(name)), None):
             raise ConfigError(
-                f"{sharding} is not supported: each process holds the whole model and its own share of the rows; start "
-                "without it, and to save memory take train.checkpointing, train.optimizer: adafactor, or method: lora"
+                f"{refused} is not supported: each process holds the whole model and its own share of the rows; start "
+                "without it, and to save memory take train.checkpointing, train.optimizer: adafactor, method: lora, or for "
+                "full fine-tuning accelerate launch --use_fsdp"
             )
 
     def gather(self, mine: list[T]) -> list[T]:
@@ -149,6 +158,15 @@ class Several(Processes):
         with self._peers(), torch.no_grad():
             for p in parameters:
                 p.copy_(broadcast(p.detach().to(self._state.device)))
+
+    @contextlib.contextmanager
+    def exchange(self) -> Iterator[None]:
+        with self._peers("the exchange of weights or gradients failed here or in another process"):
+            try:
+                yield
+            except Exception as error:
+                self._agreed = error  # the others wait in torch's exchange, not in ours
+                raise
 
     def wait(self) -> None:
         self._meet()
@@ -195,7 +213,9 @@ class Several(Processes):
             return gather_object([mine])
 
     @contextlib.contextmanager
-    def _peers(self) -> Iterator[None]:
+    def _peers(
+        self, what: str = "another process of this run ended or cannot be reached (killed, or out of memory?)"
+    ) -> Iterator[None]:
         """What torch says when another process is gone, as one line."""
         try:
             yield
@@ -204,8 +224,7 @@ class Several(Processes):
         except RuntimeError as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             self._agreed = TrainingError(
-                f"another process of this run ended or cannot be reached (killed, or out of memory?): {reason}; the same "
-                "command goes on from the last checkpoint"
+                f"{what}: {reason}; the same command goes on from the last checkpoint"
             )
             raise self._agreed from error
 
@@ -216,7 +235,7 @@ def processes() -> Processes:
 
     Raises:
         MissingExtraError: there are several, and accelerate is not installed.
-        ConfigError: the launcher asks for the model itself to be shared out.
+        ConfigError: the launcher asks for the model itself to be shared out by DeepSpeed or Megatron.
     """
     return Several() if launched("world") > 1 else Processes()
 
@@ -230,6 +249,11 @@ def alike(function: Callable[P, T]) -> Callable[P, T]:
             return function(*args, **kwargs)
 
     return run
+
+
+def _asked(name: str) -> bool:
+    """Whether accelerate's launcher was told so."""
+    return os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true"
 
 
 def _parts(parameters: Sequence[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:

@@ -32,10 +32,12 @@ class Processes:
         rank: which of them this is.
         world: how many there are.
         shards: whether the launcher asks for the trained weights to be shared out as well (FSDP).
+        device: what exchanges are done on, where there are any.
     """
 
     rank, world = 0, 1
     shards = False
+    device: torch.device | None = None
 
     @property
     def main(self) -> bool:
@@ -117,7 +119,7 @@ class Several(Processes):
         self.rank, self.world = self._state.process_index, self._state.num_processes
         self._agreed: BaseException | None = None
         atexit.register(self._state.destroy_process_group)
-        self.shards = _asked("FSDP")
+        self.shards, self.device = _asked("FSDP"), self._state.device
         if refused := next((name for name in _REFUSED if _asked(name)), None):
             raise ConfigError(
                 f"{refused} is not supported: each process holds the whole model and its own share of the rows; start "
@@ -161,12 +163,14 @@ class Several(Processes):
 
     @contextlib.contextmanager
     def exchange(self) -> Iterator[None]:
-        with self._peers("the exchange of weights or gradients failed here or in another process"):
-            try:
-                yield
-            except Exception as error:
-                self._agreed = error  # the others wait in torch's exchange, not in ours
-                raise
+        try:
+            yield
+        except Exception as error:
+            self._agreed = error  # the others wait in torch's exchange, not in ours
+            if isinstance(error, torch.distributed.DistError) or "gloo" in str(error):
+                with self._peers():
+                    raise
+            raise
 
     def wait(self) -> None:
         self._meet()
@@ -213,9 +217,7 @@ class Several(Processes):
             return gather_object([mine])
 
     @contextlib.contextmanager
-    def _peers(
-        self, what: str = "another process of this run ended or cannot be reached (killed, or out of memory?)"
-    ) -> Iterator[None]:
+    def _peers(self) -> Iterator[None]:
         """What torch says when another process is gone, as one line."""
         try:
             yield
@@ -224,7 +226,8 @@ class Several(Processes):
         except RuntimeError as error:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             self._agreed = TrainingError(
-                f"{what}: {reason}; the same command goes on from the last checkpoint"
+                f"another process of this run ended or cannot be reached (killed, or out of memory?): {reason}; the same "
+                "command goes on from the last checkpoint"
             )
             raise self._agreed from error
 

@@ -116,7 +116,7 @@ def fit(
     weights = hold(method, engine.base, parallel)
     parameters, objective = method.parameters(), weights.through(objective or engine.loss)
     optimizer = make_optimizer(method.groups(), spec)
-    state = weights.spread(parallel.from_main(store.load()) or State())
+    state = weights.load(store) or State()
     if state.step:
         put_back(parameters, state.parameters)
         optimizer.load_state_dict(state.optimizer)
@@ -161,7 +161,7 @@ def fit(
         if weights.due(store, at_once=last or bool(state.ended)):
             state.parameters = [parameter.detach().clone() for parameter in parameters]
             state.optimizer = optimizer.state_dict()
-            store.save(weights.gathered(state))
+            weights.save(store, state)
         shown = f"training, loss {loss:.3f}" + (f", dev {state.best['value']:.3f}" if state.best else "")
         progress(shown, state.step, state.step if state.ended else spec.max_steps)
 
@@ -207,12 +207,12 @@ def look(
     state: State,
     store: Store,
     progress: Progress,
-    parallel: Processes | None = None,
-    weights: Weights | None = None,
+    parallel: Processes,
+    weights: Weights,
 ) -> None:
     """Evaluate on dev, keep the parameters if they are the best so far, and say when it is enough."""
     began = time.perf_counter()
-    with (weights or Weights(parallel or Processes())).whole():
+    with weights.whole():
         found = evaluate(engine, method, bound, dev, progress, parallel)
     now = found.estimate
     store.log("dev", step=state.step, **now.as_dict(), nll=found.nll, seconds=time.perf_counter() - began)

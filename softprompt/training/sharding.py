@@ -1,10 +1,11 @@
 """How the trained weights are held: whole by every process, or (FSDP) in shards, one for each process.
 
-FSDP is torch's own (`fully_shard`; Zhao et al. 2023, arXiv:2304.11277), used as in ZeRO's second stage (Rajbhandari et al. 2020,
-arXiv:1910.02054): gradients, the optimizer's state and what is kept of earlier looks are in shards, and so are weights
-between steps; within a step they are whole. Giving them back layer by layer (the third stage) is not possible here: what all
-rows share runs through each layer on its own, and its gradient comes in through keys and values, past FSDP's hook on the
-layer's output that would fetch the weights again.
+FSDP is torch's own (`fully_shard`; Zhao et al. 2023, arXiv:2304.11277), used as in ZeRO's second stage (Rajbhandari et al.
+2020, arXiv:1910.02054): gradients, the optimizer's state and what is kept of earlier looks are in shards, and so are weights
+between steps; within a step, and while dev is looked at, weights are whole. So they are fetched once a step, not for each pass
+through a layer; forwards need no exchange, so an error in one can be told, and processes may run unequal numbers of them. It
+also keeps away from FSDP's rule that a layer's gradient comes in through its output, where it fetches weights again: that of
+what all rows share comes in through keys and values, in the last layer through nothing else.
 """
 
 from __future__ import annotations
@@ -96,17 +97,17 @@ class Weights:
         """Let the gradients be those of all processes' rows."""
         self._parallel.sum_gradients(parameters)
 
+    def load(self, store: Store) -> State | None:
+        """The state that the first process's store holds, as these weights are held."""
+        return self._parallel.from_main(store.load())
+
     def due(self, store: Store, at_once: bool) -> bool:
         """Whether the state is to be kept now."""
         return store.due(at_once)
 
-    def gathered(self, state: State) -> State:
-        """The state with whole tensors, so that any number of processes can go on from it, sharded or not."""
-        return state
-
-    def spread(self, state: State) -> State:
-        """What `gathered` gave, as these weights are held."""
-        return state
+    def save(self, store: Store, state: State) -> None:
+        """Keep the state, in whole tensors, so that any number of processes can go on from it, with or without shards."""
+        store.save(state)
 
     def finish(self) -> None:
         """Leave the method as it was attached: whole, without traces of how it was trained."""
@@ -129,12 +130,16 @@ class Shards(Weights):
 
         super().__init__(parallel)
         if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
-            raise ConfigError(f"FSDP needs a newer torch (2.9 or later), this is {torch.__version__}")
+            raise ConfigError(f"FSDP needs a newer torch (2.13 will do), this is {torch.__version__}")
         self._method, self._base, self._root = method, base, _Root(_model(method))
+        if parallel.device is not None and base.device.type != parallel.device.type:
+            raise ConfigError(
+                f"FSDP exchanges weights on {parallel.device.type}, base.device is {base.device.type}; leave out base.device, "
+                "or set ACCELERATE_USE_CPU=true to train on CPUs"
+            )
         if len(dtypes := {str(p.dtype) for p in self._root.parameters()}) > 1:
             raise ConfigError(f"FSDP needs weights of one dtype, base {base.name!r} has {', '.join(sorted(dtypes))}")
         decoder = self._root.model.get_decoder()
-        # the base is told whatever the exchanges are done on, so a launcher without GPUs goes with device: cpu
         mesh = init_device_mesh(base.device.type, (parallel.world,))
         # the root takes what is in no layer: embeddings, the last norm, the head, which may be one weight with the embeddings
         self._modules: list[Any] = [*(find_layers(decoder, base.shape.layers) or ()), self._root]
@@ -179,19 +184,33 @@ class Shards(Weights):
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """They were summed in the backward."""
 
+    def load(self, store: Store) -> State | None:
+        held = store.load()
+        state = self._parallel.from_main(held and _mapped(held, _hollow))
+        if state is None or not state.step:
+            return None
+        state = held or state  # the first process has the numbers, the others the shapes
+
+        def shards(values: Sequence[Tensor]) -> list[Tensor]:
+            return [_shard(value, like) for value, like in zip(values, self._parameters, strict=True)]
+
+        with self._parallel.exchange():
+            state.parameters = shards(state.parameters)
+            for index, moments in state.optimizer["state"].items():
+                like = self._parameters[index]
+                moments |= {key: _shard(value, like) for key, value in moments.items() if value.shape == like.shape}
+            state.looks = [{**look, "parameters": shards(look["parameters"])} for look in state.looks]
+        state.best = next((look for look in state.looks if look["step"] == state.best["step"]), {})
+        return state
+
     def due(self, store: Store, at_once: bool) -> bool:
         return self._parallel.from_main(store.due(at_once))  # the first process writes, but all must gather
 
-    def gathered(self, state: State) -> State:
-        """On the CPU of the first process; the others hold None in the place of each tensor."""
+    def save(self, store: Store, state: State) -> None:
         done: dict[int, Tensor | None] = {}  # the best look is one of the looks: gathered, and written, once
 
-        def whole(value: Any) -> Any:
-            if isinstance(value, dict):
-                return {key: whole(item) for key, item in value.items()}
-            if isinstance(value, list):
-                return [whole(item) for item in value]
-            if not _sharded(value):
+        def whole(value: Any) -> Tensor | None:
+            if not hasattr(value, "full_tensor"):
                 return value
             if id(value) not in done:
                 full = value.full_tensor()
@@ -199,21 +218,8 @@ class Shards(Weights):
             return done[id(value)]
 
         with self._parallel.exchange():
-            return type(state)(**{item.name: whole(getattr(state, item.name)) for item in fields(state)})
-
-    def spread(self, state: State) -> State:
-        def all_of(values: Sequence[Tensor]) -> list[Tensor]:
-            return [_shard(value, like) for value, like in zip(values, self._parameters, strict=True)]
-
-        if not state.step:
-            return state
-        state.parameters = all_of(state.parameters)
-        for index, held in state.optimizer["state"].items():
-            like = self._parameters[index]
-            held |= {key: _shard(value, like) for key, value in held.items() if value.shape == like.shape}
-        state.looks = [{**look, "parameters": all_of(look["parameters"])} for look in state.looks]
-        state.best = next((look for look in state.looks if look["step"] == state.best["step"]), {})
-        return state
+            gathered = _mapped(state, whole)
+        store.save(gathered)
 
     def finish(self) -> None:
         with self._parallel.exchange():
@@ -244,12 +250,27 @@ def _model(method: Method) -> Any:
     return base.model
 
 
-def _sharded(value: Any) -> bool:
-    return hasattr(value, "full_tensor")
+def _mapped(state: State, change: Callable[[Tensor], Any]) -> State:
+    """The state with every tensor changed."""
+
+    def mapped(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: mapped(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [mapped(item) for item in value]
+        return change(value) if isinstance(value, Tensor) else value
+
+    return type(state)(**{item.name: mapped(getattr(state, item.name)) for item in fields(state)})
+
+
+def _hollow(value: Tensor) -> Tensor:
+    """A tensor of this shape without numbers; what is one number (a count of steps) as it is."""
+    return value.to("meta") if value.dim() else value
 
 
 def _shard(value: Tensor, like: Any) -> Tensor:
-    """This process's shard of a whole tensor that all have, laid out as another one; nothing is sent."""
+    """This process's shard of the first one's whole tensor, laid out as another one."""
     from torch.distributed.tensor import distribute_tensor
 
-    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+    value = torch.empty_like(value, device=like.device) if value.is_meta else value.to(like.device)
+    return distribute_tensor(value, like.device_mesh, like.placements)

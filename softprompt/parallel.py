@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import ParamSpec, TypeVar
@@ -118,7 +119,7 @@ class Several(Processes):
         self._state = PartialState(cpu=on_cpu)
         self.rank, self.world = self._state.process_index, self._state.num_processes
         self._agreed: BaseException | None = None
-        atexit.register(self._state.destroy_process_group)
+        atexit.register(self._leave)
         self.shards, self.device = _asked("FSDP"), self._state.device
         if refused := next((name for name in _REFUSED if _asked(name)), None):
             raise ConfigError(
@@ -189,6 +190,12 @@ class Several(Processes):
             if error is not self._agreed:
                 self._meet(error=error)
             raise
+
+    def _leave(self) -> None:
+        """At the end. The process group must have no other owner (an error's frames, FSDP's) when it goes, or gloo aborts."""
+        self._agreed = None
+        gc.collect()
+        self._state.destroy_process_group()
 
     def _meet(self, value: float = 0.0, error: Exception | None = None) -> float:
         """The sum of the values.

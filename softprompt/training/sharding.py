@@ -4,8 +4,8 @@ FSDP is torch's own (`fully_shard`; Zhao et al. 2023, arXiv:2304.11277), used as
 2020, arXiv:1910.02054): gradients, the optimizer's state and what is kept of earlier looks are in shards, and so are weights
 between steps; within a step, and while dev is looked at, weights are whole. So they are fetched once a step, not for each pass
 through a layer; forwards need no exchange, so an error in one can be told, and processes may run unequal numbers of them. It
-also keeps away from FSDP's rule that a layer's gradient comes in through its output, where it fetches weights again: that of
-what all rows share comes in through keys and values, in the last layer through nothing else.
+also does not matter then that FSDP fetches a layer's weights when a gradient comes in through the layer's output: that of what
+all rows share comes in through keys and values, in the last layer through nothing else.
 """
 
 from __future__ import annotations

@@ -37,9 +37,10 @@ class Full(WeightsMethod):
     Spec = FullSpec
     defaults: ClassVar[TrainDefaults] = TrainDefaults(lr=2e-5, epochs=3, batch_size=16)
     spec: FullSpec
+    _names: frozenset[str] = frozenset()
 
     @property
-    def whole(self) -> bool:
+    def whole(self) -> bool:  # type: ignore[override]
         """Whether every weight is trained, so that the artifact is a model by itself."""
         return self.spec.train == "all" and not self.spec.layers
 
@@ -76,9 +77,13 @@ class Full(WeightsMethod):
             weight.requires_grad_(True)
 
     def _copy(self, base: Base) -> None:
-        own = set(self.names(base))
-        self._branch = base.branch(own=own.__contains__)
-        self._own = {name: weight for name, weight in self._branch.model.named_parameters() if name in own}
+        self._names = frozenset(self.names(base))
+        self._branch = base.branch(own=self._names.__contains__)
+
+    @property
+    def _own(self) -> dict[str, nn.Parameter]:
+        """The copies by name, as they are now: sharing them out (FSDP) puts others in their place."""
+        return {name: weight for name, weight in self.branch.model.named_parameters() if name in self._names}
 
     def parameters(self) -> list[nn.Parameter]:
         """The copies."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import gc
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import ParamSpec, TypeVar
@@ -21,7 +22,7 @@ from .launcher import launched
 
 T = TypeVar("T")
 P = ParamSpec("P")
-_SHARDING = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
+_REFUSED = ("DEEPSPEED", "MEGATRON_LM")
 NUMBERS_AT_ONCE = 1 << 25  # of gradients in one sum; more only takes memory
 
 
@@ -31,9 +32,13 @@ class Processes:
     Attributes:
         rank: which of them this is.
         world: how many there are.
+        shards: whether the launcher asks for the trained weights to be shared out as well (FSDP).
+        device: what exchanges are done on, where there are any.
     """
 
     rank, world = 0, 1
+    shards = False
+    device: torch.device | None = None
 
     @property
     def main(self) -> bool:
@@ -77,6 +82,10 @@ class Processes:
     def equal(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Give all processes the first one's parameters."""
 
+    def exchange(self) -> contextlib.AbstractContextManager[None]:
+        """The time of exchanges that torch does by itself; whoever fails meanwhile cannot tell the others."""
+        return contextlib.nullcontext()
+
     def wait(self) -> None:
         """Until all are here."""
 
@@ -94,7 +103,8 @@ class Several(Processes):
     """This process among several.
 
     Every exchange begins with `_meet`, where each says whether it has failed. So a process that fails anywhere within
-    `together` meets the others wherever they are, and all raise its error instead of waiting for it.
+    `together` meets the others wherever they are, and all raise its error instead of waiting for it. The exception is
+    `exchange`: who fails there ends alone, and the launcher, or the lost connection, ends the others.
     """
 
     def __init__(self) -> None:
@@ -109,11 +119,13 @@ class Several(Processes):
         self._state = PartialState(cpu=on_cpu)
         self.rank, self.world = self._state.process_index, self._state.num_processes
         self._agreed: BaseException | None = None
-        atexit.register(self._state.destroy_process_group)
-        if sharding := next((name for name in _SHARDING if os.environ.get(f"ACCELERATE_USE_{name}") == "true"), None):
+        atexit.register(self._leave)
+        self.shards, self.device = _asked("FSDP"), self._state.device
+        if refused := next((name for name in _REFUSED if _asked(name)), None):
             raise ConfigError(
-                f"{sharding} is not supported: each process holds the whole model and its own share of the rows; start "
-                "without it, and to save memory take train.checkpointing, train.optimizer: adafactor, or method: lora"
+                f"{refused} is not supported: each process holds the whole model and its own share of the rows; start "
+                "without it, and to save memory take train.checkpointing, train.optimizer: adafactor, method: lora, or for "
+                "full fine-tuning accelerate launch --use_fsdp"
             )
 
     def gather(self, mine: list[T]) -> list[T]:
@@ -150,6 +162,17 @@ class Several(Processes):
             for p in parameters:
                 p.copy_(broadcast(p.detach().to(self._state.device)))
 
+    @contextlib.contextmanager
+    def exchange(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._agreed = error  # the others wait in torch's exchange, not in ours
+            if isinstance(error, torch.distributed.DistError) or "gloo" in str(error):
+                with self._peers():
+                    raise
+            raise
+
     def wait(self) -> None:
         self._meet()
 
@@ -167,6 +190,12 @@ class Several(Processes):
             if error is not self._agreed:
                 self._meet(error=error)
             raise
+
+    def _leave(self) -> None:
+        """At the end. The process group must have no other owner (an error's frames, FSDP's) when it goes, or gloo aborts."""
+        self._agreed = None
+        gc.collect()
+        self._state.destroy_process_group()
 
     def _meet(self, value: float = 0.0, error: Exception | None = None) -> float:
         """The sum of the values.
@@ -216,7 +245,7 @@ def processes() -> Processes:
 
     Raises:
         MissingExtraError: there are several, and accelerate is not installed.
-        ConfigError: the launcher asks for the model itself to be shared out.
+        ConfigError: the launcher asks for the model itself to be shared out by DeepSpeed or Megatron.
     """
     return Several() if launched("world") > 1 else Processes()
 
@@ -230,6 +259,11 @@ def alike(function: Callable[P, T]) -> Callable[P, T]:
             return function(*args, **kwargs)
 
     return run
+
+
+def _asked(name: str) -> bool:
+    """Whether accelerate's launcher was told so."""
+    return os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true"
 
 
 def _parts(parameters: Sequence[torch.nn.Parameter]) -> Iterator[list[torch.nn.Parameter]]:

@@ -1,4 +1,7 @@
-"""What one of several processes does in `test_parallel.py`: train every case, and leave what it holds in `rankN.json`."""
+"""What one of several processes does in `test_parallel.py`: train every case, and leave what it holds in `rankN.json`.
+
+parallel_worker.py FOLDER [CASE …]
+"""
 
 from __future__ import annotations
 
@@ -20,17 +23,22 @@ CASES = {
     "joint": {"name": "joint", "parts": ["soft", {"name": "lora", "r": 2}]},
     "probe": {"name": "probe"},
 }
-RATES = {"soft": 0.02, "infix": 0.05, "prefix": 0.02, "upper-prefix": 0.02, "full": 1e-4, "joint": 0.01}
+SHARDED = {"full": {"name": "full"}, "tied": {"name": "full"}, "again": {"name": "full"}}  # by FSDP
+BASES = {"tied": "gemma3"}  # its head is the embeddings
+RATES = {"soft": 0.02, "infix": 0.05, "prefix": 0.02, "upper-prefix": 0.02, "joint": 0.01} | dict.fromkeys(
+    SHARDED, 1e-4
+)
 ROWS = {"train": 13, "dev": 7, "test": 5}
 BATCH = 4  # of 13 rows: the last batch has one, so one of two processes has none
 
 
 def settings(name: str) -> dict:
-    """13 rows in batches of 4, micro-batches of 2, a look at dev every three steps."""
+    """13 rows in batches of 4, micro-batches of 2 (or 1, so that there are several), a look at dev every three steps."""
     return {
         "epochs": 3,
         "batch_size": BATCH,
-        "micro_batch": 2,
+        "micro_batch": 1 if name == "again" else 2,
+        "checkpointing": name == "again",
         "lr": RATES.get(name, 2e-3),
         "eval_every": 3,
         "patience": 50,
@@ -42,16 +50,49 @@ def run(name: str, folder: Path):
     from softprompt.training import train
 
     return train(
-        tiny_base(), tiny_task(), CASES[name], folder, train=settings(name), rows=tiny_rows(**ROWS), test=True, seed=3
+        tiny_base(BASES.get(name, "llama")),
+        tiny_task(),
+        (CASES | SHARDED)[name],
+        folder,
+        train=settings(name),
+        rows=tiny_rows(**ROWS),
+        test=True,
+        seed=3,
     )
 
 
-def main(folder: Path) -> None:
-    """All cases."""
+def weigh(held: dict[str, int]) -> None:
+    """From now on count, before each optimizer step, the numbers that this process holds in shards."""
+    from softprompt.training import loop
+
+    made, check, optimizers = loop.make_optimizer, loop.refuse_not_finite, []
+
+    def make(*args):
+        optimizers.append(made(*args))
+        return optimizers[-1]
+
+    def count(*args):
+        parameters = [p for group in optimizers[-1].param_groups for p in group["params"]]
+        moments = [value for state in optimizers[-1].state.values() for value in state.values() if value.dim()]
+        for what, tensors in (
+            ("weights", parameters),
+            ("gradients", [p.grad for p in parameters]),
+            ("moments", moments),
+        ):
+            held[what] = sum(one.to_local().numel() for one in tensors)
+        check(*args)
+
+    loop.make_optimizer, loop.refuse_not_finite = make, count
+
+
+def main(folder: Path, names: list[str]) -> None:
+    """All these cases."""
     from softprompt.parallel import processes
 
-    found = {}
-    for name in CASES:
+    found, held = {}, {}
+    if processes().shards:
+        weigh(held)
+    for name in names:
         result = run(name, folder / name)
         method, engine = result.prepared.method, result.prepared.engine
         found[name] = {
@@ -59,9 +100,11 @@ def main(folder: Path) -> None:
             "kept": len(engine.cache),
             "metrics": {split: [item.estimate.value, item.nll] for split, item in result.metrics.items()},
             "best": result.best_step,
+            "parameters": result.parameters,
+            "held": dict(held),
         }
     (folder / f"rank{processes().rank}.json").write_text(json.dumps({"world": processes().world, "found": found}))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:] or list(CASES))

@@ -12,7 +12,7 @@ G key/value heads, D head size.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -47,9 +47,10 @@ class Block:
     visible_from: Tensor | None = None
 
 
-@dataclass
 class Call:
     """One forward of the base: who sees what. Handed through the model as a keyword argument, so threads never mix.
+
+    (No dataclass: FSDP's hooks hand copies of those among a layer's arguments on, and what is recorded would be lost in them.)
 
     Attributes:
         lengths: live tokens of each row, all ≥ 1.
@@ -64,19 +65,22 @@ class Call:
         kept: after the forward, what would enter layer `stop`, [1, N, H].
     """
 
-    lengths: list[int]
-    starts: Tensor
-    blocks: Sequence[Block] = ()
-    record: bool = False
-    first: int = 0
-    stop: int | None = None
-    states: Tensor | None = None
-    again: bool = False
-    packed: bool = False
-    recorded: list[Tensor] = field(default_factory=list)
-    kept: Tensor | None = None
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        lengths: list[int],
+        starts: Tensor,
+        blocks: Sequence[Block] = (),
+        record: bool = False,
+        first: int = 0,
+        stop: int | None = None,
+        states: Tensor | None = None,
+        again: bool = False,
+        packed: bool = False,
+    ) -> None:
+        self.lengths, self.starts, self.blocks, self.record = lengths, starts, blocks, record
+        self.first, self.stop, self.states, self.again, self.packed = first, stop, states, again, packed
+        self.recorded: list[Tensor] = []
+        self.kept: Tensor | None = None
         device = self.starts.device
         self.rows, self.width = len(self.lengths), max(self.lengths)
         self.ragged = min(self.lengths) != self.width

@@ -63,6 +63,7 @@ class Method(ABC):
         defaults: how it is trained unless the user says otherwise.
         stores, place: how its tensors are read back: see the artifact's manifest.
         first_layer: nothing that it learns acts in the layers below this one.
+        whole: every weight of a model is trained; `learned().base` holds it.
         keeps_instruction: False where the learned segment stands in the place of the task's instruction.
         sums_over_tokens: whether `score` sums over an answer's tokens, so that the task may divide by their number.
     """
@@ -73,6 +74,7 @@ class Method(ABC):
     stores: Stores = "none"
     place: Place = "none"
     first_layer: int = 0
+    whole: bool = False
     keeps_instruction: bool = True
     sums_over_tokens: ClassVar[bool] = True
 

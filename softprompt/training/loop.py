@@ -22,6 +22,7 @@ from ..parallel import Processes
 from ..tasks import BoundTask
 from ..types import Example, Progress, ignore_progress
 from .optimizers import make_optimizer
+from .sharding import Weights, hold
 from .spec import TrainSpec
 
 T = TypeVar("T")
@@ -110,10 +111,12 @@ def fit(
         TrainingError: a loss or gradient that is not finite; names the step and its rows.
     """
     assert spec.lr and spec.batch_size and spec.micro_batch and spec.max_steps and spec.eval_every
-    parameters, objective, parallel = method.parameters(), objective or engine.loss, parallel or Processes()
-    parallel.equal(parameters)
+    parallel = parallel or Processes()
+    parallel.equal(method.parameters())
+    weights = hold(method, engine.base, parallel)
+    parameters, objective = method.parameters(), weights.through(objective or engine.loss)
     optimizer = make_optimizer(method.groups(), spec)
-    state = parallel.from_main(store.load()) or State()
+    state = weights.load(store) or State()
     if state.step:
         put_back(parameters, state.parameters)
         optimizer.load_state_dict(state.optimizer)
@@ -130,13 +133,14 @@ def fit(
         loss = 0.0
         # dropout is a function of seed, step and process, so resuming is exact
         torch.manual_seed((seed * 1_000_003 + state.step) * parallel.world + parallel.rank)
-        for begin in range(0, len(mine), spec.micro_batch):
-            with method.training():  # the backward as well: with checkpointing it runs layers again
-                total, _ = objective(mine[begin : begin + spec.micro_batch], method.learned())
-                (total / tokens).backward()
-            loss += total.item() / tokens
+        with weights.whole():
+            for part, divisor in weights.parts(mine, rows, spec.micro_batch, tokens):
+                with method.training():  # the backward as well: with checkpointing it runs layers again
+                    total, _ = objective(part, method.learned())
+                    weights.backward(total / divisor)
+                loss += total.item() / divisor
         loss = parallel.total(loss)
-        parallel.sum_gradients(parameters)
+        weights.sum_gradients(parameters)
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, spec.clip))
         refuse_not_finite(loss, norm, rows, spec, state, store)
         rate = learning_rate(state.step, spec)
@@ -151,18 +155,19 @@ def fit(
 
         last = state.step == spec.max_steps
         if dev and (state.step % spec.eval_every == 0 or last):
-            look(engine, method, bound, dev, spec, state, store, progress, parallel)
+            look(engine, method, bound, dev, spec, state, store, progress, parallel, weights)
             if state.step == min(SOON * spec.eval_every, spec.max_steps):
                 _doubt(bound, dev, state, store)
-        if store.due(at_once=last or bool(state.ended)):
+        if weights.due(store, at_once=last or bool(state.ended)):
             state.parameters = [parameter.detach().clone() for parameter in parameters]
             state.optimizer = optimizer.state_dict()
-            store.save(state)
+            weights.save(store, state)
         shown = f"training, loss {loss:.3f}" + (f", dev {state.best['value']:.3f}" if state.best else "")
         progress(shown, state.step, state.step if state.ended else spec.max_steps)
 
     if state.best:
         put_back(parameters, state.best["parameters"])
+    weights.finish()
     best, reason = state.best.get("step", state.step), state.ended or "all steps done"
     store.log("trained", step=state.step, best_step=best, reason=reason, **peak_memory())
     return state
@@ -202,11 +207,13 @@ def look(
     state: State,
     store: Store,
     progress: Progress,
-    parallel: Processes | None = None,
+    parallel: Processes,
+    weights: Weights,
 ) -> None:
     """Evaluate on dev, keep the parameters if they are the best so far, and say when it is enough."""
     began = time.perf_counter()
-    found = evaluate(engine, method, bound, dev, progress, parallel)
+    with weights.whole():
+        found = evaluate(engine, method, bound, dev, progress, parallel)
     now = found.estimate
     store.log("dev", step=state.step, **now.as_dict(), nll=found.nll, seconds=time.perf_counter() - began)
     kept = [parameter.detach().clone() for parameter in method.parameters()]

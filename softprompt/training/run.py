@@ -27,6 +27,7 @@ from .checkpoints import FolderStore, NoStore
 from .loop import State, Store, Teaching, fit
 from .preparing import Prepared, prepare
 from .saving import keep, settings_of
+from .sharding import refuse
 from .spec import CacheSpec, TrainSpec
 
 
@@ -94,6 +95,7 @@ def train(
     method = method if isinstance(method, Method) else make_method(method)
     spec = train if isinstance(train, TrainSpec) else parse(TrainSpec, train or {}, "train")
     began, parallel = time.perf_counter(), processes()
+    refuse(method, spec, parallel)
     progress = progress if parallel.main else ignore_progress
     notice = notice if parallel.main else ignore_notice
     wanted = ("train", "dev", "test") if test else ("train", "dev")

@@ -39,7 +39,7 @@ def init_embeddings(
     """Embeddings [P, H] to start from.
 
     Args:
-        length: P; None: that of the text, or of the artifact.
+        length: P; None: that of the whole text (see `text_ids`), or of the artifact.
         how: `text` (embeddings of a text), `vocabulary` (sampled common tokens), `labels` (the label words, the rest
             sampled), `random` (normal with the vocabulary's spread), `artifact` (another soft prompt).
 

@@ -24,8 +24,8 @@ class PrefixSpec(SoftSpec):
     """Settings of `prefix`, beside those of `soft`.
 
     Attributes:
-        length: P (default: 20, but with `layers` that of the text it starts from, as rows are read behind that; with `init:
-            artifact` the artifact's).
+        length: P (default: 20; with `layers` the whole text it starts from, as often as makes 40 tokens or more, since rows are
+            read behind it; with `init: artifact` that of the artifact).
         layers: `20-` learns keys and values from layer 20 on. Below they stay those of the text that the prefix starts
             from, so texts are run through these layers once, behind that text, and kept.
         reparameterization: `mlp` trains a small network whose output is the prefix (Li & Liang 2021, §4.3); only its output

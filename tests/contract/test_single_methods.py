@@ -187,12 +187,16 @@ def test_parts_are_all_learned(parts):
     assert not [name for name, value in ready.method.export().items() if torch.equal(value, before[name])]
 
 
-def test_a_prefix_in_the_upper_layers_is_as_long_as_its_text_unless_told_otherwise():
-    """The layers below read texts behind that text: a part of it would be another text."""
+def test_a_prefix_in_the_upper_layers_holds_its_whole_text_unless_told_otherwise():
+    """The layers below read texts behind that text: a part of it would be another text. A short one is repeated."""
     base, task = tiny_base(), tiny_task(template={"instruction": "Good or bad? ", "input": "{{ text }}", "cue": ":"})
     tokens = len(base.tokenizer("Good or bad? ", add_special_tokens=False)["input_ids"])
     cases = (
-        ({"layers": "1-"}, tokens),
+        ({"layers": "1-"}, tokens * -(-40 // tokens)),
+        (
+            {"layers": "1-", "text": "a text " * 30},
+            len(base.tokenizer("a text " * 30, add_special_tokens=False)["input_ids"]),
+        ),
         ({"layers": "1-", "length": 3}, 3),
         ({"layers": "1-", "init": "random"}, 20),
         ({"layers": "0-"}, 20),

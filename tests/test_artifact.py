@@ -346,6 +346,7 @@ def test_odd_format_versions(folder, version):
         (lambda m: m.update(kind="encoder"), "causal"),
         (lambda m: m["layout"].update(length="2"), "layout.length"),
         (lambda m: m["layout"].update(length=3), "[3, 8]"),
+        (lambda m: m["layout"].update(layers=2), "train it again"),
         (lambda m: m["layout"].update(stores="kv"), "[2, 48]"),
         (lambda m: m["layout"].update(stores="kv", place="infix"), "'infix_kv'"),
         (lambda m: m["base"]["shape"].update(hidden_size=9), "[2, 9]"),
@@ -543,6 +544,11 @@ def test_json_is_read_strictly():
 
 
 # ---------------------------------------------------------------- what we once saved must load for ever
+
+
+def test_manifests_that_say_of_no_layers_that_they_are_all(folder):
+    rewrite(folder, lambda m: m["layout"].update(layers=None))
+    assert load(folder).manifest.layout.length == 2
 
 
 def test_golden_artifact_of_format_1():

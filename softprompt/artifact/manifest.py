@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from .. import __version__
 from ..config import Strict, parse
@@ -46,6 +46,16 @@ class LayoutSpec(_Exact):
     stores: Literal["embeddings", "kv", "head", "weights", "other", "none"]
     place: Literal["front", "infix", "other", "none"]
     length: NonNegativeInt = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_layers(cls, data: Any) -> Any:
+        """Early manifests held `layers`: null unless a prefix lay in the upper layers and nowhere else."""
+        if not isinstance(data, dict) or "layers" not in data:
+            return data
+        if data["layers"] is not None:
+            raise ValueError("a prefix that was saved without the layers below the ones it learned in; train it again")
+        return {key: value for key, value in data.items() if key != "layers"}
 
 
 class ShapeSpec(_Exact):

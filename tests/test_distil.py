@@ -186,7 +186,7 @@ def test_rows_without_labels_are_read_where_they_are_not_needed(tmp_path):
 def test_command(tmp_path):
     from typer.testing import CliRunner
 
-    from softprompt.cli import app, distil, train  # noqa: F401 - each adds its verb
+    from softprompt.cli import app, console, distil, train  # noqa: F401 - each adds its verb
 
     tiny_model("llama").save_pretrained(tmp_path / "base")
     tiny_tokenizer().save_pretrained(tmp_path / "base")
@@ -202,7 +202,14 @@ def test_command(tmp_path):
     )
     assert found.exit_code == 0, found.output
     assert "test agreement with the long prompt" in found.output and "saved per request" in found.output
-    assert json.loads((tmp_path / "out/distil.json").read_text())["prompt"]["demonstrations"] == 2
+    report = json.loads((tmp_path / "out/distil.json").read_text())
+    assert report["prompt"]["demonstrations"] == 2
+    leans = max(report["commonest"].values()) > distil.LEANS
+    assert leans == ("the long prompt gives one answer to" in " ".join(found.output.split()))
+    for share, told in ((0.91, True), (0.9, False)):  # whatever this base's answers are
+        with console.err.capture() as captured:
+            distil._tell({**report, "commonest": {"dev": share}, "agreement": {}})
+        assert told == ("take other demonstrations" in " ".join(captured.get().split()))
 
 
 def test_nothing_learned_is_the_teacher_of_itself():

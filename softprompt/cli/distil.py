@@ -11,6 +11,8 @@ from . import app
 from .console import err, out, progress, tell_cut
 from .options import Fresh, RunFile, RunFolder, Settings, Test
 
+LEANS = 0.9  # share of one answer above which a long prompt is doubted
+
 
 @app.command(
     "distil",
@@ -67,6 +69,12 @@ def distil_verb(
 
 
 def _tell(report: dict[str, Any]) -> None:
+    if leaning := [name for name, share in report["commonest"].items() if share > LEANS]:
+        err.print(
+            f"warning: the long prompt gives one answer to {report['commonest'][leaning[0]]:.0%} of the {leaning[0]} rows, so "
+            "agreement says little; unless they are really so, take other demonstrations (demonstrations.seed of the task), "
+            "an --instruction, or scoring.calibration: contextual"
+        )
     for name, found in report["agreement"].items():
         out.print(
             f"{name} agreement with the long prompt {_shown(found)} on {found['rows']} rows "

@@ -91,7 +91,7 @@ class Full(WeightsMethod):
 
     def export(self) -> dict[str, Tensor]:
         """The trained weights under transformers' names."""
-        return plain(dict(self._own))
+        return plain(self._own)
 
     def files(self) -> dict[str, bytes]:
         """Configuration and tokenizer, where all weights are trained."""
@@ -112,7 +112,7 @@ class Full(WeightsMethod):
     def restore(self, tensors: dict[str, Tensor], base: Base) -> None:
         """Take them back."""
         self._copy(base)
-        take(tensors, dict(self._own), self.spec.name)
+        take(tensors, self._own, self.spec.name)
         with torch.no_grad():
             for name, weight in self._own.items():
                 weight.copy_(tensors[name])

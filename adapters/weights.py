@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -75,7 +75,7 @@ class WeightsMethod(Method):
         return layers_of(self.spec.layers, base) if self.spec.layers else range(base.shape.layers)
 
 
-def take(tensors: dict[str, Tensor], expected: dict[str, Tensor], name: str) -> None:
+def take(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], name: str) -> None:
     """Check that an artifact's tensors are those that this method has on this base.
 
     Raises:
@@ -90,6 +90,6 @@ def take(tensors: dict[str, Tensor], expected: dict[str, Tensor], name: str) -> 
             raise ArtifactError(f"{key} has shape {list(value.shape)}, this base needs {list(expected[key].shape)}")
 
 
-def plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """In fp32 on the CPU, detached."""
     return {name: value.detach().to("cpu", torch.float32).contiguous() for name, value in tensors.items()}

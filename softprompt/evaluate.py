@@ -1,21 +1,28 @@
-"""From examples to outcomes: label scores, calibration, predictions, and the metric with its interval."""
+"""From examples to outcomes: what was answered, how likely the right answer was, and the metric with its interval."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from .engine import Engine, Learned
+from .engine import Engine
 from .errors import DataError
 from .methods import Method
 from .metrics import Estimate, estimate
 from .parallel import Processes
+from .scoring import label_scores
 from .tasks import BoundTask
-from .types import Example, Ids, Progress, ignore_progress
+from .tasks.scored import ScoredTask
+from .types import Example, Progress, ignore_progress
+from .writing import likelihoods, written
+
+LIKELIHOOD = "log_likelihood"
 
 
 @dataclass(frozen=True)
@@ -24,19 +31,24 @@ class Outcome:
 
     Attributes:
         where: `file:line`.
-        gold: the right label; None when the row has none.
-        predicted: the label with the highest score.
-        scores: log-score of every label, normalised over labels.
+        gold: the right label, or the texts that are right; None when the row has none.
+        predicted: the best label, or what was written.
+        scores: of labels, each one's log-score, normalised over labels; empty for what was written.
+        nll: −log-score of the right label, or of the right answer's tokens; None where there is none.
+        weight: what `nll` counts for in a mean: one label, or so many tokens.
     """
 
     where: str
-    gold: str | None
+    gold: Any
     predicted: str
-    scores: dict[str, float]
+    scores: dict[str, float] = field(default_factory=dict)
+    nll: float | None = None
+    weight: int = 1
 
     def as_dict(self) -> dict[str, Any]:
         """As written to JSON."""
-        return {"where": self.where, "gold": self.gold, "predicted": self.predicted, "scores": self.scores}
+        found = {"where": self.where, "gold": self.gold, "predicted": self.predicted}
+        return {**found, "scores": self.scores} if self.scores else found
 
 
 @dataclass(frozen=True)
@@ -45,7 +57,7 @@ class Evaluation:
 
     Attributes:
         estimate: the task's metric.
-        nll: mean −log-score of the right labels; breaks ties between equal metrics.
+        nll: mean −log-score of the right labels, or of the right answers' tokens; breaks ties between equal metrics.
     """
 
     estimate: Estimate
@@ -59,13 +71,25 @@ def outcomes(
     bound: BoundTask,
     examples: Sequence[Example],
     progress: Progress = ignore_progress,
+    write: bool = True,
 ) -> list[Outcome]:
-    """Score every example and name the best label."""
+    """Answer every example, by the best of its candidates or by writing.
+
+    Args:
+        write: False leaves out what takes long: answers that are written are not, only their right ones' likelihood is found.
+    """
     with torch.no_grad():
         learned = method.learned()
+    if bound.task.answering == "scored":
         scores = label_scores(engine, method, bound, examples, learned, progress)
-        shift = calibration(engine, method, bound, learned)
-    return [outcome(bound, example, row, shift) for example, row in zip(examples, scores, strict=True)]
+        return [outcome(bound, example, row) for example, row in zip(examples, scores, strict=True)]
+    texts = written(engine, bound, examples, learned, progress) if write else [""] * len(examples)
+    known = [example for example in examples if example.gold is not None]
+    losses = iter(likelihoods(engine, known, learned, progress))
+    return [
+        free_outcome(bound, example, text, None if example.gold is None else next(losses))
+        for example, text in zip(examples, texts, strict=True)
+    ]
 
 
 def evaluate(
@@ -75,18 +99,21 @@ def evaluate(
     examples: Sequence[Example],
     progress: Progress = ignore_progress,
     parallel: Processes | None = None,
+    write: bool = True,
 ) -> Evaluation:
     """The task's metric over labelled examples.
 
     Args:
         parallel: each of these processes scores its share; all of them get the whole.
+        write: see `outcomes`; without it the metric of written answers is the mean log-likelihood of the right ones' tokens.
 
     Raises:
         DataError: no rows, or a row without a label.
     """
     parallel = parallel or Processes()
-    found = parallel.gather(outcomes(engine, method, bound, parallel.share(examples), progress))
-    return summarize(bound.task.spec.metric, found)
+    found = parallel.gather(outcomes(engine, method, bound, parallel.share(examples), progress, write))
+    scored = write or bound.task.answering == "scored"
+    return summarize(bound.task.spec.metric if scored else LIKELIHOOD, found)
 
 
 def summarize(metric: str, found: list[Outcome]) -> Evaluation:
@@ -97,59 +124,35 @@ def summarize(metric: str, found: list[Outcome]) -> Evaluation:
     """
     if not found:
         raise DataError("there are no rows to evaluate")
-    pairs = [(outcome.gold, outcome.predicted) for outcome in found if outcome.gold is not None]
-    if len(pairs) < len(found):
+    golds = [outcome.gold for outcome in found if outcome.gold is not None]
+    if len(golds) < len(found):
         first = next(outcome.where for outcome in found if outcome.gold is None)
-        raise DataError(f"{first}: the row has no label to evaluate against ({len(found) - len(pairs)} such rows)")
-    nll = -sum(outcome.scores[str(outcome.gold)] for outcome in found) / len(found)
-    return Evaluation(estimate(metric, [gold for gold, _ in pairs], [guess for _, guess in pairs]), nll, found)
+        raise DataError(f"{first}: the row has no label to evaluate against ({len(found) - len(golds)} such rows)")
+    nlls, weights = [outcome.nll or 0.0 for outcome in found], [outcome.weight for outcome in found]
+    nll = sum(nlls) / sum(weights)
+    if metric == LIKELIHOOD:
+        return Evaluation(_likelihood(nlls, weights), nll, found)
+    return Evaluation(estimate(metric, golds, [outcome.predicted for outcome in found]), nll, found)
 
 
-def outcome(bound: BoundTask, example: Example, scores: Tensor, shift: Tensor | None) -> Outcome:
+def _likelihood(nlls: Sequence[float], weights: Sequence[int]) -> Estimate:
+    """Mean log-likelihood of a token; its interval from the spread of rows (linearised ratio, Cochran 1977, §2.11)."""
+    tokens, losses = np.array(weights, dtype=float), np.array(nlls)
+    mean = losses.sum() / tokens.sum()
+    spread = (losses - mean * tokens).std(ddof=1) / tokens.mean() if len(nlls) > 1 else 0.0
+    half = 1.96 * spread / math.sqrt(len(nlls))
+    return Estimate(LIKELIHOOD, float(-mean), (float(-mean - half), float(-mean + half)), len(nlls))
+
+
+def outcome(bound: BoundTask, example: Example, scores: Tensor) -> Outcome:
     """Name the labels of one example's scores [K]."""
-    task = bound.task
-    if shift is not None:
-        scores = (scores - shift).log_softmax(0)
+    task = cast(ScoredTask, bound.task)
     names = {task.label_name(example.values, k): float(value) for k, value in enumerate(scores)}
-    best = task.label_name(example.values, int(scores.argmax()))
-    return Outcome(example.where, task.gold_label(example.values), best, names)
+    best, gold = task.label_name(example.values, int(scores.argmax())), task.gold(example.values)
+    return Outcome(example.where, gold, best, names, None if gold is None else -names[gold])
 
 
-def label_scores(
-    engine: Engine,
-    method: Method,
-    bound: BoundTask,
-    examples: Sequence[Example],
-    learned: Learned,
-    progress: Progress = ignore_progress,
-) -> list[Tensor]:
-    """Normalised log-scores of the labels, per example [K], on the CPU."""
-    found: dict[int, Tensor] = {}
-    for part, batch in engine.contexts(examples, learned, progress, continued=method.sums_over_tokens):
-        options = [examples[index].candidates for index in part]
-        with torch.no_grad():
-            rows = method.score(batch, options)
-        for index, row, candidates in zip(part, rows, options, strict=True):
-            found[index] = normalized(method, bound, row, candidates)
-    return [found[index] for index in range(len(examples))]
-
-
-def normalized(method: Method, bound: BoundTask, scores: Tensor, candidates: Sequence[Ids]) -> Tensor:
-    """A row's candidate scores [C] as normalised log-scores of the labels [K], on the CPU."""
-    lengths = [len(ids) if method.sums_over_tokens else 1 for ids in candidates]
-    return bound.task.label_scores(scores.cpu(), lengths)
-
-
-def calibration(engine: Engine, method: Method, bound: BoundTask, learned: Learned) -> Tensor | None:
-    """What the prompt answers when there is nothing to judge: mean label scores [K] of content-free inputs.
-
-    Contextual calibration (Zhao et al. 2021, arXiv:2102.09690): dividing by these probabilities takes the prompt's own
-    leaning out. None when the task does not ask for it.
-    """
-    scoring = bound.task.spec.scoring
-    if scoring.calibration == "none":
-        return None
-    fields = bound.task.spec.template.fields
-    blanks = [bound.example(dict.fromkeys(fields, blank), f"content-free {blank!r}") for blank in scoring.content_free]
-    rows = label_scores(engine, method, bound, blanks, learned)
-    return torch.stack(rows).exp().mean(0).log()
+def free_outcome(bound: BoundTask, example: Example, text: str, nll: float | None = None) -> Outcome:
+    """What was written behind one example."""
+    weight = 1 if nll is None else len(example.answer)
+    return Outcome(example.where, bound.task.gold(example.values), text, {}, nll, weight)

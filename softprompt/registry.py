@@ -24,6 +24,9 @@ _SHIPPED: dict[str, dict[str, str]] = {
     },
     "softprompt.tasks": {
         "classification": "softprompt.tasks.classification:Classification",
+        "choice": "softprompt.tasks.choice:Choice",
+        "generation": "softprompt.tasks.generation:Generation",
+        "span": "softprompt.tasks.span:Span",
     },
     "softprompt.checks": {
         "artifact": "softprompt.doctor.trained:artifact",

@@ -6,24 +6,27 @@ artifact's content, never by name, and bound to this runtime's one base, so no r
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
 
 from . import artifact as artifacts
 from .base import Base
-from .engine import SLOTS, CacheConfig, Engine, Past, Row, parts, plan, run
+from .engine import SLOTS, CacheConfig, Engine, Past, Row, generate, parts, plan, run
 from .engine.rows import Piece
 from .errors import ArtifactError, DataError
-from .evaluate import Evaluation, Outcome, calibration, normalized, outcome, summarize
+from .evaluate import Evaluation, Outcome, free_outcome, outcome, summarize
 from .methods import Method, make_method
+from .scoring import Prior, prior, relative
 from .tasks import BoundTask, Task
+from .tasks.generation import FreeSpec, Generation
 from .types import Example, Progress, ignore_progress
+from .writing import Told
 
 
 @dataclass(frozen=True)
@@ -36,19 +39,21 @@ class Compiled:
     trunk: Past | None
     middle: Mapping[str, Piece]
     live: Base
-    calibration: Tensor | None
+    prior: Prior
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Answer to one row: the artifact that gave it, the label, and the labels' probabilities."""
+    """Answer to one row: the artifact that gave it, the label with all labels' probabilities, or what was written (without)."""
 
     artifact: str
     label: str
     probabilities: dict[str, float]
 
     def as_dict(self) -> dict[str, Any]:
-        """As written by `softprompt predict`."""
+        """As written by `softprompt predict`: `label` and `probabilities`, or `text`."""
+        if not self.probabilities:
+            return {"artifact": self.artifact, "text": self.label}
         return {"artifact": self.artifact, "label": self.label, "probabilities": self.probabilities}
 
 
@@ -160,39 +165,93 @@ class Runtime:
         examples = prompt.bound.examples(rows)
         return summarize(prompt.bound.task.spec.metric, self.outcomes(examples, [prompt] * len(examples), progress))
 
+    def stream(
+        self, row: Mapping[str, Any], artifact: str | None = None, tell: Callable[[str], object] = print
+    ) -> Prediction:
+        """Answer one row, telling the text as it is written, in whole words (and whole characters).
+
+        Args:
+            row, artifact: as in `predict`.
+            tell: called with each new piece of text.
+
+        Raises:
+            DataError: see `predict`; or the artifact's answers are chosen, not written.
+        """
+        name = self._name_for(row, artifact, 0)
+        prompt = self.get(name)
+        if prompt.bound.task.answering != "generated":
+            raise DataError(
+                f"artifact {name!r} chooses its answers (type {prompt.bound.task.spec.type!r}); ask predict"
+            )
+        example = prompt.bound.example(dict(row))
+        found = self._write([example], [prompt], [self._row(example, prompt)], Told(prompt.bound, tell))
+        return Prediction(name, found[0].predicted, {})
+
     @torch.no_grad()
     def outcomes(
         self, examples: Sequence[Example], prompts: Sequence[Compiled], progress: Progress = ignore_progress
     ) -> list[Outcome]:
         """Run examples, each behind its own prompt, mixed freely in length-sorted batches."""
-        rows = [
-            prompt.engine.row(example, prompt.trunk, prompt.middle)
-            for example, prompt in zip(examples, prompts, strict=True)
-        ]
+        rows = [self._row(example, prompt) for example, prompt in zip(examples, prompts, strict=True)]
         found: dict[int, Outcome] = {}
         for part in self._parts(rows, prompts):
-            record = any(len(ids) > 1 for index in part for ids in examples[index].candidates)
-            batch = run(self.base, [rows[index] for index in part], None, record, prompts[part[0]].live)
-            by_method: dict[int, list[int]] = {}
-            for place, index in enumerate(part):
-                by_method.setdefault(id(prompts[index]), []).append(place)
-            for places in by_method.values():
-                prompt = prompts[part[places[0]]]
-                some = [examples[part[place]] for place in places]
-                scores = prompt.method.score(batch.rows(places), [example.candidates for example in some])
-                for place, example, values in zip(places, some, scores, strict=True):
-                    labels = normalized(prompt.method, prompt.bound, values, example.candidates)
-                    found[part[place]] = outcome(prompt.bound, example, labels, prompt.calibration)
+            some = (
+                [examples[index] for index in part],
+                [prompts[index] for index in part],
+                [rows[index] for index in part],
+            )
+            answer = self._write if prompts[part[0]].bound.task.answering == "generated" else self._choose
+            found.update(zip(part, answer(*some), strict=True))
             progress("answering", len(found), len(rows))
         return [found[index] for index in range(len(rows))]
 
     @staticmethod
+    def _row(example: Example, prompt: Compiled) -> Row:
+        return prompt.engine.row(example, prompt.trunk, prompt.middle)
+
+    def _choose(self, examples: list[Example], prompts: list[Compiled], rows: list[Row]) -> list[Outcome]:
+        """The best candidate of each row of one batch."""
+        record = any(len(ids) > 1 for example in examples for ids in example.candidates)
+        batch = run(self.base, rows, None, record, prompts[0].live)
+        found: dict[int, Outcome] = {}
+        by_prompt: dict[int, list[int]] = {}
+        for place, prompt in enumerate(prompts):
+            by_prompt.setdefault(id(prompt), []).append(place)
+        for places in by_prompt.values():
+            prompt, some = prompts[places[0]], [examples[place] for place in places]
+            before = (
+                prompt.prior
+                if prompt.prior is not None
+                else prior(prompt.engine, prompt.method, prompt.bound, prompt.method.learned(), some)
+            )
+            scores = prompt.method.score(batch.rows(places), [example.candidates for example in some])
+            for place, example, values in zip(places, some, scores, strict=True):
+                labels = relative(prompt.method, prompt.bound, values, example.candidates, before)
+                found[place] = outcome(prompt.bound, example, labels)
+        return [found[place] for place in range(len(rows))]
+
+    def _write(
+        self, examples: list[Example], prompts: list[Compiled], rows: list[Row], told: Told | None = None
+    ) -> list[Outcome]:
+        """What is written behind each row of one batch."""
+        bound = prompts[0].bound
+        spec = cast(Generation, bound.task).spec.generation
+        batch = run(self.base, rows, None, True, prompts[0].live)
+        answers = generate(batch, self.base.tokenizer, bound.ends, spec.settings(), spec.seed, told)
+        return [
+            free_outcome(prompt.bound, example, prompt.bound.read(ids, example.values))
+            for example, prompt, ids in zip(examples, prompts, answers, strict=True)
+        ]
+
+    @staticmethod
     def _parts(rows: Sequence[Row], prompts: Sequence[Compiled]) -> Iterator[list[int]]:
-        """Indices of the rows of each batch: those that run through the same weights, sorted by length."""
-        by_weights: dict[int, list[int]] = {}
+        """Indices of the rows of each batch, sorted by length: those that run through the same weights and answer alike."""
+        together: dict[tuple[int, str], list[int]] = {}
         for index, prompt in enumerate(prompts):
-            by_weights.setdefault(id(prompt.live.model), []).append(index)
-        for some in by_weights.values():
+            spec = prompt.bound.task.spec
+            how = json.dumps(spec.generation.settings()) if isinstance(spec, FreeSpec) else ""
+            together.setdefault((id(prompt.live.model), how), []).append(index)
+        for some in together.values():
             order = sorted(some, key=lambda index: (rows[index].size, index))
             yield from parts(order, [rows[index].size for index in order])
 
@@ -204,7 +263,7 @@ class Runtime:
         with torch.no_grad():
             learned = method.learned()
             trunk = engine.trunk(learned)
-            shift = calibration(engine, method, bound, learned)
+            before = prior(engine, method, bound, learned) if task.answering == "scored" else None
             return Compiled(
                 method,
                 bound,
@@ -212,7 +271,7 @@ class Runtime:
                 trunk.detach() if trunk else None,
                 engine.middle(learned),
                 learned.base or self.base,
-                shift,
+                before,
             )
 
     def _name_for(self, row: Mapping[str, Any], default: str | None, place: int) -> str:

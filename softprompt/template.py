@@ -150,6 +150,8 @@ class Prompter:
         self._bos = () if spec.chat else _leading_specials(tokenizer)
         gap = spec.input[len(spec.opening) :].partition("{")[0]
         self.head, _, self.cue = self._split(gap + "word")
+        eos = getattr(tokenizer, "eos_token_id", None)
+        self.ends: Ids = () if eos is None else (eos,)
 
     def text(self, values: Mapping[str, Any], where: str) -> Ids:
         """Ids of the row's own part: what the input renders to, without its fixed beginning."""

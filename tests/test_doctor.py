@@ -292,7 +292,7 @@ def test_no_better_than_the_majority(tmp_path):
     ready = result.prepared
     case = Case(ready, sample(ready.splits["train"], 4), artifacts.load(tmp_path))
     finding = worst(case, "majority")
-    assert finding.level == "warning" and "most frequent label has 0.500" in finding.what
+    assert finding.level == "warning" and "most frequent answer has 0.500" in finding.what
 
 
 def test_an_artifact_that_is_not_of_this_base_or_not_as_good(tmp_path):

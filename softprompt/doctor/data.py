@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from ..metrics import majority
+from ..tasks.scored import ScoredTask
 from ..template import render
 from ..types import Ids
 from .case import Case, Finding
@@ -50,9 +51,11 @@ def rows(case: Case) -> Iterator[Finding]:
 
 def _balance(case: Case, split: str) -> Iterator[Finding]:
     task = case.bound.task
-    gold = [label for row in case.ready.splits.get(split, []) if (label := task.gold_label(row.values)) is not None]
+    gold: list[str] = [
+        label for row in case.ready.splits.get(split, []) if (label := task.gold(row.values)) is not None
+    ]
     counts = Counter(gold)
-    if not counts or len(counts) > _MANY:
+    if not task.words or not counts or len(counts) > _MANY:
         return
     shares = ", ".join(f"{label} {count / len(gold):.0%}" for label, count in counts.most_common(6))
     metric = task.spec.metric
@@ -71,9 +74,12 @@ def labels(case: Case) -> Iterator[Finding]:
         yield Finding("labels", "skipped", "there are no labelled rows")
         return
     task, first = case.bound.task, case.rows[0]
+    if not isinstance(task, ScoredTask):
+        yield Finding("labels", "skipped", "answers are written, there are no labels")
+        return
     words, _ = task.candidates(first.values)
     sizes = [len(ids) for ids in first.candidates]
-    owner = [_label_of(case, place, sizes) for place in range(len(words))]
+    owner = [_label_of(task, place, sizes) for place in range(len(words))]
     seen: dict[Ids, int] = {}
     for place, ids in enumerate(first.candidates):
         other = seen.setdefault(ids, place)
@@ -104,11 +110,11 @@ def labels(case: Case) -> Iterator[Finding]:
     yield Finding("labels", "ok", f"{len(words)} answers, {starts} different first tokens: {shown}")
 
 
-def _label_of(case: Case, place: int, sizes: list[int]) -> int:
+def _label_of(task: ScoredTask, place: int, sizes: list[int]) -> int:
     """Which label a candidate speaks for: the one that wins when only this candidate is probable."""
     scores = torch.full((len(sizes),), -1e6)
     scores[place] = 0.0
-    return int(case.bound.task.label_scores(scores, sizes).argmax())
+    return int(task.label_scores(scores, sizes).argmax())
 
 
 def joints(case: Case) -> Iterator[Finding]:
@@ -124,9 +130,10 @@ def joints(case: Case) -> Iterator[Finding]:
         answer = render(bound.task.spec.template.answer, {"answer": words[place]}, "template.answer")
         if bound.task.spec.template.chat:
             answer = answer.lstrip()  # as `Prompter` has it: a chat turn begins without a space
-        text = bound.prompter.prompt(row.values, row.where)
+        text = bound.prompter.prompt(bound.task.shown(row.values), row.where)
         whole = _ids(case, text)
-        pairs = [("cue and answer", (*whole, *row.candidates[place]), _ids(case, text + answer))]
+        spoken = row.candidates[place][: len(row.candidates[place]) - len(bound.ends[:1])]
+        pairs = [("cue and answer", (*whole, *spoken), _ids(case, text + answer))]
         if not row.truncated:
             ours = (*bound.head, *row.text, *bound.cue)
             pairs.append(("template and text", _without_lead(case, ours, whole), whole))

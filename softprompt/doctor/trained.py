@@ -11,7 +11,6 @@ from ..artifact.manifest import MetricRecord
 from ..errors import ArtifactError
 from ..evaluate import evaluate
 from ..metrics import Estimate
-from ..metrics import majority as of_majority
 from ..tasks import Task
 from ..types import Example
 from .case import Case, Finding
@@ -56,9 +55,8 @@ def majority(case: Case) -> Iterator[Finding]:
 
 def above_majority(task: Task, dev: Sequence[Example], found: Estimate) -> Finding:
     """Whether a metric on dev says that anything was learned."""
-    gold = [label for row in dev if (label := task.gold_label(row.values)) is not None]
-    least = of_majority(found.metric, gold)
-    what = f"dev {found.metric} {found} on {found.rows} rows; always the most frequent label has {least:.3f}"
+    least, who = task.floor(found.metric, [row.values for row in dev])
+    what = f"dev {found.metric} {found} on {found.rows} rows; {who} has {least:.3f}"
     if found.interval[0] > least:
         return Finding("majority", "ok", what)
     return Finding(

@@ -1,6 +1,7 @@
 """Encode once: segments, plan, row cache, and the one forward that training, evaluation and serving share."""
 
 from .cache import CacheConfig
+from .decode import generate
 from .encode import parts
 from .engine import Engine
 from .past import Past, join, learned_past
@@ -19,6 +20,7 @@ __all__ = [
     "Row",
     "Slot",
     "answer_states",
+    "generate",
     "join",
     "learned_past",
     "parts",

@@ -135,6 +135,7 @@ class Engine:
         learned: Learned,
         progress: Progress = ignore_progress,
         continued: bool = True,
+        open_ended: bool = False,
     ) -> Iterator[tuple[list[int], Batch]]:
         """Run every example up to its answer, in length buckets, without gradients.
 
@@ -142,16 +143,21 @@ class Engine:
 
         Args:
             continued: answers of several tokens will be run behind the contexts, which are recorded for that.
+            open_ended: so will answers that nobody knows yet.
 
         Yields:
             (indices of the examples in this batch, their contexts).
         """
-        long = continued and any(len(ids) > 1 for example in examples for ids in example.candidates)
+        long = {
+            index
+            for index, example in enumerate(examples)
+            if open_ended or (continued and any(len(ids) > 1 for ids in example.candidates))
+        }
         if self.plan.learns or long:
             yield from self._run_contexts(examples, learned, progress, long)
             return
         fresh = list({example.text: example for example in examples if example.text not in self._ends}.values())
-        for part, batch in self._run_contexts(fresh, NOTHING, progress, False):
+        for part, batch in self._run_contexts(fresh, NOTHING, progress, set()):
             self._ends.update(zip((fresh[index].text for index in part), batch.last, strict=True))
         for begin in range(0, len(examples), ENDS_AT_ONCE):
             part = list(range(begin, min(begin + ENDS_AT_ONCE, len(examples))))
@@ -159,7 +165,7 @@ class Engine:
             yield part, Batch(self.base, states, torch.arange(1, len(part) + 1, device=states.device))
 
     def _run_contexts(
-        self, examples: Sequence[Example], learned: Learned, progress: Progress, long: bool
+        self, examples: Sequence[Example], learned: Learned, progress: Progress, long: set[int]
     ) -> Iterator[tuple[list[int], Batch]]:
         with torch.no_grad():
             low = not long and self._kept(examples)  # what follows a context needs its keys in all layers
@@ -169,7 +175,7 @@ class Engine:
             live, first = self._live(learned), self.plan.first_layer if low else 0
             done = 0
             for part in parts(order, [rows[index].size for index in order]):
-                record = long and any(len(ids) > 1 for index in part for ids in examples[index].candidates)
+                record = not long.isdisjoint(part)
                 yield part, run(self.base, [rows[index] for index in part], self.cache, record, live, first)
                 done += len(part)
                 progress("evaluating", done, len(rows))

@@ -181,17 +181,23 @@ def _continue(batch: Batch, rows: list[int], answers: list[Ids]) -> Tensor:
     return logp.new_zeros(len(rows)).index_add(0, owner, logp)
 
 
-def _follow(batch: Batch, rows: list[int], answers: list[Ids]) -> Tensor:
-    """Last hidden states of each answer's tokens but its last, run behind its row's context, end to end [N, H]."""
+def context_blocks(batch: Batch, index: Tensor) -> list[Block]:
+    """All that stands before an answer, for rows picked (and repeated) by `index`; the batch must have been recorded."""
     assert batch.kv is not None and batch.starts is not None, "contexts of longer answers must be recorded"
-    index = torch.tensor(rows, device=batch.starts.device)
     sizes = torch.tensor(batch.lengths, device=index.device)
     columns = torch.arange(batch.kv[0].shape[3], device=index.device)  # wider than these rows if others were longer
     places = batch.starts[:, None] + columns
     valid = columns[None] < sizes[:, None]
     context = [*(replace(block, visible_from=None) for block in batch.blocks), Block(batch.kv, places, valid)]
-    blocks = [_select(block, index) for block in context]
-    starts = (batch.starts + sizes).index_select(0, index)
+    return [_select(block, index) for block in context]
+
+
+def _follow(batch: Batch, rows: list[int], answers: list[Ids]) -> Tensor:
+    """Last hidden states of each answer's tokens but its last, run behind its row's context, end to end [N, H]."""
+    assert batch.starts is not None, "contexts of longer answers must be recorded"
+    index = torch.tensor(rows, device=batch.starts.device)
+    blocks = context_blocks(batch, index)
+    starts = (batch.starts + torch.tensor(batch.lengths, device=index.device)).index_select(0, index)
     flat = torch.tensor([token for ids in answers for token in ids[:-1]], device=index.device)
     lengths = [len(ids) - 1 for ids in answers]
     return batch.base.forward(batch.base.embed(flat), lengths, starts, blocks).states

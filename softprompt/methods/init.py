@@ -23,7 +23,7 @@ def start_text(bound: BoundTask, text: str | None) -> str:
     template = bound.task.spec.template
     if text or template.instruction.strip():
         return text or template.instruction
-    words = [word for words in bound.task.spec.verbalizer.values() for word in words]
+    words = bound.task.words
     return f"Answer with one of: {', '.join(words)}. " if words else "Read the input and answer. "
 
 
@@ -67,8 +67,7 @@ def init_embeddings(
     picks = torch.randperm(len(common), generator=generator)
     sampled = [common[int(place)] for place in picks.repeat(length // len(common) + 1)[:length]]
     if how == "labels":
-        words = [word for words in bound.task.spec.verbalizer.values() for word in words]
-        own = [token for word in words for token in bound.answer(word)]
+        own = [token for word in bound.task.words for token in bound.answer(word)]
         sampled = (own + sampled)[:length]
     return _embedded(base, torch.tensor(sampled, device=base.device))
 

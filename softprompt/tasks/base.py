@@ -9,16 +9,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
-
-from torch import Tensor
+from typing import Any, ClassVar, Literal
 
 from .. import registry
 from ..config import parse, read_yaml, suggest
 from ..data import CATALOGUE, Duplicates, Row, deduplicate, few_shot, get_source, normalize, read_rows, split
 from ..errors import ConfigError, DataError
+from ..metrics import majority
 from ..template import Prompter
-from ..types import Example, Ids, Progress, ignore_progress, megabytes
+from ..types import Progress, ignore_progress, megabytes
+from .bound import BoundTask
 from .spec import TaskSpec
 
 READY = files("softprompt.tasks") / "ready"
@@ -28,14 +28,29 @@ class Task(ABC):
     """A task file, checked. Get one with `Task.load`.
 
     Attributes:
+        Spec: pydantic model of the file.
+        answering: how rows are answered: the best of their candidates is taken (`scored`), or text is written (`generated`).
+        metrics: names that `metric` may have.
+        answer_fields: fields of a row that hold its answer.
+        derived: fields that the template may read and the task makes: name → the row's field that it is made from.
         spec: the file's content.
         folder: relative paths in the file are relative to it.
         left_out: duplicates that the last `load_data` left out.
     """
 
+    Spec: ClassVar[type[TaskSpec]] = TaskSpec
+    answering: ClassVar[Literal["scored", "generated"]]
+    metrics: ClassVar[tuple[str, ...]]
+    answer_fields: tuple[str, ...] = ()
+    derived: ClassVar[dict[str, str]] = {}
+
     def __init__(self, spec: TaskSpec, folder: Path | None = None) -> None:
         self.spec, self.folder = spec, folder or Path()
         self.left_out = Duplicates(0, 0)
+        if spec.metric not in self.metrics:
+            raise ConfigError(
+                f"metric {spec.metric!r} does not fit type {spec.type!r}{suggest(spec.metric, self.metrics)}"
+            )
         self.check()
 
     @staticmethod
@@ -56,12 +71,11 @@ class Task(ABC):
 
     @staticmethod
     def _make(data: dict[str, Any], where: str, folder: Path) -> Task:
-        spec = parse(TaskSpec, data, where)
-        kind = registry.find("softprompt.tasks", spec.type)
+        kind = registry.find("softprompt.tasks", str(data.get("type", "classification")))
         try:
-            return kind(spec, folder)
+            return kind(parse(kind.Spec, data, where), folder)
         except ConfigError as error:
-            raise ConfigError(f"{where}: {error}") from None
+            raise ConfigError(str(error) if str(error).startswith(f"{where}: ") else f"{where}: {error}") from None
 
     @property
     def name(self) -> str:
@@ -70,7 +84,7 @@ class Task(ABC):
 
     def with_demonstrations(self, rows: Sequence[Row]) -> Task:
         """The same task that carries these rows as its demonstrations."""
-        keep = self.spec.template.fields | set(self.answer_fields)
+        keep = self.fields | set(self.answer_fields)
         shots = [{key: value for key, value in row.values.items() if key in keep} for row in rows]
         demonstrations = self.spec.demonstrations.model_copy(update={"k": len(shots), "rows": shots})
         return type(self)(self.spec.model_copy(update={"demonstrations": demonstrations}), self.folder)
@@ -86,7 +100,7 @@ class Task(ABC):
         wanted = self.spec.demonstrations
         if not wanted.k or wanted.rows:
             return self, list(rows)
-        labelled = [row for row in rows if self.gold_label(row.values) is not None]
+        labelled = [row for row in rows if self.gold(row.values) is not None]
         shots = few_shot(labelled, wanted.k, self.label, wanted.seed)
         chosen = {id(row) for row in shots}
         return self.with_demonstrations(shots), [row for row in rows if id(row) not in chosen]
@@ -152,7 +166,7 @@ class Task(ABC):
 
     def check_input(self, values: dict[str, Any]) -> str | None:
         """Why a row cannot be asked, or None: every field that the template reads must be there and hold something."""
-        for name in sorted(self.spec.template.fields):
+        for name in sorted(self.fields):
             if name not in values:
                 return f"missing field {name!r}{suggest(name, values)}"
             if values[name] is None:
@@ -174,15 +188,61 @@ class Task(ABC):
                 f"task {self.name!r} asks for {self.spec.demonstrations.k} demonstrations that are not drawn yet; train "
                 "method 'hard' and use its artifact, or give the rows in demonstrations.rows"
             )
-        shots = [(values, self.answer_word(values)) for values in self.spec.demonstrations.rows]
+        shots = [(self.shown(values), self.answer_word(values)) for values in self.spec.demonstrations.rows]
         return BoundTask(self, Prompter(self.spec.template, tokenizer, instruction, shots), room)
 
     def content(self, row: Row) -> str:
         """What makes two rows the same: all fields that the template reads."""
-        return "\x1f".join(str(row.values.get(name)) for name in sorted(self.spec.template.fields))
+        return "\x1f".join(str(row.values.get(name)) for name in sorted(self.fields))
 
-    answer_fields: tuple[str, ...] = ()
-    """Fields of a row that hold its answer."""
+    @property
+    def fields(self) -> set[str]:
+        """Fields of a row that the template needs."""
+        return {self.derived.get(name, name) for name in self.spec.template.fields}
+
+    @property
+    def words(self) -> list[str]:
+        """What answers are made of where all rows have the same; else nothing."""
+        return []
+
+    def shown(self, values: dict[str, Any]) -> dict[str, Any]:
+        """A row's fields with those that the task makes for the template."""
+        return values
+
+    def floor(self, metric: str, rows: Sequence[dict[str, Any]]) -> tuple[float, str]:
+        """What the metric gives to whoever has learned nothing, and who that is."""
+        gold = [answer for values in rows if (answer := self.gold(values)) is not None]
+        return majority(metric, gold), "always the most frequent answer"
+
+    def weight(self, tokens: int) -> int:
+        """A row's share in the mean loss of a step: the tokens of its answer."""
+        return tokens
+
+    @property
+    def writes_in_looks(self) -> bool:
+        """Whether looks at dev in training take the metric although answers are written for it."""
+        return False
+
+    @property
+    def longest_answer(self) -> int:
+        """Tokens that a written answer may have; 0 where none is written."""
+        return 0
+
+    def answer_of(self, values: dict[str, Any], text: str) -> str:
+        """What was written, as the answer it is."""
+        return text.strip()
+
+    def answer_word(self, values: dict[str, Any]) -> str:
+        """The text that stands for the row's right answer.
+
+        Raises:
+            ConfigError: it has none.
+        """
+        words, gold = self.candidates(values)
+        if gold is None:
+            fields = ", ".join(map(repr, self.answer_fields))
+            raise ConfigError(f"task {self.name!r}: a demonstration has no right answer in {fields}")
+        return words[gold]
 
     def check(self) -> None:  # noqa: B027 - a task type without own rules needs none
         """Raise ConfigError for what only this task type can know to be wrong."""
@@ -196,70 +256,15 @@ class Task(ABC):
         """What splits are stratified by."""
 
     @abstractmethod
-    def answer_word(self, values: dict[str, Any]) -> str:
-        """The text that stands for the row's right answer."""
-
-    @abstractmethod
     def candidates(self, values: dict[str, Any]) -> tuple[list[str], int | None]:
-        """The texts of all possible answers of a row, and which is right (None: the row has no label)."""
+        """The texts of all possible answers of a row, and which is right (None: the row has no answer).
 
-    @abstractmethod
-    def label_scores(self, scores: Tensor, lengths: list[int]) -> Tensor:
-        """Candidates' log-likelihoods [C] to normalised log-scores of the labels [K]."""
-
-    @abstractmethod
-    def label_name(self, values: dict[str, Any], index: int) -> str:
-        """What the k-th label score stands for."""
-
-    @abstractmethod
-    def gold_label(self, values: dict[str, Any]) -> str | None:
-        """The row's right label, None if it has none."""
-
-
-class BoundTask:
-    """A task with a tokenizer: rows become examples.
-
-    Attributes:
-        head, cue: ids that all rows share.
-        cut: how many texts had to be truncated so far.
-    """
-
-    def __init__(self, task: Task, prompter: Prompter, room: int) -> None:
-        self.task, self.prompter = task, prompter
-        self.head, self.cue = prompter.head, prompter.cue
-        self.room = room - len(self.head) - len(self.cue)
-        self.cut = 0
-        self._answers: dict[str, Ids] = {}
-
-    def example(self, values: dict[str, Any], where: str = "row") -> Example:
-        """A row as ids. Too long a text is truncated, never the template.
-
-        Raises:
-            DataError: the template alone leaves no room for a text.
+        Of a free answer there is one, the right one, or none.
         """
-        words, gold = self.task.candidates(values)
-        candidates = tuple(self.answer(word) for word in words)
-        text = self.prompter.text(values, where)
-        room = self.room - max(len(ids) for ids in candidates)
-        if room < 1:
-            raise DataError(
-                f"{where}: the template, its demonstrations and the prompt leave no room for the text "
-                f"({1 - room} tokens too many for this base); shorten them"
-            )
-        room = min(room, self.task.spec.max_text_tokens or room)
-        truncated = len(text) > room
-        self.cut += truncated
-        return Example(text[:room], candidates, gold, where, values, truncated)
 
-    def examples(self, rows: Sequence[Row]) -> list[Example]:
-        """All rows as examples."""
-        return [self.example(row.values, row.where) for row in rows]
-
-    def answer(self, word: str) -> Ids:
-        """Ids of an answer's text (kept: a task asks for the same few again and again)."""
-        if word not in self._answers:
-            self._answers[word] = self.prompter.answer(word)
-        return self._answers[word]
+    @abstractmethod
+    def gold(self, values: dict[str, Any]) -> Any:
+        """What the metric compares an answer with: a label, or a list of texts; None if the row has no answer."""
 
 
 def ready_tasks() -> dict[str, Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, field_validator
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from ..config import Strict
 from ..template import TemplateSpec
@@ -46,29 +46,13 @@ class DemonstrationSpec(Strict):
     rows: list[dict[str, Any]] = Field(default_factory=list)
 
 
-class ScoringSpec(Strict):
-    """How candidates are compared.
-
-    Attributes:
-        normalize: `tokens` divides the log-likelihood by the answer's length; `none` takes it as it is.
-        calibration: `contextual` (Zhao et al. 2021, arXiv:2102.09690) subtracts the score that the same prompt gives on
-            content-free inputs.
-        content_free: those inputs.
-    """
-
-    normalize: Literal["tokens", "none"] = "tokens"
-    calibration: Literal["none", "contextual"] = "none"
-    content_free: list[str] = Field(default_factory=lambda: ["N/A", "", "[MASK]"], min_length=1)
-
-
 class TaskSpec(Strict):
-    """The task file, version 1.
+    """What all task files share, version 1. Each type adds its own keys.
 
     Attributes:
         name: used in artifacts and tables.
         type: what an answer is; one of `softprompt.tasks` in the registry.
-        verbalizer: label → its word or words.
-        metric: what decides on dev.
+        metric: what is reported and, where answers are scored, decides on dev (see docs/metrics.md).
         max_text_tokens: longer row texts are cut (and counted); default: what fits the base.
     """
 
@@ -77,30 +61,6 @@ class TaskSpec(Strict):
     type: str = "classification"
     data: DataSpec = Field(default_factory=DataSpec)
     template: TemplateSpec
-    verbalizer: dict[str, list[str]] = Field(default_factory=dict)
     demonstrations: DemonstrationSpec = Field(default_factory=DemonstrationSpec)
-    scoring: ScoringSpec = Field(default_factory=ScoringSpec)
-    metric: Literal["accuracy", "macro_f1", "mcc"] = "accuracy"
+    metric: str = "accuracy"
     max_text_tokens: PositiveInt | None = None
-
-    @field_validator("verbalizer", mode="before")
-    @classmethod
-    def _words_as_lists(cls, value: Any) -> Any:
-        if isinstance(value, list):
-            value = {str(label): str(label) for label in value}
-        if isinstance(value, dict):
-            # YAML reads yes/no and 0/1 as other types; a label is always text
-            return {_text(label): _words(label, words) for label, words in value.items()}
-        return value
-
-
-def _text(value: Any) -> str:
-    return {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
-
-
-def _words(label: Any, words: Any) -> Any:
-    if words is None:
-        return [_text(label)]
-    if isinstance(words, (str, int, float, bool)):
-        return [_text(words)]
-    return words

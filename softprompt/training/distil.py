@@ -84,6 +84,10 @@ def distil(
     """
     processes().only_one("distil")
     method = method if isinstance(method, Method) else make_method(method)
+    if task.answering != "scored":
+        raise ConfigError(
+            f"type {task.spec.type!r} writes its answers; distil needs answers that are chosen (classification, choice)"
+        )
     if not method.defaults.lr:
         raise ConfigError(f"method {method.spec.name!r} is not trained by gradients; distil into soft, prefix or infix")
     spec = train if isinstance(train, TrainSpec) else parse(TrainSpec, train or {}, "train")
@@ -195,7 +199,7 @@ def _report(
 
 def _accuracy(task: Task, rows: Sequence[Row], found: Evaluation) -> dict[str, Estimate]:
     """The task's metric of teacher and student on the rows that have labels of their own."""
-    golds = [task.gold_label(row.values) for row in rows]
+    golds = [task.gold(row.values) for row in rows]
     held = [(gold, item) for gold, item in zip(golds, found.outcomes, strict=True) if gold is not None]
     if not held:
         return {}

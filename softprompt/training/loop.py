@@ -15,10 +15,11 @@ from ..base.memory import peak_memory
 from ..doctor.trained import above_majority
 from ..engine import Engine, Learned
 from ..errors import TrainingError
-from ..evaluate import evaluate
+from ..evaluate import LIKELIHOOD, evaluate
 from ..methods import Method
 from ..metrics import Estimate
 from ..parallel import Processes
+from ..scoring import objective_of
 from ..tasks import BoundTask
 from ..types import Example, Progress, ignore_progress
 from .optimizers import make_optimizer
@@ -104,7 +105,7 @@ def fit(
 
     Args:
         spec: filled (no nulls left).
-        objective: what is minimised; by default the cross-entropy of the right answers.
+        objective: what is minimised; by default `objective_of` the task.
         parallel: the processes that share the rows (see `parallel.py`); all of them end up with the same state.
 
     Raises:
@@ -114,7 +115,7 @@ def fit(
     parallel = parallel or Processes()
     parallel.equal(method.parameters())
     weights = hold(method, engine.base, parallel)
-    parameters, objective = method.parameters(), weights.through(objective or engine.loss)
+    parameters, objective = method.parameters(), weights.through(objective or objective_of(engine, bound))
     optimizer = make_optimizer(method.groups(), spec)
     state = weights.load(store) or State()
     if state.step:
@@ -129,7 +130,7 @@ def fit(
         mine = parallel.share(
             rows, places if engine.plan.keeps_rows else None
         )  # what is kept of a row, its owner keeps
-        tokens = sum(len(example.answer) for example in rows)
+        tokens = sum(bound.task.weight(len(example.answer)) for example in rows)
         loss = 0.0
         # dropout is a function of seed, step and process, so resuming is exact
         torch.manual_seed((seed * 1_000_003 + state.step) * parallel.world + parallel.rank)
@@ -213,11 +214,13 @@ def look(
     """Evaluate on dev, keep the parameters if they are the best so far, and say when it is enough."""
     began = time.perf_counter()
     with weights.whole():
-        found = evaluate(engine, method, bound, dev, progress, parallel)
+        write = spec.target is not None or bound.task.writes_in_looks
+        found = evaluate(engine, method, bound, dev, progress, parallel, write)
     now = found.estimate
     store.log("dev", step=state.step, **now.as_dict(), nll=found.nll, seconds=time.perf_counter() - began)
     kept = [parameter.detach().clone() for parameter in method.parameters()]
     this = {"value": now.value, "error": now.error, "nll": found.nll, "step": state.step, "parameters": kept}
+    this["metric"] = now.metric
     earlier = state.best.get("step")
     state.looks = undominated([*state.looks, this])
     state.best = best_of(state.looks)
@@ -231,8 +234,11 @@ def look(
 def _doubt(bound: BoundTask, dev: Sequence[Example], state: State, store: Store) -> None:
     """Record a warning if the best look so far is not above always answering the most frequent label."""
     value, margin = state.best["value"], 2 * state.best["error"]  # the interval is two errors to each side
-    metric = bound.task.spec.metric
-    found = above_majority(bound.task, dev, Estimate(metric, value, (value - margin, value + margin), len(dev)))
+    if state.best["metric"] == LIKELIHOOD:
+        return
+    found = above_majority(
+        bound.task, dev, Estimate(state.best["metric"], value, (value - margin, value + margin), len(dev))
+    )
     if found.level != "ok":
         store.log("doctor", step=state.step, **found.as_dict())
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from ..data import Row
 from ..engine import NOTHING, Engine, Learned, answer_states
 from ..errors import ConfigError
-from ..evaluate import calibration, normalized, outcome
+from ..evaluate import outcome
+from ..scoring import prior, relative
 from ..storage import atomic_file, digest_of
 from ..tasks import Task
 from ..types import Example, Progress, ignore_progress
@@ -49,7 +50,7 @@ def relabel(task: Task, values: dict[str, Any], label: str) -> dict[str, Any]:
         ConfigError: the task's answers are no labels of a field.
     """
     new = {**values, **dict.fromkeys(task.answer_fields[:1], label)}
-    if task.gold_label(new) != label:
+    if task.gold(new) != label:
         raise ConfigError(f"task {task.name!r}: rows of type {task.spec.type!r} cannot be given the teacher's label")
     return new
 
@@ -58,7 +59,7 @@ def relabel(task: Task, values: dict[str, Any], label: str) -> dict[str, Any]:
 def ask(teacher: Prepared, examples: Sequence[Example], progress: Progress = ignore_progress) -> Taught:
     """The teacher's label of every row, and the states that predict its answer; each row runs once."""
     engine, method, bound = teacher.engine, teacher.method, teacher.bound
-    shift = calibration(engine, method, bound, NOTHING)
+    before = prior(engine, method, bound, NOTHING, examples)
     labels, states = [""] * len(examples), [torch.empty(0)] * len(examples)
 
     def told(_: str, done: int, total: int) -> None:
@@ -70,7 +71,7 @@ def ask(teacher: Prepared, examples: Sequence[Example], progress: Progress = ign
         for index, scores in zip(part, method.score(batch, [example.candidates for example in some]), strict=True):
             example = examples[index]
             labels[index] = outcome(
-                bound, example, normalized(method, bound, scores, example.candidates), shift
+                bound, example, relative(method, bound, scores, example.candidates, before)
             ).predicted
             words, gold = bound.task.candidates(relabel(bound.task, example.values, labels[index]))
             assert gold is not None

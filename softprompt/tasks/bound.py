@@ -1,0 +1,68 @@
+"""A task bound to a base's tokenizer: rows become ids, and ids that were written become answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..data import Row
+from ..errors import DataError
+from ..template import Prompter
+from ..types import Example, Ids
+
+if TYPE_CHECKING:
+    from .base import Task
+
+
+class BoundTask:
+    """A task with a tokenizer: rows become examples.
+
+    Attributes:
+        head, cue: ids that all rows share.
+        ends: tokens that end a written answer; the first of them is learned at the end of each.
+        cut: how many texts had to be truncated so far.
+    """
+
+    def __init__(self, task: Task, prompter: Prompter, room: int) -> None:
+        self.task, self.prompter = task, prompter
+        self.head, self.cue = prompter.head, prompter.cue
+        self.room = room - len(self.head) - len(self.cue)
+        self.cut = 0
+        self.ends: Ids = prompter.ends if task.answering == "generated" else ()
+        self._answers: dict[str, Ids] = {}
+
+    def example(self, values: dict[str, Any], where: str = "row") -> Example:
+        """A row as ids. Too long a text is truncated, never the template.
+
+        Raises:
+            DataError: the template alone leaves no room for a text.
+        """
+        words, gold = self.task.candidates(values)
+        candidates = tuple(self.answer(word) for word in words)
+        text = self.prompter.text(self.task.shown(values), where)
+        room = self.room - max((len(ids) for ids in candidates), default=0)
+        room = min(room, self.room - self.task.longest_answer) if not candidates else room
+        if room < 1:
+            raise DataError(
+                f"{where}: the template, its demonstrations and the prompt leave no room for the text "
+                f"({1 - room} tokens too many for this base); shorten them"
+            )
+        room = min(room, self.task.spec.max_text_tokens or room)
+        truncated = len(text) > room
+        self.cut += truncated
+        return Example(text[:room], candidates, gold, where, values, truncated)
+
+    def examples(self, rows: Sequence[Row]) -> list[Example]:
+        """All rows as examples."""
+        return [self.example(row.values, row.where) for row in rows]
+
+    def answer(self, word: str) -> Ids:
+        """Ids of an answer's text (kept: a task asks for the same few again and again)."""
+        if word not in self._answers:
+            self._answers[word] = (*self.prompter.answer(word), *self.ends[:1])
+        return self._answers[word]
+
+    def read(self, ids: Ids, values: dict[str, Any]) -> str:
+        """What was written behind a row, as its answer."""
+        text = self.prompter.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return self.task.answer_of(values, text)

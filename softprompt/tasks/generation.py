@@ -1,0 +1,124 @@
+"""Generation: the answer is free text (translation, summaries, questions without options), written token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from ..config import Strict, suggest
+from ..data import Row
+from .base import Task
+from .spec import TaskSpec
+
+
+class GenerationSpec(Strict):
+    """How answers are written (transformers' `generate`).
+
+    Attributes:
+        max_new_tokens: longest answer.
+        num_beams: 1 is greedy (or sampling).
+        do_sample: draw each token; `temperature`, `top_p`, `top_k` and `seed` apply.
+        repetition_penalty: above 1, what has been written becomes less likely.
+        stop: an answer ends before the first of these strings; the base's own end token always ends it.
+        looks: what looks at dev in training compare: `likelihood` of the right answers (one forward), or `metric` (answers
+            are written: slower by their length).
+    """
+
+    max_new_tokens: PositiveInt = 64
+    num_beams: PositiveInt = 1
+    do_sample: bool = False
+    temperature: PositiveFloat = 1.0
+    top_p: PositiveFloat = Field(default=1.0, le=1)
+    top_k: PositiveInt | None = None
+    repetition_penalty: PositiveFloat = 1.0
+    stop: list[str] = Field(default_factory=lambda: ["\n"])
+    looks: Literal["likelihood", "metric"] = "likelihood"
+    seed: int = Field(default=0, ge=0)
+
+    def settings(self) -> dict[str, Any]:
+        """As transformers' `GenerationConfig` takes them."""
+        found: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, "num_beams": self.num_beams}
+        if self.do_sample:
+            found |= {"do_sample": True, "temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k or 0}
+        if self.repetition_penalty != 1.0:
+            found["repetition_penalty"] = self.repetition_penalty
+        return {**found, **({"stop_strings": self.stop} if self.stop else {})}
+
+
+class FreeSpec(TaskSpec):
+    """A task of type `generation`.
+
+    Attributes:
+        generation: how answers are written.
+    """
+
+    metric: str = "chrf"
+    generation: GenerationSpec = Field(default_factory=GenerationSpec)
+
+
+class Generation(Task):
+    """Rows with an `answer`: a text, or a list of texts that are all right (the first one is learned)."""
+
+    Spec = FreeSpec
+    answering: ClassVar[Literal["scored", "generated"]] = "generated"
+    metrics: ClassVar[tuple[str, ...]] = (
+        "chrf",
+        "bleu",
+        "bleu_zh",
+        "exact_match",
+        "exact_match_zh",
+        "f1",
+        "f1_zh",
+        "rouge_l",
+        "rouge_l_zh",
+    )
+    answer_fields: tuple[str, ...] = ("answer",)
+    spec: FreeSpec
+
+    @property
+    def writes_in_looks(self) -> bool:
+        """As `generation.looks` says."""
+        return self.spec.generation.looks == "metric"
+
+    @property
+    def longest_answer(self) -> int:
+        """As `generation.max_new_tokens` says."""
+        return self.spec.generation.max_new_tokens
+
+    def check_row(self, values: dict[str, Any]) -> str | None:
+        """An answer must be there, and say something."""
+        if (problem := self.check_input(values)) is not None:
+            return problem
+        if values.get("answer") is None:
+            return f"missing field 'answer'{suggest('answer', values)}"
+        answers = self.gold(values)
+        if not answers or not all(answer.strip() for answer in answers):
+            return "answer is empty"
+        ends = [stop for stop in self.spec.generation.stop if stop in answers[0].strip()]
+        if ends:
+            return f"answer holds {ends[0]!r}, which ends an answer; take it out, or out of generation.stop"
+        return None
+
+    def label(self, row: Row) -> Hashable:
+        """All alike: there is nothing to stratify by."""
+        return ""
+
+    def candidates(self, values: dict[str, Any]) -> tuple[list[str], int | None]:
+        """The one answer that is learned, where the row has one."""
+        answers = self.gold(values)
+        return ([answers[0].strip()], 0) if answers else ([], None)
+
+    def gold(self, values: dict[str, Any]) -> list[str] | None:
+        """All answers that are right; None where the row has none."""
+        answer = values.get("answer")
+        if answer is None:
+            return None
+        return [str(one) for one in answer] if isinstance(answer, (list, tuple)) else [str(answer)]
+
+    def answer_of(self, values: dict[str, Any], text: str) -> str:
+        """What was written, as the answer it is: up to the first stop string, without the space around it."""
+        ends = [place for stop in self.spec.generation.stop if (place := text.find(stop)) >= 0]
+        # what was cut at `max_new_tokens` may end inside a character
+        return text[: min(ends, default=len(text))].rstrip("\ufffd").strip()

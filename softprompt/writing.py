@@ -1,0 +1,83 @@
+"""Answers that are written: generated behind each row's context, and how likely the right ones are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from transformers import TextStreamer
+
+from .engine import Engine, Learned, generate
+from .tasks import BoundTask
+from .tasks.generation import Generation
+from .types import Example, Progress, ignore_progress
+
+_ANSWER_TOKENS = 1024  # scored in one forward: each has a row of V logits
+_KEYS = 4096
+
+
+@torch.no_grad()
+def written(
+    engine: Engine,
+    bound: BoundTask,
+    examples: Sequence[Example],
+    learned: Learned,
+    progress: Progress = ignore_progress,
+) -> list[str]:
+    """The answers that are written behind the examples, in their order."""
+    spec = cast(Generation, bound.task).spec.generation
+    found: dict[int, str] = {}
+    for part, batch in engine.contexts(examples, learned, open_ended=True):
+        answers = generate(batch, bound.prompter.tokenizer, bound.ends, spec.settings(), spec.seed)
+        found.update((index, bound.read(ids, examples[index].values)) for index, ids in zip(part, answers, strict=True))
+        progress("writing answers", len(found), len(examples))
+    return [found[index] for index in range(len(examples))]
+
+
+@torch.no_grad()
+def likelihoods(
+    engine: Engine, examples: Sequence[Example], learned: Learned, progress: Progress = ignore_progress
+) -> list[float]:
+    """−log-likelihood of each example's right answer, summed over its tokens."""
+    found: dict[int, float] = {}
+    for part in _parts(examples):
+        rows = [examples[index] for index in part]
+        logits, targets = engine.answers(rows, learned)
+        losses = F.cross_entropy(logits, targets, reduction="none").split([len(row.answer) for row in rows])
+        found.update((index, float(loss.sum())) for index, loss in zip(part, losses, strict=True))
+        progress("evaluating", len(found), len(examples))
+    return [found[index] for index in range(len(examples))]
+
+
+def _parts(examples: Sequence[Example]) -> Iterator[list[int]]:
+    """Examples of like length, few enough for one forward."""
+    sizes = [len(example.text) + len(example.answer) for example in examples]
+    part: list[int] = []
+    tokens = 0
+    for index in sorted(range(len(examples)), key=lambda index: (sizes[index], index)):
+        mine = len(examples[index].answer)
+        if part and ((len(part) + 1) * sizes[index] > _KEYS or tokens + mine > _ANSWER_TOKENS):
+            yield part
+            part, tokens = [], 0
+        part.append(index)
+        tokens += mine
+    if part:
+        yield part
+
+
+class Told(TextStreamer):
+    """Tells the text of an answer as its tokens come, up to where it ends."""
+
+    def __init__(self, bound: BoundTask, tell: Callable[[str], object]) -> None:
+        super().__init__(bound.prompter.tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self._bound, self._tell, self._all, self._told = bound, tell, "", ""
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        """A piece that will not change any more."""
+        self._all += text
+        answer = self._bound.task.answer_of({}, self._all)
+        if answer.startswith(self._told) and answer != self._told:
+            self._tell(answer[len(self._told) :])
+            self._told = answer

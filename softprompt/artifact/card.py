@@ -137,7 +137,11 @@ def _metrics(manifest: Manifest) -> str:
     note = (
         "The interval covers the choice of rows, not that of the seed. What was chosen on `dev` looks too good there."
     )
-    return "\n".join(["## Metrics", "", head, *rows, "", note])
+    lines = [
+        f"- {_text(found.metric)}: `{_code(found.signature)}`" for found in manifest.metrics.values() if found.signature
+    ]
+    signed = ["", "Signatures of sacrebleu:", "", *dict.fromkeys(lines)] if lines else []
+    return "\n".join(["## Metrics", "", head, *rows, "", note, *signed])
 
 
 def _data(manifest: Manifest) -> str:

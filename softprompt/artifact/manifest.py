@@ -9,7 +9,8 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator, model_serializer, model_validator
+from pydantic_core.core_schema import SerializerFunctionWrapHandler
 
 from .. import __version__
 from ..config import Strict, parse
@@ -90,12 +91,22 @@ class TensorRecord(_Exact):
 
 
 class MetricRecord(_Exact):
-    """A metric over so many rows with its 95 % interval [low, high]."""
+    """A metric over so many rows with its 95 % interval [low, high].
+
+    Attributes:
+        signature: how it was computed, as sacrebleu says it; in the file only where there is one.
+    """
 
     metric: str
     value: Finite
     interval: list[Finite] = Field(min_length=2, max_length=2)
     rows: NonNegativeInt
+    signature: str = ""
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Manifests of metrics without a signature stay as they always were, and so do their digests."""
+        return {key: value for key, value in serialize(self).items() if key != "signature" or value}
 
 
 class Manifest(_Exact):

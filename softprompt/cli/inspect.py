@@ -26,6 +26,7 @@ def inspect_verb(
 ) -> None:
     """Show what an artifact is: base, task, method, metrics, sizes, and the nearest words of a learned prompt."""
     from ..artifact import load
+    from ..metrics import Estimate
 
     held = load(artifact)
     m = held.manifest
@@ -36,9 +37,10 @@ def inspect_verb(
     table.add_row("method", ", ".join(f"{key}={value}" for key, value in m.method.items()))
     table.add_row("task", f"{m.task['name']} ({m.task['type']})" if m.task else "–")
     table.add_row("base", f"{m.base.id} ({m.base.dtype}), digest {m.base.digest[:12]}")
-    for name, found in m.metrics.items():
-        low, high = found.interval
-        table.add_row(f"{name} {found.metric}", f"{found.value:.3f} [{low:.3f}, {high:.3f}] on {found.rows} rows")
+    for name, record in m.metrics.items():
+        found = Estimate.from_dict(record.model_dump())
+        signature = f" ({found.signature})" if found.signature else ""
+        table.add_row(f"{name} {found.metric}", f"{found} on {found.rows} rows{signature}")
     table.add_row("parameters", f"{m.parameters['trained']:,} trained, {m.parameters['stored']:,} stored")
     for name, tensor in held.tensors.items():
         norm = tensor.float().flatten(1).norm(dim=1) if tensor.dim() > 1 else tensor.float().abs()

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from ..artifact import check_base
-from ..artifact.manifest import MetricRecord
 from ..errors import ArtifactError
 from ..evaluate import evaluate
 from ..metrics import Estimate
@@ -50,7 +49,7 @@ def majority(case: Case) -> Iterator[Finding]:
         reason = "the dev rows are not at hand" if recorded else "there is no dev metric yet"
         yield Finding("majority", "skipped", reason)
         return
-    yield above_majority(case.bound.task, dev, _estimate(recorded))
+    yield above_majority(case.bound.task, dev, Estimate.from_dict(recorded.model_dump()))
 
 
 def above_majority(task: Task, dev: Sequence[Example], found: Estimate) -> Finding:
@@ -88,8 +87,3 @@ def metric(case: Case) -> Iterator[Finding]:
         yield Finding("metric", "warning", what, "rounding of another dtype or device turns a row or two")
     else:
         yield Finding("metric", "error", what, "data, task or base are not those of the training")
-
-
-def _estimate(record: MetricRecord) -> Estimate:
-    low, high = record.interval
-    return Estimate(record.metric, record.value, (low, high), record.rows)

@@ -1,0 +1,117 @@
+"""Intervals of shares, means and sums over rows: what a metric's entry in the table is made of."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+RESAMPLES = 1000
+_ROOM = 4_000_000  # numbers of a batch of resamples: 32 MB, however many rows
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a metric finds.
+
+    Attributes:
+        interval: 95 %, or None where there are too few rows to say: the truth may then be anywhere on the scale.
+        signature: how it was computed, as sacrebleu says it; empty where the metric's name says all.
+    """
+
+    value: float
+    interval: Interval | None
+    signature: str = ""
+
+
+Measure = Callable[[Sequence[Any], Sequence[str]], Measured]  # of (gold, predicted), the same rows, at least one
+RowScore = Callable[[Sequence[str], str], float]  # of one row: (reference texts, predicted text) -> score
+
+
+def wilson(hits: int, rows: int) -> Interval:
+    """95 % score interval of a share (Wilson 1927)."""
+    bounds = stats.binomtest(hits, rows).proportion_ci(0.95, method="wilson")
+    return float(bounds.low), float(bounds.high)
+
+
+def percentile(
+    point: float,
+    data: tuple[np.ndarray, ...],
+    statistic: Callable[..., Any],
+    *,
+    vectorized: bool = True,
+    width: int = 1,
+) -> Interval | None:
+    """95 % percentile bootstrap over rows (Efron 1979), seeded: the same rows give the same interval.
+
+    Args:
+        point: the statistic of all rows. The interval is widened to hold it: a statistic that is not a mean may lie
+            elsewhere in resamples, which lack a third of the rows, than in the rows themselves.
+        data: arrays of the same n rows [n], resampled together.
+        statistic: of such arrays; if vectorized of arrays [batch, n] and `axis`.
+        width: numbers that the vectorized statistic holds for each row.
+
+    Returns:
+        None of fewer than two rows.
+    """
+    rows = len(data[0])
+    if rows < 2:
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # all rows right: every resample is equal, and the interval a point
+        bounds = stats.bootstrap(
+            data,
+            statistic,
+            paired=True,
+            vectorized=vectorized,
+            n_resamples=RESAMPLES,
+            batch=max(1, min(RESAMPLES, _ROOM // (rows * width))),
+            method="percentile",
+            rng=0,
+        ).confidence_interval
+    edges = (float(bounds.low), float(bounds.high))
+    low, high = (point if math.isnan(edge) else edge for edge in edges)
+    return min(low, point), max(high, point)
+
+
+def share_of(hit: RowScore) -> Measure:
+    """A metric that is the share of rows of which `hit` is 1 rather than 0."""
+
+    def measure(gold: Sequence[Sequence[str]], predicted: Sequence[str]) -> Measured:
+        hits = sum(hit(texts, text) == 1 for texts, text in zip(gold, predicted, strict=True))
+        return Measured(hits / len(gold), wilson(hits, len(gold)))
+
+    return measure
+
+
+def mean_of(score: RowScore) -> Measure:
+    """A metric that is the mean over rows of a score."""
+
+    def measure(gold: Sequence[Sequence[str]], predicted: Sequence[str]) -> Measured:
+        values = np.array([score(texts, text) for texts, text in zip(gold, predicted, strict=True)])
+        point = math.fsum(values) / len(values)  # exact, so the order of rows does not matter
+        return Measured(point, percentile(point, (values,), np.mean))
+
+    return measure
+
+
+def score_of_sums(point: float, counts: np.ndarray, score: Callable[[list[int]], float]) -> Interval | None:
+    """Interval of a corpus metric: a function of sums over rows, not a mean of rows' scores (Koehn 2004).
+
+    Args:
+        point: the score of all rows.
+        counts: sufficient statistics of each row [n, s].
+        score: of their sums [s].
+    """
+
+    def statistic(index: np.ndarray, axis: int = -1) -> np.ndarray:
+        return np.apply_along_axis(lambda sums: score(sums.tolist()), -1, counts[index].sum(axis=-2))
+
+    return percentile(point, (np.arange(len(counts)),), statistic, width=counts.shape[1])

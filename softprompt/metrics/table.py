@@ -1,0 +1,79 @@
+"""All metrics by name. A new one is one entry."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ..config import suggest
+from ..errors import ConfigError
+from . import answers, labels, overlap
+from .measures import Measure, mean_of, share_of
+
+Takes = Literal["labels", "texts"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric: what it is of, its scale, and how it is computed.
+
+    Attributes:
+        name: as task files have it.
+        title: one line for people.
+        takes: `labels`: gold is one label a row; `texts`: one or more reference texts a row.
+        measure: its value and interval from (gold, predicted).
+        top: the best value, of a perfect system.
+        bottom: the worst value.
+        of_majority: of label metrics what always answering the most frequent label gives, from gold; None: it is measured.
+    """
+
+    name: str
+    title: str
+    takes: Takes
+    measure: Measure
+    top: float = 1.0
+    bottom: float = 0.0
+    of_majority: Callable[[Sequence[str]], float] | None = None
+
+
+METRICS: dict[str, Metric] = {
+    metric.name: metric
+    for metric in (
+        Metric("accuracy", "share of right labels", "labels", labels.accuracy, of_majority=labels.accuracy_of_majority),
+        Metric("macro_f1", "mean F1 of the labels", "labels", labels.macro_f1, of_majority=labels.macro_f1_of_majority),
+        Metric("mcc", "Matthews correlation", "labels", labels.mcc, bottom=-1.0, of_majority=labels.mcc_of_majority),
+        Metric("exact_match", "share of right answers (SQuAD)", "texts", share_of(answers.exact_match)),
+        Metric("f1", "F1 of the answers' words (SQuAD)", "texts", mean_of(answers.f1)),
+        Metric(
+            "exact_match_zh", "share of right answers, Chinese (CMRC 2018)", "texts", share_of(answers.exact_match_zh)
+        ),
+        Metric("f1_zh", "F1 of the longest common run, Chinese (CMRC 2018)", "texts", mean_of(answers.f1_zh)),
+        Metric("chrf", "character n-gram F-score, any language", "texts", overlap.corpus("CHRF"), top=100.0),
+        Metric("bleu", "word n-gram precision", "texts", overlap.corpus("BLEU", tokenize="13a", force=True), top=100.0),
+        Metric("bleu_zh", "BLEU of Chinese", "texts", overlap.corpus("BLEU", tokenize="zh", force=True), top=100.0),
+        Metric("rouge_l", "F of the longest common subsequence, English", "texts", mean_of(overlap.rouge_l)),
+        Metric("rouge_l_zh", "F of the longest common subsequence, any script", "texts", mean_of(overlap.rouge_l_zh)),
+    )
+}
+
+_AGREEMENT = re.compile(r"agreement(?: \((\w+)\))?")
+
+
+def metric_of(name: str) -> Metric:
+    """The metric of that name. `agreement` and `agreement (NAME)` are accuracy and NAME, the gold being another's answers.
+
+    Raises:
+        ConfigError: no such metric; with the nearest name.
+    """
+    if found := _AGREEMENT.fullmatch(name):
+        name = found[1] or "accuracy"
+    if name not in METRICS:
+        raise ConfigError(f"no metric {name!r}{suggest(name, list(METRICS))}")
+    return METRICS[name]
+
+
+def metrics_for(kind: Takes) -> list[str]:
+    """Names of the metrics that take `labels`, or `texts`."""
+    return [metric.name for metric in METRICS.values() if metric.takes == kind]

@@ -22,11 +22,10 @@ def list_data() -> None:
     """Show the catalogue with licences."""
     from ..data import CATALOGUE
 
-    table = Table("name", "what", "rows", "labels", "language", "licence")
+    table = Table("name", "what", "task type", "rows", "fields", "language", "licence")
     for source in CATALOGUE.values():
-        table.add_row(
-            source.name, source.title, str(source.rows), ", ".join(source.labels), source.language, source.licence
-        )
+        fields = ", ".join(source.fields)
+        table.add_row(source.name, source.title, source.task, str(source.rows), fields, source.language, source.licence)
     out.print(table)
 
 
@@ -35,7 +34,7 @@ def get_data(
     name: Annotated[str, typer.Argument(help="Name from `softprompt data list`.")],
     to: Annotated[Path | None, typer.Option("--out", help="Also copy the JSONL file here.")] = None,
 ) -> None:
-    """Fetch a data set as JSONL (id, text, label, score) and print where it lies."""
+    """Fetch a data set as JSONL and print where it lies and what its rows hold."""
     from ..data import CATALOGUE, get_source
     from ..storage import atomic_file
 
@@ -45,4 +44,5 @@ def get_data(
         with atomic_file(to) as temporary:
             shutil.copyfile(path, temporary)
     source = CATALOGUE[name]
-    out.print(f"{to or path}  ({source.rows} rows; {source.licence}; cite: {source.citation})")
+    fields = ", ".join(source.fields)
+    out.print(f"{to or path}  ({source.rows} rows of {fields}; {source.licence}; cite: {source.citation})")

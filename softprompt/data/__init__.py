@@ -1,9 +1,10 @@
 """Rows: strict readers, seeded splits, a catalogue of ready sources."""
 
-from .catalogue import CATALOGUE, Source
+from .catalogue import Source
 from .catalogue import get as get_source
 from .readers import Row, read_rows
-from .splits import Duplicates, deduplicate, few_shot, normalize, split
+from .sources import CATALOGUE
+from .splits import Duplicates, deduplicate, few_shot, hold_out, normalize, split
 
 __all__ = [
     "CATALOGUE",
@@ -13,6 +14,7 @@ __all__ = [
     "deduplicate",
     "few_shot",
     "get_source",
+    "hold_out",
     "normalize",
     "read_rows",
     "split",

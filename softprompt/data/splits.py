@@ -44,6 +44,7 @@ def split(
     sizes: dict[str, int | float | None],
     label: Callable[[Row], Hashable],
     seed: int,
+    group: str | None = None,
 ) -> dict[str, list[Row]]:
     """Cut rows into parts whose label proportions follow the whole.
 
@@ -52,6 +53,7 @@ def split(
 
     Args:
         sizes: rows, a fraction below 1, or None for the rest (one part at most).
+        group: a field; rows that share its value stay together, so parts may be a few rows larger than asked for.
 
     Raises:
         DataError: more asked for than there is; says how many there are.
@@ -66,17 +68,35 @@ def split(
         raise DataError(
             f"splits ask for {asked} rows ({shown}), there are {len(rows)} different ones; make them smaller"
         )
-    order = _interleaved(rows, label, seed)
+    order = _interleaved(rows, label, seed) if group is None else _by_group(rows, group, seed)
     fixed, rest = [name for name in names if wanted[name] is not None], [name for name in names if wanted[name] is None]
     parts: dict[str, list[Row]] = {}
     at = 0
     for name in fixed:
-        size = wanted[name] or 0
-        parts[name] = order[at : at + size]
-        at += size
+        end = at + (wanted[name] or 0)
+        while group is not None and at < end < len(order) and _same(order[end - 1], order[end], group):
+            end += 1
+        parts[name] = order[at:end]
+        at = end
     for name in rest:
         parts[name] = order[at:]
     return {name: parts[name] for name in sizes}
+
+
+def hold_out(rows: Sequence[Row], field: str, values: Sequence[str]) -> tuple[list[Row], list[Row]]:
+    """Rows whose field has one of these values, and all others.
+
+    Texts must be different (see `deduplicate`).
+
+    Raises:
+        DataError: there are none, with the values that occur.
+    """
+    held = [row for row in rows if str(row.values.get(field)) in values]
+    if not held:
+        found = sorted({str(row.values.get(field)) for row in rows})
+        shown = ", ".join(map(repr, found[:12])) + (" …" if len(found) > 12 else "")
+        raise DataError(f"data.hold_out: no row has {field} in {', '.join(map(repr, values))}; there are {shown}")
+    return held, [row for row in rows if str(row.values.get(field)) not in values]
 
 
 def few_shot(rows: Sequence[Row], k: int, label: Callable[[Row], Hashable], seed: int) -> list[Row]:
@@ -104,6 +124,25 @@ def _count(size: int | float | None, rows: int) -> int | None:
     if size < 0:
         raise DataError(f"a split cannot have {size} rows")
     return round(size * rows) if isinstance(size, float) and size < 1 else int(size)
+
+
+def _same(one: Row, other: Row, group: str) -> bool:
+    return bool(one.values.get(group) == other.values.get(group))
+
+
+def _by_group(rows: Sequence[Row], group: str, seed: int) -> list[Row]:
+    """Groups in seeded order, each with its rows together.
+
+    Raises:
+        DataError: a row without the field.
+    """
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.values.get(group) is None:
+            raise DataError(f"{row.where}: has no field {group!r}, by which data.split.group keeps rows together")
+        found.setdefault(str(row.values[group]), []).append(row)
+    names = sorted(found)
+    return [row for place in np.random.default_rng(seed).permutation(len(names)) for row in found[names[place]]]
 
 
 def _interleaved(rows: Sequence[Row], label: Callable[[Row], Hashable], seed: int) -> list[Row]:

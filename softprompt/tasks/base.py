@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 
 from .. import registry
 from ..config import parse, read_yaml, suggest
-from ..data import CATALOGUE, Duplicates, Row, deduplicate, few_shot, get_source, normalize, read_rows, split
+from ..data import CATALOGUE, Duplicates, Row, deduplicate, few_shot, get_source, hold_out, normalize, read_rows, split
 from ..errors import ConfigError, DataError
 from ..metrics import majority
 from ..template import Prompter
@@ -124,7 +124,11 @@ class Task(ABC):
         sizes = {name: getattr(data.split, name) for name in ("train", "dev", "test")}
         if data.source is not None:
             rows = self._different(self.read(data.source, progress, labelled))
-            return split(rows, sizes, self.label, data.split.seed)
+            held: dict[str, list[Row]] = {}
+            if data.hold_out is not None:
+                kept, rows = hold_out(rows, data.hold_out.field, data.hold_out.values)
+                held = {"test": kept[:limit] if isinstance(limit := sizes.pop("test"), int) else kept}
+            return split(rows, sizes, self.label, data.split.seed, data.split.group) | held
         found = {name: self.read(path, progress, labelled) for name, path in separate.items()}
         if "train" in found and "dev" not in found:
             rows = self._different(found["train"])

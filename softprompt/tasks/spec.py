@@ -13,12 +13,24 @@ Size = NonNegativeInt | Annotated[float, Field(ge=0, lt=1)] | None
 
 
 class SplitSpec(Strict):
-    """Sizes of the splits: rows, a fraction, or null for all the rest. Seeded, stratified, disjoint."""
+    """Sizes of the splits: rows, a fraction, or null for all the rest. Seeded, stratified, disjoint.
+
+    Attributes:
+        group: a field; rows that share its value land in the same split.
+    """
 
     train: Size = 1024
     dev: Size = 256
     test: Size = None
     seed: int = Field(default=0, ge=0)
+    group: str | None = None
+
+
+class HoldOutSpec(Strict):
+    """Test rows by what they are: those whose `field` has one of `values`; the other rows' texts do not occur among them."""
+
+    field: str
+    values: list[str] = Field(min_length=1)
 
 
 class DataSpec(Strict):
@@ -28,6 +40,7 @@ class DataSpec(Strict):
         source: a catalogue name (`softprompt data list`), a JSONL/CSV/Parquet file, or `datasets:NAME`; it is split.
         train, dev, test: files of their own, instead of `source`.
         columns: our field name → the file's column name.
+        hold_out: which rows of `source` are the test rows; `split` then deals out the others only.
     """
 
     source: str | None = None
@@ -36,6 +49,7 @@ class DataSpec(Strict):
     test: str | None = None
     columns: dict[str, str] = Field(default_factory=dict)
     split: SplitSpec = Field(default_factory=SplitSpec)
+    hold_out: HoldOutSpec | None = None
 
 
 class DemonstrationSpec(Strict):

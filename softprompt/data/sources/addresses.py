@@ -1,0 +1,80 @@
+"""Extractive questions about the parts of United States addresses, from the training data of `usaddress`."""
+
+from __future__ import annotations
+
+import tarfile
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from ..catalogue import Source, member, release
+
+QUESTIONS = {
+    "AddressNumber": "What is the house number?",
+    "StreetName": "What is the name of the street?",
+    "StreetNamePostType": "What type of street is it?",
+    "StreetNamePreDirectional": "What is the direction before the street name?",
+    "OccupancyIdentifier": "What is the number of the apartment, suite or unit?",
+    "PlaceName": "What is the city?",
+    "StateName": "What is the state?",
+    "ZipCode": "What is the ZIP code?",
+    "Recipient": "Who is the recipient?",
+    "LandmarkName": "What is the landmark?",
+    "BuildingName": "What is the name of the building?",
+    "USPSBoxID": "What is the number of the box?",
+}
+_DANGLING = " ,;()"
+
+
+def parse(package: Path) -> Iterator[dict[str, Any]]:
+    """One row for each part of an address that a question is asked about and that stands there once, in one stretch."""
+    with tarfile.open(package) as archive:
+        root = ElementTree.fromstring(member(archive, "training/labeled.xml").read())
+    for number, address in enumerate(root.iter("AddressString")):
+        tokens = [(token.tag, (token.text or "").strip()) for token in address]
+        context, begins = "", []
+        for _, text in tokens:
+            context += " " if context else ""
+            begins.append(len(context))
+            context += text
+        stretches: dict[str, list[tuple[int, str]]] = {}
+        for tag, part in groupby(range(len(tokens)), key=lambda place: tokens[place][0]):
+            places = list(part)
+            end = begins[places[-1]] + len(tokens[places[-1]][1])
+            text = context[begins[places[0]] : end]
+            start = begins[places[0]] + len(text) - len(text.lstrip(_DANGLING))
+            stretches.setdefault(tag, []).append((start, text.strip(_DANGLING)))
+        for tag, question in QUESTIONS.items():
+            if len(found := stretches.get(tag, [])) == 1 and found[0][1]:
+                start, text = found[0]
+                assert context[start : start + len(text)] == text
+                yield {
+                    "id": f"{number}-{tag}",
+                    "address": str(number),
+                    "question": question,
+                    "context": context,
+                    "answers": {"text": [text], "answer_start": [start]},
+                }
+
+
+SOURCES = (
+    Source(
+        name="addresses",
+        title="questions about the parts of United States addresses",
+        rows=7593,
+        language="English",
+        licence="MIT",
+        citation="usaddress 0.5.16 (DataMade)",
+        fetch=release(
+            "usaddress",
+            "usaddress-0.5.16.tar.gz",
+            "f7e614e2489c159cf85be1b6f86edbfaf329dbeedef4d002a025757afd1ec6c6",
+        ),
+        parse=parse,
+        jsonl_sha256="3fb3ee9f272011a2d92acbcd8bb2363a7a7a7d18847f58dcc6a027a6fa9f8fca",
+        task="span",
+        fields=("id", "address", "question", "context", "answers"),
+    ),
+)

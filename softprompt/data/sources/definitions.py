@@ -1,0 +1,141 @@
+"""Which of four definitions is that of a word? Made from WordNet 3.0 (Miller 1995; Fellbaum 1998)."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import DataError
+from ...storage import cache_dir, sha256_file
+from ..catalogue import Source
+from ..fetch import Bytes
+
+_FILES = ("data.noun", "index.noun")
+_SYSTEM = Path("/usr/share/wordnet")  # where Debian's package puts it
+_DEB_SHA256 = "61060d960f9ada8fa120872312eccd3ecebfbab8c4579e4f5a74e1cf67620752"
+_OPTIONS, _SHORT, _LONG = 4, 15, 90
+
+
+def fetch(progress: Bytes | None) -> Path:
+    """A folder with WordNet's noun files: the one named by SOFTPROMPT_WORDNET, the system's, or Debian's package in the cache.
+
+    The package is fetched by apt and never installed.
+
+    Raises:
+        DataError: none of them is there; says what to do.
+    """
+    named = os.environ.get("SOFTPROMPT_WORDNET")
+    for folder in [Path(named)] if named else [_SYSTEM, cache_dir() / "downloads" / "wordnet"]:
+        if all((folder / name).is_file() for name in _FILES):
+            return folder
+    how = "install Debian's wordnet-base, or set SOFTPROMPT_WORDNET to the folder of WordNet 3.0's data.noun and index.noun"
+    if named:
+        raise DataError(
+            f"SOFTPROMPT_WORDNET={named}: holds no {' and '.join(_FILES)}; name WordNet's folder of data files"
+        )
+    if shutil.which("apt-get") is None:
+        raise DataError(f"WordNet is not on this machine; {how}")
+    with tempfile.TemporaryDirectory() as scratch:
+        asked = subprocess.run(
+            ["apt-get", "download", "wordnet-base"], cwd=scratch, capture_output=True, text=True, check=False
+        )
+        files = list(Path(scratch).glob("wordnet-base_*.deb"))
+        if asked.returncode or not files:
+            reason = (asked.stderr.strip().splitlines() or ["apt gave no file"])[-1]
+            raise DataError(f"WordNet is not on this machine and apt cannot fetch it ({reason}); {how}")
+        if (found := sha256_file(files[0])) != _DEB_SHA256:
+            raise DataError(f"{files[0].name}: has sha256 {found[:16]}…, expected {_DEB_SHA256[:16]}…; {how}")
+        return _unpack(files[0], cache_dir() / "downloads" / "wordnet")
+
+
+def _unpack(package: Path, to: Path) -> Path:
+    """The noun files of a Debian package: an `ar` archive that holds data.tar.xz."""
+    data = package.read_bytes()
+    at = 8  # behind "!<arch>\\n"; each member has a header of 60 bytes: name 16, …, size 10 at 48
+    while at < len(data):
+        name, size = data[at : at + 16].decode().strip(), int(data[at + 48 : at + 58])
+        if name.startswith("data.tar"):
+            break
+        at += 60 + size + size % 2
+    to.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(fileobj=io.BytesIO(data[at + 60 : at + 60 + size])) as archive:
+        for item in archive.getmembers():
+            if item.isfile() and Path(item.name).name in _FILES:
+                file = archive.extractfile(item)
+                assert file is not None
+                (to / Path(item.name).name).write_bytes(file.read())
+    return to
+
+
+def parse(folder: Path) -> Iterator[dict[str, Any]]:
+    """A row for each single-word noun whose first sense has been met in texts; distractors are glosses of other such nouns.
+
+    The gloss is what stands before the first example sentence. Words that stand in their own gloss, and glosses of fewer than
+    15 or more than 90 characters, are left out. The three distractors are drawn (seeded) from the 40 nouns whose glosses are
+    nearest in length, so that length says nothing.
+    """
+    glosses, members = {}, {}
+    for line in (folder / "data.noun").read_text(encoding="latin-1").splitlines():
+        if not line.startswith(" "):
+            fields, _, gloss = line.partition(" | ")
+            parts = fields.split(" ")
+            members[parts[0]] = {parts[4 + 2 * k].lower() for k in range(int(parts[3], 16))}
+            glosses[parts[0]] = re.split(r';\s*"', gloss.strip())[0].strip(" ;")
+    words: list[tuple[str, str, set[str]]] = []
+    for line in (folder / "index.noun").read_text(encoding="latin-1").splitlines():
+        parts = line.strip().split(" ")
+        if line.startswith(" ") or not parts[0].isalpha() or len(parts[0]) < 3:
+            continue
+        pointers = int(parts[3])
+        tagged, senses = int(parts[5 + pointers]), parts[6 + pointers :]
+        gloss = glosses[senses[0]]
+        own = re.search(rf"\b{re.escape(parts[0][:5])}", gloss, re.IGNORECASE)
+        if tagged and _SHORT <= len(gloss) <= _LONG and own is None:
+            words.append((parts[0], senses[0], set(senses)))
+    by_length = sorted(range(len(words)), key=lambda k: (len(glosses[words[k][1]]), words[k][0]))
+    rank = {k: place for place, k in enumerate(by_length)}
+    rng = np.random.default_rng(0)
+    for k, (word, sense, senses) in enumerate(words):
+        first = max(0, min(rank[k] - 20, len(words) - 41))
+        near = [
+            j for j in by_length[first : first + 41] if words[j][1] not in senses and word not in members[words[j][1]]
+        ]
+        others = {glosses[words[j][1]] for j in near} - {glosses[sense]}
+        if len(others) < _OPTIONS - 1:
+            continue
+        drawn = rng.choice(sorted(others), _OPTIONS - 1, replace=False).tolist()
+        choices = [glosses[sense], *drawn]
+        order = rng.permutation(_OPTIONS).tolist()
+        yield {
+            "id": f"{word}-{sense}",
+            "word": word,
+            "choices": [choices[place] for place in order],
+            "answer": glosses[sense],
+        }
+
+
+SOURCES = (
+    Source(
+        name="definitions",
+        title="which of four definitions is that of a noun",
+        rows=6489,
+        language="English",
+        licence="WordNet 3.0 (free, BSD-like)",
+        citation="Fellbaum 1998; WordNet 3.0, Princeton University",
+        fetch=fetch,
+        parse=parse,
+        jsonl_sha256="847271cb0098d04c1cca24c6a68d72ed755bbfe89b172b84ee253897ecfd4d0b",
+        task="choice",
+        fields=("id", "word", "choices", "answer"),
+    ),
+)

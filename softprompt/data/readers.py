@@ -12,6 +12,7 @@ from typing import Any
 
 from ..config import suggest
 from ..errors import DataError, MissingExtraError
+from .formats import flattened, is_nested, unify
 
 Check = Callable[[dict[str, Any]], "str | None"]
 SUPPORTED = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
@@ -48,7 +49,9 @@ def read_rows(source: str | Path, check: Check | None = None, columns: dict[str,
     problems: list[str] = []
     for where, values, problem in found:
         if values is not None:
-            values, problem = _rename(values, columns or {})
+            values, problem = unify(values)
+            if problem is None:
+                values, problem = _rename(values, columns or {})
             problem = problem or (check(values) if check else None)
         if problem is None and values is not None:
             rows.append(Row(values, where))
@@ -113,6 +116,12 @@ def _json(name: str, data: bytes) -> Iterator[Found]:
         items = json.loads(_text(name, data), object_pairs_hook=_unique, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{name}: not valid JSON: {error}") from None
+    if is_nested(items):
+        try:
+            yield from ((f"{name}:{place}", row, _surrogates(row)) for place, row in flattened(items))
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{name}: looks like SQuAD's nested JSON, but {error} is missing somewhere") from None
+        return
     if not isinstance(items, list):
         raise DataError(
             f"{name}: expected a list of objects, got {type(items).__name__}; or use .jsonl, one object a line"

@@ -51,11 +51,13 @@ def rows(case: Case) -> Iterator[Finding]:
 
 def _balance(case: Case, split: str) -> Iterator[Finding]:
     task = case.bound.task
+    if not task.words:
+        return
     gold: list[str] = [
         label for row in case.ready.splits.get(split, []) if (label := task.gold(row.values)) is not None
     ]
     counts = Counter(gold)
-    if not task.words or not counts or len(counts) > _MANY:
+    if not counts or len(counts) > _MANY:
         return
     shares = ", ".join(f"{label} {count / len(gold):.0%}" for label, count in counts.most_common(6))
     metric = task.spec.metric

@@ -24,6 +24,7 @@ from ..storage import digest_of
 from ..tasks import Task
 from ..types import Example, Notice, Progress, ignore_notice, ignore_progress
 from .checkpoints import FolderStore, NoStore
+from .choosing import settle
 from .loop import State, Store, Teaching, fit
 from .preparing import Prepared, prepare
 from .saving import keep, settings_of
@@ -99,6 +100,7 @@ def train(
     progress = progress if parallel.main else ignore_progress
     notice = notice if parallel.main else ignore_notice
     wanted = ("train", "dev", "test") if test else ("train", "dev")
+    task = settle(base, task, rows, cache, progress, notice, parallel)
     base = base.view(recompute=spec.checkpointing, autocast=torch.bfloat16 if spec.autocast else None)
     ready = prepare(base, task, method, cache, rows, share, wanted, parallel, seed)
     spec = spec.filled(method, len(ready.splits["train"]))

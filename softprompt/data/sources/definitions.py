@@ -84,7 +84,8 @@ def parse(folder: Path) -> Iterator[dict[str, Any]]:
     15 or more than 90 characters, are left out. The three distractors are drawn (seeded) from the 40 nouns whose glosses are
     nearest in length, so that length says nothing.
     """
-    glosses, members = {}, {}
+    glosses: dict[str, str] = {}
+    members: dict[str, set[str]] = {}
     for line in (folder / "data.noun").read_text(encoding="latin-1").splitlines():
         if not line.startswith(" "):
             fields, _, gloss = line.partition(" | ")
@@ -97,11 +98,11 @@ def parse(folder: Path) -> Iterator[dict[str, Any]]:
         if line.startswith(" ") or not parts[0].isalpha() or len(parts[0]) < 3:
             continue
         pointers = int(parts[3])
-        tagged, senses = int(parts[5 + pointers]), parts[6 + pointers :]
-        gloss = glosses[senses[0]]
+        tagged, offsets = int(parts[5 + pointers]), parts[6 + pointers :]
+        gloss = glosses[offsets[0]]
         own = re.search(rf"\b{re.escape(parts[0][:5])}", gloss, re.IGNORECASE)
         if tagged and _SHORT <= len(gloss) <= _LONG and own is None:
-            words.append((parts[0], senses[0], set(senses)))
+            words.append((parts[0], offsets[0], set(offsets)))
     by_length = sorted(range(len(words)), key=lambda k: (len(glosses[words[k][1]]), words[k][0]))
     rank = {k: place for place, k in enumerate(by_length)}
     rng = np.random.default_rng(0)
@@ -110,16 +111,16 @@ def parse(folder: Path) -> Iterator[dict[str, Any]]:
         near = [
             j for j in by_length[first : first + 41] if words[j][1] not in senses and word not in members[words[j][1]]
         ]
-        others = {glosses[words[j][1]] for j in near} - {glosses[sense]}
-        if len(others) < _OPTIONS - 1:
+        rest = {glosses[words[j][1]] for j in near} - {glosses[sense]}
+        if len(rest) < _OPTIONS - 1:
             continue
-        drawn = rng.choice(sorted(others), _OPTIONS - 1, replace=False).tolist()
-        choices = [glosses[sense], *drawn]
+        drawn = rng.choice(sorted(rest), _OPTIONS - 1, replace=False).tolist()
+        options = [glosses[sense], *drawn]
         order = rng.permutation(_OPTIONS).tolist()
         yield {
             "id": f"{word}-{sense}",
             "word": word,
-            "choices": [choices[place] for place in order],
+            "choices": [options[place] for place in order],
             "answer": glosses[sense],
         }
 

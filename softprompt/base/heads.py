@@ -1,0 +1,96 @@
+"""From hidden states to logits, as each family does it: only at the positions that are asked for."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutput
+
+from .families import Kind
+
+Head = Callable[[Tensor], Tensor]
+"""Hidden states [K, H] → logits [K, V] in fp32."""
+
+
+def make_head(model: Any, kind: Kind, config: Any) -> Head | None:
+    """The head of a model; None for an encoder. To be made again when modules were put into the model."""
+    if kind == "encoder":
+        return None
+    return CausalHead(model.get_output_embeddings(), config) if kind == "causal" else WholeHead(model, kind)
+
+
+class CausalHead:
+    """The output layer with the scalings that some families apply after it."""
+
+    def __init__(self, layer: nn.Module, config: Any) -> None:
+        self._layer, self._config = layer, config
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """[K, H] → [K, V]."""
+        logits = self._layer(hidden).float()
+        if (scale := getattr(self._config, "logit_scale", None)) is not None:  # Cohere
+            logits = logits * scale
+        if (divisor := getattr(self._config, "logits_scaling", None)) is not None:  # Granite
+            logits = logits / divisor
+        if (cap := getattr(self._config, "final_logit_softcapping", None)) is not None:  # Gemma
+            logits = torch.tanh(logits / cap) * cap
+        return logits
+
+
+class WholeHead:
+    """Everything that the model's own forward does behind its body: transforms, norms, biases, scalings.
+
+    No table of architectures: a second module object over the same submodules, of which one is replaced, so that the body gives
+    the states it is asked with. The model itself is not touched, so threads never meet.
+    """
+
+    def __init__(self, model: Any, kind: Kind) -> None:
+        prefix = model.base_model_prefix
+        self._seq2seq = kind == "seq2seq"
+        self._model = copy.copy(model)
+        # a forward that was put on the object (hooks of loaders) is bound to the model, which would run as a whole
+        vars(self._model).pop("forward", None)
+        vars(self._model)["_modules"] = dict(model._modules)
+        # T5 has its stacks directly in the model
+        self._model._modules[prefix if prefix in model._modules else "decoder"] = _Given()
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """[K, H] → [K, V]."""
+        states = hidden[None]
+        if self._seq2seq:
+            encoded = BaseModelOutput(last_hidden_state=states)  # which nothing reads
+            out = self._model(encoder_outputs=encoded, decoder_inputs_embeds=states, use_cache=False)
+        else:
+            out = self._model(inputs_embeds=states)
+        return out.logits[0].float()
+
+
+class _Given(nn.Module):
+    """A body whose last hidden states are its inputs."""
+
+    def forward(
+        self,
+        *args: Any,
+        inputs_embeds: Tensor | None = None,
+        decoder_inputs_embeds: Tensor | None = None,
+        **kwargs: Any,
+    ) -> _Output:
+        states = inputs_embeds if decoder_inputs_embeds is None else decoder_inputs_embeds
+        return _Output([states])
+
+
+class _Output(tuple):
+    """What a body would give: states, and nothing else by any name."""
+
+    @property
+    def last_hidden_state(self) -> Tensor:
+        """[1, K, H]."""
+        return self[0]
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)

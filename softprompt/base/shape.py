@@ -1,0 +1,44 @@
+"""What a base is, in numbers: precisions, sizes, and what a forward gives."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class BaseShape:
+    """Sizes that an artifact must fit: L layers, G key/value heads, D head size, H hidden size, V vocabulary.
+
+    Of an encoder without a language-model head, V is the number of its input embeddings.
+    """
+
+    layers: int
+    kv_heads: int
+    head_size: int
+    hidden_size: int
+    vocab_size: int
+
+    @property
+    def kv_per_token(self) -> int:
+        """Numbers (not bytes) in one token's keys and values over all layers."""
+        return self.layers * 2 * self.kv_heads * self.head_size
+
+    def as_dict(self) -> dict[str, int]:
+        """As written to manifests."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Hidden:
+    """What a forward gives: last hidden states [N, H] of the packed live tokens and, if recorded, their K/V.
+
+    `kv`: per layer [2, B, G, Q, D], right-padded; of a decoder that attends to an encoder, those of its self-attention.
+    """
+
+    states: Tensor
+    kv: list[Tensor] | None

@@ -103,7 +103,8 @@ class Tuner(WeightsMethod):
         if "target_modules" in known and not options.get("target_modules") and not _has_default(kind, base):
             options["target_modules"] = "all-linear"
         try:
-            return config(task_type="CAUSAL_LM", **options)
+            # PEFT's wrappers of other kinds ask for what an encoder does not have
+            return config(task_type="CAUSAL_LM" if base.kind == "causal" else "FEATURE_EXTRACTION", **options)
         except (ValueError, TypeError) as error:
             raise ConfigError(f"PEFT's {kind} does not take these settings: {_first_line(error)}") from None
 

@@ -17,12 +17,13 @@ import torch
 
 from . import artifact as artifacts
 from .base import Base
-from .engine import SLOTS, CacheConfig, Engine, Past, Row, generate, parts, plan, run
+from .engine import CLOZE, SLOTS, BothWays, CacheConfig, Engine, Past, Row, generate, parts, plan, run
 from .engine.rows import Piece
 from .errors import ArtifactError, DataError
 from .evaluate import Evaluation, Outcome, free_outcome, outcome, summarize
 from .methods import Method, make_method
-from .scoring import Prior, prior, relative
+from .methods.headed import with_head
+from .scoring import Prior, label_scores, prior, relative
 from .tasks import BoundTask, Task
 from .tasks.generation import FreeSpec, Generation
 from .types import Example, Progress, ignore_progress
@@ -90,7 +91,8 @@ class Runtime:
         else:
             held = artifacts.load(Path(source))
             artifacts.check_base(held.manifest, self.base.digest, self.base.tokenizer_digest, self.base.name)
-            method, key = make_method(held.manifest.method, str(source)), held.digest
+            method = with_head(make_method(held.manifest.method, str(source)), self.base)
+            key = held.digest
             if held.manifest.task is None:
                 raise ArtifactError(
                     f"{source}: the artifact names no task; it can be loaded in Python with a task of yours"
@@ -212,13 +214,20 @@ class Runtime:
     def _choose(self, examples: list[Example], prompts: list[Compiled], rows: list[Row]) -> list[Outcome]:
         """The best candidate of each row of one batch."""
         record = any(len(ids) > 1 for example in examples for ids in example.candidates)
-        batch = run(self.base, rows, None, record, prompts[0].live)
+        batch = None if self.base.bidirectional else run(self.base, rows, None, record, prompts[0].live)
         found: dict[int, Outcome] = {}
         by_prompt: dict[int, list[int]] = {}
         for place, prompt in enumerate(prompts):
             by_prompt.setdefault(id(prompt), []).append(place)
         for places in by_prompt.values():
             prompt, some = prompts[places[0]], [examples[place] for place in places]
+            if batch is None:  # rows run whole, for each length of their candidates
+                rated = label_scores(prompt.engine, prompt.method, prompt.bound, some, prompt.method.learned())
+                found.update(
+                    (place, outcome(prompt.bound, one, row))
+                    for place, one, row in zip(places, some, rated, strict=True)
+                )
+                continue
             before = (
                 prompt.prior
                 if prompt.prior is not None
@@ -257,9 +266,12 @@ class Runtime:
 
     def compile(self, method: Method, task: Task) -> Compiled:
         """Run what stands in front of the text, once. `method` must hold its learned tensors."""
-        bound = task.bind(self.base.tokenizer, self.base.max_positions - method.positions, method.keeps_instruction)
-        how = plan(method.segments(SLOTS, len(bound.cue)))
-        engine = Engine(self.base, how, bound.head, bound.cue, CacheConfig(ram=0, disk=0))
+        both = self.base.bidirectional
+        room = self.base.max_positions - method.positions
+        bound = task.bind(self.base.tokenizer, room, method.keeps_instruction, both)
+        how = plan(method.segments(CLOZE if both else SLOTS, len(bound.cue)), bidirectional=both)
+        kind = BothWays if both else Engine
+        engine = kind(self.base, how, bound.head, bound.cue, CacheConfig(ram=0, disk=0), tail=bound.tail)
         with torch.no_grad():
             learned = method.learned()
             trunk = engine.trunk(learned)

@@ -116,6 +116,6 @@ def options_loss(engine: Engine, bound: BoundTask, rows: Sequence[Example], lear
 
 def objective_of(engine: Engine, bound: BoundTask) -> Callable[[Sequence[Example], Learned], tuple[Tensor, int]]:
     """What training minimises: cross-entropy of the right answers' tokens, or of the right option where options compete."""
-    if isinstance(bound.task, ScoredTask) and bound.task.contrastive:
+    if isinstance(bound.task, ScoredTask) and bound.task.contrastive:  # a head is refused for these
         return partial(options_loss, engine, bound)
     return engine.loss

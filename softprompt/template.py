@@ -62,6 +62,7 @@ class TemplateSpec(Strict):
         input: Jinja2 text over the row's fields, e.g. `Review: {{ text }}`.
         cue: between input and answer, the same for all rows, e.g. `\\nSentiment:`.
         answer: Jinja2 text over `answer` (a label's word), e.g. ` {{ answer }}`.
+        end: behind the answer, on bases that read both ways only (`It was [MASK].` has the end `.`).
         separator: between demonstrations.
         chat: put the pieces into the base's own chat template, demonstrations as earlier turns.
         system: system message, in chat only.
@@ -71,6 +72,7 @@ class TemplateSpec(Strict):
     input: str
     cue: str = ""
     answer: str = " {{ answer }}"
+    end: str = ""
     separator: str = "\n\n"
     chat: bool = False
     system: str | None = None
@@ -134,6 +136,7 @@ class Prompter:
     Args:
         instruction: whether the instruction stands in front (a method that takes its place leaves it out).
         demonstrations: (fields of the row, answer word) of each shot.
+        closing: whether something stands behind the answer: `end` and the tokenizer's own closing tokens.
     """
 
     def __init__(
@@ -142,6 +145,7 @@ class Prompter:
         tokenizer: Any,
         instruction: bool = True,
         demonstrations: Sequence[tuple[Mapping[str, Any], str]] = (),
+        closing: bool = False,
     ) -> None:
         self.spec, self.tokenizer = spec, tokenizer
         self._instruction = spec.instruction if instruction else ""
@@ -150,6 +154,7 @@ class Prompter:
         self._bos = () if spec.chat else _leading_specials(tokenizer)
         gap = spec.input[len(spec.opening) :].partition("{")[0]
         self.head, _, self.cue = self._split(gap + "word")
+        self.tail: Ids = (*self._ids(spec.end), *_trailing_specials(tokenizer)) if closing else ()
         eos = getattr(tokenizer, "eos_token_id", None)
         self.ends: Ids = () if eos is None else (eos,)
 
@@ -231,3 +236,10 @@ def _leading_specials(tokenizer: Any) -> Ids:
         if full[place : place + len(bare)] == bare:
             return tuple(full[:place])
     return ()
+
+
+def _trailing_specials(tokenizer: Any) -> Ids:
+    """Special tokens that the tokenizer puts behind a text ([SEP])."""
+    bare = tokenizer("a", add_special_tokens=False)["input_ids"]
+    full = tokenizer("a")["input_ids"]
+    return tuple(full[len(_leading_specials(tokenizer)) + len(bare) :])

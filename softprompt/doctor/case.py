@@ -86,7 +86,15 @@ class Case:
     def engine(self) -> Engine:
         """An engine of its own by the run's plan, its rows kept as the run would keep them: the run's own stays as it is."""
         like = self.ready.engine
-        engine = Engine(self.base, like.plan, like.head, like.cue, CacheConfig(like.config.dtype), start=self.learned)
+        engine = type(like)(
+            self.base,
+            like.plan,
+            like.head,
+            like.cue,
+            CacheConfig(like.config.dtype),
+            start=self.learned,
+            tail=like.tail,
+        )
         engine.encode(self.rows)
         return engine
 

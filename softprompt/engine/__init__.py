@@ -1,17 +1,20 @@
 """Encode once: segments, plan, row cache, and the one forward that training, evaluation and serving share."""
 
+from .bidirectional import BothWays
 from .cache import CacheConfig
 from .decode import generate
 from .encode import parts
 from .engine import Engine
 from .past import Past, join, learned_past
-from .plan import NOTHING, SLOTS, Learned, Plan, Slot, plan
+from .plan import CLOZE, NOTHING, SLOTS, Learned, Plan, Slot, plan
 from .rows import Batch, Row, answer_states, run, score
 
 __all__ = [
+    "CLOZE",
     "NOTHING",
     "SLOTS",
     "Batch",
+    "BothWays",
     "CacheConfig",
     "Engine",
     "Learned",

@@ -23,7 +23,7 @@ class Engine:
     """Runs examples of one task through one base by one plan.
 
     Args:
-        head, cue: ids of the slots that all rows share.
+        head, cue, tail: ids of the slots that all rows share.
         cache: how rows' K/V, or their states below the first learned layer, are kept.
         share: its rows are used where they are the same, whatever is learned behind them.
         start: what the method brings before its first step, for a plan that begins in an upper layer: its K/V in the layers
@@ -42,10 +42,11 @@ class Engine:
         cache: CacheConfig | None = None,
         share: Engine | None = None,
         start: Learned = NOTHING,
+        tail: Ids = (),
     ) -> None:
-        self.plan, self.head, self.cue = plan, head, cue
+        self.plan, self.head, self.cue, self.tail = plan, head, cue, tail
         self.base = base.view(packed=plan.keeps_texts)
-        self._ids = {"head": head, "cue": cue}
+        self._ids = {"head": head, "cue": cue, "tail": tail}
         self.config = config = cache or CacheConfig()
         dtype = config.dtype or base.dtype
         cut = [(slot.name, slot.start, slot.stop) for slot in plan.row_frozen]
@@ -102,10 +103,9 @@ class Engine:
             encode(self.cache, rows, trunk.size if trunk else 0, compute, progress)
 
     def answers(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, Tensor]:
-        """Logits [A, V] that predict the right answers' tokens, and these tokens [A], row after row.
-
-        The LM head runs at these positions only.
-        """
+        """Logits [A, V] at the right answers' positions and their tokens [A]; or a head's logits [B, K], the right ones [B]."""
+        if learned.head is not None:
+            return self.headed(examples, learned)
         low = self._kept(examples)
         trunk, middle = self.trunk(learned, low), self.middle(learned)
         rows = [self.row(example, trunk, middle, example.answer[:-1], low) for example in examples]
@@ -121,11 +121,20 @@ class Engine:
         logits = batch.base.logits(batch.states[places])
         return logits, torch.tensor([token for ids in answers for token in ids], device=logits.device)
 
-    def loss(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, int]:
-        """Σ cross-entropy over the right answers' tokens, and how many they are.
+    def headed(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, Tensor]:
+        """A head's logits [B, K] of the examples, and the right ones [B]."""
+        assert learned.head is not None
+        logits = learned.head(self.pooled(examples, learned).float())
+        return logits, torch.tensor([example.gold for example in examples], device=logits.device)
 
-        The caller divides by the tokens of the whole accumulation window.
-        """
+    def pooled(self, examples: Sequence[Example], learned: Learned) -> Tensor:
+        """What a head reads of each row: the state at the end of its context, [B, H], with gradients."""
+        trunk, middle = self.trunk(learned), self.middle(learned)
+        rows = [self.row(example, trunk, middle) for example in examples]
+        return run(self.base, rows, self.cache, live=self._live(learned)).last
+
+    def loss(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, int]:
+        """Σ cross-entropy over the right answers' tokens (of a head: over rows), and how many of a whole step's they are."""
         logits, targets = self.answers(examples, learned)
         return torch.nn.functional.cross_entropy(logits, targets, reduction="sum"), len(targets)
 
@@ -184,7 +193,7 @@ class Engine:
         """Last hidden state at the end of each context, [B, H], fp32 on the CPU: what the base knows before it answers."""
         found = torch.empty(len(examples), self.base.shape.hidden_size)
         for part, batch in self.contexts(examples, NOTHING, progress, continued=False):
-            found[part] = batch.last.float().cpu()
+            found[part] = batch.pooled.float().cpu()
         return found
 
     def middle(self, learned: Learned) -> dict[str, Piece]:
@@ -226,8 +235,10 @@ class Engine:
         """Whether the states of all these rows are kept."""
         return self.lower is not None and all(self._whole_ids(example) in self.cache for example in examples)
 
-    def _pieces(self, slots: Sequence[Slot], middle: Mapping[str, Piece], text: Ids) -> tuple[Piece, ...]:
-        """What stands in these slots of a row; the answer is the caller's."""
+    def _pieces(
+        self, slots: Sequence[Slot], middle: Mapping[str, Piece], text: Ids, answer: Ids = ()
+    ) -> tuple[Piece, ...]:
+        """What stands in these slots of a row; nothing in the answer's unless it is given."""
         pieces: list[Piece] = []
         for slot in slots:
             if slot.learned is not None:
@@ -235,7 +246,9 @@ class Engine:
                     pieces.append(middle[slot.name])
             elif slot.name == "text":
                 pieces.append(text)
-            elif slot.name != "answer":
+            elif slot.name == "answer":
+                pieces.append(answer)
+            else:
                 pieces.append(self._shared_ids(slot))
         return tuple(pieces)
 
@@ -276,7 +289,7 @@ class Engine:
                 pieces.append(self._shared_ids(slot))
             elif value is not None and slot.learned == "kv":
                 flush()
-                new = learned_past(value.to(base.dtype), slot.takes_positions)
+                new = learned_past(value.to(base.dtype), slot.takes_positions and not base.bidirectional)
                 past = join([new] if past is None else [past, new])
             elif value is not None:
                 pieces.append(value)

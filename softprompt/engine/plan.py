@@ -15,7 +15,7 @@ states that enter it are computed once (per task or per row) and kept.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -54,16 +54,19 @@ class Learned:
     Attributes:
         segments: by slot name, embeddings [P, H] or keys and values [L, 2, G, P, D], with gradients.
         base: what live tokens run through where the method changes weights; None: the frozen base itself.
+        head: reads answers off pooled states [B, H] → logits [B, K]; None: the base's own words are the answers.
     """
 
     segments: Mapping[str, Tensor] = field(default_factory=dict)
     base: Base | None = None
+    head: Callable[[Tensor], Tensor] | None = None
 
 
 NOTHING = Learned()
 
 
 SLOTS = (Slot("head", same=True), Slot("text"), Slot("cue", same=True), Slot("answer"))
+CLOZE = (*SLOTS, Slot("tail", same=True))
 
 
 @dataclass(frozen=True)
@@ -105,11 +108,12 @@ class Plan:
         return "; ".join(lines)
 
 
-def plan(slots: Sequence[Slot], first_layer: int = 0) -> Plan:
+def plan(slots: Sequence[Slot], first_layer: int = 0, bidirectional: bool = False) -> Plan:
     """Sort slots into the four boxes.
 
     Args:
         first_layer: nothing is learned in the layers below it.
+        bidirectional: tokens see each other both ways, so all of them run in every step; only learned K/V stand before.
 
     The answer is never frozen per row: its tokens are scored, so they run (once, when nothing is learned).
 
@@ -117,6 +121,11 @@ def plan(slots: Sequence[Slot], first_layer: int = 0) -> Plan:
         ConfigError: no answer at the end, or a text that is missing.
     """
     names = [slot.name for slot in slots]
+    if bidirectional:
+        if first_layer:
+            raise ConfigError("method.layers needs a causal base so far; leave it out on this one")
+        kv = tuple(slot for slot in slots if slot.learned == "kv")
+        return Plan((), kv, (), tuple(slot for slot in slots if slot.learned != "kv"))
     if names[-1:] != ["answer"] or "text" not in names:
         raise ConfigError(f"a row needs a text and ends in its answer; this method makes it {' + '.join(names)}")
     boxes: dict[tuple[bool, bool], list[Slot]] = {(s, f): [] for s in (True, False) for f in (True, False)}

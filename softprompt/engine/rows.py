@@ -82,6 +82,15 @@ class Batch:
         """Hidden state of each row's last live token, [B, H]."""
         return self.states[self.ends - 1]
 
+    @property
+    def pooled(self) -> Tensor:
+        """What a head reads, [B, H]."""
+        return self.last
+
+    def score(self, candidates: Sequence[Sequence[Ids]]) -> list[Tensor]:
+        """See the function."""
+        return score(self, candidates)
+
     def rows(self, places: Sequence[int]) -> Batch:
         """The same for some of the rows; `states` holds only their last tokens."""
         index = torch.tensor(list(places), device=self.states.device)
@@ -175,10 +184,8 @@ def _continue(batch: Batch, rows: list[int], answers: list[Ids]) -> Tensor:
     """Log-likelihood of each answer's second and later tokens after its row's context, [len(rows)]."""
     states = _follow(batch, rows, answers)
     targets = torch.tensor([token for ids in answers for token in ids[1:]], device=states.device)
-    counts = torch.tensor([len(ids) - 1 for ids in answers], device=states.device)
-    owner = torch.repeat_interleave(torch.arange(len(rows), device=states.device), counts)
     logp = batch.base.logits(states).log_softmax(-1).gather(1, targets[:, None])[:, 0]
-    return logp.new_zeros(len(rows)).index_add(0, owner, logp)
+    return torch.stack([part.sum() for part in logp.split([len(ids) - 1 for ids in answers])])
 
 
 def context_blocks(batch: Batch, index: Tensor) -> list[Block]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from .. import registry
 from ..base import Base
 from ..config import Strict, parse
-from ..engine import NOTHING, Batch, Engine, Learned, Slot, score
+from ..engine import NOTHING, Batch, Engine, Learned, Slot
 from ..errors import ArtifactError, ConfigError
 from ..tasks import BoundTask, Task
 from ..types import Example, Progress, ignore_progress
@@ -30,9 +30,15 @@ Layers = Annotated[str, StringConstraints(pattern=r"^\d+-\d*$")]
 
 
 class MethodSpec(Strict):
-    """What every method's settings share."""
+    """What every method's settings share.
+
+    Attributes:
+        head: learn a classifier that reads answers off the states, instead of the base's own words; null: where the base has
+            none (encoders such as minilm).
+    """
 
     name: str
+    head: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -132,7 +138,11 @@ class Method(ABC):
 
     def score(self, batch: Batch, candidates: Sequence[Sequence[tuple[int, ...]]]) -> list[Tensor]:
         """Log-score of every candidate of every row of contexts, per row [C]; by default the base's own likelihood."""
-        return score(batch, candidates)
+        return batch.score(candidates)
+
+    def share(self, task: Task, tokens: int) -> int:
+        """A row's share in the mean loss of a step, `tokens` being those of its answer."""
+        return task.weight(tokens)
 
     def layout(self) -> dict[str, Any]:
         """How its tensors are read back, for the manifest."""

@@ -177,12 +177,13 @@ class Task(ABC):
                 return f"field {name!r} is null"
         return None
 
-    def bind(self, tokenizer: Any, room: int, instruction: bool = True) -> BoundTask:
+    def bind(self, tokenizer: Any, room: int, instruction: bool = True, closing: bool = False) -> BoundTask:
         """The task with a base's tokenizer.
 
         Args:
             room: positions that prompt, head, text, cue and answer may take together.
             instruction: whether the template's instruction stands in front.
+            closing: whether `template.end` and the tokenizer's closing tokens stand behind the answer (bidirectional bases).
 
         Raises:
             ConfigError: the task asks for demonstrations that were not drawn yet (training draws them).
@@ -193,7 +194,7 @@ class Task(ABC):
                 "method 'hard' and use its artifact, or give the rows in demonstrations.rows"
             )
         shots = [(self.shown(values), self.answer_word(values)) for values in self.spec.demonstrations.rows]
-        return BoundTask(self, Prompter(self.spec.template, tokenizer, instruction, shots), room)
+        return BoundTask(self, Prompter(self.spec.template, tokenizer, instruction, shots, closing), room)
 
     def content(self, row: Row) -> str:
         """What makes two rows the same: all fields that the template reads."""

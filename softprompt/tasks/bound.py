@@ -18,15 +18,15 @@ class BoundTask:
     """A task with a tokenizer: rows become examples.
 
     Attributes:
-        head, cue: ids that all rows share.
+        head, cue, tail: ids that all rows share.
         ends: tokens that end a written answer; the first of them is learned at the end of each.
         cut: how many texts had to be truncated so far.
     """
 
     def __init__(self, task: Task, prompter: Prompter, room: int) -> None:
         self.task, self.prompter = task, prompter
-        self.head, self.cue = prompter.head, prompter.cue
-        self.room = room - len(self.head) - len(self.cue)
+        self.head, self.cue, self.tail = prompter.head, prompter.cue, prompter.tail
+        self.room = room - len(self.head) - len(self.cue) - len(self.tail)
         self.cut = 0
         self.ends: Ids = prompter.ends if task.answering == "generated" else ()
         self._answers: dict[str, Ids] = {}

@@ -130,7 +130,7 @@ def fit(
         mine = parallel.share(
             rows, places if engine.plan.keeps_rows else None
         )  # what is kept of a row, its owner keeps
-        tokens = sum(bound.task.weight(len(example.answer)) for example in rows)
+        tokens = sum(method.share(bound.task, len(example.answer)) for example in rows)
         loss = 0.0
         # dropout is a function of seed, step and process, so resuming is exact
         torch.manual_seed((seed * 1_000_003 + state.step) * parallel.world + parallel.rank)

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from ..base import Base
 from ..data import Row
-from ..engine import NOTHING, SLOTS, Engine, plan
+from ..engine import CLOZE, NOTHING, SLOTS, BothWays, Engine, plan
+from ..errors import ConfigError
 from ..methods import Method
+from ..methods.headed import Headed, with_head
 from ..parallel import Processes
 from ..storage import digest_of
 from ..tasks import BoundTask, Task
@@ -60,15 +62,21 @@ def prepare(
     """
     rows = rows if rows is not None else task.load_data()
     task, train_rows = task.draw_demonstrations(rows.get("train", []))
-    bound = task.bind(base.tokenizer, base.max_positions, method.keeps_instruction)
+    method = with_head(method, base)
+    refuse_unfit(base, task, method)
+    bound = task.bind(base.tokenizer, base.max_positions, method.keeps_instruction, base.bidirectional)
     if seed is not None:
         method.attach(base, bound, seed)
     bound.room -= method.positions
-    how = plan(method.segments(SLOTS, len(bound.cue)), method.first_layer)
+    slots = CLOZE if base.bidirectional else SLOTS
+    how = plan(method.segments(slots, len(bound.cue)), method.first_layer, base.bidirectional)
     digest = digest_of({name: [row.values for row in part] for name, part in rows.items()})
     kept = (cache or CacheSpec()).config((parallel or Processes()).name)
     start = method.learned() if how.first_layer else NOTHING
-    engine = Engine(base, how, bound.head, bound.cue, kept, share.engine if share is not None else None, start)
+    kind = BothWays if base.bidirectional else Engine
+    engine = kind(
+        base, how, bound.head, bound.cue, kept, share.engine if share is not None else None, start, bound.tail
+    )
     if share is not None and engine.same(share.engine):
         engine = share.engine
         there = all(name in share.splits for name in splits if name in rows)
@@ -79,3 +87,28 @@ def prepare(
     return Prepared(
         base, task, method, bound, engine, {name: bound.examples(part) for name, part in parts.items()}, digest
     )
+
+
+def refuse_unfit(base: Base, task: Task, method: Method) -> None:
+    """Say what a base cannot do with a task, before anything runs.
+
+    Raises:
+        ConfigError: names what would work.
+    """
+    if base.kind == "seq2seq":
+        raise ConfigError(
+            f"base {base.name!r} is a sequence-to-sequence model: it can be loaded, but not trained or asked yet; "
+            "take a causal, masked or encoder base"
+        )
+    if task.answering == "generated" and base.kind != "causal":
+        raise ConfigError(
+            f"task {task.name!r} (type {task.spec.type!r}) writes its answers, which base {base.name!r} ({base.kind}) cannot; "
+            "take a causal base such as smollm2, or type classification or choice"
+        )
+    if task.spec.template.end and not base.bidirectional:
+        raise ConfigError(
+            f"template.end is {task.spec.template.end!r}, but base {base.name!r} ({base.kind}) answers at the end of the text; "
+            "leave it out, or take a masked base"
+        )
+    if base.kind == "masked" and base.mask_id is None and not isinstance(method, Headed):
+        raise ConfigError(f"base {base.name!r} has no mask token to answer at; set method.head: true")

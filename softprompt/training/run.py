@@ -19,6 +19,7 @@ from ..doctor.trained import above_majority
 from ..errors import ConfigError, DataError
 from ..evaluate import Evaluation, evaluate
 from ..methods import Method, make_method
+from ..methods.headed import with_head
 from ..parallel import Processes, alike, processes
 from ..storage import digest_of
 from ..tasks import Task
@@ -93,7 +94,7 @@ def train(
     Raises:
         SoftpromptError: bad settings, rows, base, a loss that is not finite, or what the check before training found.
     """
-    method = method if isinstance(method, Method) else make_method(method)
+    method = with_head(method if isinstance(method, Method) else make_method(method), base)
     spec = train if isinstance(train, TrainSpec) else parse(TrainSpec, train or {}, "train")
     began, parallel = time.perf_counter(), processes()
     refuse(method, spec, parallel)

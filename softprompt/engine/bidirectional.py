@@ -1,0 +1,145 @@
+"""Models whose tokens see each other both ways: nothing of a row stands "before", so every row runs whole, every time.
+
+Answers stand where the template has them, as mask tokens (a cloze: Schick & Schütze 2021, arXiv:2001.07676); an answer of
+several tokens takes as many masks, each guessed by itself. Or a head reads them off the states (P-tuning v2: Liu et al. 2022,
+arXiv:2110.07602).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..types import Example, Ids, Progress, ignore_progress
+from .encode import parts
+from .engine import Engine
+from .past import Past
+from .plan import Learned
+from .rows import Batch, Piece, Row, run
+
+
+@dataclass(frozen=True)
+class Clozes(Batch):
+    """Rows that ran whole.
+
+    Attributes:
+        means: mean of each row's last hidden states, [B, H].
+        guesses: by number of masks k, the states at them, [B, k, H].
+    """
+
+    means: Tensor = field(default_factory=lambda: torch.empty(0))
+    guesses: dict[int, Tensor] = field(default_factory=dict)
+
+    @property
+    def pooled(self) -> Tensor:
+        """Mean of each row's states, [B, H]."""
+        return self.means
+
+    def rows(self, places: Sequence[int]) -> Clozes:
+        """The same for some of the rows."""
+        index = torch.tensor(list(places), device=self.means.device)
+        guesses = {count: states.index_select(0, index) for count, states in self.guesses.items()}
+        return Clozes(self.base, self.last.index_select(0, index), self.ends, means=self.means[index], guesses=guesses)
+
+    def score(self, candidates: Sequence[Sequence[Ids]]) -> list[Tensor]:
+        """Σ log p(token at its mask) of every candidate of every row, per row [C]."""
+        logp = {k: self.base.logits(states.flatten(0, 1)).log_softmax(-1) for k, states in self.guesses.items()}
+        found = []
+        for row, options in enumerate(candidates):
+            values = [
+                sum(logp[len(ids)][row * len(ids) + place, token] for place, token in enumerate(ids)) for ids in options
+            ]
+            found.append(torch.stack([torch.as_tensor(value) for value in values]))
+        return found
+
+
+class BothWays(Engine):
+    """Runs examples of one task through a masked model or an encoder."""
+
+    def row(
+        self,
+        example: Example,
+        trunk: Past | None,
+        middle: Mapping[str, Piece],
+        answer: Ids = (),
+        low: bool = False,
+    ) -> Row:
+        """The example as a row for `run`; `answer` is a mask for each of its tokens."""
+        return Row(trunk, (), self._pieces(self.plan.row_live, middle, example.text, answer))
+
+    def answers(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, Tensor]:
+        """Logits [A, V] at the right answers' masks and their tokens [A]; or a head's logits [B, K] and the right ones [B]."""
+        if learned.head is not None:
+            return self.headed(examples, learned)
+        masks = [self._masks(len(example.answer)) for example in examples]
+        batch, starts = self._run(examples, learned, masks)
+        places = [start + k for start, ids in zip(starts, masks, strict=True) for k in range(len(ids))]
+        logits = batch.base.logits(batch.states[places])
+        return logits, torch.tensor([token for one in examples for token in one.answer], device=logits.device)
+
+    def pooled(self, examples: Sequence[Example], learned: Learned) -> Tensor:
+        """Mean of each row's states, [B, H], with gradients."""
+        batch, _ = self._run(examples, learned, [()] * len(examples))
+        return _means(batch)
+
+    def contexts(
+        self,
+        examples: Sequence[Example],
+        learned: Learned,
+        progress: Progress = ignore_progress,
+        continued: bool = True,
+        open_ended: bool = False,
+    ) -> Iterator[tuple[list[int], Batch]]:
+        """Run every example, in length buckets, without gradients; once for each length that its candidates have."""
+        order = sorted(range(len(examples)), key=lambda index: (len(examples[index].text), index))
+        done = 0
+        with torch.no_grad():
+            for part in parts(order, [len(examples[index].text) + len(self.head) + len(self.cue) for index in order]):
+                rows = [examples[index] for index in part]
+                yield part, self._clozes(rows, learned, continued and learned.head is None)
+                done += len(part)
+                progress("evaluating", done, len(examples))
+
+    def _clozes(self, rows: Sequence[Example], learned: Learned, guess: bool) -> Clozes:
+        counts = (
+            sorted({len(ids) for row in rows for ids in row.candidates})
+            if guess and self.base.mask_id is not None
+            else []
+        )
+        guesses, batch = {}, None
+        for count in counts or [0]:
+            batch, starts = self._run(rows, learned, [self._masks(count)] * len(rows))
+            places = torch.tensor(starts, device=batch.states.device)[:, None] + torch.arange(
+                count, device=batch.states.device
+            )
+            guesses[count] = batch.states[places]
+        assert batch is not None
+        ends = torch.arange(1, len(rows) + 1, device=batch.states.device)
+        return Clozes(batch.base, batch.last, ends, means=_means(batch), guesses=guesses)
+
+    def _run(self, examples: Sequence[Example], learned: Learned, masks: Sequence[Ids]) -> tuple[Batch, list[int]]:
+        """One forward over whole rows, and the place among the packed states of each row's first mask."""
+        trunk, middle = self.trunk(learned), self.middle(learned)
+        rows = [self.row(one, trunk, middle, ids) for one, ids in zip(examples, masks, strict=True)]
+        batch = run(self.base, rows, live=self._live(learned))
+        names = [slot.name for slot in self.plan.row_live]
+        front = self.plan.row_live[: names.index("answer")]
+        starts, at = [], 0
+        for example, length in zip(examples, batch.lengths, strict=True):
+            pieces = self._pieces(front, middle, example.text)
+            starts.append(at + sum(len(piece) for piece in pieces if not isinstance(piece, Past)))
+            at += length
+        return batch, starts
+
+    def _masks(self, count: int) -> Ids:
+        if not count or self.base.mask_id is None:
+            return ()
+        return (self.base.mask_id,) * count
+
+
+def _means(batch: Batch) -> Tensor:
+    """Mean of each row's states [B, H]."""
+    return torch.stack([states.mean(0) for states in batch.states.split(batch.lengths)])

@@ -1,0 +1,143 @@
+"""A method with a classifier of its own: any learned prompt, or weights, read off by a linear layer.
+
+With a prefix in every layer this is P-tuning v2 (Liu et al. 2022, arXiv:2110.07602); with nothing learned beside it, a linear
+probe by gradient. It is how a base without a language-model head answers at all. The head is part of the artifact.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..base import Base
+from ..engine import Batch, Learned, Slot
+from ..errors import ArtifactError, ConfigError
+from ..tasks import BoundTask, Task
+from ..tasks.classification import Classification
+from .base import Method, Place, Stores, TrainDefaults
+
+HEAD_LR = 5e-3
+_WEIGHT, _BIAS = "head.weight", "head.bias"
+
+
+class Headed(Method):
+    """The inner method decides what is learned in the row; the head reads the row's pooled states."""
+
+    stores: Stores = "other"
+    place: Place = "other"
+
+    def __init__(self, inner: Method) -> None:
+        super().__init__(inner.spec)
+        self.inner = inner
+        self.head: nn.Linear | None = None
+        self.keeps_instruction, self.first_layer = inner.keeps_instruction, inner.first_layer
+
+    @property
+    def defaults(self) -> TrainDefaults:  # type: ignore[override]
+        """The inner method's; a head alone is trained longer."""
+        own = self.inner.defaults
+        return own if own.lr else TrainDefaults(lr=HEAD_LR, epochs=10, batch_size=32)
+
+    @property
+    def length(self) -> int:
+        """Of the inner method."""
+        return self.inner.length
+
+    @property
+    def positions(self) -> int:
+        """Of the inner method."""
+        return self.inner.positions
+
+    def segments(self, slots: Sequence[Slot], cue: int) -> tuple[Slot, ...]:
+        """As the inner method places them."""
+        return self.inner.segments(slots, cue)
+
+    def attach(self, base: Base, bound: BoundTask, seed: int) -> None:
+        """The inner method's parameters, and a head that starts small (at zero nothing behind it would be seen to act).
+
+        Raises:
+            ConfigError: answers that are not the same for all rows.
+        """
+        if not isinstance(bound.task, Classification):
+            raise ConfigError(
+                f"a head tells fixed labels apart, task {bound.task.name!r} is of type {bound.task.spec.type!r}; take type "
+                "classification, or a causal base such as smollm2"
+            )
+        self.inner.attach(base, bound, seed)
+        self.head = nn.Linear(base.shape.hidden_size, len(bound.task.words), device=base.device)
+        start = torch.randn(self.head.weight.shape, generator=torch.Generator().manual_seed(seed)) * 0.02
+        with torch.no_grad():
+            self.head.weight.copy_(start)
+            self.head.bias.zero_()
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The inner method's and the head's."""
+        return [] if self.head is None else [*self.inner.parameters(), *self.head.parameters()]
+
+    def groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """The head has a learning rate of its own, `HEAD_LR` when the inner method has its default."""
+        assert self.head is not None
+        own = self.inner.groups() if self.inner.parameters() else []
+        return [*own, (list(self.head.parameters()), HEAD_LR / self.defaults.lr)]
+
+    def learned(self) -> Learned:
+        """What the inner method brings, and the head."""
+        return replace(self.inner.learned(), head=self.head)
+
+    def training(self) -> contextlib.AbstractContextManager[object]:
+        """Of the inner method."""
+        return self.inner.training()
+
+    def share(self, task: Task, tokens: int) -> int:
+        """One decision a row."""
+        return 1
+
+    sums_over_tokens = False
+
+    def score(self, batch: Batch, candidates: Sequence[Sequence[tuple[int, ...]]]) -> list[Tensor]:
+        """Log-probabilities of the candidates by the head."""
+        assert self.head is not None
+        return list(self.head(batch.pooled.float()).log_softmax(-1))
+
+    def layout(self) -> dict[str, Any]:
+        """Only the method knows."""
+        return {"stores": "other", "place": "other", "length": self.length}
+
+    def export(self) -> dict[str, Tensor]:
+        """The inner method's tensors, and `head.weight` [K, H], `head.bias` [K]."""
+        assert self.head is not None
+        own = {_WEIGHT: self.head.weight, _BIAS: self.head.bias}
+        return self.inner.export() | {name: value.detach().float().cpu().contiguous() for name, value in own.items()}
+
+    def restore(self, tensors: dict[str, Tensor], base: Base) -> None:
+        """Take them back after checking the head's width."""
+        weight, bias = tensors.get(_WEIGHT), tensors.get(_BIAS)
+        width = base.shape.hidden_size
+        if weight is None or bias is None or weight.dim() != 2 or weight.shape[1] != width or len(bias) != len(weight):
+            raise ArtifactError(
+                f"method {self.spec.name!r} has a head here: the artifact must hold {_WEIGHT} [K, {width}] and {_BIAS}"
+            )
+        self.inner.restore({name: value for name, value in tensors.items() if name not in (_WEIGHT, _BIAS)}, base)
+        self.head = nn.Linear(width, len(weight), device=base.device)
+        with torch.no_grad():
+            self.head.weight.copy_(weight)
+            self.head.bias.copy_(bias)
+
+
+def with_head(method: Method, base: Base) -> Method:
+    """The method with a head where it asks for one or the base has no words of its own; else as it is.
+
+    Raises:
+        ConfigError: the base has no words, and the method is told to have no head.
+    """
+    wanted = base.kind == "encoder" if method.spec.head is None else method.spec.head
+    if isinstance(method, Headed) or method.stores == "head":
+        return method
+    if base.kind == "encoder" and not wanted:
+        raise ConfigError(f"base {base.name!r} has no language-model head, so method.head cannot be false")
+    return Headed(method) if wanted else method

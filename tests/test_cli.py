@@ -304,15 +304,22 @@ def test_long_texts_are_cut_and_counted(work):
     assert done.returncode == 0 and "texts were longer than the base's context" in done.stderr, done.stderr
 
 
-def test_a_base_that_is_not_causal(work):
-    from transformers import BertConfig, BertForMaskedLM
-
-    config = BertConfig(
-        vocab_size=320, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
-    )
-    BertForMaskedLM(config).save_pretrained(work / "bert")
-    tiny_tokenizer().save_pretrained(work / "bert")
-    refused(cli("train", "run.yaml", "base=bert", "--out", "bad", cwd=work), "not a causal language model")
+def test_bases_that_cannot_do_the_task(work):
+    """A masked model answers at its mask, but writes no text; a sequence-to-sequence model is not trained yet."""
+    for family, frame in (("bert", "masked"), ("t5", "seq2seq")):
+        tiny_model(family).save_pretrained(work / family)
+        tiny_tokenizer(frame=frame).save_pretrained(work / family)
+    refused(cli("train", "run.yaml", "base=t5", "--out", "bad", cwd=work), "take a causal, masked or encoder base")
+    task = {
+        "name": "w",
+        "type": "generation",
+        "data": {"source": "written.jsonl", "split": {"train": 20, "dev": 10, "test": 10}},
+        "template": {"input": "{{ text }}"},
+    }
+    rows = [{"text": f"row {i}", "answer": f"out {i}"} for i in range(40)]
+    (work / "written.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    (work / "written.yaml").write_text(json.dumps({"base": "bert", "task": task, "method": "soft"}), encoding="utf-8")
+    refused(cli("train", "written.yaml", "--out", "bad", cwd=work), "type classification or choice")
 
 
 def test_artifact_of_another_base_and_damaged_ones(work):

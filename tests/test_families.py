@@ -377,7 +377,7 @@ def test_positions_and_memory_that_a_kind_has_not():
     row = embeddings(bert, [4])
     with pytest.raises(ValueError, match="start at position 0"):
         bert.forward(row, [4], zeros(1) + 3)
-    for base, memory in ((bert, [row]), (t5, None), (t5, [row, row]), (llama, [row])):
+    for base, memory in ((bert, [row]), (t5, None), (t5, [row, row]), (t5, [row[:0]]), (llama, [row])):
         with pytest.raises(ValueError, match="encoder's states"):
             base.forward(row, [4], zeros(1), memory=memory)
 

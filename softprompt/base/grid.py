@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from .attention import Call
+from .families import Kind
 from .shape import Hidden
 
 
@@ -88,6 +89,21 @@ class Grid(Call):
             whole = F.pad(bias, (front, 0))
             self._biases[id(bias)] = (bias, whole if mask is None else whole.masked_fill(~mask, float("-inf")))
         return self._biases[id(bias)][1]  # the bias is kept beside it, so its id is no other's
+
+
+def check_given(kind: Kind, lengths: list[int], starts: Tensor, memory: Sequence[Tensor] | None) -> None:
+    """Refuse positions and an encoder's states that a base of this kind has not.
+
+    Raises:
+        ValueError: says what it takes.
+    """
+    if kind != "causal" and bool(starts.any()):
+        raise ValueError(f"rows of a base of kind {kind} start at position 0; learned keys take no positions")
+    fits = memory is None or (len(memory) == len(lengths) and all(len(states) for states in memory))
+    if not fits or (memory is None) is (kind == "seq2seq"):
+        raise ValueError(
+            "a sequence-to-sequence base, and no other, takes the encoder's states of each row, one at least"
+        )
 
 
 def run(body: nn.Module, embeddings: Tensor, call: Grid) -> Hidden:

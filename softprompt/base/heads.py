@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -52,9 +53,11 @@ class WholeHead:
         prefix = model.base_model_prefix
         self._seq2seq = kind == "seq2seq"
         self._model = copy.copy(model)
-        # a forward that was put on the object (hooks of loaders) is bound to the model, which would run as a whole
-        vars(self._model).pop("forward", None)
-        vars(self._model)["_modules"] = dict(model._modules)
+        own = vars(self._model)
+        own.pop(
+            "forward", None
+        )  # one that a loader put on the object is bound to the model, which would run as a whole
+        own.update(_modules=dict(model._modules), _forward_pre_hooks=OrderedDict(), _forward_hooks=OrderedDict())
         # T5 has its stacks directly in the model
         self._model._modules[prefix if prefix in model._modules else "decoder"] = _Given()
 

@@ -22,7 +22,7 @@ from . import quantized
 from .attention import KV, NAME, Block, Call
 from .families import Kind, find_body, find_config, kind_of, positions_of, start_of
 from .fingerprint import model_digest, tokenizer_digest
-from .grid import Grid, run
+from .grid import Grid, check_given, run
 from .heads import make_head
 from .layers import find_layers
 from .memory import keep_freed_memory
@@ -226,12 +226,11 @@ class Base:
         Raises:
             ValueError: positions or a memory that a base of this kind has not.
         """
+        check_given(self.kind, lengths, starts, memory)
         inputs = embeddings.to(self.dtype)
         how = (lengths, starts, blocks, record, first, stop)
         if self.kind != "causal":
             return self._forward_grid(inputs, how, memory)
-        if memory is not None:
-            raise ValueError("a causal base attends to no encoder's states")
         call = Call(*how, inputs[None] if first else None, self.recompute, self.packed)
         with self._way():
             out = self.body(
@@ -247,11 +246,6 @@ class Base:
         return Hidden(last[0], call.recorded if record else None)
 
     def _forward_grid(self, inputs: Tensor, how: tuple[Any, ...], memory: Sequence[Tensor] | None) -> Hidden:
-        lengths, starts = how[:2]
-        if bool(starts.any()):
-            raise ValueError(f"rows of a base of kind {self.kind} start at position 0; learned keys take no positions")
-        if (memory is None) is (self.kind == "seq2seq") or (memory is not None and len(memory) != len(lengths)):
-            raise ValueError("a sequence-to-sequence base, and no other, takes the encoder's states of each row")
         memory = None if memory is None else [states.to(self.dtype) for states in memory]
         call = Grid(*how, again=self.recompute, packed=self.packed, bidirectional=self.bidirectional, memory=memory)
         with self._way():

@@ -103,6 +103,7 @@ class BaseSpec(Strict):
     Attributes:
         quantization: `int8` or `nf4` hold the linear layers' weights in 8 or 4 bits (needs the extra `quant`); `dtype` is then
             that of everything else.
+        kind: `causal`, `masked`, `encoder` or `seq2seq`, where a checkpoint can be run as several; null: what its config says.
         isolated: for int8: rows never depend on the rows beside them. `false` takes bitsandbytes' own int8, where they do.
     """
 
@@ -111,6 +112,7 @@ class BaseSpec(Strict):
     device: str = "auto"
     quantization: Literal["int8", "nf4"] | None = None
     isolated: bool = True
+    kind: Literal["causal", "masked", "encoder", "seq2seq"] | None = None
 
     @model_validator(mode="after")
     def _isolated_is_for_int8(self) -> BaseSpec:
@@ -121,7 +123,7 @@ class BaseSpec(Strict):
     def load(self, progress: Progress = ignore_progress) -> Base:
         """The base, loaded as the section says; see `Base.load` for what is refused."""
         processes().first(fetch, self.name, progress)  # what must be fetched one of several processes fetches for all
-        return Base.load(self.name, self.dtype, self.device, progress, self.quantization, self.isolated)
+        return Base.load(self.name, self.dtype, self.device, progress, self.quantization, self.isolated, self.kind)
 
 
 class RunSpec(Strict):

@@ -31,6 +31,9 @@ def predict_verb(
     base: Annotated[str | None, typer.Option("--base", help="Base to use (default: the first artifact's).")] = None,
     dtype: Dtype = None,
     quantization: Quantization = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Show the text of written answers as it comes, one row after the other.")
+    ] = False,
 ) -> None:
     """Answer rows, one JSON line each. Rows with different artifacts go through the base in one batch.
 
@@ -60,7 +63,13 @@ def predict_verb(
         runtime = Runtime(section.load(show))
         for name, path in folders.items():
             runtime.add(name, path)
-        found = runtime.predict([row.values for row in rows], first, show)
+        if stream:
+            found = []
+            for row in rows:
+                found.append(runtime.stream(row.values, first, _show))
+                _show("\n")
+        else:
+            found = runtime.predict([row.values for row in rows], first, show)
     for name in folders:
         tell_cut(runtime.get(name).bound)
     lines = [
@@ -71,6 +80,11 @@ def predict_verb(
         write_text(to, "".join(lines))
     else:
         sys.stdout.write("".join(lines))
+
+
+def _show(text: str) -> None:
+    """A piece of an answer, at once."""
+    print(text, end="", file=sys.stderr, flush=True)
 
 
 def _name_of(path: Path) -> str:

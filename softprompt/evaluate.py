@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .engine import Engine
+from .engine import BothWays, Engine, Learned, best_span, parts, whole_words
 from .errors import DataError
 from .methods import Method
 from .metrics import Estimate, estimate
@@ -80,6 +80,8 @@ def outcomes(
     """
     with torch.no_grad():
         learned = method.learned()
+    if method.points:
+        return pointed(engine, bound, examples, learned, progress)
     if bound.task.answering == "scored":
         scores = label_scores(engine, method, bound, examples, learned, progress)
         return [outcome(bound, example, row) for example, row in zip(examples, scores, strict=True)]
@@ -112,7 +114,7 @@ def evaluate(
     """
     parallel = parallel or Processes()
     found = parallel.gather(outcomes(engine, method, bound, parallel.share(examples), progress, write))
-    scored = write or bound.task.answering == "scored"
+    scored = write or method.points or bound.task.answering == "scored"
     return summarize(bound.task.spec.metric if scored else LIKELIHOOD, found)
 
 
@@ -150,6 +152,30 @@ def outcome(bound: BoundTask, example: Example, scores: Tensor) -> Outcome:
     names = {task.label_name(example.values, k): float(value) for k, value in enumerate(scores)}
     best, gold = task.label_name(example.values, int(scores.argmax())), task.gold(example.values)
     return Outcome(example.where, gold, best, names, None if gold is None else -names[gold])
+
+
+@torch.no_grad()
+def pointed(
+    engine: Engine,
+    bound: BoundTask,
+    examples: Sequence[Example],
+    learned: Learned,
+    progress: Progress = ignore_progress,
+) -> list[Outcome]:
+    """The stretch of each row's context that is pointed at, as it stands there."""
+    assert isinstance(engine, BothWays)
+    longest = bound.task.longest_answer
+    found: dict[int, Outcome] = {}
+    order = sorted(range(len(examples)), key=lambda index: (len(examples[index].text), index))
+    for part in parts(order, [len(examples[index].text) + len(engine.head) + len(engine.cue) for index in order]):
+        rows = [examples[index] for index in part]
+        for index, example, own in zip(part, rows, engine.pointers(rows, learned), strict=True):
+            first, last = best_span(own, longest)
+            text = whole_words(str(example.values["context"]), example.points[first][0], example.points[last][1])
+            nll = None if example.span is None else -float(own[example.span[0], 0] + own[example.span[1], 1]) / 2
+            found[index] = Outcome(example.where, bound.task.gold(example.values), text.strip(), {}, nll)
+        progress("evaluating", len(found), len(examples))
+    return [found[index] for index in range(len(examples))]
 
 
 def free_outcome(bound: BoundTask, example: Example, text: str, nll: float | None = None) -> Outcome:

@@ -20,10 +20,10 @@ from .base import Base
 from .engine import CLOZE, SLOTS, BothWays, CacheConfig, Engine, Past, Row, generate, parts, plan, run
 from .engine.rows import Piece
 from .errors import ArtifactError, DataError
-from .evaluate import Evaluation, Outcome, free_outcome, outcome, summarize
+from .evaluate import Evaluation, Outcome, free_outcome, outcome, outcomes, summarize
 from .methods import Method, make_method
 from .methods.headed import with_head
-from .scoring import Prior, label_scores, prior, relative
+from .scoring import Prior, prior, relative
 from .tasks import BoundTask, Task
 from .tasks.generation import FreeSpec, Generation
 from .types import Example, Progress, ignore_progress
@@ -91,13 +91,12 @@ class Runtime:
         else:
             held = artifacts.load(Path(source))
             artifacts.check_base(held.manifest, self.base.digest, self.base.tokenizer_digest, self.base.name)
-            method = with_head(make_method(held.manifest.method, str(source)), self.base)
-            key = held.digest
             if held.manifest.task is None:
                 raise ArtifactError(
                     f"{source}: the artifact names no task; it can be loaded in Python with a task of yours"
                 )
-            task = Task.load(held.manifest.task)
+            task, key = Task.load(held.manifest.task), held.digest
+            method = with_head(make_method(held.manifest.method, str(source)), self.base, task)
             method.restore(held.tensors, self.base)
         with self._lock:
             compiled = self._compiled.get(key)
@@ -202,7 +201,8 @@ class Runtime:
                 [prompts[index] for index in part],
                 [rows[index] for index in part],
             )
-            answer = self._write if prompts[part[0]].bound.task.answering == "generated" else self._choose
+            writes = prompts[part[0]].bound.task.answering == "generated" and not self.base.bidirectional
+            answer = self._write if writes else self._choose
             found.update(zip(part, answer(*some), strict=True))
             progress("answering", len(found), len(rows))
         return [found[index] for index in range(len(rows))]
@@ -221,12 +221,8 @@ class Runtime:
             by_prompt.setdefault(id(prompt), []).append(place)
         for places in by_prompt.values():
             prompt, some = prompts[places[0]], [examples[place] for place in places]
-            if batch is None:  # rows run whole, for each length of their candidates
-                rated = label_scores(prompt.engine, prompt.method, prompt.bound, some, prompt.method.learned())
-                found.update(
-                    (place, outcome(prompt.bound, one, row))
-                    for place, one, row in zip(places, some, rated, strict=True)
-                )
+            if batch is None:  # rows run whole, and once for each length of their candidates
+                found.update(zip(places, outcomes(prompt.engine, prompt.method, prompt.bound, some), strict=True))
                 continue
             before = (
                 prompt.prior
@@ -271,6 +267,7 @@ class Runtime:
         bound = task.bind(self.base.tokenizer, room, method.keeps_instruction, both)
         how = plan(method.segments(CLOZE if both else SLOTS, len(bound.cue)), bidirectional=both)
         kind = BothWays if both else Engine
+        bound.points = method.points
         engine = kind(self.base, how, bound.head, bound.cue, CacheConfig(ram=0, disk=0), tail=bound.tail)
         with torch.no_grad():
             learned = method.learned()

@@ -168,6 +168,20 @@ class Prompter:
             ids = self._ids(own)
         return ids
 
+    def offsets(self, values: Mapping[str, Any], where: str) -> tuple[str, Ids, list[tuple[int, int]]]:
+        """The row's own part: as text, as ids, and where each of these begins and ends in the text.
+
+        Raises:
+            ConfigError: the tokenizer does not tell (it is none of transformers' fast ones).
+        """
+        if not getattr(self.tokenizer, "is_fast", False):
+            raise ConfigError(
+                "this base's tokenizer does not tell where its tokens stand in a text; take type generation"
+            )
+        own = self._input(values, where)[len(self.spec.opening) :]
+        found = self.tokenizer(own, add_special_tokens=False, return_offsets_mapping=True)
+        return own, tuple(found["input_ids"]), [tuple(place) for place in found["offset_mapping"]]
+
     def answer(self, word: str) -> Ids:
         """Ids of an answer.
 

@@ -25,6 +25,9 @@ class Example:
         where: `file:line` of the row.
         values: the row's fields.
         truncated: whether the text was cut to fit the context.
+        points: of each text token, where it begins and ends in the row's context, in characters; (0, 0) outside of it. Empty
+            where nothing is pointed at.
+        span: first and last text token of the right answer; None where there is none.
     """
 
     text: Ids
@@ -33,6 +36,8 @@ class Example:
     where: str
     values: dict[str, Any]
     truncated: bool = False
+    points: tuple[tuple[int, int], ...] = ()
+    span: tuple[int, int] | None = None
 
     @property
     def answer(self) -> Ids:

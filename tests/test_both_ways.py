@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 from helpers import close, scores_of, tiny_rows, tiny_task
@@ -195,3 +197,74 @@ def test_options_at_masks():
         rows={"train": rows[:16], "dev": rows[16:]},
     )
     assert 0 <= result.metrics["dev"].estimate.value <= 1 and result.metrics["dev"].nll > 0
+
+
+SPANS = {"name": "s", "type": "span", "template": {"input": "{{ question }} {{ context }}"}, "metric": "f1"}
+
+
+def span_rows(count, seed=0):
+    """The answer is the word behind `is`; contexts are ragged, some Chinese."""
+    rng, found = random.Random(seed), []
+    for place in range(count):
+        answer = rng.choice(["mud", "sun", "hope", "北京"])
+        front, back = "so " * rng.randrange(4), " ok" * rng.randrange(3)
+        context = f"{front}it is {answer}{back}"
+        row = {
+            "question": "what?",
+            "context": context,
+            "answers": {"text": [answer], "answer_start": [context.index(answer)]},
+        }
+        found.append(Row(row | {"id": place}, f"r:{place}"))
+    return found
+
+
+def spans(count=48, seed=0):
+    rows = span_rows(count, seed)
+    return {"train": rows[: count // 2], "dev": rows[count // 2 :], "test": rows[count // 2 :]}
+
+
+def test_pointing_is_that_of_the_plain_encoder():
+    """Log-probabilities of both ends, and gradients, are those of one plain forward of each row alone."""
+    base, model = encoder("bert"), tiny_model("bert").base_model.eval()
+    ready = prepare(base, Task.load(SPANS), make_method({"name": "soft", "length": 2}), rows=spans(), seed=0)
+    rows, learned = ready.splits["train"][:6], ready.method.learned()
+    found = ready.engine.pointers(rows, learned)
+    total, count = ready.engine.loss(rows, learned)
+    expected = 0.0
+    for row, mine in zip(rows, found, strict=True):
+        ids = torch.tensor([[*ready.bound.head, *row.text, *ready.bound.cue, *ready.bound.tail]])
+        embeddings = torch.cat([ready.method.inner.value[None], base.embed(ids)], dim=1)
+        states = model(inputs_embeds=embeddings).last_hidden_state[0]
+        start = 2 + len(ready.bound.head)
+        logits = ready.method.head(states[start : start + len(row.text)])
+        inside = torch.tensor([b > a for a, b in row.points])
+        logp = logits.masked_fill(~inside[:, None], float("-inf")).log_softmax(0)
+        close(mine[inside], logp[inside])
+        expected = expected - (logp[row.span[0], 0] + logp[row.span[1], 1]) / 2
+        text = row.values["context"][row.points[row.span[0]][0] : row.points[row.span[1]][1]]
+        assert text == row.values["answers"]["text"][0]
+    assert count == len(rows)
+    parameters = ready.method.parameters()
+    mine, theirs = (torch.autograd.grad(value, parameters) for value in (total, expected))
+    for a, b in zip(mine, theirs, strict=True):
+        close(a, b, 1e-4)
+
+
+def test_a_head_learns_to_point_and_its_artifact_travels(tmp_path):
+    settings = {"epochs": 20, "lr": 2e-3, "batch_size": 8, "patience": 100}
+    result = train(encoder(), Task.load(SPANS), "full", tmp_path, train=settings, rows=spans(64), test=True)
+    assert result.metrics["test"].estimate.value >= 0.9
+    runtime = Runtime(encoder())
+    runtime.add("it", tmp_path)
+    assert runtime.evaluate("it", spans(64)["test"]).estimate == result.metrics["test"].estimate
+    row = {"question": "what?", "context": "so it is 北京 ok"}
+    assert runtime.predict([row])[0].label in row["context"]
+    with pytest.raises(ConfigError, match="reads forwards only"):
+        prepare(tiny_base(), Task.load(SPANS), make_method({"name": "soft", "head": True}), rows=spans(), seed=0)
+
+
+def test_words_are_not_cut():
+    from softprompt.engine import whole_words
+
+    assert whole_words("960 RIVONA DR", 4, 9) == "RIVONA" and whole_words("960 RIVONA DR", 5, 10) == "RIVONA"
+    assert whole_words("中国的首都是北京。", 6, 7) == "北" and whole_words("a-b", 0, 1) == "a"

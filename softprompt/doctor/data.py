@@ -136,6 +136,8 @@ def joints(case: Case) -> Iterator[Finding]:
         whole = _ids(case, text)
         spoken = row.candidates[place][: len(row.candidates[place]) - len(bound.ends[:1])]
         pairs = [("cue and answer", (*whole, *spoken), _ids(case, text + answer))]
+        if case.learned.head is not None or case.base.bidirectional:
+            pairs = []  # nothing is spoken behind the cue, or masks stand there
         if not row.truncated:
             ours = (*bound.head, *row.text, *bound.cue)
             pairs.append(("template and text", _without_lead(case, ours, whole), whole))

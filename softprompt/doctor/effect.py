@@ -25,7 +25,11 @@ def effect(case: Case) -> Iterator[Finding]:
     if reason := _no_model(case):
         yield Finding("effect", "skipped", reason)
         return
-    learned, now, bare = case.learned, case.logits(case.learned), case.logits(replace(NOTHING, head=case.learned.head))
+    learned, now, bare = (
+        case.learned,
+        case.logits(case.learned),
+        case.logits(replace(NOTHING, head=case.learned.head, points=case.learned.points)),
+    )
     if not torch.isfinite(now).all():
         yield Finding(
             "effect", "error", "logits that are not finite", "lower train.lr, or use base.dtype: fp32 or bf16"

@@ -7,6 +7,7 @@ from .encode import parts
 from .engine import Engine
 from .past import Past, join, learned_past
 from .plan import CLOZE, NOTHING, SLOTS, Learned, Plan, Slot, plan
+from .pointing import best_span, whole_words
 from .rows import Batch, Row, answer_states, run, score
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Row",
     "Slot",
     "answer_states",
+    "best_span",
     "generate",
     "join",
     "learned_past",
@@ -30,4 +32,5 @@ __all__ = [
     "plan",
     "run",
     "score",
+    "whole_words",
 ]

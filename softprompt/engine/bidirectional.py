@@ -18,6 +18,8 @@ from .encode import parts
 from .engine import Engine
 from .past import Past
 from .plan import Learned
+from .pointing import loss as pointing_loss
+from .pointing import padded, pointers
 from .rows import Batch, Piece, Row, run
 
 
@@ -72,6 +74,10 @@ class BothWays(Engine):
 
     def answers(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, Tensor]:
         """Logits [A, V] at the right answers' masks and their tokens [A]; or a head's logits [B, K] and the right ones [B]."""
+        if learned.points:
+            spans = [one.span or (0, 0) for one in examples]
+            logits = padded(self.pointers(examples, learned), self.base.max_positions)
+            return logits, torch.tensor([end for span in spans for end in span], device=logits.device)
         if learned.head is not None:
             return self.headed(examples, learned)
         masks = [self._masks(len(example.answer)) for example in examples]
@@ -79,6 +85,18 @@ class BothWays(Engine):
         places = [start + k for start, ids in zip(starts, masks, strict=True) for k in range(len(ids))]
         logits = batch.base.logits(batch.states[places])
         return logits, torch.tensor([token for one in examples for token in one.answer], device=logits.device)
+
+    def loss(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, int]:
+        """Also of answers that are pointed at: the mean of both ends' cross-entropy, summed over rows, and their number."""
+        if not learned.points:
+            return super().loss(examples, learned)
+        return pointing_loss(self.pointers(examples, learned), examples), len(examples)
+
+    def pointers(self, examples: Sequence[Example], learned: Learned) -> list[Tensor]:
+        """Log-probabilities of each text token to begin and to end the answer, per row [T, 2]."""
+        batch, starts = self._run(examples, learned, [()] * len(examples), "text")
+        texts = [batch.states[at : at + len(one.text)] for at, one in zip(starts, examples, strict=True)]
+        return pointers(texts, examples, learned.head)
 
     def pooled(self, examples: Sequence[Example], learned: Learned) -> Tensor:
         """Mean of each row's states, [B, H], with gradients."""
@@ -120,13 +138,15 @@ class BothWays(Engine):
         ends = torch.arange(1, len(rows) + 1, device=batch.states.device)
         return Clozes(batch.base, batch.last, ends, means=_means(batch), guesses=guesses)
 
-    def _run(self, examples: Sequence[Example], learned: Learned, masks: Sequence[Ids]) -> tuple[Batch, list[int]]:
-        """One forward over whole rows, and the place among the packed states of each row's first mask."""
+    def _run(
+        self, examples: Sequence[Example], learned: Learned, masks: Sequence[Ids], of: str = "answer"
+    ) -> tuple[Batch, list[int]]:
+        """One forward over whole rows, and where among the packed states this slot of each row begins."""
         trunk, middle = self.trunk(learned), self.middle(learned)
         rows = [self.row(one, trunk, middle, ids) for one, ids in zip(examples, masks, strict=True)]
         batch = run(self.base, rows, live=self._live(learned))
         names = [slot.name for slot in self.plan.row_live]
-        front = self.plan.row_live[: names.index("answer")]
+        front = self.plan.row_live[: names.index(of)]
         starts, at = [], 0
         for example, length in zip(examples, batch.lengths, strict=True):
             pieces = self._pieces(front, middle, example.text)

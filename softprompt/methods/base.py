@@ -72,6 +72,7 @@ class Method(ABC):
         first_layer: nothing that it learns acts in the layers below this one.
         whole: every weight of a model is trained; `learned().base` holds it.
         keeps_instruction: False where the learned segment stands in the place of the task's instruction.
+        points: it points at answers in the text, which are neither chosen nor written.
         sums_over_tokens: whether `score` sums over an answer's tokens, so that the task may divide by their number.
     """
 
@@ -83,6 +84,7 @@ class Method(ABC):
     first_layer: int = 0
     whole: bool = False
     keeps_instruction: bool = True
+    points: bool = False
     sums_over_tokens: ClassVar[bool] = True
 
     def __init__(self, spec: MethodSpec) -> None:

@@ -19,6 +19,7 @@ from ..engine import Batch, Learned, Slot
 from ..errors import ArtifactError, ConfigError
 from ..tasks import BoundTask, Task
 from ..tasks.classification import Classification
+from ..tasks.span import Span
 from .base import Method, Place, Stores, TrainDefaults
 
 HEAD_LR = 5e-3
@@ -26,14 +27,14 @@ _WEIGHT, _BIAS = "head.weight", "head.bias"
 
 
 class Headed(Method):
-    """The inner method decides what is learned in the row; the head reads the row's pooled states."""
+    """The inner method decides what is learned in the row; the head reads its pooled states or (`points`) each token's."""
 
     stores: Stores = "other"
     place: Place = "other"
 
-    def __init__(self, inner: Method) -> None:
+    def __init__(self, inner: Method, points: bool = False) -> None:
         super().__init__(inner.spec)
-        self.inner = inner
+        self.inner, self.points = inner, points
         self.head: nn.Linear | None = None
         self.keeps_instruction, self.first_layer = inner.keeps_instruction, inner.first_layer
 
@@ -63,13 +64,20 @@ class Headed(Method):
         Raises:
             ConfigError: answers that are not the same for all rows.
         """
-        if not isinstance(bound.task, Classification):
+        width = 2 if isinstance(bound.task, Span) else len(bound.task.words)
+        if self.points and not base.bidirectional:
             raise ConfigError(
-                f"a head tells fixed labels apart, task {bound.task.name!r} is of type {bound.task.spec.type!r}; take type "
-                "classification, or a causal base such as smollm2"
+                f"base {base.name!r} ({base.kind}) reads forwards only, so a head cannot point at an answer's beginning; "
+                "let it write the answer (method.head: null), or take an encoder such as minilm"
+            )
+        if not isinstance(bound.task, (Classification, Span)):
+            raise ConfigError(
+                "a head tells fixed labels apart or points at spans, "
+                f"task {bound.task.name!r} is of type {bound.task.spec.type!r}; take type classification, "
+                "or a causal base such as smollm2"
             )
         self.inner.attach(base, bound, seed)
-        self.head = nn.Linear(base.shape.hidden_size, len(bound.task.words), device=base.device)
+        self.head = nn.Linear(base.shape.hidden_size, width, device=base.device)
         start = torch.randn(self.head.weight.shape, generator=torch.Generator().manual_seed(seed)) * 0.02
         with torch.no_grad():
             self.head.weight.copy_(start)
@@ -87,7 +95,7 @@ class Headed(Method):
 
     def learned(self) -> Learned:
         """What the inner method brings, and the head."""
-        return replace(self.inner.learned(), head=self.head)
+        return replace(self.inner.learned(), head=self.head, points=self.points)
 
     def training(self) -> contextlib.AbstractContextManager[object]:
         """Of the inner method."""
@@ -129,7 +137,7 @@ class Headed(Method):
             self.head.bias.copy_(bias)
 
 
-def with_head(method: Method, base: Base) -> Method:
+def with_head(method: Method, base: Base, task: Task) -> Method:
     """The method with a head where it asks for one or the base has no words of its own; else as it is.
 
     Raises:
@@ -140,4 +148,4 @@ def with_head(method: Method, base: Base) -> Method:
         return method
     if base.kind == "encoder" and not wanted:
         raise ConfigError(f"base {base.name!r} has no language-model head, so method.head cannot be false")
-    return Headed(method) if wanted else method
+    return Headed(method, points=isinstance(task, Span)) if wanted else method

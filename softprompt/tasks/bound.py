@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..data import Row
 from ..errors import DataError
@@ -12,6 +12,7 @@ from ..types import Example, Ids
 
 if TYPE_CHECKING:
     from .base import Task
+    from .span import Span
 
 
 class BoundTask:
@@ -20,6 +21,7 @@ class BoundTask:
     Attributes:
         head, cue, tail: ids that all rows share.
         ends: tokens that end a written answer; the first of them is learned at the end of each.
+        points: rows are prepared for a head that points at answers.
         cut: how many texts had to be truncated so far.
     """
 
@@ -29,6 +31,7 @@ class BoundTask:
         self.room = room - len(self.head) - len(self.cue) - len(self.tail)
         self.cut = 0
         self.ends: Ids = prompter.ends if task.answering == "generated" else ()
+        self.points = False
         self._answers: dict[str, Ids] = {}
 
     def example(self, values: dict[str, Any], where: str = "row") -> Example:
@@ -37,6 +40,8 @@ class BoundTask:
         Raises:
             DataError: the template alone leaves no room for a text.
         """
+        if self.points:
+            return self._pointed(values, where)
         words, gold = self.task.candidates(values)
         candidates = tuple(self.answer(word) for word in words)
         text = self.prompter.text(self.task.shown(values), where)
@@ -51,6 +56,34 @@ class BoundTask:
         truncated = len(text) > room
         self.cut += truncated
         return Example(text[:room], candidates, gold, where, values, truncated)
+
+    def _pointed(self, values: dict[str, Any], where: str) -> Example:
+        """A row whose answer is pointed at.
+
+        Raises:
+            DataError: the template does not show the context as it is.
+        """
+        task = cast("Span", self.task)
+        own, text, offsets = self.prompter.offsets(values, where)
+        context = str(values["context"])
+        begin = own.rfind(context)
+        if begin < 0:
+            raise DataError(
+                f"{where}: template.input must show {{{{ context }}}} as it is, for its words to be pointed at"
+            )
+        end, room = begin + len(context), min(self.room, task.spec.max_text_tokens or self.room)
+        points = tuple((a - begin, b - begin) if begin <= a < b <= end else (0, 0) for a, b in offsets[:room])
+        if not any(b > a for a, b in points):
+            raise DataError(f"{where}: the template leaves no room for the context; shorten it")
+        span = None
+        for answer, start in task.spans(values):
+            held = [k for k, (a, b) in enumerate(points) if start is not None and a < start + len(answer) and b > start]
+            if held and points[held[-1]][1] >= start + len(answer):  # type: ignore[operator]
+                span = (held[0], held[-1])
+                break
+        self.cut += len(text) > room
+        gold = 0 if span is not None else None
+        return Example(text[:room], ((0,),), gold, where, values, len(text) > room, points, span)
 
     def examples(self, rows: Sequence[Row]) -> list[Example]:
         """All rows as examples."""

@@ -62,12 +62,13 @@ def prepare(
     """
     rows = rows if rows is not None else task.load_data()
     task, train_rows = task.draw_demonstrations(rows.get("train", []))
-    method = with_head(method, base)
+    method = with_head(method, base, task)
     refuse_unfit(base, task, method)
     bound = task.bind(base.tokenizer, base.max_positions, method.keeps_instruction, base.bidirectional)
     if seed is not None:
         method.attach(base, bound, seed)
     bound.room -= method.positions
+    bound.points = method.points
     slots = CLOZE if base.bidirectional else SLOTS
     how = plan(method.segments(slots, len(bound.cue)), method.first_layer, base.bidirectional)
     digest = digest_of({name: [row.values for row in part] for name, part in rows.items()})
@@ -100,10 +101,10 @@ def refuse_unfit(base: Base, task: Task, method: Method) -> None:
             f"base {base.name!r} is a sequence-to-sequence model: it can be loaded, but not trained or asked yet; "
             "take a causal, masked or encoder base"
         )
-    if task.answering == "generated" and base.kind != "causal":
+    if task.answering == "generated" and base.kind != "causal" and not method.points:
         raise ConfigError(
             f"task {task.name!r} (type {task.spec.type!r}) writes its answers, which base {base.name!r} ({base.kind}) cannot; "
-            "take a causal base such as smollm2, or type classification or choice"
+            "take a causal base such as smollm2, type classification or choice, or method.head: true for type span"
         )
     if task.spec.template.end and not base.bidirectional:
         raise ConfigError(

@@ -94,7 +94,7 @@ def train(
     Raises:
         SoftpromptError: bad settings, rows, base, a loss that is not finite, or what the check before training found.
     """
-    method = with_head(method if isinstance(method, Method) else make_method(method), base)
+    method = with_head(method if isinstance(method, Method) else make_method(method), base, task)
     spec = train if isinstance(train, TrainSpec) else parse(TrainSpec, train or {}, "train")
     began, parallel = time.perf_counter(), processes()
     refuse(method, spec, parallel)

@@ -40,13 +40,13 @@ def squad_normalised(text: str) -> str:
 
 
 def exact_match_zh(references: Sequence[str], predicted: str) -> float:
-    """1 if the answer is one of the references, case and punctuation aside, else 0 (Cui et al. 2019, §3.1)."""
+    """1 if the answer is one of the references, case and punctuation aside, else 0 (Cui et al. 2019)."""
     answer = _without_punctuation(predicted)
     return float(any(_without_punctuation(text) == answer for text in references))
 
 
 def f1_zh(references: Sequence[str], predicted: str) -> float:
-    """F1 of the longest run of tokens that both texts hold, as CMRC 2018's script has it (Cui et al. 2019, §3.1).
+    """F1 of the longest run of tokens that both texts hold, as CMRC 2018's script has it (Cui et al. 2019).
 
     Precision is its length over the answer's, recall its length over the reference's. Two texts without a token score 1, so
     that a perfect answer always does; that script gives them 0 in F1, though 1 in exact match.

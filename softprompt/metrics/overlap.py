@@ -35,9 +35,8 @@ def corpus(name: str, **settings: Any) -> Measure:
         rows = metric._extract_corpus_statistics(list(predicted), streams(gold))
 
         def score(sums: list[int]) -> float:
-            return min(
-                100.0, float(metric._compute_score_from_stats(sums).score)
-            )  # BLEU's logarithms: 100.00000000000004
+            found = float(metric._compute_score_from_stats(sums).score)
+            return min(100.0, found)  # BLEU's logarithms give 100.00000000000004
 
         counts = np.array(rows, dtype=np.int64)
         point = score(counts.sum(axis=0).tolist())

@@ -1,0 +1,125 @@
+"""Shapes that data sets come in, and rows held out by what they are."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from softprompt.data import Row, hold_out, read_rows, split
+from softprompt.data.formats import unify
+from softprompt.errors import DataError
+from softprompt.tasks import Task
+
+
+@pytest.mark.parametrize(
+    "row, expected",
+    [
+        ({"prompt": "你好", "completion": "世界"}, {"answer": "世界"}),
+        (
+            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+            {"messages": [{"role": "user", "content": "a"}], "answer": "b"},
+        ),
+        (
+            {"question": "q", "choices": {"text": ["北京", "上海"], "label": ["A", "B"]}, "answerKey": "B"},
+            {"choices": ["北京", "上海"], "answer": "上海"},
+        ),
+        (
+            {"choices": {"text": ["x", "y"], "label": ["1", "2"]}, "answerKey": "1"},
+            {"choices": ["x", "y"], "answer": "x"},
+        ),
+        ({"translation": {"en": "dog", "zh": "狗"}}, {"en": "dog", "zh": "狗"}),
+        ({"text": "plain", "label": "a"}, {}),
+        ({"prompt": "p", "completion": "c", "answer": "kept"}, {"answer": "kept"}),
+    ],
+)
+def test_shapes(row, expected):
+    found, problem = unify(dict(row))
+    assert problem is None and {**row, **expected} == found
+
+
+@pytest.mark.parametrize(
+    "row, message",
+    [
+        ({"messages": []}, "no list of turns"),
+        (
+            {"messages": [{"role": "bot", "content": "x"}]},
+            "messages[0].role is 'bot'; expected system, user, assistant",
+        ),
+        ({"messages": [{"role": "user"}]}, "messages[0] is not"),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, "the answer only"),
+        ({"choices": {"text": [], "label": []}, "answerKey": "A"}, "choices is empty"),
+        (
+            {"choices": {"text": ["x", "y"], "label": ["A", "B"]}, "answerKey": "E"},
+            "answerKey 'E' is not one of the 2 choices",
+        ),
+    ],
+)
+def test_wrong_shapes(row, message):
+    assert message in str(unify(row)[1])
+
+
+def test_the_place_of_a_wrong_row_is_told(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(
+        '{"prompt": "a", "completion": "b"}\n{"messages": [{"role": "bot", "content": "x"}]}\n', encoding="utf-8"
+    )
+    with pytest.raises(DataError) as caught:
+        read_rows(path)
+    assert caught.value.problems == [f"{path}:2: messages[0].role is 'bot'; expected system, user, assistant"]
+
+
+def test_squads_nested_json(tmp_path):
+    asked = {"id": "1", "question": "首都是哪里？", "answers": [{"text": "北京", "answer_start": 6}]}
+    nested = {
+        "version": "1.1",
+        "data": [{"title": "t", "paragraphs": [{"context": "中国的首都是北京。", "qas": [asked]}]}],
+    }
+    path = tmp_path / "squad.json"
+    path.write_text(json.dumps(nested, ensure_ascii=False), encoding="utf-8")
+    task = Task.load(
+        {"name": "s", "type": "span", "template": {"input": "{{ question }}{{ context }}"}, "metric": "f1_zh"}
+    )
+    (row,) = task.read(str(path))
+    assert row.where == f"{path}:data[0].paragraphs[0].qas[0]" and task.gold(row.values) == ["北京"]
+    asked["answers"][0]["answer_start"] = 2
+    path.write_text(json.dumps(nested, ensure_ascii=False), encoding="utf-8")
+    with pytest.raises(DataError) as caught:
+        task.read(str(path))
+    assert "not at answer_start 2 of the context (found at 6)" in caught.value.problems[0]
+
+
+def test_rows_held_out_by_what_they_are(tmp_path):
+    rows = [{"source": f"text {i}", "target": f"texte {i}", "app": "ab"[i % 4 == 0]} for i in range(40)]
+    rows.append({"source": "TEXT  0", "target": "x", "app": "a"})  # the same source as a held-out row, in other clothes
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    data = {
+        "source": str(path),
+        "columns": {"answer": "target"},
+        "hold_out": {"field": "app", "values": ["b"]},
+        "split": {"train": None, "dev": 5},
+    }
+    task = Task.load({"name": "t", "type": "generation", "data": data, "template": {"input": "{{ source }}"}})
+    found = task.load_data()
+    assert {name: len(part) for name, part in found.items()} == {"train": 25, "dev": 5, "test": 10}
+    assert {row.values["app"] for row in found["test"]} == {"b"}
+    held = {" ".join(row.values["source"].casefold().split()) for row in found["test"]}
+    assert not held & {" ".join(row.values["source"].casefold().split()) for row in found["train"] + found["dev"]}
+    with pytest.raises(DataError, match="no row has app in 'c'; there are 'a', 'b'"):
+        hold_out([Row(row, "r") for row in rows], "app", ["c"])
+
+
+def test_groups_stay_together():
+    rows = [Row({"text": str(i), "group": i // 3}, f"r:{i}") for i in range(60)]
+    found = split(rows, {"train": None, "dev": 10, "test": 10}, lambda row: "", 0, "group")
+    owners = {name: {row.values["group"] for row in part} for name, part in found.items()}
+    assert (
+        not owners["train"] & owners["dev"]
+        and not owners["dev"] & owners["test"]
+        and not owners["train"] & owners["test"]
+    )
+    assert sum(len(part) for part in found.values()) == 60 and 10 <= len(found["dev"]) <= 12
+    assert found == split(rows, {"train": None, "dev": 10, "test": 10}, lambda row: "", 0, "group")
+    with pytest.raises(DataError, match="has no field 'nobody'"):
+        split(rows, {"train": None, "dev": 5, "test": 5}, lambda row: "", 0, "nobody")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from . import artifact as artifacts
 from .base import Base
-from .engine import SLOTS, CacheConfig, Engine, Past, Row, parts, plan, run
+from .engine import CacheConfig, Engine, Past, Row, parts, plan, run
 from .engine.rows import Piece
 from .errors import ArtifactError, DataError
 from .evaluate import Evaluation, Outcome, calibration, normalized, outcome, summarize
@@ -198,8 +198,9 @@ class Runtime:
 
     def compile(self, method: Method, task: Task) -> Compiled:
         """Run what stands in front of the text, once. `method` must hold its learned tensors."""
-        bound = task.bind(self.base.tokenizer, self.base.max_positions - method.positions, method.keeps_instruction)
-        how = plan(method.segments(SLOTS, len(bound.cue)))
+        room = self.base.max_positions - method.positions
+        bound = task.bind(self.base.tokenizer, room, method.keeps_instruction, method.learns_slots)
+        how = plan(method.segments(bound.slots, len(bound.cue)))
         engine = Engine(self.base, how, bound.head, bound.cue, CacheConfig(ram=0, disk=0))
         with torch.no_grad():
             learned = method.learned()

@@ -25,6 +25,7 @@ class Example:
         where: `file:line` of the row.
         values: the row's fields.
         truncated: whether the text was cut to fit the context.
+        holes: before which of the text's ids its slots stand, in order (T: behind all).
     """
 
     text: Ids
@@ -33,6 +34,14 @@ class Example:
     where: str
     values: dict[str, Any]
     truncated: bool = False
+    holes: Ids = ()
+
+    def part(self, index: int | None) -> Ids:
+        """The text's ids between its holes `index - 1` and `index` (from the beginning, to the end); None: all of them."""
+        if index is None:
+            return self.text
+        borders = (0, *self.holes, len(self.text))
+        return self.text[borders[index] : borders[index + 1]]
 
     @property
     def answer(self) -> Ids:

@@ -4,7 +4,7 @@ from .cache import CacheConfig
 from .encode import parts
 from .engine import Engine
 from .past import Past, join, learned_past
-from .plan import NOTHING, SLOTS, Learned, Plan, Slot, plan
+from .plan import NOTHING, SLOTS, Learned, Plan, Slot, lay_out, plan
 from .rows import Batch, Row, answer_states, run, score
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Slot",
     "answer_states",
     "join",
+    "lay_out",
     "learned_past",
     "parts",
     "plan",

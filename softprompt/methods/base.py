@@ -66,6 +66,7 @@ class Method(ABC):
         first_layer: nothing that it learns acts in the layers below this one.
         whole: every weight of a model is trained; `learned().base` holds it.
         keeps_instruction: False where the learned segment stands in the place of the task's instruction.
+        learns_slots: it learns the template's soft slots; for other methods they are read as the texts they have.
         sums_over_tokens: whether `score` sums over an answer's tokens, so that the task may divide by their number.
     """
 
@@ -77,6 +78,7 @@ class Method(ABC):
     first_layer: int = 0
     whole: bool = False
     keeps_instruction: bool = True
+    learns_slots: bool = False
     sums_over_tokens: ClassVar[bool] = True
 
     def __init__(self, spec: MethodSpec) -> None:
@@ -96,12 +98,13 @@ class Method(ABC):
         """The row's slots with the learned one put in.
 
         Args:
+            slots: `BoundTask.slots`; where the template's soft slots are learned, they are among them.
             cue: how many tokens the cue has.
         """
         return tuple(slots)
 
     def attach(self, base: Base, bound: BoundTask, seed: int) -> None:  # noqa: B027 - nothing to make is a valid method
-        """Make the trainable parameters, initialised."""
+        """Make the trainable parameters, initialised. What `restore` must know of the task is written into `spec`."""
 
     def parameters(self) -> list[nn.Parameter]:
         """What the optimizer moves; empty when nothing is trained by gradients."""

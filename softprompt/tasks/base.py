@@ -16,6 +16,7 @@ from torch import Tensor
 from .. import registry
 from ..config import parse, read_yaml, suggest
 from ..data import CATALOGUE, Duplicates, Row, deduplicate, few_shot, get_source, normalize, read_rows, split
+from ..engine import lay_out
 from ..errors import ConfigError, DataError
 from ..template import Prompter
 from ..types import Example, Ids, Progress, ignore_progress, megabytes
@@ -157,17 +158,20 @@ class Task(ABC):
                 return f"missing field {name!r}{suggest(name, values)}"
             if values[name] is None:
                 return f"field {name!r} is null"
-        return None
+        return self.spec.template.problem(values)
 
-    def bind(self, tokenizer: Any, room: int, instruction: bool = True) -> BoundTask:
+    def bind(
+        self, tokenizer: Any, room: int, instruction: bool = True, soft: bool = False, closing: bool = False
+    ) -> BoundTask:
         """The task with a base's tokenizer.
 
         Args:
             room: positions that prompt, head, text, cue and answer may take together.
             instruction: whether the template's instruction stands in front.
+            soft, closing: whether its soft slots are learned, and the base reads both ways (see `Prompter`).
 
         Raises:
-            ConfigError: the task asks for demonstrations that were not drawn yet (training draws them).
+            ConfigError: the task asks for demonstrations that were not drawn yet (training draws them); see `Prompter`.
         """
         if self.spec.demonstrations.k and not self.spec.demonstrations.rows:
             raise ConfigError(
@@ -175,7 +179,7 @@ class Task(ABC):
                 "method 'hard' and use its artifact, or give the rows in demonstrations.rows"
             )
         shots = [(values, self.answer_word(values)) for values in self.spec.demonstrations.rows]
-        return BoundTask(self, Prompter(self.spec.template, tokenizer, instruction, shots), room)
+        return BoundTask(self, Prompter(self.spec.template, tokenizer, instruction, shots, soft, closing), room)
 
     def content(self, row: Row) -> str:
         """What makes two rows the same: all fields that the template reads."""
@@ -220,14 +224,19 @@ class BoundTask:
     """A task with a tokenizer: rows become examples.
 
     Attributes:
-        head, cue: ids that all rows share.
+        head, cue, tail: ids that all rows share.
+        slots: those of a row, before a method puts its own in: `SLOTS` unless the template has some of its own.
+        groups: the template's soft slots where they are learned.
         cut: how many texts had to be truncated so far.
     """
 
     def __init__(self, task: Task, prompter: Prompter, room: int) -> None:
         self.task, self.prompter = task, prompter
-        self.head, self.cue = prompter.head, prompter.cue
-        self.room = room - len(self.head) - len(self.cue)
+        self.head, self.cue, self.tail = prompter.head, prompter.cue, prompter.tail
+        self.groups = prompter.groups
+        sizes = {"head": len(self.head), "cue": len(self.cue)}
+        self.slots = lay_out(prompter.names, prompter.holes, sizes, bool(self.tail))
+        self.room = room - len(self.head) - len(self.cue) - len(self.tail)
         self.cut = 0
         self._answers: dict[str, Ids] = {}
 
@@ -239,7 +248,7 @@ class BoundTask:
         """
         words, gold = self.task.candidates(values)
         candidates = tuple(self.answer(word) for word in words)
-        text = self.prompter.text(values, where)
+        text, holes = (found := self.prompter.row(values, where)).ids, found.holes
         room = self.room - max(len(ids) for ids in candidates)
         if room < 1:
             raise DataError(
@@ -249,7 +258,8 @@ class BoundTask:
         room = min(room, self.task.spec.max_text_tokens or room)
         truncated = len(text) > room
         self.cut += truncated
-        return Example(text[:room], candidates, gold, where, values, truncated)
+        kept = text[-room:] if self.prompter.keeps_end else text[:room]
+        return Example(kept, candidates, gold, where, values, truncated, tuple(min(hole, room) for hole in holes))
 
     def examples(self, rows: Sequence[Row]) -> list[Example]:
         """All rows as examples."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..base import Base
 from ..data import Row
-from ..engine import NOTHING, SLOTS, Engine, plan
+from ..engine import NOTHING, Engine, plan
 from ..methods import Method
 from ..parallel import Processes
 from ..storage import digest_of
@@ -60,11 +60,11 @@ def prepare(
     """
     rows = rows if rows is not None else task.load_data()
     task, train_rows = task.draw_demonstrations(rows.get("train", []))
-    bound = task.bind(base.tokenizer, base.max_positions, method.keeps_instruction)
+    bound = task.bind(base.tokenizer, base.max_positions, method.keeps_instruction, method.learns_slots)
     if seed is not None:
         method.attach(base, bound, seed)
     bound.room -= method.positions
-    how = plan(method.segments(SLOTS, len(bound.cue)), method.first_layer)
+    how = plan(method.segments(bound.slots, len(bound.cue)), method.first_layer)
     digest = digest_of({name: [row.values for row in part] for name, part in rows.items()})
     kept = (cache or CacheSpec()).config((parallel or Processes()).name)
     start = method.learned() if how.first_layer else NOTHING

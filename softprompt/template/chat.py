@@ -47,8 +47,9 @@ def user_turn(
 class Conversations:
     """Rows that hold a conversation so far.
 
-    What all conversations begin with (leading special tokens, the system message, demonstrations) is `front`; what asks for
-    the assistant's turn is `back`.
+    What all conversations begin with (leading special tokens, the task's system message) is `front`; what asks for the
+    assistant's turn is `back`. Demonstrations stand behind the system message, which a row may add to, so they are part of
+    the row.
 
     Args:
         field: of the row, a list of {role, content}; a text stands for one user turn.

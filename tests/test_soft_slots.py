@@ -191,7 +191,7 @@ def test_other_methods_read_the_texts_and_refuse_slots_without(method, tmp_path)
     found = runtime.predict([row.values for row in tiny_rows()["dev"]])
     ours = torch.tensor([list(one.probabilities.values()) for one in found])
     assert torch.allclose(ours, scores(result.prepared).exp(), atol=1e-4)
-    with pytest.raises(ConfigError, match="soft slot without a text.*train soft or p_tuning") as caught:
+    with pytest.raises(ConfigError, match=r"soft slot without a text.*train soft or p_tuning") as caught:
         ready(tiny_base(), PLACES["in-text"][0], method)
     assert "\n" not in str(caught.value)
 
@@ -304,8 +304,66 @@ def test_a_row_cannot_make_a_slot():
 
 
 def test_the_doctor_examines_slots():
-    from softprompt import doctor
+    from softprompt.doctor import Case, checks, examine, sample
 
     run = ready(tiny_base(), PLACES["everywhere"][0])
-    found = doctor.before_training(run)
-    assert not [item for item in found if item.level == "error"]
+    found = examine(
+        Case(run, sample(run.splits["train"], 6)), checks(["padding", "positions", "effect", "norms", "joints"])
+    )
+    assert {item.level for item in found} == {"ok", "skipped"}
+    assert sum(item.check == "effect" for item in found) == len(run.method.spec.groups)
+
+
+def test_a_run_that_was_cut_short_goes_on(tmp_path, monkeypatch):
+    from softprompt.training import checkpoints
+
+    monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
+    monkeypatch.setattr(checkpoints, "SHARE", 1e9)
+
+    class Stopped(Exception):
+        pass
+
+    def stop(what, done, total):
+        if what.startswith("training") and done == 2:
+            raise Stopped
+
+    task, arguments = task_of(PLACES["everywhere"][0]), {"train": SETTINGS, "rows": tiny_rows(), "seed": 1}
+    whole = train(tiny_base(), task, "p_tuning", **arguments)
+    with pytest.raises(Stopped):
+        train(tiny_base(), task, "p_tuning", tmp_path, progress=stop, **arguments)
+    went_on = train(tiny_base(), task, "p_tuning", tmp_path, **arguments)
+    assert torch.equal(went_on.prepared.method.value, whole.prepared.method.value)
+
+
+def test_what_stands_in_slots_cannot_be_pruned(tmp_path):
+    from softprompt.training.prune import prune
+
+    task = task_of(PLACES["middle"][0])
+    result = train(tiny_base(), task, "soft", tmp_path / "a", train=SETTINGS, rows=tiny_rows(), seed=1)
+    with pytest.raises(ConfigError, match="write shorter slots"):
+        prune(tiny_base(), task, load(result.artifact), [1], tmp_path / "b", rows=tiny_rows())
+
+
+@pytest.mark.parametrize("calibration", ["none", "contextual"])
+@pytest.mark.parametrize(
+    "template",
+    [
+        {"messages": "talk", "instruction": "Good {{ soft(2) }}or bad?"},
+        {"chat": True, "input": "{{ soft(2) }}{{ text }}{{ soft(1) }} so", "cue": "{{ soft(1) }}?", "system": "Judge."},
+    ],
+    ids=["messages", "chat"],
+)
+def test_chats_are_trained_and_served(template, calibration, tmp_path):
+    rows = tiny_rows()
+    for row in (row for part in rows.values() for row in part):
+        said = {"role": "user", "content": row.values["text"]}
+        row.values["talk"] = (
+            [said, {"role": "assistant", "content": "Well?"}, said] if len(said["content"]) % 2 else [said]
+        )
+    task = task_of(template, scoring={"calibration": calibration})
+    result = train(tiny_base(bos=True), task, "soft", tmp_path, train=SETTINGS, rows=rows, seed=1)
+    runtime = Runtime(tiny_base(bos=True))
+    runtime.add("it", result.artifact)
+    found = runtime.predict([row.values for row in rows["dev"]])
+    ours = torch.tensor([list(one.probabilities.values()) for one in found])
+    assert torch.allclose(ours, scores(result.prepared).exp(), atol=1e-4)

@@ -348,3 +348,14 @@ def test_a_conversation_that_is_too_long_keeps_its_end():
     bound = task.bind(tiny_tokenizer(), 100)
     row = bound.example({"talk": TALK, "label": "a"})
     assert row.truncated and bound.prompter.tokenizer.decode(row.text).endswith("Why?</s>")
+
+
+def test_the_documented_templates_are_valid():
+    import re
+    from pathlib import Path
+
+    import yaml
+
+    text = (Path(__file__).parents[1] / "docs" / "templates.md").read_text(encoding="utf-8")
+    specs = [yaml.safe_load(block)["template"] for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
+    assert len(specs) > 4 and sum(len(parse(TemplateSpec, spec, "docs").slots) for spec in specs) == 6

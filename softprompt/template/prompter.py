@@ -146,6 +146,8 @@ class Prompter:
                     mine.append("mask")
                 elif soft:
                     length = slot.length or len(self._ids(slot.text or ""))
+                    if not length:
+                        raise ConfigError(f"soft({slot.text!r}): the text has no tokens on this base; give a length")
                     groups.append(Group(f"soft{len(groups)}", length, slot.text, slot.init))
                     mine.append(groups[-1].name)
                 else:

@@ -17,7 +17,7 @@ import torch
 
 from . import artifact as artifacts
 from .base import Base
-from .engine import CLOZE, SLOTS, BothWays, CacheConfig, Engine, Past, Row, generate, parts, plan, run
+from .engine import BothWays, CacheConfig, Engine, Past, Row, generate, parts, plan, run
 from .engine.rows import Piece
 from .errors import ArtifactError, DataError
 from .evaluate import Evaluation, Outcome, free_outcome, outcome, outcomes, summarize
@@ -264,8 +264,8 @@ class Runtime:
         """Run what stands in front of the text, once. `method` must hold its learned tensors."""
         both = self.base.bidirectional
         room = self.base.max_positions - method.positions
-        bound = task.bind(self.base.tokenizer, room, method.keeps_instruction, both)
-        how = plan(method.segments(CLOZE if both else SLOTS, len(bound.cue)), bidirectional=both)
+        bound = task.bind(self.base.tokenizer, room, method.keeps_instruction, method.learns_slots, both)
+        how = plan(method.segments(bound.slots, len(bound.cue)), bidirectional=both)
         kind = BothWays if both else Engine
         bound.points = method.points
         engine = kind(self.base, how, bound.head, bound.cue, CacheConfig(ram=0, disk=0), tail=bound.tail)

@@ -28,6 +28,7 @@ class Example:
         points: of each text token, where it begins and ends in the row's context, in characters; (0, 0) outside of it. Empty
             where nothing is pointed at.
         span: first and last text token of the right answer; None where there is none.
+        holes: before which of the text's ids its slots stand, in order (T: behind all).
     """
 
     text: Ids
@@ -38,6 +39,14 @@ class Example:
     truncated: bool = False
     points: tuple[tuple[int, int], ...] = ()
     span: tuple[int, int] | None = None
+    holes: Ids = ()
+
+    def part(self, index: int | None) -> Ids:
+        """The text's ids between its holes `index - 1` and `index` (from the beginning, to the end); None: all of them."""
+        if index is None:
+            return self.text
+        borders = (0, *self.holes, len(self.text))
+        return self.text[borders[index] : borders[index + 1]]
 
     @property
     def answer(self) -> Ids:

@@ -11,6 +11,7 @@ _WHAT = {
     ("embeddings", "front"): "{length} learned token embeddings in front of the text",
     ("kv", "front"): "{length} learned keys and values per layer in front of the text",
     ("embeddings", "infix"): "{length} learned token embeddings between the text and the answer",
+    ("embeddings", "other"): "{length} learned token embeddings in the soft slots of its template",
     ("kv", "infix"): "{length} learned keys and values per layer between the text and the answer",
 }
 _MAX_LABELS = 12

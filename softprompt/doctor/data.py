@@ -96,7 +96,7 @@ def labels(case: Case) -> Iterator[Finding]:
             return
     template = task.spec.template
     texts = [render(template.answer, {"answer": word}, "template.answer") for word in words]
-    bare = [text for text in texts if not template.chat and not (text[:1].isspace() or template.cue[-1:].isspace())]
+    bare = [text for text in texts if not template.in_chat and not (text[:1].isspace() or template.cue[-1:].isspace())]
     split = [text for text in bare if _size(case, " " + text) < _size(case, text)]
     if split:
         yield Finding(
@@ -125,12 +125,15 @@ def joints(case: Case) -> Iterator[Finding]:
         yield Finding("joints", "skipped", "there are no labelled rows")
         return
     bound = case.bound
+    if bound.task.spec.template.slots:
+        yield Finding("joints", "skipped", "the template has slots of its own, at which its text is cut")
+        return
     found: dict[str, list[str]] = {}
     for row in case.rows:
         words, _ = bound.task.candidates(row.values)
         place = row.gold or 0
         answer = render(bound.task.spec.template.answer, {"answer": words[place]}, "template.answer")
-        if bound.task.spec.template.chat:
+        if bound.task.spec.template.in_chat:
             answer = answer.lstrip()  # as `Prompter` has it: a chat turn begins without a space
         text = bound.prompter.prompt(bound.task.shown(row.values), row.where)
         whole = _ids(case, text)

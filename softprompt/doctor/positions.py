@@ -128,12 +128,12 @@ def _naive(case: Case, row: Example) -> Tensor:
     adapted = [slot.adapted for slot in case.slots]
     everywhere = not any(adapted) or next(p for p, on in enumerate(adapted) if on) == _first_ids(case)
     if everywhere and all(slot.learned != "kv" for slot in case.slots):
-        ids = {"head": case.bound.head, "text": row.text, "cue": case.bound.cue, "answer": row.answer[:-1]}
+        ids = {"head": case.bound.head, "cue": case.bound.cue, "answer": row.answer[:-1]}
         pieces = []
         for slot in case.slots:
             if slot.learned:
                 pieces.append(learned.segments[slot.name].to(base.dtype))
-            elif part := ids[slot.name][slot.start : slot.stop]:
+            elif part := row.part(slot.part) if slot.name == "text" else ids[slot.name][slot.start : slot.stop]:
                 pieces.append(base.embed(torch.tensor(part, device=base.device)))
         return _plain(base, inputs_embeds=torch.cat(pieces)[None])[0, -count:]
     how = replace(case.engine.plan, first_layer=0)

@@ -6,12 +6,11 @@ from .decode import generate
 from .encode import parts
 from .engine import Engine
 from .past import Past, join, learned_past
-from .plan import CLOZE, NOTHING, SLOTS, Learned, Plan, Slot, plan
+from .plan import NOTHING, SLOTS, Learned, Plan, Slot, lay_out, plan
 from .pointing import best_span, whole_words
 from .rows import Batch, Row, answer_states, run, score
 
 __all__ = [
-    "CLOZE",
     "NOTHING",
     "SLOTS",
     "Batch",
@@ -27,6 +26,7 @@ __all__ = [
     "best_span",
     "generate",
     "join",
+    "lay_out",
     "learned_past",
     "parts",
     "plan",

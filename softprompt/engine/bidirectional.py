@@ -70,7 +70,7 @@ class BothWays(Engine):
         low: bool = False,
     ) -> Row:
         """The example as a row for `run`; `answer` is a mask for each of its tokens."""
-        return Row(trunk, (), self._pieces(self.plan.row_live, middle, example.text, answer))
+        return Row(trunk, (), self._pieces(self.plan.row_live, middle, example, answer))
 
     def answers(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, Tensor]:
         """Logits [A, V] at the right answers' masks and their tokens [A]; or a head's logits [B, K] and the right ones [B]."""
@@ -149,7 +149,7 @@ class BothWays(Engine):
         front = self.plan.row_live[: names.index(of)]
         starts, at = [], 0
         for example, length in zip(examples, batch.lengths, strict=True):
-            pieces = self._pieces(front, middle, example.text)
+            pieces = self._pieces(front, middle, example)
             starts.append(at + sum(len(piece) for piece in pieces if not isinstance(piece, Past)))
             at += length
         return batch, starts

@@ -99,7 +99,7 @@ class Engine:
                 for place, ids in enumerate(part):
                     yield torch.stack([layer[:, place, :, : len(ids)] for layer in batch.kv])
 
-            rows = [self._frozen_ids(example) for example in examples]
+            rows = [ids for example in examples if (ids := self._frozen_ids(example))]
             encode(self.cache, rows, trunk.size if trunk else 0, compute, progress)
 
     def answers(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, Tensor]:
@@ -220,7 +220,7 @@ class Engine:
             size = len(self._ids["cue"]) + len(example.text) + len(answer)
             return Row(trunk, (), (self.lower.states(self._whole_ids(example))[:size],))
         frozen = self._frozen_ids(example)
-        live = (*self._pieces(self.plan.row_live, middle, example.text), answer)
+        live = (*self._pieces(self.plan.row_live, middle, example), answer)
         if frozen and self.plan.keeps_texts and frozen in self.cache:
             return Row(trunk, frozen, live)
         if any(slot.adapted for slot in self.plan.row_live):
@@ -236,7 +236,7 @@ class Engine:
         return self.lower is not None and all(self._whole_ids(example) in self.cache for example in examples)
 
     def _pieces(
-        self, slots: Sequence[Slot], middle: Mapping[str, Piece], text: Ids, answer: Ids = ()
+        self, slots: Sequence[Slot], middle: Mapping[str, Piece], example: Example, answer: Ids = ()
     ) -> tuple[Piece, ...]:
         """What stands in these slots of a row; nothing in the answer's unless it is given."""
         pieces: list[Piece] = []
@@ -245,7 +245,7 @@ class Engine:
                 if slot.name in middle:
                     pieces.append(middle[slot.name])
             elif slot.name == "text":
-                pieces.append(text)
+                pieces.append(example.part(slot.part))
             elif slot.name == "answer":
                 pieces.append(answer)
             else:
@@ -256,13 +256,13 @@ class Engine:
         return self._ids[slot.name][slot.start : slot.stop]
 
     def _frozen_ids(self, example: Example) -> Ids:
-        parts = self._pieces(self.plan.row_frozen, {}, example.text)
+        parts = self._pieces(self.plan.row_frozen, {}, example)
         return tuple(token for part in parts if isinstance(part, tuple) for token in part)
 
     def _whole_ids(self, example: Example) -> Ids:
         """All of a row's own tokens that ever run: its text, the cue, the right answer but for its last token."""
         answer = () if example.gold is None else example.answer[:-1]
-        parts = self._pieces(self.plan.row_live, {}, example.text)
+        parts = self._pieces(self.plan.row_live, {}, example)
         return (*(token for part in parts if isinstance(part, tuple) for token in part), *answer)
 
     def _extend(

@@ -42,7 +42,12 @@ class Lower:
                 for slot in self._slots
                 if slot.learned
             ]
-            ids = tuple(token for slot in self._slots if not slot.learned for token in self._shared[slot.name])
+            ids = tuple(
+                token
+                for slot in self._slots
+                if not slot.learned
+                for token in self._shared[slot.name][slot.start : slot.stop]
+            )
             self._trunk = join(before)
             if ids:
                 batch = run(self.base, [Row(self._trunk, (), (ids,))], record=True, stop=self.layer)

@@ -36,6 +36,7 @@ class Slot:
         start, stop: the part of the named ids that stands here (as in a Python slice).
         takes_positions: whether the text after it counts it (a learned K/V between cue and text does not).
         adapted: whether the method's own weights act from here on.
+        part: which part of the row's text stands here, where slots stand in the text (see `Example.part`); None: all of it.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Slot:
     stop: int | None = None
     takes_positions: bool = True
     adapted: bool = False
+    part: int | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,44 @@ NOTHING = Learned()
 
 
 SLOTS = (Slot("head", same=True), Slot("text"), Slot("cue", same=True), Slot("answer"))
-CLOZE = (*SLOTS, Slot("tail", same=True))
+
+
+def lay_out(
+    names: Mapping[str, Sequence[str]],
+    holes: Mapping[str, Sequence[int]],
+    sizes: Mapping[str, int],
+    tail: bool = False,
+) -> tuple[Slot, ...]:
+    """The slots of a template: `SLOTS`, with the template's own where they stand.
+
+    Args:
+        names: for `head`, `text` and `cue` the template's slots there, in order; `mask` is where the answer stands.
+        holes, sizes: of `head` and `cue`: the offset of each such slot, and how many ids there are.
+        tail: whether ids stand behind everything (bases that read both ways).
+    """
+
+    def own(name: str) -> Slot:
+        return Slot("answer") if name == "mask" else Slot(name, learned="embeddings")
+
+    def shared(area: str) -> list[Slot]:
+        found: list[Slot] = []
+        start = None
+        for name, stop in zip(names[area], holes[area], strict=True):
+            if stop > (start or 0):
+                found.append(Slot(area, same=True, start=start, stop=stop))
+            found.append(own(name))
+            start = stop
+        if start is None or start < sizes[area]:
+            found.append(Slot(area, same=True, start=start))
+        return found
+
+    text = [Slot("text", part=0 if names["text"] else None)]
+    for place, name in enumerate(names["text"]):
+        text += [own(name), Slot("text", part=place + 1)]
+    found = [*shared("head"), *text, *shared("cue")]
+    if all("mask" not in some for some in names.values()):
+        found.append(Slot("answer"))
+    return (*found, Slot("tail", same=True)) if tail else tuple(found)
 
 
 @dataclass(frozen=True)

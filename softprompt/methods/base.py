@@ -73,6 +73,7 @@ class Method(ABC):
         whole: every weight of a model is trained; `learned().base` holds it.
         keeps_instruction: False where the learned segment stands in the place of the task's instruction.
         points: it points at answers in the text, which are neither chosen nor written.
+        learns_slots: it learns the template's soft slots; for other methods they are read as the texts they have.
         sums_over_tokens: whether `score` sums over an answer's tokens, so that the task may divide by their number.
     """
 
@@ -85,6 +86,7 @@ class Method(ABC):
     whole: bool = False
     keeps_instruction: bool = True
     points: bool = False
+    learns_slots: bool = False
     sums_over_tokens: ClassVar[bool] = True
 
     def __init__(self, spec: MethodSpec) -> None:
@@ -104,12 +106,13 @@ class Method(ABC):
         """The row's slots with the learned one put in.
 
         Args:
+            slots: `BoundTask.slots`; where the template's soft slots are learned, they are among them.
             cue: how many tokens the cue has.
         """
         return tuple(slots)
 
     def attach(self, base: Base, bound: BoundTask, seed: int) -> None:  # noqa: B027 - nothing to make is a valid method
-        """Make the trainable parameters, initialised."""
+        """Make the trainable parameters, initialised. What `restore` must know of the task is written into `spec`."""
 
     def parameters(self) -> list[nn.Parameter]:
         """What the optimizer moves; empty when nothing is trained by gradients."""

@@ -37,6 +37,7 @@ class Headed(Method):
         self.inner, self.points = inner, points
         self.head: nn.Linear | None = None
         self.keeps_instruction, self.first_layer = inner.keeps_instruction, inner.first_layer
+        self.learns_slots = inner.learns_slots
 
     @property
     def defaults(self) -> TrainDefaults:  # type: ignore[override]

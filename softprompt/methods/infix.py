@@ -94,12 +94,13 @@ class Infix(LearnedTensor):
                 "lower method.cue or write a longer template.cue, e.g. '\\nSentiment:'"
             )
         placed: list[Slot] = []
-        for slot in slots:
-            if slot.name == "cue":
-                placed.append(replace(slot, stop=cue - self.spec.cue))
+        at = cue - self.spec.cue
+        for slot in slots:  # the cue may stand in parts, round soft slots of the template
+            if slot.name == "cue" and (slot.start or 0) <= at < (cue if slot.stop is None else slot.stop):
+                placed.append(replace(slot, stop=at))
                 tokens = self.spec.form == "embeddings"
                 placed.append(Slot("prompt", learned=self.spec.form, takes_positions=tokens))
-                placed.append(replace(slot, start=cue - self.spec.cue))
+                placed.append(replace(slot, start=at))
             else:
                 placed.append(slot)
         return tuple(placed)

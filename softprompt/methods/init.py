@@ -20,9 +20,9 @@ _COMMON = 5000  # Lester et al. 2021 sample from the 5,000 most common tokens; b
 
 def start_text(bound: BoundTask, text: str | None) -> str:
     """The text to start from: the given one, else the task's instruction, else one made from its labels."""
-    template = bound.task.spec.template
-    if text or template.instruction.strip():
-        return text or template.instruction
+    instruction = bound.task.spec.template.plain_instruction
+    if text or instruction.strip():
+        return text or instruction
     words = bound.task.words
     return f"Answer with one of: {', '.join(words)}. " if words else "Read the input and answer. "
 
@@ -70,6 +70,31 @@ def init_embeddings(
         own = [token for word in bound.task.words for token in bound.answer(word)]
         sampled = (own + sampled)[:length]
     return _embedded(base, torch.tensor(sampled, device=base.device))
+
+
+def init_groups(
+    base: Base, bound: BoundTask, how: Init, seed: int, text: str | None = None, source: str | None = None
+) -> Tensor:
+    """Embeddings [P, H] of the template's soft slots, one after the other.
+
+    Slots that do not say where they start share what `how` gives for their lengths together, so that no two start alike.
+
+    Args:
+        how, text, source: as in `init_embeddings`; all of them start from an `artifact`.
+    """
+    groups = bound.groups
+    if how == "artifact":
+        return init_embeddings(base, bound, how, sum(group.length for group in groups), seed, text, source)
+    open_ = [group.length for group in groups if group.text is None and group.init is None]
+    rest = iter(init_embeddings(base, bound, how, sum(open_), seed, text).split(open_) if open_ else ())
+    found = []
+    for place, group in enumerate(groups):
+        if group.text is None and group.init is None:
+            found.append(next(rest))
+        else:
+            own = group.init or "text"
+            found.append(init_embeddings(base, bound, own, group.length, seed + place, group.text))
+    return torch.cat(found)
 
 
 def _embedded(base: Base, ids: Tensor) -> Tensor:

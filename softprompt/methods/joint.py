@@ -75,20 +75,40 @@ class Joint(Method):
         """The lowest of the parts'."""
         return min(part.first_layer for part in self.parts)
 
+    @property
+    def learns_slots(self) -> bool:  # type: ignore[override]
+        """Whether a part does."""
+        return any(part.learns_slots for part in self.parts)
+
     def segments(self, slots: Sequence[Slot], cue: int) -> tuple[Slot, ...]:
-        """Every part's segment under a name of its own."""
+        """Every part's segment under a name of its own; the template's soft slots are those of the part that learns them.
+
+        Raises:
+            ConfigError: two parts learn them.
+        """
+        soft = {slot.name for slot in slots if slot.learned}
+        if soft and sum(part.learns_slots for part in self.parts) > 1:
+            raise ConfigError("method.parts: more than one learns the template's soft slots; keep one of them")
         for place, part in enumerate(self.parts):
+            others = set() if part.learns_slots else soft
             slots = [
-                replace(slot, name=f"{place}.{slot.name}") if slot.learned and "." not in slot.name else slot
+                replace(slot, name=f"{place}.{slot.name}")
+                if slot.learned and "." not in slot.name and slot.name not in others
+                else slot
                 for slot in part.segments(slots, cue)
             ]
         return tuple(slots)
 
     def attach(self, base: Base, bound: BoundTask, seed: int) -> None:
-        """Part by part."""
-        for part in self.parts:
+        """Part by part; what a part writes into its settings is written into these."""
+        parts = list(self.spec.parts)
+        for place, part in enumerate(self.parts):
+            before = part.spec
             part.attach(base, bound, seed)
             base = part.learned().base or base
+            if part.spec != before:
+                parts[place] = part.spec.model_dump(mode="json", exclude_none=True)
+        self.spec = self.spec.model_copy(update={"parts": parts})
 
     def parameters(self) -> list[nn.Parameter]:
         """Those of all parts."""

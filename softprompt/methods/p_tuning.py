@@ -11,7 +11,6 @@ from ..base import Base
 from ..tasks import BoundTask
 from .base import TrainDefaults
 from .encoder import PromptEncoder
-from .init import init_embeddings
 from .soft import Soft, SoftSpec
 
 
@@ -33,7 +32,10 @@ class PTuningSpec(SoftSpec):
 
 
 class PTuning(Soft):
-    """As `soft`; the encoder has its own parameters in training, and only its finished prompt [P, H] is saved."""
+    """As `soft`; the encoder has its own parameters in training, and only its finished prompt [P, H] is saved.
+
+    One encoder gives all of the template's soft slots, as in the paper.
+    """
 
     title = "a soft prompt that an MLP or LSTM gives in training (Liu et al. 2021); saved as a soft prompt"
     Spec = PTuningSpec
@@ -42,8 +44,7 @@ class PTuning(Soft):
 
     def attach(self, base: Base, bound: BoundTask, seed: int) -> None:
         """Start as `soft` does; the encoder's own weights depend on the seed."""
-        spec = self.spec
-        start = init_embeddings(base, bound, spec.init, spec.length, seed, spec.text, spec.artifact)
+        start, spec = self._start(base, bound, seed), self.spec
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             encoder = PromptEncoder(start.cpu(), spec.encoder, spec.hidden, spec.layers, spec.residual)

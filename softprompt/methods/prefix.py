@@ -46,6 +46,8 @@ class PrefixSpec(SoftSpec):
     @model_validator(mode="after")
     def _settle_length(self) -> PrefixSpec:
         """Null is left where it means the length of what the prefix starts from."""
+        if self.groups is not None:
+            raise ValueError("method.groups are soft slots of embeddings; a prefix stands in front")
         if self.length is None and not (self.init == "artifact" or (self.init == "text" and self.first)):
             self.length = 20
         return self
@@ -60,6 +62,7 @@ class Prefix(Soft):
     title = "P learned keys and values per layer in front of the text (Li & Liang 2021)"
     Spec = PrefixSpec
     stores: Stores = "kv"
+    learns_slots = False
     spec: PrefixSpec
     _below: Tensor | None = None
     _length: int | None = None

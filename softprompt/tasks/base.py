@@ -175,18 +175,20 @@ class Task(ABC):
                 return f"missing field {name!r}{suggest(name, values)}"
             if values[name] is None:
                 return f"field {name!r} is null"
-        return None
+        return self.spec.template.problem(values)
 
-    def bind(self, tokenizer: Any, room: int, instruction: bool = True, closing: bool = False) -> BoundTask:
+    def bind(
+        self, tokenizer: Any, room: int, instruction: bool = True, soft: bool = False, closing: bool = False
+    ) -> BoundTask:
         """The task with a base's tokenizer.
 
         Args:
             room: positions that prompt, head, text, cue and answer may take together.
             instruction: whether the template's instruction stands in front.
-            closing: whether `template.end` and the tokenizer's closing tokens stand behind the answer (bidirectional bases).
+            soft, closing: whether its soft slots are learned, and the base reads both ways (see `Prompter`).
 
         Raises:
-            ConfigError: the task asks for demonstrations that were not drawn yet (training draws them).
+            ConfigError: the task asks for demonstrations that were not drawn yet (training draws them); see `Prompter`.
         """
         if self.spec.demonstrations.k and not self.spec.demonstrations.rows:
             raise ConfigError(
@@ -194,7 +196,7 @@ class Task(ABC):
                 "method 'hard' and use its artifact, or give the rows in demonstrations.rows"
             )
         shots = [(self.shown(values), self.answer_word(values)) for values in self.spec.demonstrations.rows]
-        return BoundTask(self, Prompter(self.spec.template, tokenizer, instruction, shots, closing), room)
+        return BoundTask(self, Prompter(self.spec.template, tokenizer, instruction, shots, soft, closing), room)
 
     def content(self, row: Row) -> str:
         """What makes two rows the same: all fields that the template reads."""

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from ..data import Row
-from ..errors import DataError
+from ..engine import lay_out
+from ..errors import ConfigError, DataError
 from ..template import Prompter
 from ..types import Example, Ids
 
@@ -20,6 +21,8 @@ class BoundTask:
 
     Attributes:
         head, cue, tail: ids that all rows share.
+        slots: those of a row, before a method puts its own in: `SLOTS` unless the template has some of its own.
+        groups: the template's soft slots where they are learned.
         ends: tokens that end a written answer; the first of them is learned at the end of each.
         points: rows are prepared for a head that points at answers.
         cut: how many texts had to be truncated so far.
@@ -28,6 +31,9 @@ class BoundTask:
     def __init__(self, task: Task, prompter: Prompter, room: int) -> None:
         self.task, self.prompter = task, prompter
         self.head, self.cue, self.tail = prompter.head, prompter.cue, prompter.tail
+        self.groups = prompter.groups
+        sizes = {"head": len(self.head), "cue": len(self.cue)}
+        self.slots = lay_out(prompter.names, prompter.holes, sizes, bool(self.tail))
         self.room = room - len(self.head) - len(self.cue) - len(self.tail)
         self.cut = 0
         self.ends: Ids = prompter.ends if task.answering == "generated" else ()
@@ -44,7 +50,7 @@ class BoundTask:
             return self._pointed(values, where)
         words, gold = self.task.candidates(values)
         candidates = tuple(self.answer(word) for word in words)
-        text = self.prompter.text(self.task.shown(values), where)
+        text, holes = (found := self.prompter.row(self.task.shown(values), where)).ids, found.holes
         room = self.room - max((len(ids) for ids in candidates), default=0)
         room = min(room, self.room - self.task.longest_answer) if not candidates else room
         if room < 1:
@@ -55,7 +61,9 @@ class BoundTask:
         room = min(room, self.task.spec.max_text_tokens or room)
         truncated = len(text) > room
         self.cut += truncated
-        return Example(text[:room], candidates, gold, where, values, truncated)
+        kept = text[-room:] if self.prompter.keeps_end else text[:room]
+        holes = tuple(min(hole, room) for hole in holes)
+        return Example(kept, candidates, gold, where, values, truncated, holes=holes)
 
     def _pointed(self, values: dict[str, Any], where: str) -> Example:
         """A row whose answer is pointed at.
@@ -64,6 +72,10 @@ class BoundTask:
             DataError: the template does not show the context as it is.
         """
         task = cast("Span", self.task)
+        if any(slot.part is not None for slot in self.slots):
+            raise ConfigError(
+                "template.input has soft slots inside, where answers are pointed at; move them in front or behind"
+            )
         own, text, offsets = self.prompter.offsets(values, where)
         context = str(values["context"])
         begin = own.rfind(context)
@@ -83,7 +95,7 @@ class BoundTask:
                 break
         self.cut += len(text) > room
         gold = 0 if span is not None else None
-        return Example(text[:room], ((0,),), gold, where, values, len(text) > room, points, span)
+        return Example(text[:room], ((0,),), gold, where, values, len(text) > room, points=points, span=span)
 
     def examples(self, rows: Sequence[Row]) -> list[Example]:
         """All rows as examples."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..base import Base
 from ..data import Row
-from ..engine import CLOZE, NOTHING, SLOTS, BothWays, Engine, plan
+from ..engine import NOTHING, BothWays, Engine, plan
 from ..errors import ConfigError
 from ..methods import Method
 from ..methods.headed import Headed, with_head
@@ -64,13 +64,14 @@ def prepare(
     task, train_rows = task.draw_demonstrations(rows.get("train", []))
     method = with_head(method, base, task)
     refuse_unfit(base, task, method)
-    bound = task.bind(base.tokenizer, base.max_positions, method.keeps_instruction, base.bidirectional)
+    bound = task.bind(
+        base.tokenizer, base.max_positions, method.keeps_instruction, method.learns_slots, base.bidirectional
+    )
     if seed is not None:
         method.attach(base, bound, seed)
     bound.room -= method.positions
     bound.points = method.points
-    slots = CLOZE if base.bidirectional else SLOTS
-    how = plan(method.segments(slots, len(bound.cue)), method.first_layer, base.bidirectional)
+    how = plan(method.segments(bound.slots, len(bound.cue)), method.first_layer, base.bidirectional)
     digest = digest_of({name: [row.values for row in part] for name, part in rows.items()})
     kept = (cache or CacheSpec()).config((parallel or Processes()).name)
     start = method.learned() if how.first_layer else NOTHING

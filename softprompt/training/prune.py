@@ -188,6 +188,10 @@ def _checked(method: Method, to: Sequence[int]) -> list[int]:
         raise ConfigError(
             f"method {method.spec.name!r} learns no tokens that could be left out; prune soft, prefix, infix or p_tuning"
         )
+    if getattr(method.spec, "groups", None):
+        raise ConfigError(
+            "this prompt stands in soft slots of its template, which says their lengths; write shorter slots and train again"
+        )
     if wrong := [length for length in to if not 1 <= length < method.length]:
         raise ConfigError(
             f"cannot prune to {wrong[0]}: the artifact has {method.length} learned tokens; give --to 1 to {method.length - 1}"

@@ -1,0 +1,159 @@
+"""The template's settings, and what can be known of them before a tokenizer is there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jinja2 import TemplateSyntaxError
+from pydantic import field_validator, model_validator
+
+from ..config import Strict
+from .chat import turns_of
+from .sandbox import JINJA, RESERVED, variables
+from .slots import AnySlot, Marked, MaskSlot, SoftSlot, fixed, has_slot, in_input, in_plain
+
+
+class TemplateSpec(Strict):
+    """How a row becomes text.
+
+    `instruction`, `input` and `cue` may hold soft slots: `{{ soft(5) }}`, `{{ soft(5, "Read the review.") }}`,
+    `{{ soft(4, init="vocabulary") }}`; `input` or `cue` may hold one `{{ mask }}` (see `slots.py`). They are left out of
+    demonstrations, but for the mask, where the demonstration's answer stands.
+
+    Attributes:
+        instruction: in front of everything, the same for all rows (not rendered: only slots are read in it).
+        input: Jinja2 text over the row's fields, e.g. `Review: {{ text }}`; `soft` and `mask` are no fields.
+        cue: between input and answer, the same for all rows, e.g. `\\nSentiment:` (not rendered either).
+        answer: Jinja2 text over `answer` (a label's word), e.g. ` {{ answer }}`.
+        end: behind the answer, on masked-LM bases only, e.g. `.` (not rendered).
+        separator: between demonstrations.
+        chat: put the pieces into the base's own chat template, demonstrations as earlier turns.
+        system: system message, in chat only.
+        messages: field that holds a conversation so far, a list of {role, content}, in place of `input` and `cue`; it goes
+            through the base's own chat template behind `system` and `instruction` as the system message.
+    """
+
+    instruction: str = ""
+    input: str = ""
+    cue: str = ""
+    answer: str = " {{ answer }}"
+    end: str = ""
+    separator: str = "\n\n"
+    chat: bool = False
+    system: str | None = None
+    messages: str | None = None
+
+    @field_validator("input", "answer")
+    @classmethod
+    def _compiles(cls, text: str) -> str:
+        try:
+            JINJA.parse(text)
+        except TemplateSyntaxError as error:
+            raise ValueError(f"line {error.lineno} is not valid Jinja2: {error.message}") from None
+        return text
+
+    @field_validator("input")
+    @classmethod
+    def _has_plain_slots(cls, text: str) -> str:
+        in_input(text)
+        fixed(text)
+        return text
+
+    @field_validator("instruction", "cue")
+    @classmethod
+    def _has_readable_slots(cls, text: str) -> str:
+        in_plain(text)
+        return text
+
+    @field_validator("system", "end", "separator")
+    @classmethod
+    def _has_no_slots(cls, text: str | None) -> str | None:
+        if text and has_slot(text):
+            raise ValueError("holds a slot; soft slots stand in instruction, input and cue, the mask in input or cue")
+        return text
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> TemplateSpec:
+        problems = [*self._about_reading(), *self._about_slots(), *self._about_chat()]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _about_reading(self) -> list[str]:
+        problems = []
+        if not self.messages and not self.fields:
+            problems.append("template.input reads no field of the row; write e.g. 'Review: {{ text }}'")
+        if variables(self.answer) != {"answer"}:
+            problems.append("template.answer must read {{ answer }} and nothing else, e.g. ' {{ answer }}'")
+        return problems
+
+    def _about_slots(self) -> list[str]:
+        problems = []
+        if any(isinstance(slot, MaskSlot) for slot in in_plain(self.instruction)[1]):
+            problems.append("template.instruction holds {{ mask }}; it stands in input or cue")
+        masks = [slot for slot in self.slots if isinstance(slot, MaskSlot)]
+        if len(masks) > 1:
+            problems.append(f"the template holds {len(masks)} times {{{{ mask }}}}; there is one answer, keep one")
+        if masks and self.in_chat:
+            problems.append("template.chat is for bases that go on behind the text; take {{ mask }} out")
+        return problems
+
+    def _about_chat(self) -> list[str]:
+        problems = []
+        if self.system is not None and not self.in_chat:
+            problems.append("template.system needs template.chat: true")
+        if self.end and self.in_chat:
+            problems.append("template.end is for masked-LM bases; a chat turn has no text behind the answer")
+        if self.messages is not None:
+            if not self.messages.strip():
+                problems.append("template.messages is empty; name the field that holds the conversation")
+            both = [name for name in ("input", "cue") if getattr(self, name)]
+            if both:
+                problems.append(
+                    f"template.messages stands in place of input and cue; take out template.{' and template.'.join(both)}"
+                )
+        return problems
+
+    @property
+    def fields(self) -> set[str]:
+        """Fields of a row that the template reads."""
+        return {self.messages} if self.messages else variables(self.input) - RESERVED
+
+    @property
+    def in_chat(self) -> bool:
+        """Whether the base's own chat template is used."""
+        return self.chat or self.messages is not None
+
+    @property
+    def slots(self) -> tuple[AnySlot, ...]:
+        """All slots in the order in which they stand in a row."""
+        return (*in_plain(self.instruction)[1], *in_input(self.input), *in_plain(self.cue)[1])
+
+    @property
+    def groups(self) -> tuple[SoftSlot, ...]:
+        """The soft slots among them."""
+        return tuple(slot for slot in self.slots if isinstance(slot, SoftSlot))
+
+    @property
+    def plain_instruction(self) -> str:
+        """The instruction without its slots."""
+        return "".join(in_plain(self.instruction)[0])
+
+    @property
+    def opening(self) -> Marked:
+        """The input's fixed beginning (`Review:`), without the white space that belongs to the row's first token.
+
+        It is the same for all rows, soft slots included; split at those.
+        """
+        return fixed(self.input)[0]
+
+    @property
+    def gap(self) -> str:
+        """White space between that beginning and the row."""
+        return fixed(self.input)[1]
+
+    def problem(self, values: Mapping[str, Any]) -> str | None:
+        """Why a row that has all fields cannot be asked, or None."""
+        found = turns_of(values.get(self.messages), self.messages) if self.messages else None
+        return found if isinstance(found, str) else None

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -27,7 +27,9 @@ from .scoring import Prior, prior, relative
 from .tasks import BoundTask, Task
 from .tasks.generation import FreeSpec, Generation
 from .types import Example, Progress, ignore_progress
-from .writing import Told
+
+if TYPE_CHECKING:
+    from transformers import TextStreamer
 
 
 @dataclass(frozen=True)
@@ -178,6 +180,8 @@ class Runtime:
         Raises:
             DataError: see `predict`; or the artifact's answers are chosen, not written.
         """
+        from .streaming import Told  # transformers' streamers bring much along
+
         name = self._name_for(row, artifact, 0)
         prompt = self.get(name)
         if prompt.bound.task.answering != "generated":
@@ -236,7 +240,7 @@ class Runtime:
         return [found[place] for place in range(len(rows))]
 
     def _write(
-        self, examples: list[Example], prompts: list[Compiled], rows: list[Row], told: Told | None = None
+        self, examples: list[Example], prompts: list[Compiled], rows: list[Row], told: TextStreamer | None = None
     ) -> list[Outcome]:
         """What is written behind each row of one batch."""
         bound = prompts[0].bound

@@ -204,6 +204,7 @@ def test_a_run_remembers_how_its_base_was_held(load, folders, tmp_path):
         "dtype": "fp32",
         "quantization": "nf4",
         "isolated": True,
+        "kind": None,
     }
     with pytest.raises(ConfigError, match="quantization"):
         base_of(tmp_path / "run", "other", None, None, "int3")

@@ -81,6 +81,8 @@ def _save_run_file(
         "dtype": next(name for name, dtype in DTYPES.items() if dtype == base.dtype),
         "device": str(base.device) if processes().world == 1 else base.device.type,  # each process has another
     }
+    if base.kind != "causal":
+        held["kind"] = base.kind  # a masked model may be run as the encoder that it is
     if base.quantization is not None:
         held |= {"quantization": base.quantization, "isolated": base.isolated}
     settings = {

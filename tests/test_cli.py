@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -429,3 +430,12 @@ def test_every_setting_of_every_method_is_explained(spec):
     """In the docstrings, from which `softprompt methods NAME` takes it."""
     told = explained(spec)
     assert not [name for name in spec.model_fields if name != "name" and not told.get(name)]
+
+
+def test_every_package_is_installed():
+    """A wheel holds what pyproject lists, and nothing more."""
+    root = Path(__file__).parents[1]
+    listed = set(re.findall(r'^    "(softprompt[\w.]*)",$', (root / "pyproject.toml").read_text("utf-8"), re.MULTILINE))
+    folders = {path.parent.relative_to(root) for path in (root / "softprompt").rglob("__init__.py")}
+    there = {".".join(folder.parts) for folder in folders} | {"softprompt.adapters", "softprompt.benchmarks"}
+    assert listed == there

@@ -8,7 +8,7 @@ import pytest
 
 from softprompt.data import Row, hold_out, read_rows, split
 from softprompt.data.formats import unify
-from softprompt.errors import DataError
+from softprompt.errors import ConfigError, DataError
 from softprompt.tasks import Task
 
 
@@ -30,6 +30,8 @@ from softprompt.tasks import Task
         ),
         ({"translation": {"en": "dog", "zh": "狗"}}, {"en": "dog", "zh": "狗"}),
         ({"text": "plain", "label": "a"}, {}),
+        ({"messages": "你好", "label": "a"}, {}),
+        ({"choices": {"text": ["x", "y"], "label": ["A", "B"]}, "answerKey": ""}, {"choices": ["x", "y"]}),
         ({"prompt": "p", "completion": "c", "answer": "kept"}, {"answer": "kept"}),
     ],
 )
@@ -41,7 +43,10 @@ def test_shapes(row, expected):
 @pytest.mark.parametrize(
     "row, message",
     [
-        ({"messages": []}, "no list of turns"),
+        ({"messages": []}, "empty list"),
+        ({"choices": {"text": "abc", "label": "ABC"}, "answerKey": "A"}, "lists text and label"),
+        ({"choices": {"text": 5, "label": ["A"]}, "answerKey": "A"}, "lists text and label"),
+        ({"choices": {"text": ["x", "y"], "label": ["A"]}, "answerKey": "B"}, "of one length"),
         (
             {"messages": [{"role": "bot", "content": "x"}]},
             "messages[0].role is 'bot'; expected system, user, assistant",
@@ -123,3 +128,38 @@ def test_groups_stay_together():
     assert found == split(rows, {"train": None, "dev": 10, "test": 10}, lambda row: "", 0, "group")
     with pytest.raises(DataError, match="has no field 'nobody'"):
         split(rows, {"train": None, "dev": 5, "test": 5}, lambda row: "", 0, "nobody")
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ('{"data": [1]}', "expected a list of objects"),
+        ('{"data": [{"paragraphs": "x"}]}', "all objects"),
+        ('{"data": [{"paragraphs": [{"context": "c", "qas": ["q"]}]}]}', "all objects"),
+        ('{"data": [{"paragraphs": [{"context": "c", "qas": [{"id": "1"}]}]}]}', "'question' is missing"),
+    ],
+)
+def test_what_only_looks_like_squad_is_told_in_one_line(tmp_path, content, message):
+    (tmp_path / "rows.json").write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=message) as caught:
+        read_rows(tmp_path / "rows.json")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_group_is_one_however_its_value_is_typed():
+    rows = [Row({"group": (1 if i % 2 else "1") if i < 20 else i}, f"r:{i}") for i in range(40)]
+    for seed in range(20):
+        found = split(rows, {"train": None, "dev": 10, "test": 10}, lambda row: "", seed, "group")
+        assert sum(any(str(row.values["group"]) == "1" for row in part) for part in found.values()) == 1
+
+
+def test_files_of_their_own_keep_groups_and_refuse_hold_out(tmp_path):
+    lines = [json.dumps({"text": f"t{i}", "label": "ab"[i % 2], "g": i // 5}) + "\n" for i in range(100)]
+    (tmp_path / "train.jsonl").write_text("".join(lines), encoding="utf-8")
+    data = {"train": str(tmp_path / "train.jsonl"), "split": {"group": "g"}}
+    task = {"name": "t", "template": {"input": "{{ text }}"}, "verbalizer": ["a", "b"], "data": data}
+    found = Task.load(task).load_data()
+    assert not {row.values["g"] for row in found["train"]} & {row.values["g"] for row in found["dev"]} and found["dev"]
+    data["hold_out"] = {"field": "g", "values": ["1"]}
+    with pytest.raises(ConfigError, match=r"data\.hold_out takes test rows from data\.source"):
+        Task.load(task).load_data()

@@ -54,7 +54,10 @@ def flattened(data: Any) -> Iterator[tuple[str, Values]]:
 
 def is_nested(data: Any) -> bool:
     """Whether a JSON document is SQuAD's nested one."""
-    return isinstance(data, dict) and isinstance(data.get("data"), list) and "paragraphs" in (data["data"] or [{}])[0]
+    articles = data.get("data") if isinstance(data, dict) else None
+    return (
+        isinstance(articles, list) and bool(articles) and isinstance(articles[0], dict) and "paragraphs" in articles[0]
+    )
 
 
 def _completion(values: Values) -> tuple[Values, str | None]:
@@ -63,8 +66,10 @@ def _completion(values: Values) -> tuple[Values, str | None]:
 
 def _messages(values: Values) -> tuple[Values, str | None]:
     turns = values["messages"]
-    if not isinstance(turns, list) or not turns:
-        return values, "messages is no list of turns"
+    if not isinstance(turns, list):  # a plain column that happens to have this name
+        return values, None
+    if not turns:
+        return values, "messages is an empty list; expected turns"
     for place, turn in enumerate(turns):
         if not isinstance(turn, dict) or not isinstance(turn.get("content"), str):
             return values, f'messages[{place}] is not {{"role": …, "content": text}}'
@@ -81,9 +86,14 @@ def _arc(values: Values) -> tuple[Values, str | None]:
     choices = values["choices"]
     if not isinstance(choices, dict):
         return values, None
-    texts, labels = list(choices.get("text") or ()), [str(label) for label in choices.get("label") or ()]
+    texts, labels = choices.get("text"), choices.get("label")
+    if not isinstance(texts, list) or not isinstance(labels, list) or len(texts) != len(labels):
+        return values, "choices: expected lists text and label of one length"
     if not texts:
         return values, "choices is empty"
+    labels = [str(label) for label in labels]
+    if values["answerKey"] in (None, ""):  # hidden, as in published test sets: the row can be asked, not learned
+        return {**values, "choices": texts}, None
     key = str(values["answerKey"])
     place = labels.index(key) if key in labels else ascii_uppercase.find(key) if len(key) == 1 else -1
     if not 0 <= place < len(texts):

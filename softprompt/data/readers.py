@@ -119,8 +119,12 @@ def _json(name: str, data: bytes) -> Iterator[Found]:
     if is_nested(items):
         try:
             yield from ((f"{name}:{place}", row, _surrogates(row)) for place, row in flattened(items))
-        except (KeyError, TypeError) as error:
+        except KeyError as error:
             raise DataError(f"{name}: looks like SQuAD's nested JSON, but {error} is missing somewhere") from None
+        except (TypeError, AttributeError):
+            raise DataError(
+                f"{name}: looks like SQuAD's nested JSON, but is not: expected data[].paragraphs[].qas[].answers[], all objects"
+            ) from None
         return
     if not isinstance(items, list):
         raise DataError(

@@ -127,7 +127,7 @@ def _count(size: int | float | None, rows: int) -> int | None:
 
 
 def _same(one: Row, other: Row, group: str) -> bool:
-    return bool(one.values.get(group) == other.values.get(group))
+    return str(one.values.get(group)) == str(other.values.get(group))  # as `_by_group` puts them together
 
 
 def _by_group(rows: Sequence[Row], group: str, seed: int) -> list[Row]:

@@ -121,6 +121,10 @@ class Task(ABC):
             raise ConfigError(f"task {self.name!r}: data.source is missing: a catalogue name, a file, or datasets:NAME")
         if data.source is not None and separate:
             raise ConfigError(f"task {self.name!r}: give data.source or data.{next(iter(separate))}, not both")
+        if separate and data.hold_out is not None:
+            raise ConfigError(
+                f"task {self.name!r}: data.hold_out takes test rows from data.source; with files of their own, give data.test"
+            )
         sizes = {name: getattr(data.split, name) for name in ("train", "dev", "test")}
         if data.source is not None:
             rows = self._different(self.read(data.source, progress, labelled))
@@ -133,7 +137,7 @@ class Task(ABC):
         if "train" in found and "dev" not in found:
             rows = self._different(found["train"])
             size = min(sizes["dev"] or 256, len(rows) // 5) if not isinstance(sizes["dev"], float) else sizes["dev"]
-            found |= split(rows, {"dev": size, "train": None}, self.label, data.split.seed)
+            found |= split(rows, {"dev": size, "train": None}, self.label, data.split.seed, data.split.group)
         splits = {name: found.get(name, []) for name in ("test", "dev", "train")}
         seen: dict[str, Row] = {}
         leaked = []

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import DataError
-from ...storage import cache_dir, sha256_file
+from ...storage import atomic_file, cache_dir, sha256_file
 from ..catalogue import Source
 from ..fetch import Bytes
 
@@ -73,7 +73,8 @@ def _unpack(package: Path, to: Path) -> Path:
             if item.isfile() and Path(item.name).name in _FILES:
                 file = archive.extractfile(item)
                 assert file is not None
-                (to / Path(item.name).name).write_bytes(file.read())
+                with atomic_file(to / Path(item.name).name) as temporary:
+                    temporary.write_bytes(file.read())
     return to
 
 

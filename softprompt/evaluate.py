@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .engine import BothWays, Engine, Learned, best_span, parts, whole_words
+from .engine import BothWays, Engine, Learned, best_span, whole_words
 from .errors import DataError
 from .methods import Method
 from .metrics import Estimate, estimate
@@ -166,8 +166,7 @@ def pointed(
     assert isinstance(engine, BothWays)
     longest = bound.task.longest_answer
     found: dict[int, Outcome] = {}
-    order = sorted(range(len(examples)), key=lambda index: (len(examples[index].text), index))
-    for part in parts(order, [len(examples[index].text) + len(engine.head) + len(engine.cue) for index in order]):
+    for part in engine.buckets(examples):
         rows = [examples[index] for index in part]
         for index, example, own in zip(part, rows, engine.pointers(rows, learned), strict=True):
             first, last = best_span(own, longest)

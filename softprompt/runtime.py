@@ -17,11 +17,12 @@ import torch
 
 from . import artifact as artifacts
 from .base import Base
-from .engine import BothWays, CacheConfig, Engine, Past, Row, generate, parts, plan, run
+from .engine import CacheConfig, Engine, Past, Row, buckets, generate, make_engine, plan, run
 from .engine.rows import Piece
 from .errors import ArtifactError, DataError
 from .evaluate import Evaluation, Outcome, free_outcome, outcome, outcomes, summarize
 from .methods import Method, make_method
+from .methods.base import bind
 from .methods.headed import with_head
 from .scoring import Prior, prior, relative
 from .tasks import BoundTask, Task
@@ -34,7 +35,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A prompt ready to serve: its K/V in front of the text, its pieces behind it, what its live tokens run through."""
+    """A prompt ready to serve: its K/V in front of the text, its pieces behind it, what its live tokens run through.
+
+    Attributes:
+        writes: settings of `generate` where answers are written; rows of equal ones are written together.
+    """
 
     method: Method
     bound: BoundTask
@@ -43,6 +48,7 @@ class Compiled:
     middle: Mapping[str, Piece]
     live: Base
     prior: Prior
+    writes: str | None
 
 
 @dataclass(frozen=True)
@@ -184,7 +190,7 @@ class Runtime:
 
         name = self._name_for(row, artifact, 0)
         prompt = self.get(name)
-        if prompt.bound.task.answering != "generated":
+        if prompt.writes is None:
             raise DataError(
                 f"artifact {name!r} chooses its answers (type {prompt.bound.task.spec.type!r}); ask predict"
             )
@@ -205,8 +211,7 @@ class Runtime:
                 [prompts[index] for index in part],
                 [rows[index] for index in part],
             )
-            writes = prompts[part[0]].bound.task.answering == "generated" and not self.base.bidirectional
-            answer = self._write if writes else self._choose
+            answer = self._choose if prompts[part[0]].writes is None else self._write
             found.update(zip(part, answer(*some), strict=True))
             progress("answering", len(found), len(rows))
         return [found[index] for index in range(len(rows))]
@@ -228,11 +233,9 @@ class Runtime:
             if batch is None:  # rows run whole, and once for each length of their candidates
                 found.update(zip(places, outcomes(prompt.engine, prompt.method, prompt.bound, some), strict=True))
                 continue
-            before = (
-                prompt.prior
-                if prompt.prior is not None
-                else prior(prompt.engine, prompt.method, prompt.bound, prompt.method.learned(), some)
-            )
+            before = prompt.prior
+            if before is None:
+                before = prior(prompt.engine, prompt.method, prompt.bound, prompt.method.learned(), some)
             scores = prompt.method.score(batch.rows(places), [example.candidates for example in some])
             for place, example, values in zip(places, some, scores, strict=True):
                 labels = relative(prompt.method, prompt.bound, values, example.candidates, before)
@@ -248,31 +251,28 @@ class Runtime:
         batch = run(self.base, rows, None, True, prompts[0].live)
         answers = generate(batch, self.base.tokenizer, bound.ends, spec.settings(), spec.seed, told)
         return [
-            free_outcome(prompt.bound, example, prompt.bound.read(ids, example.values))
+            free_outcome(prompt.bound, example, prompt.bound.read(ids))
             for example, prompt, ids in zip(examples, prompts, answers, strict=True)
         ]
 
     @staticmethod
     def _parts(rows: Sequence[Row], prompts: Sequence[Compiled]) -> Iterator[list[int]]:
         """Indices of the rows of each batch, sorted by length: those that run through the same weights and answer alike."""
-        together: dict[tuple[int, str], list[int]] = {}
+        together: dict[tuple[int, str | None], list[int]] = {}
         for index, prompt in enumerate(prompts):
-            spec = prompt.bound.task.spec
-            how = json.dumps(spec.generation.settings()) if isinstance(spec, FreeSpec) else ""
-            together.setdefault((id(prompt.live.model), how), []).append(index)
+            together.setdefault((id(prompt.live.model), prompt.writes), []).append(index)
         for some in together.values():
-            order = sorted(some, key=lambda index: (rows[index].size, index))
-            yield from parts(order, [rows[index].size for index in order])
+            for part in buckets([rows[index].size for index in some]):
+                yield [some[place] for place in part]
 
     def compile(self, method: Method, task: Task) -> Compiled:
         """Run what stands in front of the text, once. `method` must hold its learned tensors."""
-        both = self.base.bidirectional
-        room = self.base.max_positions - method.positions
-        bound = task.bind(self.base.tokenizer, room, method.keeps_instruction, method.learns_slots, both)
-        how = plan(method.segments(bound.slots, len(bound.cue)), bidirectional=both)
-        kind = BothWays if both else Engine
-        bound.points = method.points
-        engine = kind(self.base, how, bound.head, bound.cue, CacheConfig(ram=0, disk=0), tail=bound.tail)
+        bound = bind(task, self.base, method)
+        bound.room -= method.positions
+        how = plan(method.segments(bound.slots, len(bound.cue)), bidirectional=self.base.bidirectional)
+        engine = make_engine(self.base, how, bound.head, bound.cue, CacheConfig(ram=0, disk=0), tail=bound.tail)
+        spec = task.spec
+        writes = json.dumps(spec.generation.settings()) if isinstance(spec, FreeSpec) and not method.points else None
         with torch.no_grad():
             learned = method.learned()
             trunk = engine.trunk(learned)
@@ -285,6 +285,7 @@ class Runtime:
                 engine.middle(learned),
                 learned.base or self.base,
                 before,
+                writes,
             )
 
     def _name_for(self, row: Mapping[str, Any], default: str | None, place: int) -> str:

@@ -19,7 +19,7 @@ class Told(TextStreamer):
     def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
         """A piece that will not change any more."""
         self._all += text
-        answer = self._bound.task.answer_of({}, self._all)
+        answer = self._bound.task.answer_of(self._all)
         if answer.startswith(self._told) and answer != self._told:
             self._tell(answer[len(self._told) :])
             self._told = answer

@@ -8,13 +8,12 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 
-from .engine import Engine, Learned, generate
+from .engine import Engine, Learned, buckets, generate
 from .tasks import BoundTask
 from .tasks.generation import Generation
 from .types import Example, Progress, ignore_progress
 
 _ANSWER_TOKENS = 1024  # scored in one forward: each has a row of V logits
-_KEYS = 4096
 
 
 @torch.no_grad()
@@ -30,7 +29,7 @@ def written(
     found: dict[int, str] = {}
     for part, batch in engine.contexts(examples, learned, open_ended=True):
         answers = generate(batch, bound.prompter.tokenizer, bound.ends, spec.settings(), spec.seed)
-        found.update((index, bound.read(ids, examples[index].values)) for index, ids in zip(part, answers, strict=True))
+        found.update((index, bound.read(ids)) for index, ids in zip(part, answers, strict=True))
         progress("writing answers", len(found), len(examples))
     return [found[index] for index in range(len(examples))]
 
@@ -51,16 +50,15 @@ def likelihoods(
 
 
 def _parts(examples: Sequence[Example]) -> Iterator[list[int]]:
-    """Examples of like length, few enough for one forward."""
-    sizes = [len(example.text) + len(example.answer) for example in examples]
-    part: list[int] = []
-    tokens = 0
-    for index in sorted(range(len(examples)), key=lambda index: (sizes[index], index)):
-        mine = len(examples[index].answer)
-        if part and ((len(part) + 1) * sizes[index] > _KEYS or tokens + mine > _ANSWER_TOKENS):
-            yield part
-            part, tokens = [], 0
-        part.append(index)
-        tokens += mine
-    if part:
+    """Examples of like length, few enough for one forward and for its logits."""
+    for bucket in buckets([len(example.text) + len(example.answer) for example in examples]):
+        part: list[int] = []
+        tokens = 0
+        for index in bucket:
+            mine = len(examples[index].answer)
+            if part and tokens + mine > _ANSWER_TOKENS:
+                yield part
+                part, tokens = [], 0
+            part.append(index)
+            tokens += mine
         yield part

@@ -183,7 +183,7 @@ def test_writing_equals_taking_the_best_token_step_by_step(method, beams):
                 eos_token_id=1,
                 pad_token_id=2,
             )
-            assert one.predicted == ready.bound.read(tuple(theirs[0, ids.shape[1] :].tolist()), {})
+            assert one.predicted == ready.bound.read(tuple(theirs[0, ids.shape[1] :].tolist()))
         return
     for row, one in zip(rows, found, strict=True):
         ids: list[int] = []
@@ -196,7 +196,7 @@ def test_writing_equals_taking_the_best_token_step_by_step(method, beams):
             if best in ready.bound.ends:
                 break
             ids.append(best)
-        assert one.predicted == ready.bound.read(tuple(ids), {})
+        assert one.predicted == ready.bound.read(tuple(ids))
         assert one.nll is not None and one.weight == len(row.answer)
 
 
@@ -346,7 +346,7 @@ def test_half_a_character_is_not_shown():
     bound = Task.load(WRITE).bind(tiny_base().tokenizer, 200)
     whole = bound.answer("中文")
     assert whole[-1] in bound.ends
-    assert bound.read(whole[:-1], {}) == "中文" and bound.read(whole[:-2], {}) == "中"
+    assert bound.read(whole[:-1]) == "中文" and bound.read(whole[:-2]) == "中"
 
 
 def test_learned_nothing_writes_the_same_in_any_batch():

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..artifact import Artifact
 from ..base import Base
 from ..base.check import tolerance
-from ..engine import CacheConfig, Engine, Learned, Slot
+from ..engine import CacheConfig, Engine, Learned, Slot, make_engine
 from ..methods import Method
 from ..tasks import BoundTask
 from ..types import Example
@@ -86,15 +86,8 @@ class Case:
     def engine(self) -> Engine:
         """An engine of its own by the run's plan, its rows kept as the run would keep them: the run's own stays as it is."""
         like = self.ready.engine
-        engine = type(like)(
-            self.base,
-            like.plan,
-            like.head,
-            like.cue,
-            CacheConfig(like.config.dtype),
-            start=self.learned,
-            tail=like.tail,
-        )
+        config = CacheConfig(like.config.dtype)
+        engine = make_engine(self.base, like.plan, like.head, like.cue, config, None, self.learned, like.tail)
         engine.encode(self.rows)
         return engine
 

@@ -137,10 +137,10 @@ def joints(case: Case) -> Iterator[Finding]:
             answer = answer.lstrip()  # as `Prompter` has it: a chat turn begins without a space
         text = bound.prompter.prompt(bound.task.shown(row.values), row.where)
         whole = _ids(case, text)
-        spoken = row.candidates[place][: len(row.candidates[place]) - len(bound.ends[:1])]
-        pairs = [("cue and answer", (*whole, *spoken), _ids(case, text + answer))]
-        if case.learned.head is not None or case.base.bidirectional:
-            pairs = []  # nothing is spoken behind the cue, or masks stand there
+        pairs = []
+        if case.learned.head is None and not case.base.bidirectional:  # else nothing is spoken behind the cue
+            spoken = row.candidates[place][: len(row.candidates[place]) - len(bound.ends[:1])]
+            pairs.append(("cue and answer", (*whole, *spoken), _ids(case, text + answer)))
         if not row.truncated:
             ours = (*bound.head, *row.text, *bound.cue)
             pairs.append(("template and text", _without_lead(case, ours, whole), whole))

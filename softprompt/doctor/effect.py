@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ..engine import NOTHING, Learned
+from ..engine import Learned
 from .case import TOGETHER, Case, Finding, far
 
 EFFECT = 1e-5  # of the logits' spread; what nothing sees changes no bit
@@ -25,11 +25,8 @@ def effect(case: Case) -> Iterator[Finding]:
     if reason := _no_model(case):
         yield Finding("effect", "skipped", reason)
         return
-    learned, now, bare = (
-        case.learned,
-        case.logits(case.learned),
-        case.logits(replace(NOTHING, head=case.learned.head, points=case.learned.points)),
-    )
+    learned = case.learned
+    now, bare = case.logits(learned), case.logits(replace(learned, segments={}, base=None))
     if not torch.isfinite(now).all():
         yield Finding(
             "effect", "error", "logits that are not finite", "lower train.lr, or use base.dtype: fp32 or bf16"

@@ -1,9 +1,9 @@
 """Encode once: segments, plan, row cache, and the one forward that training, evaluation and serving share."""
 
-from .bidirectional import BothWays
+from .bidirectional import BothWays, make_engine
 from .cache import CacheConfig
 from .decode import generate
-from .encode import parts
+from .encode import buckets
 from .engine import Engine
 from .past import Past, join, learned_past
 from .plan import NOTHING, SLOTS, Learned, Plan, Slot, lay_out, plan
@@ -24,11 +24,12 @@ __all__ = [
     "Slot",
     "answer_states",
     "best_span",
+    "buckets",
     "generate",
     "join",
     "lay_out",
     "learned_past",
-    "parts",
+    "make_engine",
     "plan",
     "run",
     "score",

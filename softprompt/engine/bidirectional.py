@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..base import Base
 from ..types import Example, Ids, Progress, ignore_progress
-from .encode import parts
+from .cache import CacheConfig
+from .encode import buckets
 from .engine import Engine
 from .past import Past
-from .plan import Learned
+from .plan import NOTHING, Learned, Plan
 from .pointing import loss as pointing_loss
 from .pointing import padded, pointers
 from .rows import Batch, Piece, Row, run
@@ -94,6 +96,7 @@ class BothWays(Engine):
 
     def pointers(self, examples: Sequence[Example], learned: Learned) -> list[Tensor]:
         """Log-probabilities of each text token to begin and to end the answer, per row [T, 2]."""
+        assert learned.head is not None
         batch, starts = self._run(examples, learned, [()] * len(examples), "text")
         texts = [batch.states[at : at + len(one.text)] for at, one in zip(starts, examples, strict=True)]
         return pointers(texts, examples, learned.head)
@@ -112,28 +115,26 @@ class BothWays(Engine):
         open_ended: bool = False,
     ) -> Iterator[tuple[list[int], Batch]]:
         """Run every example, in length buckets, without gradients; once for each length that its candidates have."""
-        order = sorted(range(len(examples)), key=lambda index: (len(examples[index].text), index))
         done = 0
         with torch.no_grad():
-            for part in parts(order, [len(examples[index].text) + len(self.head) + len(self.cue) for index in order]):
+            for part in self.buckets(examples):
                 rows = [examples[index] for index in part]
                 yield part, self._clozes(rows, learned, continued and learned.head is None)
                 done += len(part)
                 progress("evaluating", done, len(examples))
 
+    def buckets(self, examples: Sequence[Example]) -> Iterator[list[int]]:
+        """Indices of the examples of each forward."""
+        return buckets([len(example.text) + len(self.head) + len(self.cue) for example in examples])
+
     def _clozes(self, rows: Sequence[Example], learned: Learned, guess: bool) -> Clozes:
-        counts = (
-            sorted({len(ids) for row in rows for ids in row.candidates})
-            if guess and self.base.mask_id is not None
-            else []
-        )
+        guess = guess and self.base.mask_id is not None
+        counts = sorted({len(ids) for row in rows for ids in row.candidates}) if guess else []
         guesses, batch = {}, None
         for count in counts or [0]:
             batch, starts = self._run(rows, learned, [self._masks(count)] * len(rows))
-            places = torch.tensor(starts, device=batch.states.device)[:, None] + torch.arange(
-                count, device=batch.states.device
-            )
-            guesses[count] = batch.states[places]
+            places = torch.tensor(starts)[:, None] + torch.arange(count)
+            guesses[count] = batch.states[places.to(batch.states.device)]
         assert batch is not None
         ends = torch.arange(1, len(rows) + 1, device=batch.states.device)
         return Clozes(batch.base, batch.last, ends, means=_means(batch), guesses=guesses)
@@ -155,11 +156,24 @@ class BothWays(Engine):
         return batch, starts
 
     def _masks(self, count: int) -> Ids:
-        if not count or self.base.mask_id is None:
-            return ()
-        return (self.base.mask_id,) * count
+        return () if self.base.mask_id is None else (self.base.mask_id,) * count
 
 
 def _means(batch: Batch) -> Tensor:
     """Mean of each row's states [B, H]."""
     return torch.stack([states.mean(0) for states in batch.states.split(batch.lengths)])
+
+
+def make_engine(
+    base: Base,
+    plan: Plan,
+    head: Ids,
+    cue: Ids,
+    cache: CacheConfig | None = None,
+    share: Engine | None = None,
+    start: Learned = NOTHING,
+    tail: Ids = (),
+) -> Engine:
+    """The engine for a base's kind; see `Engine`."""
+    kind = BothWays if base.bidirectional else Engine
+    return kind(base, plan, head, cue, cache, share, start, tail)

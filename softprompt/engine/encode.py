@@ -51,3 +51,9 @@ def parts(items: Sequence, sizes: Sequence[int]) -> Iterator[list]:
         part.append(item)
     if part:
         yield part
+
+
+def buckets(sizes: Sequence[int]) -> Iterator[list[int]]:
+    """Places of these sizes, shortest first, in parts as above."""
+    order = sorted(range(len(sizes)), key=lambda place: (sizes[place], place))
+    yield from parts(order, [sizes[place] for place in order])

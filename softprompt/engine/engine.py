@@ -10,7 +10,7 @@ from torch import Tensor
 from ..base import Base
 from ..types import Example, Ids, Progress, ignore_progress
 from .cache import CacheConfig, RowCache, context_digest
-from .encode import encode, parts
+from .encode import buckets, encode
 from .lower import Lower
 from .past import Past, join, learned_past
 from .plan import NOTHING, Learned, Plan, Slot
@@ -180,10 +180,9 @@ class Engine:
             low = not long and self._kept(examples)  # what follows a context needs its keys in all layers
             trunk, middle = self.trunk(learned, low), self.middle(learned)
             rows = [self.row(example, trunk, middle, low=low) for example in examples]
-            order = sorted(range(len(rows)), key=lambda index: (rows[index].size, index))
             live, first = self._live(learned), self.plan.first_layer if low else 0
             done = 0
-            for part in parts(order, [rows[index].size for index in order]):
+            for part in buckets([row.size for row in rows]):
                 record = not long.isdisjoint(part)
                 yield part, run(self.base, [rows[index] for index in part], self.cache, record, live, first)
                 done += len(part)

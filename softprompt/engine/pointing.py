@@ -6,7 +6,7 @@ tokens of the context for either end.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,13 +15,12 @@ from torch import Tensor
 from ..types import Example
 
 
-def pointers(states: Sequence[Tensor], examples: Sequence[Example], head: object) -> list[Tensor]:
+def pointers(states: Sequence[Tensor], examples: Sequence[Example], head: Callable[[Tensor], Tensor]) -> list[Tensor]:
     """Log-probabilities of beginning and end, per row [T, 2]; −∞ where a token is no part of the context.
 
     Args:
         states: of each row's text tokens [T, H].
     """
-    assert callable(head)
     logits = head(torch.cat(list(states)).float()).split([len(rows) for rows in states])
     found = []
     for own, example in zip(logits, examples, strict=True):
@@ -53,10 +52,9 @@ def padded(found: Sequence[Tensor], width: int) -> Tensor:
     """Rows as one grid [2B, width] for who only compares them; what is no context gets the row's least value."""
     rows = []
     for own in found:
-        least = own[own > float("-inf")].min().detach()
-        rows.append(F.pad(own.masked_fill(own == float("-inf"), 0.0), (0, 0, 0, width - len(own))))
-        keep = F.pad((own > float("-inf")).float(), (0, 0, 0, width - len(own)))
-        rows[-1] = rows[-1] * keep + least * (1 - keep)
+        outside = own == float("-inf")
+        least = float(own[~outside].detach().min())
+        rows.append(F.pad(own.masked_fill(outside, least), (0, 0, 0, width - len(own)), value=least))
     return torch.stack(rows).transpose(1, 2).flatten(0, 1)
 
 

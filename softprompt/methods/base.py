@@ -259,6 +259,17 @@ def make_method(settings: str | dict[str, Any], where: str = "method") -> Method
     return kind(parse(kind.Spec, data, where))
 
 
+def bind(task: Task, base: Base, method: Method) -> BoundTask:
+    """The task bound to a base as the method wants its rows, with all of the base's positions for room.
+
+    The caller takes `method.positions` off it, once the method is attached or restored.
+    """
+    soft, both = method.learns_slots, base.bidirectional
+    bound = task.bind(base.tokenizer, base.max_positions, method.keeps_instruction, soft, both)
+    bound.points = method.points
+    return bound
+
+
 def text_ids(base: Base, text: str, length: int | None, what: str) -> Tensor:
     """Ids [length] of a text, repeated or cut to fit; without a length the whole of it, as often as makes `WHOLE` tokens.
 

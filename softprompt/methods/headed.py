@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +30,7 @@ class Headed(Method):
 
     stores: Stores = "other"
     place: Place = "other"
+    sums_over_tokens = False
 
     def __init__(self, inner: Method, points: bool = False) -> None:
         super().__init__(inner.spec)
@@ -78,11 +78,15 @@ class Headed(Method):
                 "or a causal base such as smollm2"
             )
         self.inner.attach(base, bound, seed)
-        self.head = nn.Linear(base.shape.hidden_size, width, device=base.device)
-        start = torch.randn(self.head.weight.shape, generator=torch.Generator().manual_seed(seed)) * 0.02
+        start = torch.randn(width, base.shape.hidden_size, generator=torch.Generator().manual_seed(seed)) * 0.02
+        self._make_head(start, torch.zeros(width), base)
+
+    def _make_head(self, weight: Tensor, bias: Tensor, base: Base) -> None:
+        """A head of this weight [K, H] and bias [K]."""
+        self.head = nn.Linear(weight.shape[1], weight.shape[0], device=base.device)
         with torch.no_grad():
-            self.head.weight.copy_(start)
-            self.head.bias.zero_()
+            self.head.weight.copy_(weight)
+            self.head.bias.copy_(bias)
 
     def parameters(self) -> list[nn.Parameter]:
         """The inner method's and the head's."""
@@ -106,16 +110,10 @@ class Headed(Method):
         """One decision a row."""
         return 1
 
-    sums_over_tokens = False
-
     def score(self, batch: Batch, candidates: Sequence[Sequence[tuple[int, ...]]]) -> list[Tensor]:
         """Log-probabilities of the candidates by the head."""
         assert self.head is not None
         return list(self.head(batch.pooled.float()).log_softmax(-1))
-
-    def layout(self) -> dict[str, Any]:
-        """Only the method knows."""
-        return {"stores": "other", "place": "other", "length": self.length}
 
     def export(self) -> dict[str, Tensor]:
         """The inner method's tensors, and `head.weight` [K, H], `head.bias` [K]."""
@@ -132,10 +130,7 @@ class Headed(Method):
                 f"method {self.spec.name!r} has a head here: the artifact must hold {_WEIGHT} [K, {width}] and {_BIAS}"
             )
         self.inner.restore({name: value for name, value in tensors.items() if name not in (_WEIGHT, _BIAS)}, base)
-        self.head = nn.Linear(width, len(weight), device=base.device)
-        with torch.no_grad():
-            self.head.weight.copy_(weight)
-            self.head.bias.copy_(bias)
+        self._make_head(weight, bias, base)
 
 
 def with_head(method: Method, base: Base, task: Task) -> Method:

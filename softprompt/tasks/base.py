@@ -72,10 +72,11 @@ class Task(ABC):
     @staticmethod
     def _make(data: dict[str, Any], where: str, folder: Path) -> Task:
         kind = registry.find("softprompt.tasks", str(data.get("type", "classification")))
+        spec = parse(kind.Spec, data, where)
         try:
-            return kind(parse(kind.Spec, data, where), folder)
+            return kind(spec, folder)
         except ConfigError as error:
-            raise ConfigError(str(error) if str(error).startswith(f"{where}: ") else f"{where}: {error}") from None
+            raise ConfigError(f"{where}: {error}") from None
 
     @property
     def name(self) -> str:
@@ -239,7 +240,7 @@ class Task(ABC):
         """Tokens that a written answer may have; 0 where none is written."""
         return 0
 
-    def answer_of(self, values: dict[str, Any], text: str) -> str:
+    def answer_of(self, text: str) -> str:
         """What was written, as the answer it is."""
         return text.strip()
 

@@ -107,7 +107,7 @@ class BoundTask:
             self._answers[word] = (*self.prompter.answer(word), *self.ends[:1])
         return self._answers[word]
 
-    def read(self, ids: Ids, values: dict[str, Any]) -> str:
+    def read(self, ids: Ids) -> str:
         """What was written behind a row, as its answer."""
         text = self.prompter.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return self.task.answer_of(values, text)
+        return self.task.answer_of(text)

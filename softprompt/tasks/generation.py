@@ -9,6 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt
 
 from ..config import Strict, suggest
 from ..data import Row
+from ..metrics import metrics_for
 from .base import Task
 from .spec import TaskSpec
 
@@ -63,17 +64,7 @@ class Generation(Task):
 
     Spec = FreeSpec
     answering: ClassVar[Literal["scored", "generated"]] = "generated"
-    metrics: ClassVar[tuple[str, ...]] = (
-        "chrf",
-        "bleu",
-        "bleu_zh",
-        "exact_match",
-        "exact_match_zh",
-        "f1",
-        "f1_zh",
-        "rouge_l",
-        "rouge_l_zh",
-    )
+    metrics: ClassVar[tuple[str, ...]] = tuple(metrics_for("texts"))
     answer_fields: tuple[str, ...] = ("answer",)
     spec: FreeSpec
 
@@ -117,7 +108,7 @@ class Generation(Task):
             return None
         return [str(one) for one in answer] if isinstance(answer, (list, tuple)) else [str(answer)]
 
-    def answer_of(self, values: dict[str, Any], text: str) -> str:
+    def answer_of(self, text: str) -> str:
         """What was written, as the answer it is: up to the first stop string, without the space around it."""
         ends = [place for stop in self.spec.generation.stop if (place := text.find(stop)) >= 0]
         # what was cut at `max_new_tokens` may end inside a character

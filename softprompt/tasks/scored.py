@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..config import Strict
 from ..data import Row
+from ..metrics import metrics_for
 from .base import Task
 
 
@@ -35,7 +36,7 @@ class ScoredTask(Task):
     """
 
     answering: ClassVar[Literal["scored", "generated"]] = "scored"
-    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1", "mcc")
+    metrics: ClassVar[tuple[str, ...]] = tuple(metrics_for("labels"))
     spec: Any
 
     @property

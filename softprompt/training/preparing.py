@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from ..base import Base
 from ..data import Row
-from ..engine import NOTHING, BothWays, Engine, plan
+from ..engine import NOTHING, Engine, make_engine, plan
 from ..errors import ConfigError
 from ..methods import Method
+from ..methods.base import bind
 from ..methods.headed import Headed, with_head
 from ..parallel import Processes
 from ..storage import digest_of
@@ -64,21 +65,16 @@ def prepare(
     task, train_rows = task.draw_demonstrations(rows.get("train", []))
     method = with_head(method, base, task)
     refuse_unfit(base, task, method)
-    bound = task.bind(
-        base.tokenizer, base.max_positions, method.keeps_instruction, method.learns_slots, base.bidirectional
-    )
+    bound = bind(task, base, method)
     if seed is not None:
         method.attach(base, bound, seed)
     bound.room -= method.positions
-    bound.points = method.points
     how = plan(method.segments(bound.slots, len(bound.cue)), method.first_layer, base.bidirectional)
     digest = digest_of({name: [row.values for row in part] for name, part in rows.items()})
     kept = (cache or CacheSpec()).config((parallel or Processes()).name)
     start = method.learned() if how.first_layer else NOTHING
-    kind = BothWays if base.bidirectional else Engine
-    engine = kind(
-        base, how, bound.head, bound.cue, kept, share.engine if share is not None else None, start, bound.tail
-    )
+    earlier = share.engine if share is not None else None
+    engine = make_engine(base, how, bound.head, bound.cue, kept, earlier, start, bound.tail)
     if share is not None and engine.same(share.engine):
         engine = share.engine
         there = all(name in share.splits for name in splits if name in rows)

@@ -20,6 +20,9 @@ from softprompt.errors import ConfigError
 from softprompt.methods.base import TrainDefaults
 from softprompt.tasks import BoundTask
 
+# names of modules in the encoder of T5, BART and their like
+_ENCODER = r"(.*\.)?encoder\..*"
+
 
 class LoraSpec(WeightsSpec):
     """Settings of `lora`.
@@ -31,7 +34,8 @@ class LoraSpec(WeightsSpec):
         target_modules: names of the modules it goes into; null: PEFT's choice for the family, or all linear layers.
         rslora: scale by alpha / √r (Kalajdzievski 2023).
         dora: learn magnitudes as well (Liu et al. 2024).
-        activate: `cue` lets the weights act from the template's cue on only: texts are encoded once, steps are short.
+        activate: `cue` lets the weights act from the template's cue on only (of a sequence-to-sequence base: in the decoder):
+            texts are encoded once, steps are short.
         options: any other key of PEFT's LoraConfig.
     """
 
@@ -52,6 +56,7 @@ class Lora(Tuner):
     Spec = LoraSpec
     spec: LoraSpec
     _cue: tuple[int, ...] = ()
+    _decoder_only = False
 
     @property
     def defaults(self) -> TrainDefaults:  # type: ignore[override]
@@ -68,6 +73,8 @@ class Lora(Tuner):
         """
         if self.spec.activate == "always":
             return super().segments(slots, cue)
+        if (writes := next((place for place, slot in enumerate(slots) if slot.decoder), None)) is not None:
+            return (*slots[:writes], *super().segments(slots[writes:], cue))
         if not cue:
             raise ConfigError(
                 "method.activate is 'cue', but the template has none; write template.cue, e.g. '\\nSentiment:'"
@@ -76,8 +83,18 @@ class Lora(Tuner):
         return (*slots[:first], replace(slots[first], adapted=True), *slots[first + 1 :])
 
     def config(self, base: Base) -> Any:
-        """PEFT's LoraConfig."""
+        """PEFT's LoraConfig.
+
+        Raises:
+            ConfigError: activated on a base that reads both ways.
+        """
         spec = self.spec
+        self._decoder_only = spec.activate == "cue" and base.kind == "seq2seq"
+        if spec.activate == "cue" and base.bidirectional:
+            raise ConfigError(
+                f"method.activate is 'cue', but base {base.name!r} ({base.kind}) reads both ways, so a text is never kept; "
+                "leave it out"
+            )
         options: dict[str, Any] = {
             "r": spec.r,
             "lora_alpha": spec.alpha,
@@ -85,6 +102,8 @@ class Lora(Tuner):
             "use_rslora": spec.rslora,
             "use_dora": spec.dora,
         }
+        if self._decoder_only:
+            options["exclude_modules"] = _ENCODER
         return self._made("LORA", {"target_modules": spec.target_modules, **options, **spec.options}, base)
 
     def attach(self, base: Base, bound: BoundTask, seed: int) -> None:
@@ -99,6 +118,8 @@ class Lora(Tuner):
     def adapter_config(self, base: Base) -> dict[str, Any] | None:
         """As PEFT writes it; for an activated LoRA with the tokens that activate it (known since `attach`)."""
         values = super().adapter_config(base)
+        if self._decoder_only:
+            return values
         if self.spec.activate == "cue" and not self._cue:
             return None
         if values is not None and self.spec.activate == "cue":
@@ -111,6 +132,6 @@ class Lora(Tuner):
         Raises:
             ConfigError: an activated LoRA acts on some tokens only.
         """
-        if self.spec.activate == "cue":
+        if self.spec.activate == "cue" and base.kind != "seq2seq":
             raise ConfigError("an activated LoRA acts from the cue on only, so it cannot be merged; serve its artifact")
         return super().merged(base)

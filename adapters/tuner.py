@@ -104,7 +104,8 @@ class Tuner(WeightsMethod):
             options["target_modules"] = "all-linear"
         try:
             # PEFT's wrappers of other kinds ask for what an encoder does not have
-            return config(task_type="CAUSAL_LM" if base.kind == "causal" else "FEATURE_EXTRACTION", **options)
+            types_of = {"causal": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM"}
+            return config(task_type=types_of.get(base.kind, "FEATURE_EXTRACTION"), **options)
         except (ValueError, TypeError) as error:
             raise ConfigError(f"PEFT's {kind} does not take these settings: {_first_line(error)}") from None
 

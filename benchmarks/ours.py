@@ -13,7 +13,7 @@ from softprompt.base import Base
 from softprompt.data import Row
 from softprompt.engine import run
 from softprompt.methods import make_method
-from softprompt.runtime import Runtime
+from softprompt.serving import compile_prompt
 from softprompt.tasks import Task
 from softprompt.training import TrainSpec, prepare
 from softprompt.training.optimizers import make_optimizer
@@ -57,14 +57,13 @@ def set_up(request: dict[str, Any]) -> tuple[Step, dict[str, Any]]:
 
 def _serving(base: Base, request: dict[str, Any]) -> tuple[Step, dict[str, Any]]:
     """A step answers one batch in which row i stands behind prefix i mod the number of prefixes."""
-    runtime = Runtime(base)
     task = task_for()
     bound = task.bind(base.tokenizer, base.max_positions - 100, instruction=False)
     prompts = []
     for length in request["prefixes"]:
         method = make_method({"name": "prefix", "length": length, "text": INIT_TEXT})
         method.attach(base, bound, seed=length)
-        prompts.append(runtime.compile(method, task))
+        prompts.append(compile_prompt(base, method, task))
     size = request["batch"]
     examples = [bound.example(row) for row in request["rows"]]
     batches = cycle([examples[begin : begin + size] for begin in range(0, len(examples), size)])
@@ -73,10 +72,7 @@ def _serving(base: Base, request: dict[str, Any]) -> tuple[Step, dict[str, Any]]
         with torch.no_grad():
             some = next(batches)
             mine = [prompts[place % len(prompts)] for place in range(len(some))]
-            rows = [
-                prompt.engine.row(example, prompt.trunk, prompt.middle)
-                for prompt, example in zip(mine, some, strict=True)
-            ]
+            rows = [prompt.row(example) for prompt, example in zip(mine, some, strict=True)]
             batch = run(base, rows)
             return base.logits(batch.last).mean().item()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,9 @@ from .engine import Engine, Learned, buckets, generate
 from .tasks import BoundTask
 from .tasks.generation import Generation
 from .types import Example, Progress, ignore_progress
+
+if TYPE_CHECKING:
+    from transformers.generation.streamers import BaseStreamer
 
 _ANSWER_TOKENS = 1024  # scored in one forward: each has a row of V logits
 
@@ -23,12 +26,17 @@ def written(
     examples: Sequence[Example],
     learned: Learned,
     progress: Progress = ignore_progress,
+    told: BaseStreamer | None = None,
 ) -> list[str]:
-    """The answers that are written behind the examples, in their order."""
+    """The answers that are written behind the examples, in their order.
+
+    Args:
+        told: every token of one example as it comes.
+    """
     spec = cast(Generation, bound.task).spec.generation
     found: dict[int, str] = {}
     for part, batch in engine.contexts(examples, learned, open_ended=True):
-        answers = generate(batch, bound.prompter.tokenizer, bound.ends, spec.settings(), spec.seed)
+        answers = generate(batch, bound.prompter.tokenizer, bound.ends, spec.settings(), spec.seed, told)
         found.update((index, bound.read(ids)) for index, ids in zip(part, answers, strict=True))
         progress("writing answers", len(found), len(examples))
     return [found[index] for index in range(len(examples))]

@@ -165,7 +165,6 @@ def test_what_these_bases_cannot_do_is_said_in_one_line():
     for base, task, method, message in (
         (tiny_base("bert"), write, "soft", "take a causal base"),
         (encoder(), choice, "prefix", "take type classification"),
-        (tiny_base("t5"), tiny_task(), "soft", "sequence-to-sequence"),
         (tiny_base("llama"), tiny_task(**TASK), "soft", "template.end"),
         (tiny_base("bert"), tiny_task(), {"name": "prefix", "length": 3, "layers": "1-"}, "method.layers"),
         (encoder(), tiny_task(), {"name": "soft", "head": False}, "cannot be false"),
@@ -259,7 +258,7 @@ def test_a_head_learns_to_point_and_its_artifact_travels(tmp_path):
     assert runtime.evaluate("it", spans(64)["test"]).estimate == result.metrics["test"].estimate
     row = {"question": "what?", "context": "so it is 北京 ok"}
     assert runtime.predict([row])[0].label in row["context"]
-    with pytest.raises(ConfigError, match="reads forwards only"):
+    with pytest.raises(ConfigError, match="cannot point at them there"):
         prepare(tiny_base(), Task.load(SPANS), make_method({"name": "soft", "head": True}), rows=spans(), seed=0)
 
 

@@ -57,6 +57,21 @@ def test_healthy_methods_pass(method):
     assert list(levels) == list(checks())
 
 
+@pytest.mark.parametrize("head", [False, True], ids=["words", "head"])
+@pytest.mark.parametrize("family", ["bert", "t5", "bart"])
+def test_healthy_runs_of_other_kinds_of_bases_pass(family, head, tmp_path):
+    """Models that read both ways, and those with an encoder: before training and as artifacts."""
+    for name in ("soft", "prefix", "infix"):
+        method = {"name": name, "length": 3, "head": head}
+        findings = found(case_of(method, family))
+        healthy(findings)
+        levels = {finding.check: finding.level for finding in findings}
+        assert all(levels[check] == "ok" for check in ("effect", "gradient", "positions", "padding", "norms"))
+    train(tiny_base(family), tiny_task(), method, tmp_path / "run", train=SETTINGS, rows=tiny_rows())
+    held = artifacts.load(tmp_path / "run" / "artifact")
+    assert not [str(f) for f in examine(of_artifact(held, tiny_base(family), 6)) if f.level == "error"]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", ["soft", "prefix", "infix", {"name": "lora", "activate": "cue"}], ids=name_of)
 def test_healthy_families_pass(method, family):

@@ -127,7 +127,7 @@ def test_the_head_runs_at_the_states_that_are_asked_for(family):
 def test_an_encoder_gives_the_same_states_and_has_no_head(family):
     masked, model = tiny_base(family), plain(family)
     base = Base(tiny_model(family).base_model, tiny_tokenizer(frame="masked"), "some")
-    assert (base.kind, base.bidirectional, base.mask_id, base.start_id) == ("encoder", True, None, None)
+    assert (base.kind, base.bidirectional, base.mask_id, base.start_ids) == ("encoder", True, None, ())
     assert base.shape == masked.shape and base.digest != masked.digest
     inputs = embeddings(base, SIZES)
     want = [model.base_model(inputs_embeds=row[None]).last_hidden_state[0] for row in inputs.split(SIZES)]
@@ -362,7 +362,7 @@ def test_bf16_bases_agree_with_fp32_ones(family):
 
 def test_ids_and_positions():
     assert tiny_base("bert").mask_id == tiny_base("bert").tokenizer.mask_token_id == 5
-    assert [tiny_base(family).start_id for family in SEQ2SEQ] == [2, 1]
+    assert [tiny_base(family).start_ids for family in SEQ2SEQ] == [(2,), (1,)]
     assert tiny_base("roberta").max_positions == 256  # 259 less the padding's id and those before it
     assert tiny_base("t5").max_positions >= 1 << 20
     base = tiny_base("roberta")

@@ -36,7 +36,12 @@ def refused(match, folder, **how):
 def test_every_family_is_loaded_as_what_it_is(tmp_path, family, architectures):
     known = tiny_base(family)
     base = Base.load(save(tmp_path, tiny_model(family), "", architectures), device="cpu")
-    assert (base.kind, base.shape, base.gated, base.start_id) == (known.kind, known.shape, known.gated, known.start_id)
+    assert (base.kind, base.shape, base.gated, base.start_ids) == (
+        known.kind,
+        known.shape,
+        known.gated,
+        known.start_ids,
+    )
     assert base.digest == Base.load(tmp_path, dtype="bf16", device="cpu").digest
 
 

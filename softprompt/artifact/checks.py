@@ -36,7 +36,8 @@ def check_tensors(tensors: dict[str, Tensor], manifest: Manifest, where: str) ->
 
 def check_layout(manifest: Manifest, where: str) -> None:
     """A learned segment lies under the name, and in the shape, that its layout says."""
-    layout, shape = manifest.layout, manifest.base.shape
+    layout, base = manifest.layout, manifest.base
+    shape = base.encoder if base.encoder is not None and layout.place != "infix" else base.shape
     if layout.stores not in ("embeddings", "kv"):
         return
     key = "infix_kv" if layout.stores == "kv" and layout.place == "infix" else "prompt_embeddings"

@@ -74,6 +74,7 @@ class BaseRecord(_Exact):
 
     Attributes:
         dtype: how it was held in training, e.g. `fp32`.
+        encoder: sizes of the encoder beside the decoder, whose are those of `shape`; in the file only where there are two.
     """
 
     id: str
@@ -81,6 +82,12 @@ class BaseRecord(_Exact):
     dtype: str
     tokenizer_digest: str
     shape: ShapeSpec
+    encoder: ShapeSpec | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Manifests of other bases stay as they always were, and so do their digests."""
+        return {key: value for key, value in serialize(self).items() if key != "encoder" or value}
 
 
 class TensorRecord(_Exact):

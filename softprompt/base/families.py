@@ -176,10 +176,16 @@ def positions_of(config: Any, body: nn.Module) -> int:
     return int(limit)
 
 
-def start_of(model: Any) -> int | None:
-    """The token that a decoder begins with, as transformers' own generation has it."""
-    for config in (model.generation_config, model.config):
-        for key in ("decoder_start_token_id", "bos_token_id"):
-            if isinstance(found := getattr(config, key, None), int):
-                return found
-    return None
+def starts_of(model: Any, name: str) -> tuple[int, ...]:
+    """The tokens that a decoder begins with, as transformers' own generation has it: some are forced to one behind the first.
+
+    Raises:
+        BaseModelError: neither config names one.
+    """
+    configs = (model.generation_config, model.config)
+    named = [getattr(config, key, None) for config in configs for key in ("decoder_start_token_id", "bos_token_id")]
+    start = next((found for found in named if isinstance(found, int)), None)
+    if start is None:
+        raise BaseModelError(f"base {name!r}: its config names no decoder_start_token_id; add it to config.json")
+    forced = next((f for config in configs if isinstance(f := getattr(config, "forced_bos_token_id", None), int)), None)
+    return (start,) if forced is None else (start, forced)

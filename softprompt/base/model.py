@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from ..errors import BaseModelError
-from ..types import Progress, ignore_progress
+from ..types import Ids, Progress, ignore_progress
 from . import quantized
 from .attention import KV, NAME, Block, Call
-from .families import Kind, find_body, find_config, kind_of, positions_of, start_of
+from .families import Kind, find_body, find_config, kind_of, positions_of, starts_of
 from .fingerprint import model_digest, tokenizer_digest
 from .grid import Grid, check_given, run
 from .heads import make_head
@@ -45,7 +45,7 @@ class Base:
             kind: which of these it is (see `families.py`).
             bidirectional: live tokens of a row see each other both ways.
             mask_id: the token at which a masked model guesses a word; None in other kinds.
-            start_id: the token with which a sequence-to-sequence model's decoder begins; None in other kinds.
+            start_ids: the tokens with which a sequence-to-sequence model's decoder begins; none in other kinds.
             quantization, isolated: see `load`.
 
         Raises:
@@ -58,7 +58,7 @@ class Base:
         self.kind: Kind = kind_of(model, name)
         self.bidirectional = self.kind in ("masked", "encoder")
         self.mask_id: int | None = tokenizer.mask_token_id if self.kind == "masked" else None
-        self.start_id: int | None = start_of(model) if self.kind == "seq2seq" else None
+        self.start_ids: Ids = starts_of(model, name) if self.kind == "seq2seq" else ()
         model.requires_grad_(False)
         model.eval()  # int8 on the CPU and dropout both compute something else in train()
         model.set_attn_implementation(NAME)
@@ -131,10 +131,15 @@ class Base:
         side.shape, side.gated = self._proven_encoder
         return side
 
+    @property
+    def reader(self) -> Base:
+        """What reads a row's text: the encoder of a sequence-to-sequence base, any other base itself."""
+        return self.encoder if self.kind == "seq2seq" else self
+
     def encoder_side(self) -> Base:
         """The encoder before its sizes are known, for the check."""
         side = copy.copy(self)
-        side.kind, side.bidirectional, side._of_encoder, side.start_id = "encoder", True, True, None
+        side.kind, side.bidirectional, side._of_encoder, side.start_ids = "encoder", True, True, ()
         side.config = find_config(self.model, self.kind, of_encoder=True)
         side.rewire()
         return side

@@ -13,6 +13,7 @@ from ..base import Base
 from ..data import CATALOGUE, Row
 from ..errors import ArtifactError, SoftpromptError
 from ..methods import make_method
+from ..methods.headed import with_head
 from ..tasks import BoundTask, Task
 from ..training import RunSpec, prepare
 from ..types import Example, Progress, ignore_progress
@@ -54,7 +55,8 @@ def of_artifact(
     check_base(manifest, base.digest, base.tokenizer_digest, base.name)
     if manifest.task is None:
         raise ArtifactError(f"{held.path}: the artifact names no task, so there is nothing to run it on")
-    task, method = Task.load(manifest.task), make_method(manifest.method, str(held.path))
+    task = Task.load(manifest.task)
+    method = with_head(make_method(manifest.method, str(held.path)), base, task)
     rows: dict[str, list[Row]] = {}
     if run is not None:
         with contextlib.suppress(SoftpromptError):  # moved away since: made-up rows will do

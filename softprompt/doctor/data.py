@@ -138,7 +138,7 @@ def joints(case: Case) -> Iterator[Finding]:
         text = bound.prompter.prompt(bound.task.shown(row.values), row.where)
         whole = _ids(case, text)
         pairs = []
-        if case.learned.head is None and not case.base.bidirectional:  # else nothing is spoken behind the cue
+        if case.learned.head is None and case.base.kind == "causal":  # else nothing is spoken behind the cue
             spoken = row.candidates[place][: len(row.candidates[place]) - len(bound.ends[:1])]
             pairs.append(("cue and answer", (*whole, *spoken), _ids(case, text + answer)))
         if not row.truncated:

@@ -9,7 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ..engine import Learned
+from ..base import Base
+from ..engine import Learned, kv_of
 from .case import TOGETHER, Case, Finding, far
 
 EFFECT = 1e-5  # of the logits' spread; what nothing sees changes no bit
@@ -142,15 +143,18 @@ def norms(case: Case) -> Iterator[Finding]:
 
     Far beyond that a prompt drowns the text, and the base is outside of what it was trained on.
     """
-    places = {slot.name: slot.learned for slot in case.slots if slot.learned}
+    places = {slot.name: slot for slot in case.slots if slot.learned}
     if not places or not case.rows:
         yield Finding("norms", "skipped", f"{case.method.spec.name!r} learns no segment")
         return
     for name, value in case.learned.segments.items():
-        if places.get(name) == "embeddings":
+        if name not in places:
+            continue
+        if places[name].learned == "embeddings":
             yield _loudest(name, [("the vocabulary's", value.float().norm(dim=-1).max(), _vocabulary(case))])
-        elif places.get(name) == "kv":
-            yield _loudest(name, _per_layer(case, value.float()))
+        else:
+            side = case.base if places[name].decoder else case.base.reader
+            yield _loudest(name, _per_layer(case, side, value.float()))
 
 
 def _loudest(name: str, pairs: Sequence[tuple[str, Tensor, Tensor]]) -> Finding:
@@ -172,16 +176,14 @@ def _vocabulary(case: Case) -> Tensor:
 
 
 @torch.no_grad()
-def _per_layer(case: Case, value: Tensor) -> list[tuple[str, Tensor, Tensor]]:
+def _per_layer(case: Case, base: Base, value: Tensor) -> list[tuple[str, Tensor, Tensor]]:
     """Of learned [L, 2, G, P, D], per layer and for keys and values: whose norms, the largest learned, the base's own."""
-    base, device = case.base, case.base.device
-    ids = torch.tensor([*case.bound.head, *max(case.rows, key=lambda row: len(row.text)).text], device=device)
-    hidden = base.forward(base.embed(ids), [len(ids)], torch.zeros(1, dtype=torch.long, device=device), record=True)
-    assert hidden.kv is not None
+    ids = torch.tensor([*case.bound.head, *max(case.rows, key=lambda row: len(row.text)).text], device=base.device)
+    text = kv_of(base, base.embed(ids))
     found = []
     for layer, mine in enumerate(value):
         for index, what in enumerate(("keys", "values")):
-            own = torch.quantile(hidden.kv[layer][index].float().norm(dim=-1).flatten(), 0.99)
+            own = torch.quantile(text[layer][index].norm(dim=-1).flatten(), 0.99)
             found.append((f"a text's {what} in layer {layer}", mine[index].norm(dim=-1).max(), own))
     return found
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..base import Base
 from ..base.check import tolerance
-from ..engine import NOTHING, SLOTS, Engine, plan, run
+from ..engine import NOTHING, SLOTS, Engine, make_engine, plan, run
 from ..template import render
 from ..types import Example, Ids
 from .case import TOGETHER, Case, Finding, far
@@ -23,6 +23,16 @@ def padding(case: Case) -> Iterator[Finding]:
     if not case.rows:
         yield Finding("padding", "skipped", "there are no labelled rows to run")
         return
+    if case.base.kind == "causal":  # others run as padded grids, proved at load
+        yield from _plainly_padded(case)
+    together, alone = case.logits(case.learned), case.logits(case.learned, together=1)
+    yield _agrees(
+        "padding", far(together, alone), case.allowed(together), f"{len(case.rows)} rows alone against together",
+        "a row must not see another: check the method's segments for state of their own",
+    )  # fmt: skip
+
+
+def _plainly_padded(case: Case) -> Iterator[Finding]:
     base, bound, rows = case.base, case.bound, case.rows[:TOGETHER]
     ours = _contexts(Engine(base, plan(SLOTS), bound.head, bound.cue), rows)
     whole = [(*bound.head, *row.text, *bound.cue) for row in rows]
@@ -33,11 +43,6 @@ def padding(case: Case) -> Iterator[Finding]:
             "padding", off, allowed, f"the plain model, {side}-padded, against packed rows without padding",
             "take attn_implementation and transformers as tested, and report this base",
         )  # fmt: skip
-    together, alone = case.logits(case.learned), case.logits(case.learned, together=1)
-    yield _agrees(
-        "padding", far(together, alone), case.allowed(together), f"{len(case.rows)} rows alone against together",
-        "a row must not see another: check the method's segments for state of their own",
-    )  # fmt: skip
 
 
 @torch.no_grad()
@@ -47,6 +52,9 @@ def positions(case: Case) -> Iterator[Finding]:
         yield Finding("positions", "skipped", "there are no labelled rows to run")
         return
     rows = case.rows[:TOGETHER]
+    if case.learned.head is not None:
+        yield _headed(case, rows)
+        return
     logits, targets = case.engine.answers(rows, case.learned)
     sizes = [len(row.answer) for row in rows]
     wrong = [row for row, ids in zip(rows, targets.split(sizes), strict=True) if not _says(case, row, ids.tolist())]
@@ -80,6 +88,22 @@ def positions(case: Case) -> Iterator[Finding]:
         f"{row.where}: after {case.decode((*row.text, *case.bound.cue)[-12:])} the right answer {case.decode(row.answer)} has "
         f"log p {sums[0]:.2f}; most probable is {case.decode([int(part[0].argmax())])}",
     )
+
+
+def _headed(case: Case, rows: Sequence[Example]) -> Finding:
+    """A head's logits, by the engine and row by row."""
+    logits, _ = case.engine.answers(rows, case.learned)
+    alone = torch.stack([_alone(case, row).flatten() for row in rows]).view(logits.shape)
+    return _agrees(
+        "positions", far(logits, alone), case.allowed(alone), f"the head's logits of {len(rows)} rows against row by row",
+        "the head reads other tokens: check the method's segments, length and positions",
+    )  # fmt: skip
+
+
+def _alone(case: Case, row: Example) -> Tensor:
+    """Logits of one row's answer from an engine that has kept nothing."""
+    engine = make_engine(case.base, case.engine.plan, case.bound.head, case.bound.cue, tail=case.bound.tail)
+    return engine.answers([row], case.learned)[0].float()
 
 
 def _agrees(check: str, off: float, allowed: float, what: str, advice: str) -> Finding:
@@ -123,6 +147,8 @@ def _naive(case: Case, row: Example) -> Tensor:
 
     By the plain model itself where the learned thing is embeddings and whole weights; else by one forward of all its tokens.
     """
+    if case.base.kind != "causal":
+        return _alone(case, row)
     learned, base = case.learned, case.learned.base or case.base
     count = len(row.answer)
     adapted = [slot.adapted for slot in case.slots]

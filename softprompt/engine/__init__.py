@@ -1,14 +1,16 @@
 """Encode once: segments, plan, row cache, and the one forward that training, evaluation and serving share."""
 
-from .bidirectional import BothWays, make_engine
+from .batch import Batch, answer_states, score
+from .bidirectional import BothWays
 from .cache import CacheConfig
 from .decode import generate
 from .encode import buckets
 from .engine import Engine
-from .past import Past, join, learned_past
+from .kinds import make_engine
+from .past import Past, join, kv_of, learned_past
 from .plan import NOTHING, SLOTS, Learned, Plan, Slot, lay_out, plan
 from .pointing import best_span, whole_words
-from .rows import Batch, Row, answer_states, run, score
+from .rows import Row, run
 
 __all__ = [
     "NOTHING",
@@ -27,6 +29,7 @@ __all__ = [
     "buckets",
     "generate",
     "join",
+    "kv_of",
     "lay_out",
     "learned_past",
     "make_engine",

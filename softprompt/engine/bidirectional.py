@@ -13,16 +13,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..base import Base
 from ..types import Example, Ids, Progress, ignore_progress
-from .cache import CacheConfig
+from .batch import Batch
 from .encode import buckets
 from .engine import Engine
 from .past import Past
-from .plan import NOTHING, Learned, Plan
+from .plan import Learned
 from .pointing import loss as pointing_loss
 from .pointing import padded, pointers
-from .rows import Batch, Piece, Row, run
+from .rows import Piece, Row, run
 
 
 @dataclass(frozen=True)
@@ -41,12 +40,6 @@ class Clozes(Batch):
     def pooled(self) -> Tensor:
         """Mean of each row's states, [B, H]."""
         return self.means
-
-    def rows(self, places: Sequence[int]) -> Clozes:
-        """The same for some of the rows."""
-        index = torch.tensor(list(places), device=self.means.device)
-        guesses = {count: states.index_select(0, index) for count, states in self.guesses.items()}
-        return Clozes(self.base, self.last.index_select(0, index), self.ends, means=self.means[index], guesses=guesses)
 
     def score(self, candidates: Sequence[Sequence[Ids]]) -> list[Tensor]:
         """Σ log p(token at its mask) of every candidate of every row, per row [C]."""
@@ -162,18 +155,3 @@ class BothWays(Engine):
 def _means(batch: Batch) -> Tensor:
     """Mean of each row's states [B, H]."""
     return torch.stack([states.mean(0) for states in batch.states.split(batch.lengths)])
-
-
-def make_engine(
-    base: Base,
-    plan: Plan,
-    head: Ids,
-    cue: Ids,
-    cache: CacheConfig | None = None,
-    share: Engine | None = None,
-    start: Learned = NOTHING,
-    tail: Ids = (),
-) -> Engine:
-    """The engine for a base's kind; see `Engine`."""
-    kind = BothWays if base.bidirectional else Engine
-    return kind(base, plan, head, cue, cache, share, start, tail)

@@ -11,7 +11,7 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from ..base import Block
 from ..types import Ids
-from .rows import Batch, context_blocks
+from .batch import Batch, context_blocks
 
 
 class Continued(PreTrainedModel, GenerationMixin):
@@ -57,9 +57,12 @@ class Continued(PreTrainedModel, GenerationMixin):
         items = [place // beams for place in range(len(rows))]
         keys = [(item, tuple(ids[1:])) for item, ids in zip(items, rows, strict=True)]
         index = torch.tensor(items, device=self.device)
-        if input_ids.shape[1] == 1:
+        if input_ids.shape[1] > 1 and self._batch.reruns:
+            run = self._batch.follow(items, [(*ids, 0) for _, ids in keys])  # the 0 is never run
+            states = run[torch.arange(1, len(keys) + 1, device=self.device) * (input_ids.shape[1] - 1) - 1]
+        elif input_ids.shape[1] == 1:
             states = self._batch.last.index_select(0, index)
-            self._context = context_blocks(self._batch, index)
+            self._context = [] if self._batch.reruns else context_blocks(self._batch, index)
         else:
             states = self._step([self._rows[item, ids[:-1]] for item, ids in keys], index, input_ids[:, -1])
         self._rows = {key: place for place, key in enumerate(keys)}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ..types import Ids
-from .rows import Batch
+from .batch import Batch
 
 if TYPE_CHECKING:
     from transformers.generation.streamers import BaseStreamer

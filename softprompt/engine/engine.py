@@ -9,12 +9,13 @@ from torch import Tensor
 
 from ..base import Base
 from ..types import Example, Ids, Progress, ignore_progress
+from .batch import Batch, predicted
 from .cache import CacheConfig, RowCache, context_digest
 from .encode import buckets, encode
 from .lower import Lower
 from .past import Past, join, learned_past
 from .plan import NOTHING, Learned, Plan, Slot
-from .rows import Batch, Piece, Row, run
+from .rows import Piece, Row, run
 
 ENDS_AT_ONCE = 256  # states whose logits are taken together; each has V of them
 
@@ -55,15 +56,20 @@ class Engine:
         self.context = context_digest(
             base.digest, base.arithmetic, dtype, head, cue, cut, plan.first_layer, config.part, *below.values()
         )
-        s = base.shape
-        layout = (0, s.hidden_size) if plan.first_layer else (s.layers, 2, s.kv_heads, 0, s.head_size)
         if share is not None and self._keeps_as(share):
             self.cache: RowCache = share.cache
         else:
-            self.cache = RowCache(layout, dtype, config.ram, config.disk, self.context if config.keep else None)
+            self.cache = RowCache(
+                self._layout(base), dtype, config.ram, config.disk, self.context if config.keep else None
+            )
         self.lower = Lower(self.base, plan, self._ids, below, self.cache) if plan.first_layer else None
         self._frozen: Past | None = None
         self._ends: dict[Ids, Tensor] = {}  # text ids → last hidden state [H], where nothing is learned
+
+    def _layout(self, base: Base) -> tuple[int, ...]:
+        """Shape of what is kept of a row, 0 where its tokens go."""
+        s = base.shape
+        return (0, s.hidden_size) if self.plan.first_layer else (s.layers, 2, s.kv_heads, 0, s.head_size)
 
     def same(self, other: Engine) -> bool:
         """Whether the other one does the same with the same rows."""
@@ -111,15 +117,7 @@ class Engine:
         rows = [self.row(example, trunk, middle, example.answer[:-1], low) for example in examples]
         first = self.plan.first_layer if low else 0
         batch = run(self.base, rows, self.cache, live=self._live(learned), first=first)
-        answers = [example.answer for example in examples]
-        # logits at position i predict token i + 1: from the context's last token to the answer's last but one
-        places = [
-            end - len(ids) + step
-            for end, ids in zip(batch.ends.tolist(), answers, strict=True)
-            for step in range(len(ids))
-        ]
-        logits = batch.base.logits(batch.states[places])
-        return logits, torch.tensor([token for ids in answers for token in ids], device=logits.device)
+        return predicted(batch, [example.answer for example in examples])
 
     def headed(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, Tensor]:
         """A head's logits [B, K] of the examples, and the right ones [B]."""
@@ -288,7 +286,7 @@ class Engine:
                 pieces.append(self._shared_ids(slot))
             elif value is not None and slot.learned == "kv":
                 flush()
-                new = learned_past(value.to(base.dtype), slot.takes_positions and not base.bidirectional)
+                new = learned_past(value.to(base.dtype), slot.takes_positions and base.kind == "causal")
                 past = join([new] if past is None else [past, new])
             elif value is not None:
                 pieces.append(value)

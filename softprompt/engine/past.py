@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
+from ..base import Base
 from ..base.attention import ALWAYS, Block
 
 
@@ -41,6 +42,17 @@ def learned_past(kv: Tensor, takes_positions: bool) -> Past:
     size = kv.shape[3]
     positions = torch.full((size,), ALWAYS, device=kv.device)
     return Past(kv.unsqueeze(2).unbind(0), positions, size if takes_positions else 0)
+
+
+@torch.no_grad()
+def kv_of(base: Base, embeddings: Tensor) -> Tensor:
+    """K/V [L, 2, G, S, D] of tokens [S, H] that stand alone, fp32; a decoder attends to what its encoder makes of the same."""
+    start = torch.zeros(1, dtype=torch.long, device=base.device)
+    size = [len(embeddings)]
+    memory = [base.encoder.forward(embeddings, size, start).states] if base.kind == "seq2seq" else None
+    hidden = base.forward(embeddings, size, start, record=True, memory=memory)
+    assert hidden.kv is not None
+    return torch.stack([layer[:, 0] for layer in hidden.kv]).float()
 
 
 def join(pasts: Sequence[Past]) -> Past | None:

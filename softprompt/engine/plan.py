@@ -37,6 +37,7 @@ class Slot:
         takes_positions: whether the text after it counts it (a learned K/V between cue and text does not).
         adapted: whether the method's own weights act from here on.
         part: which part of the row's text stands here, where slots stand in the text (see `Example.part`); None: all of it.
+        decoder: it stands on the decoder's side of a sequence-to-sequence base.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Slot:
     takes_positions: bool = True
     adapted: bool = False
     part: int | None = None
+    decoder: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,14 +79,25 @@ def lay_out(
     holes: Mapping[str, Sequence[int]],
     sizes: Mapping[str, int],
     tail: bool = False,
+    decoder: bool = False,
 ) -> tuple[Slot, ...]:
     """The slots of a template: `SLOTS`, with the template's own where they stand.
 
     Args:
         names: for `head`, `text` and `cue` the template's slots there, in order; `mask` is where the answer stands.
         holes, sizes: of `head` and `cue`: the offset of each such slot, and how many ids there are.
-        tail: whether ids stand behind everything (bases that read both ways).
+        tail: whether ids stand behind everything that is read both ways.
+        decoder: the answer is written by a decoder, behind tokens that it starts with.
+
+    Raises:
+        ConfigError: a mask, where a decoder writes.
     """
+    masked = any("mask" in some for some in names.values())
+    if masked and decoder:
+        raise ConfigError(
+            "the template holds {{ mask }}, but this base's decoder writes the answer; take it out (a T5's own marks, such as "
+            "<extra_id_0>, can be written as text)"
+        )
 
     def own(name: str) -> Slot:
         return Slot("answer") if name == "mask" else Slot(name, learned="embeddings")
@@ -105,9 +118,10 @@ def lay_out(
     for place, name in enumerate(names["text"]):
         text += [own(name), Slot("text", part=place + 1)]
     found = [*shared("head"), *text, *shared("cue")]
-    if all("mask" not in some for some in names.values()):
-        found.append(Slot("answer"))
-    return (*found, Slot("tail", same=True)) if tail else tuple(found)
+    ends = [Slot("tail", same=True)] if tail else []
+    if decoder:
+        return (*found, *ends, Slot("start", same=True, decoder=True), Slot("answer", decoder=True))
+    return (*found, *([] if masked else [Slot("answer")]), *ends)
 
 
 @dataclass(frozen=True)
@@ -162,9 +176,12 @@ def plan(slots: Sequence[Slot], first_layer: int = 0, bidirectional: bool = Fals
         ConfigError: no answer at the end, or a text that is missing.
     """
     names = [slot.name for slot in slots]
+    two_sides = any(slot.decoder for slot in slots)
+    if first_layer and (bidirectional or two_sides):
+        raise ConfigError("method.layers needs a causal base so far; leave it out on this one")
+    if two_sides:
+        return _with_decoder(slots)
     if bidirectional:
-        if first_layer:
-            raise ConfigError("method.layers needs a causal base so far; leave it out on this one")
         kv = tuple(slot for slot in slots if slot.learned == "kv")
         return Plan((), kv, (), tuple(slot for slot in slots if slot.learned != "kv"))
     if names[-1:] != ["answer"] or "text" not in names:
@@ -182,6 +199,15 @@ def plan(slots: Sequence[Slot], first_layer: int = 0, bidirectional: bool = Fals
         row_live=tuple(boxes[False, False]),
         first_layer=0 if boxes[False, True] else first_layer,  # a text kept as K/V is frozen in all layers
     )
+
+
+def _with_decoder(slots: Sequence[Slot]) -> Plan:
+    """What the encoder reads runs in every step if anything learned stands or acts there, else once per row."""
+    kv = tuple(slot for slot in slots if slot.learned == "kv" and not slot.decoder)
+    read = tuple(slot for slot in slots if slot.learned != "kv" and not slot.decoder)
+    written = tuple(slot for slot in slots if slot.decoder)
+    live = bool(kv) or any(slot.learned or slot.adapted for slot in read)
+    return Plan((), kv, () if live else read, (*read, *written) if live else written)
 
 
 def _show(slot: Slot) -> str:

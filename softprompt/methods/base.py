@@ -264,8 +264,11 @@ def bind(task: Task, base: Base, method: Method) -> BoundTask:
 
     The caller takes `method.positions` off it, once the method is attached or restored.
     """
-    soft, both = method.learns_slots, base.bidirectional
-    bound = task.bind(base.tokenizer, base.max_positions, method.keeps_instruction, soft, both)
+    room = min(base.max_positions, base.reader.max_positions)
+    closing = base.reader.bidirectional
+    bound = task.bind(
+        base.tokenizer, room, method.keeps_instruction, method.learns_slots, closing, base.kind == "seq2seq"
+    )
     bound.points = method.points
     return bound
 

@@ -68,7 +68,7 @@ class Headed(Method):
         width = 2 if isinstance(bound.task, Span) else len(bound.task.words)
         if self.points and not base.bidirectional:
             raise ConfigError(
-                f"base {base.name!r} ({base.kind}) reads forwards only, so a head cannot point at an answer's beginning; "
+                f"base {base.name!r} ({base.kind}) writes its answers, a head cannot point at them there; "
                 "let it write the answer (method.head: null), or take an encoder such as minilm"
             )
         if not isinstance(bound.task, (Classification, Span)):

@@ -47,6 +47,8 @@ class InfixSpec(MethodSpec):
 class Infix(LearnedTensor):
     """`[head][text][cue …][prompt][… cue][answer]`: everything before the prompt is encoded once and kept.
 
+    A sequence-to-sequence base's decoder has it in front of the answer, behind which the encoder's states are kept.
+
     Learned keys take no position of their own. They are kept relative to the cue, so in rows of all lengths the cue sees them
     at the same distance (`base/rotary.py`).
     """
@@ -85,9 +87,16 @@ class Infix(LearnedTensor):
     def segments(self, slots: Sequence[Slot], cue: int) -> tuple[Slot, ...]:
         """The prompt in front of the cue's last tokens.
 
+        Of a sequence-to-sequence base it stands in front of all that the decoder writes.
+
         Raises:
             ConfigError: the template has fewer cue tokens than asked for.
         """
+        tokens = self.spec.form == "embeddings"
+        prompt = Slot("prompt", learned=self.spec.form, takes_positions=tokens)
+        writes = next((place for place, slot in enumerate(slots) if slot.decoder), None)
+        if writes is not None:
+            return (*slots[:writes], replace(prompt, decoder=True), *slots[writes:])
         if self.spec.cue > cue:
             raise ConfigError(
                 f"method.cue is {self.spec.cue}, but the template has {cue} tokens between input and answer; "
@@ -98,8 +107,7 @@ class Infix(LearnedTensor):
         for slot in slots:  # the cue may stand in parts, round soft slots of the template
             if slot.name == "cue" and (slot.start or 0) <= at < (cue if slot.stop is None else slot.stop):
                 placed.append(replace(slot, stop=at))
-                tokens = self.spec.form == "embeddings"
-                placed.append(Slot("prompt", learned=self.spec.form, takes_positions=tokens))
+                placed.append(prompt)
                 placed.append(replace(slot, start=at))
             else:
                 placed.append(slot)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..artifact import check_base, load
 from ..base import Base
+from ..engine import kv_of
 from ..errors import ConfigError
 from ..tasks import BoundTask
 from .base import LearnedTensor, make_method, text_ids
@@ -127,12 +128,7 @@ def init_kv(
             f"the text that the prompt starts from has {len(embeddings)} tokens, base {base.name!r} has {base.max_positions} "
             "positions in all; give method.length or a shorter method.text"
         )
-    with torch.no_grad():
-        hidden = base.forward(
-            embeddings, [len(embeddings)], torch.zeros(1, dtype=torch.long, device=base.device), record=True
-        )
-    assert hidden.kv is not None
-    return torch.stack([layer[:, 0] for layer in hidden.kv]).float()
+    return kv_of(base, embeddings)
 
 
 def _from_artifact(base: Base, source: str | None, want: tuple[int | None, ...], place: str | None = None) -> Tensor:

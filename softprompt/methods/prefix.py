@@ -113,7 +113,7 @@ class Prefix(Soft):
 
     def attach(self, base: Base, bound: BoundTask, seed: int) -> None:
         """Start from the K/V of a text (random keys train far worse: PEFT's own benchmark, 18.6 against 41.6 %)."""
-        spec = self.spec
+        spec, base = self.spec, base.reader
         self._check_layers(base)
         value = init_kv(base, bound, spec.init, spec.length, seed, spec.text, spec.artifact)
         self._length = value.shape[3]
@@ -131,6 +131,7 @@ class Prefix(Soft):
         Raises:
             ConfigError: the base has no such layers, or `layers` ends before the last one.
         """
+        base = base.reader
         self._check_layers(base)
         s = base.shape
         return s.layers, 2, s.kv_heads, self.length, s.head_size
@@ -148,7 +149,7 @@ class Prefix(Soft):
         return {self.key: peft_format.kv_to_peft(self.value.detach().float().cpu())}
 
     def _take(self, value: Tensor, base: Base) -> None:
-        s = base.shape
+        s = base.reader.shape
         width = s.kv_per_token
         if value.dim() != 2 or value.shape[1] != width:
             raise ArtifactError(
@@ -157,6 +158,8 @@ class Prefix(Soft):
         self._length = len(value)
         super()._take(peft_format.kv_from_peft(value, s.layers, s.kv_heads, s.head_size), base)
 
-    def adapter_config(self, base: Base) -> dict[str, Any]:
-        """PEFT loads it as PREFIX_TUNING."""
+    def adapter_config(self, base: Base) -> dict[str, Any] | None:
+        """PEFT loads it as PREFIX_TUNING on a causal base; elsewhere its own stands in other places."""
+        if base.kind != "causal":
+            return None
         return peft_format.prefix_config(base.name, self.length, base.shape)

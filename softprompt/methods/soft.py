@@ -94,6 +94,7 @@ class Soft(LearnedTensor):
         """Where it starts, [P, H]; the template's soft slots are written into the settings."""
         spec, groups = self.spec, [group.length for group in bound.groups]
         self._in_front = len(groups) == 1 and bool(bound.slots[0].learned)
+        base = base.reader
         if not groups:
             self.spec = spec.model_copy(update={"groups": None})
             return init_embeddings(base, bound, spec.init, spec.length, seed, spec.text, spec.artifact)
@@ -109,8 +110,10 @@ class Soft(LearnedTensor):
 
     def shape(self, base: Base) -> tuple[int, ...]:
         """[P, H]."""
-        return self.length, base.shape.hidden_size
+        return self.length, base.reader.shape.hidden_size
 
     def adapter_config(self, base: Base) -> dict[str, Any] | None:
-        """PEFT loads it as PROMPT_TUNING, where it stands in front of everything."""
-        return peft_format.soft_config(base.name, self.length, base.shape) if self.place == "front" else None
+        """PEFT loads it as PROMPT_TUNING, where it stands in front of everything on a causal base."""
+        if self.place != "front" or base.kind != "causal":
+            return None
+        return peft_format.soft_config(base.name, self.length, base.shape)

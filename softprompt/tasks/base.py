@@ -183,7 +183,13 @@ class Task(ABC):
         return self.spec.template.problem(values)
 
     def bind(
-        self, tokenizer: Any, room: int, instruction: bool = True, soft: bool = False, closing: bool = False
+        self,
+        tokenizer: Any,
+        room: int,
+        instruction: bool = True,
+        soft: bool = False,
+        closing: bool = False,
+        decoder: bool = False,
     ) -> BoundTask:
         """The task with a base's tokenizer.
 
@@ -191,6 +197,7 @@ class Task(ABC):
             room: positions that prompt, head, text, cue and answer may take together.
             instruction: whether the template's instruction stands in front.
             soft, closing: whether its soft slots are learned, and the base reads both ways (see `Prompter`).
+            decoder: whether a decoder writes the answer (see `lay_out`).
 
         Raises:
             ConfigError: the task asks for demonstrations that were not drawn yet (training draws them); see `Prompter`.
@@ -201,7 +208,8 @@ class Task(ABC):
                 "method 'hard' and use its artifact, or give the rows in demonstrations.rows"
             )
         shots = [(self.shown(values), self.answer_word(values)) for values in self.spec.demonstrations.rows]
-        return BoundTask(self, Prompter(self.spec.template, tokenizer, instruction, shots, soft, closing), room)
+        prompter = Prompter(self.spec.template, tokenizer, instruction, shots, soft, closing)
+        return BoundTask(self, prompter, room, decoder)
 
     def content(self, row: Row) -> str:
         """What makes two rows the same: all fields that the template reads."""

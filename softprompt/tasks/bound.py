@@ -28,12 +28,12 @@ class BoundTask:
         cut: how many texts had to be truncated so far.
     """
 
-    def __init__(self, task: Task, prompter: Prompter, room: int) -> None:
+    def __init__(self, task: Task, prompter: Prompter, room: int, decoder: bool = False) -> None:
         self.task, self.prompter = task, prompter
         self.head, self.cue, self.tail = prompter.head, prompter.cue, prompter.tail
         self.groups = prompter.groups
         sizes = {"head": len(self.head), "cue": len(self.cue)}
-        self.slots = lay_out(prompter.names, prompter.holes, sizes, bool(self.tail))
+        self.slots = lay_out(prompter.names, prompter.holes, sizes, bool(self.tail), decoder)
         self.room = room - len(self.head) - len(self.cue) - len(self.tail)
         self.cut = 0
         self.ends: Ids = prompter.ends if task.answering == "generated" else ()

@@ -44,7 +44,7 @@ class Prompter:
             learned it always stands).
         demonstrations: (fields of the row, answer word) of each shot.
         soft: soft slots are learned; otherwise each is read as the text that it has.
-        closing: the base reads both ways: what stands behind the answer (`template.end`, special tokens such as [SEP]) is in
+        closing: texts are read both ways: what stands behind everything (`template.end`, special tokens such as [SEP]) is in
             `tail`, and the template may hold `{{ mask }}`.
 
     Attributes:

@@ -93,17 +93,13 @@ def refuse_unfit(base: Base, task: Task, method: Method) -> None:
     Raises:
         ConfigError: names what would work.
     """
-    if base.kind == "seq2seq":
-        raise ConfigError(
-            f"base {base.name!r} is a sequence-to-sequence model: it can be loaded, but not trained or asked yet; "
-            "take a causal, masked or encoder base"
-        )
-    if task.answering == "generated" and base.kind != "causal" and not method.points:
+    if task.answering == "generated" and base.bidirectional and not method.points:
         raise ConfigError(
             f"task {task.name!r} (type {task.spec.type!r}) writes its answers, which base {base.name!r} ({base.kind}) cannot; "
-            "take a causal base such as smollm2, type classification or choice, or method.head: true for type span"
+            "take a causal base such as smollm2 or a sequence-to-sequence one, type classification or choice, or for type span "
+            "method.head: true"
         )
-    if task.spec.template.end and not base.bidirectional:
+    if task.spec.template.end and base.kind == "causal":
         raise ConfigError(
             f"template.end is {task.spec.template.end!r}, but base {base.name!r} ({base.kind}) answers at the end of the text; "
             "leave it out, or take a masked base"

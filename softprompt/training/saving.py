@@ -57,6 +57,7 @@ def save(result: Result, folder: Path, settings: dict[str, Any] | None = None) -
             "dtype": ready.base.label_of_dtype,
             "tokenizer_digest": ready.base.tokenizer_digest,
             "shape": ready.base.shape.as_dict(),
+            "encoder": ready.base.reader.shape.as_dict() if ready.base.kind == "seq2seq" else None,
         },
         "tensors": {name: {"shape": list(value.shape), "dtype": "float32"} for name, value in tensors.items()},
         "metrics": {name: found.estimate.as_dict() for name, found in result.metrics.items()},

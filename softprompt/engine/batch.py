@@ -1,0 +1,170 @@
+"""Contexts that have run: what answers behind them are worth, and what is written behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from ..base import KV, Base, Block
+from ..types import Ids
+
+KEYS_AT_ONCE = 16_384  # of contexts that are copied for answers of several tokens
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A batch after its forward.
+
+    Attributes:
+        reruns: no keys are kept of it; what is written behind it runs again as a whole with each new token.
+        base: what the live tokens ran through.
+        states: last hidden states of the packed live tokens, [N, H].
+        ends: [B] index into `states` just past each row's last live token.
+        blocks: what the live tokens saw.
+        lengths, starts: live tokens and first live position of each row.
+        kv: the live tokens' K/V if recorded, per layer [2, B, G, Q, D].
+    """
+
+    reruns: ClassVar[bool] = False
+    base: Base
+    states: Tensor
+    ends: Tensor
+    blocks: list[Block] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    starts: Tensor | None = None
+    kv: list[Tensor] | None = None
+
+    @property
+    def last(self) -> Tensor:
+        """Hidden state of each row's last live token, [B, H]."""
+        return self.states[self.ends - 1]
+
+    @property
+    def keys(self) -> int:
+        """Keys that a token behind the longest context sees."""
+        return sum(block.positions.shape[1] for block in self.blocks) + max(self.lengths, default=0)
+
+    @property
+    def pooled(self) -> Tensor:
+        """What a head reads, [B, H]."""
+        return self.last
+
+    def score(self, candidates: Sequence[Sequence[Ids]]) -> list[Tensor]:
+        """See the function."""
+        return score(self, candidates)
+
+    def follow(self, rows: Sequence[int], answers: Sequence[Ids]) -> Tensor:
+        """Last hidden states of each answer's tokens but its last, run behind the context of its row, end to end [N, H].
+
+        The batch must have been recorded.
+        """
+        assert self.starts is not None, "contexts of longer answers must be recorded"
+        index = torch.tensor(list(rows), device=self.starts.device)
+        blocks = context_blocks(self, index)
+        starts = (self.starts + torch.tensor(self.lengths, device=index.device)).index_select(0, index)
+        flat = torch.tensor([token for ids in answers for token in ids[:-1]], device=index.device)
+        lengths = [len(ids) - 1 for ids in answers]
+        return self.base.forward(self.base.embed(flat), lengths, starts, blocks).states
+
+    def rows(self, places: Sequence[int]) -> Batch:
+        """The same for some of the rows; `states` holds only their last tokens."""
+        index = torch.tensor(list(places), device=self.states.device)
+        return Batch(
+            self.base,
+            self.last.index_select(0, index),
+            torch.arange(1, len(places) + 1, device=self.states.device),
+            [_select(block, index) for block in self.blocks] if self.kv else [],
+            [self.lengths[place] for place in places],
+            None if self.starts is None else self.starts.index_select(0, index),
+            [layer.index_select(1, index) for layer in self.kv] if self.kv else None,
+        )
+
+
+def score(batch: Batch, candidates: Sequence[Sequence[Ids]]) -> list[Tensor]:
+    """Log-likelihood of every candidate answer after each row's context.
+
+    Args:
+        batch: contexts; recorded if any candidate has more than one token.
+        candidates: per row its candidates' ids.
+
+    Returns:
+        per row [C_row]: Σ log p(token | context, earlier answer tokens).
+    """
+    first = batch.base.logits(batch.last).log_softmax(-1)  # [B, V]
+    scores = [
+        first[row].index_select(0, torch.tensor([ids[0] for ids in options], device=first.device))
+        for row, options in enumerate(candidates)
+    ]
+    longer = [(r, c, ids) for r, options in enumerate(candidates) for c, ids in enumerate(options) if len(ids) > 1]
+    step = _at_once(batch)
+    for begin in range(0, len(longer), step):
+        part = longer[begin : begin + step]
+        rest = _continue(batch, [row for row, _, _ in part], [ids for _, _, ids in part])
+        for (row, place, _), value in zip(part, rest, strict=True):
+            scores[row] = scores[row].index_add(0, torch.tensor([place], device=first.device), value[None])
+    return scores
+
+
+def predicted(batch: Batch, answers: Sequence[Ids]) -> tuple[Tensor, Tensor]:
+    """Logits [A, V] and tokens [A] of answers that have run, all but the last token of each, at the rows' ends."""
+    # logits at position i predict token i + 1: from the context's last token to the answer's last but one
+    places = [
+        end - len(ids) + step for end, ids in zip(batch.ends.tolist(), answers, strict=True) for step in range(len(ids))
+    ]
+    logits = batch.base.logits(batch.states[places])
+    return logits, torch.tensor([token for ids in answers for token in ids], device=logits.device)
+
+
+def answer_states(batch: Batch, answers: Sequence[Ids]) -> list[Tensor]:
+    """Last hidden states that predict one answer's tokens behind each row's context, per row [tokens, H].
+
+    Args:
+        batch: contexts; recorded if any answer has more than one token.
+    """
+    found = [state[None] for state in batch.last]
+    longer = [row for row, ids in enumerate(answers) if len(ids) > 1]
+    step = _at_once(batch)
+    for begin in range(0, len(longer), step):
+        part = longer[begin : begin + step]
+        rest = batch.follow(part, [answers[row] for row in part])
+        for row, states in zip(part, rest.split([len(answers[row]) - 1 for row in part]), strict=True):
+            found[row] = torch.cat([found[row], states])
+    return found
+
+
+def _at_once(batch: Batch) -> int:
+    """How many answers are run behind their contexts together: bounded, as each takes a copy of its row's K/V."""
+    return max(1, KEYS_AT_ONCE // max(1, batch.keys))
+
+
+def _continue(batch: Batch, rows: list[int], answers: list[Ids]) -> Tensor:
+    """Log-likelihood of each answer's second and later tokens after its row's context, [len(rows)]."""
+    states = batch.follow(rows, answers)
+    targets = torch.tensor([token for ids in answers for token in ids[1:]], device=states.device)
+    logp = batch.base.logits(states).log_softmax(-1).gather(1, targets[:, None])[:, 0]
+    return torch.stack([part.sum() for part in logp.split([len(ids) - 1 for ids in answers])])
+
+
+def context_blocks(batch: Batch, index: Tensor) -> list[Block]:
+    """All that stands before an answer, for rows picked (and repeated) by `index`; the batch must have been recorded."""
+    assert batch.kv is not None and batch.starts is not None, "contexts of longer answers must be recorded"
+    sizes = torch.tensor(batch.lengths, device=index.device)
+    columns = torch.arange(batch.kv[0].shape[3], device=index.device)  # wider than these rows if others were longer
+    places = batch.starts[:, None] + columns
+    valid = columns[None] < sizes[:, None]
+    context = [*(replace(block, visible_from=None) for block in batch.blocks), Block(batch.kv, places, valid)]
+    return [_select(block, index) for block in context]
+
+
+def _select(block: Block, index: Tensor) -> Block:
+    """The block for rows picked (and repeated) by `index`."""
+
+    def of(value: Tensor) -> Tensor:
+        return value if value.shape[0] == 1 else value.index_select(0, index)
+
+    kv: list[KV] = [(of(keys), of(values)) for keys, values in block.kv]
+    return Block(kv, of(block.positions), None if block.valid is None else of(block.valid))

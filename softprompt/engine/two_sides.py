@@ -1,0 +1,141 @@
+"""Sequence-to-sequence models: an encoder reads the row, a decoder writes the answer (Raffel et al. 2020, arXiv:1910.10683).
+
+What is learned may stand on either side. On the decoder's, nothing learned stands before the text, so what the encoder makes
+of a row never changes: its states are computed once per row and kept, and a step runs the decoder over the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..base import Base
+from ..types import Example, Ids, Progress, ignore_progress
+from .batch import Batch, predicted
+from .encode import buckets, encode
+from .engine import Engine
+from .plan import Learned
+from .rows import Piece, Row, run
+
+
+@dataclass(frozen=True)
+class Begun(Batch):
+    """Decoders that have begun: what they run in front of every answer, and what each row's encoder has read.
+
+    A decoder's modules count positions from 0 by themselves, so no keys are kept of it; answers are short.
+
+    Attributes:
+        front: learned pieces and the tokens that a decoder starts with.
+        memory: the encoder's states, per row [m, H].
+    """
+
+    reruns: ClassVar[bool] = True
+    front: tuple[Piece, ...] = ()
+    memory: tuple[Tensor, ...] = ()
+
+    @property
+    def keys(self) -> int:
+        """Of the encoder as well."""
+        return max((len(states) for states in self.memory), default=0) + max(self.lengths, default=0)
+
+    def follow(self, rows: Sequence[int], answers: Sequence[Ids]) -> Tensor:
+        """As for any batch; `front` is run again before each answer."""
+        batch = run(
+            self.base, [Row(None, (), (*self.front, ids[:-1])) for ids in answers], memory=_pick(self.memory, rows)
+        )
+        found = zip(batch.ends.tolist(), answers, strict=True)
+        return batch.states[[place for end, ids in found for place in range(end - len(ids) + 1, end)]]
+
+
+class TwoSides(Engine):
+    """Runs examples of one task through an encoder and a decoder."""
+
+    def __init__(self, base: Base, *args: Any, **kwargs: Any) -> None:
+        super().__init__(base, *args, **kwargs)
+        self._ids["start"] = base.start_ids
+        self._read = self.plan.row_frozen or tuple(slot for slot in self.plan.row_live if not slot.decoder)
+        self._write = tuple(slot for slot in self.plan.row_live if slot.decoder)
+
+    def _layout(self, base: Base) -> tuple[int, ...]:
+        return (0, base.encoder.shape.hidden_size)
+
+    def encode(self, examples: Sequence[Example], progress: Progress = ignore_progress) -> None:
+        """Let the encoder read what is not in the cache yet, if nothing learned stands there, and keep its states."""
+        if self.plan.keeps_texts:
+            rows = [self._frozen_ids(example) for example in examples]
+            with torch.no_grad():
+                encode(self.cache, rows, 0, self._frozen_states, progress)
+
+    def answers(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, Tensor]:
+        """As for any engine."""
+        if learned.head is not None:
+            return self.headed(examples, learned)
+        answers = [example.answer for example in examples]
+        return predicted(self._begin(examples, learned, [ids[:-1] for ids in answers]), answers)
+
+    def pooled(self, examples: Sequence[Example], learned: Learned) -> Tensor:
+        """The decoder's state as it begins, [B, H], with gradients."""
+        return self._begin(examples, learned, [()] * len(examples)).last
+
+    def contexts(
+        self,
+        examples: Sequence[Example],
+        learned: Learned,
+        progress: Progress = ignore_progress,
+        continued: bool = True,
+        open_ended: bool = False,
+    ) -> Iterator[tuple[list[int], Batch]]:
+        """Every row read, and its decoder begun, in length buckets, without gradients."""
+        done = 0
+        with torch.no_grad():
+            for part in buckets([len(self.head) + len(example.text) + len(self.cue) for example in examples]):
+                rows = [examples[index] for index in part]
+                yield part, self._begin(rows, learned, [()] * len(rows))
+                done += len(part)
+                progress("evaluating", done, len(examples))
+
+    def memory(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, ...]:
+        """What the encoder makes of each row, [m, H]; rows that read the same are read once."""
+        distinct = list({(one.text, one.holes): one for one in examples}.values())
+        if self.plan.row_frozen:
+            states = self._frozen_memory([self._frozen_ids(one) for one in distinct])
+        else:
+            trunk, middle = self.trunk(learned), self.middle(learned)
+            rows = [Row(trunk, (), self._pieces(self._read, middle, one)) for one in distinct]
+            batch = run(self._live(learned).encoder, rows)
+            states = batch.states.split(batch.lengths)
+        places = {(one.text, one.holes): place for place, one in enumerate(distinct)}
+        return _pick(states, [places[one.text, one.holes] for one in examples])
+
+    def _frozen_memory(self, rows: Sequence[Ids]) -> Sequence[Tensor]:
+        """Kept states, and those of rows that are not kept computed now."""
+        with torch.no_grad():
+            missing = [ids for ids in rows if ids not in self.cache]
+            found = dict(zip(missing, self._frozen_states(missing), strict=True)) if missing else {}
+            return [
+                found[ids] if ids in found else self.cache.get(ids).to(self.base.device, self.base.dtype)
+                for ids in rows
+            ]
+
+    def _frozen_states(self, rows: Sequence[Ids]) -> Sequence[Tensor]:
+        batch = run(self.base.encoder, [Row(None, (), (ids,)) for ids in rows])
+        return batch.states.split(batch.lengths)
+
+    def _begin(self, examples: Sequence[Example], learned: Learned, written: Sequence[Ids]) -> Begun:
+        """The decoder's forward over its front and what is written behind it."""
+        memory, middle = self.memory(examples, learned), self.middle(learned)
+        rows = [
+            Row(None, (), self._pieces(self._write, middle, one, ids))
+            for one, ids in zip(examples, written, strict=True)
+        ]
+        batch = run(self.base, rows, live=self._live(learned), memory=memory)
+        front = self._pieces(self._write, middle, examples[0])
+        return Begun(batch.base, batch.states, batch.ends, [], batch.lengths, front=front, memory=memory)
+
+
+def _pick(of: Sequence[Tensor], places: Sequence[int]) -> tuple[Tensor, ...]:
+    return tuple(of[place] for place in places)

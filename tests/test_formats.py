@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import pytest
 
@@ -113,6 +114,72 @@ def test_rows_held_out_by_what_they_are(tmp_path):
     assert not held & {" ".join(row.values["source"].casefold().split()) for row in found["train"] + found["dev"]}
     with pytest.raises(DataError, match="no row has app in 'c'; there are 'a', 'b'"):
         hold_out([Row(row, "r") for row in rows], "app", ["c"])
+
+
+def held_out_task(tmp_path, rows, **split):
+    (tmp_path / "held.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    data = {
+        "source": str(tmp_path / "held.jsonl"),
+        "hold_out": {"field": "app", "values": ["held"]},
+        "split": {"train": None, "dev": 4, "test": None, **split},
+    }
+    return Task.load({"name": "t", "template": {"input": "{{ text }}"}, "verbalizer": ["a", "b"], "data": data})
+
+
+def test_held_out_rows_are_cut_before_anything_is_left_out(tmp_path):
+    rows = [{"text": f"text {i}", "label": "ab"[i % 2], "app": "other"} for i in range(30)]
+    rows += [{"text": f"TEXT  {i}", "label": "ab"[(i + (i == 3)) % 2], "app": "held"} for i in range(6)]  # 3 disagrees
+    rows += [{"text": f"mine {i}", "label": "ab"[i % 2], "app": "held"} for i in range(20)]
+    rows += [{"text": "mine 0", "label": "a", "app": "held"}, {"text": "text 20", "label": "a", "app": "other"}]
+    rows += [{"text": f"twist {i // 2}", "label": "ab"[i % 2], "app": ("held", "other")[i // 2]} for i in range(4)]
+    task = held_out_task(tmp_path, rows)
+    found = task.load_data()
+    assert {name: len(part) for name, part in found.items()} == {"train": 20, "dev": 4, "test": 26}
+    assert {row.values["app"] for row in found["test"]} == {"held"}
+    texts = {name: {" ".join(row.values["text"].casefold().split()) for row in part} for name, part in found.items()}
+    assert not texts["test"] & (texts["train"] | texts["dev"]) and {f"text {i}" for i in range(6)} <= texts["test"]
+    assert asdict(task.left_out) == {"copies": 2, "contradicting": 2, "held_out": 6}
+    assert "6 rows whose text or group is among the held-out ones" in str(task.left_out)
+
+
+def test_a_number_of_held_out_rows_is_a_seeded_sample(tmp_path):
+    rows = [{"text": f"text {i}", "label": "ab"[i % 4 == 0], "app": ("held", "other")[i < 30]} for i in range(70)]
+
+    def tests(**split):
+        return [
+            int(row.values["text"].split()[1]) for row in held_out_task(tmp_path, rows, **split).load_data()["test"]
+        ]
+
+    found = tests(test=12)
+    assert found == tests(test=12) != tests(test=12, seed=1) and set(found) != set(range(30, 42))
+    assert len(found) == len(set(found)) == 12 and sum(i % 4 == 0 for i in found) == 3  # stratified
+    assert len(tests(test=0.5)) == 20 and len(tests(test=None)) == 40
+    training = [held_out_task(tmp_path, rows, test=size).load_data()["train"] for size in (5, None)]
+    assert training[0] == training[1]  # however many of them are tested on
+    with pytest.raises(DataError, match=r"ask for 41 rows \(test 41\), there are 40"):
+        tests(test=41)
+
+
+def test_a_group_that_is_partly_held_out_is_not_trained_on(tmp_path):
+    rows = [{"text": f"text {i}", "label": "ab"[i % 2], "app": "other", "doc": i // 2} for i in range(40)]
+    rows[1]["app"] = rows[2]["app"] = "held"
+    task = held_out_task(tmp_path, rows, group="doc")
+    found = task.load_data()
+    assert {name: len(part) for name, part in found.items()} == {"train": 32, "dev": 4, "test": 2}
+    assert not {0, 1} & {row.values["doc"] for row in found["train"] + found["dev"]} and task.left_out.held_out == 2
+
+
+def test_groups_of_one_label_are_stratified():
+    rows = [Row({"group": i // 4, "label": "ab"[i // 4 % 5 == 0]}, f"r:{i}") for i in range(400)]  # a fifth is b
+    for seed in range(10):
+        found = split(rows, {"train": None, "dev": 40, "test": 100}, lambda row: row.values["label"], seed, "group")
+        for name, size in (("dev", 40), ("test", 100)):
+            assert abs(sum(row.values["label"] == "b" for row in found[name]) - size / 5) <= 4, name
+        owners = [{row.values["group"] for row in part} for part in found.values()]
+        assert sum(map(len, owners)) == len(set().union(*owners)) == 100
+    rows[0].values["label"] = "a"  # one group of two labels: drawn whatever they are, still whole
+    found = split(rows, {"train": None, "dev": 40, "test": 100}, lambda row: row.values["label"], 0, "group")
+    assert {name: len(part) for name, part in found.items()} == {"train": 260, "dev": 40, "test": 100}
 
 
 def test_groups_stay_together():

@@ -75,6 +75,150 @@ def test_the_place_of_a_wrong_row_is_told(tmp_path):
     assert caught.value.problems == [f"{path}:2: messages[0].role is 'bot'; expected system, user, assistant"]
 
 
+@pytest.mark.parametrize(
+    "row, columns, expected",
+    [
+        ({"question": "你好", "reply": "世界"}, {"prompt": "question", "completion": "reply"}, {"answer": "世界"}),
+        (
+            {"stem": "q", "options": {"text": ["x", "y"], "label": ["A", "B"]}, "key": "B"},
+            {"choices": "options", "answerKey": "key"},
+            {"choices": ["x", "y"], "answer": "y"},
+        ),
+        (
+            {"turns": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+            {"messages": "turns"},
+            {"messages": [{"role": "user", "content": "a"}], "answer": "b"},
+        ),
+        ({"pair": {"en": "dog", "fr": "chien"}}, {"translation": "pair"}, {"en": "dog", "fr": "chien"}),
+        # a column may be what a shape makes, and make a shape in turn
+        ({"translation": {"en": "dog", "fr": "chien"}}, {"answer": "fr"}, {"answer": "chien", "en": "dog"}),
+        ({"translation": {"en": "dog", "fr": "chien"}}, {"prompt": "en", "completion": "fr"}, {"answer": "chien"}),
+        ({"prompt": "p", "completion": "c"}, {"target": "answer"}, {"target": "c"}),
+        # what is renamed over says nothing
+        ({"prompt": "p", "completion": "c", "better": "d"}, {"completion": "better"}, {"answer": "d"}),
+        ({"prompt": "p", "completion": "c", "better": "d"}, {"answer": "better"}, {"answer": "d", "completion": "c"}),
+        ({"prompt": "p", "completion": "c"}, {"prompt": "completion", "completion": "prompt"}, {"answer": "p"}),
+        # the answer never stays in the conversation
+        (
+            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "gold": "c"},
+            {"answer": "gold", "history": "messages"},
+            {
+                "messages": [{"role": "user", "content": "a"}],
+                "history": [{"role": "user", "content": "a"}],
+                "answer": "c",
+            },
+        ),
+        (
+            {"choices": {"text": ["x", "y"], "label": ["A", "B"]}, "answerKey": "A", "other": "B"},
+            {"answerKey": "other"},
+            {"choices": ["x", "y"], "answer": "y"},
+        ),
+    ],
+)
+def test_columns_and_shapes(tmp_path, row, columns, expected):
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    (found,) = read_rows(tmp_path / "rows.jsonl", columns=columns)
+    assert {name: found.values[name] for name in expected} == expected
+
+
+def test_a_task_whose_columns_make_prompt_and_completion(tmp_path):
+    lines = [json.dumps({"question": f"what is {i}?", "reply": f"it is {i}"}) + "\n" for i in range(20)]
+    (tmp_path / "rows.jsonl").write_text("".join(lines) + '{"question": "why?"}\n', encoding="utf-8")
+    data = {"columns": {"prompt": "question", "completion": "reply"}}
+    task = Task.load({"name": "t", "type": "generation", "data": data, "template": {"input": "{{ prompt }}"}})
+    with pytest.raises(DataError) as caught:
+        task.read(str(tmp_path / "rows.jsonl"))
+    assert caught.value.problems == [f"{tmp_path / 'rows.jsonl'}:21: missing column 'reply' (known: question)"]
+    (tmp_path / "rows.jsonl").write_text("".join(lines), encoding="utf-8")
+    rows = task.read(str(tmp_path / "rows.jsonl"))
+    assert [task.gold(row.values) for row in rows] == [[f"it is {i}"] for i in range(20)]
+
+
+SPAN = {"name": "s", "type": "span", "template": {"input": "{{ question }}{{ context }}"}}
+CHOICE = {"name": "c", "type": "choice", "template": {"input": "{{ question }}"}}
+
+
+@pytest.mark.parametrize(
+    "task, row, message",
+    [
+        (CHOICE, {"choices": [], "answer": "x"}, "choices must be a list of two or more options, got []"),
+        (CHOICE, {"choices": "xy", "answer": "x"}, "choices must be a list of two or more options, got 'xy'"),
+        (
+            CHOICE,
+            {"choices": ["x", "y", " x"], "answer": "x"},
+            "choices[0] and choices[2] are the same: 'x'; give each option once",
+        ),
+        (CHOICE, {"choices": ["x", ""], "answer": "x"}, "choices[1] is empty"),
+        (
+            CHOICE,
+            {"choices": ["x", "y"], "answer": "z"},
+            "answer 'z' is not among the 2 choices; give its text, its index from 0 or its letter",
+        ),
+        (
+            CHOICE,
+            {"choices": {"text": ["x", "y"], "label": ["A", "B"]}, "answerKey": "E"},
+            "answerKey 'E' is not one of the 2 choices (A, B)",
+        ),
+        (CHOICE, {"choices": {"text": [], "label": []}, "answerKey": "A"}, "choices is empty"),
+        (SPAN, {"answers": {"text": [], "answer_start": []}}, "leave these rows out"),
+        (
+            SPAN,
+            {"answers": []},
+            "questions without an answer (as in SQuAD 2.0) cannot be learned; leave these rows out",
+        ),
+        (
+            SPAN,
+            {"answers": {"text": ["London"], "answer_start": [0]}},
+            "answer 'London' is not in the context, where it must stand to the letter",
+        ),
+        (
+            SPAN,
+            {"answers": {"text": ["big"], "answer_start": [3]}},
+            "answer 'big' is not at answer_start 3 of the context (found at 9)",
+        ),
+        (SPAN, {"answers": {"text": ["big"], "answer_start": [-1]}}, "negative answer_start; it is found at 9"),
+        (SPAN, {"answers": {"text": ["big"], "answer_start": ["x"]}}, "answer_start is ['x']; expected"),
+        (SPAN, {"answers": {"text": ["big"], "answer_start": 9}}, "answer_start is 9; expected"),
+        (SPAN, {"answers": {"text": ["big"], "answer_start": [9, 9]}}, "there are 1 answers and 2 places"),
+        (SPAN, {"answers": {"text": "big", "answer_start": [9]}}, "answers is 'big'; expected"),
+        (SPAN, {"answers": {"spans": ["big"]}}, "answers has no \"text\" ('spans'); expected"),
+        (SPAN, {"answers": {}}, 'answers has no "text" (it is empty); expected'),
+        (SPAN, {"answers": 7}, "answers is 7; expected"),
+        (
+            SPAN,
+            {"answers": [{"text": "big", "answer_start": 9}]},
+            "answers holds {'text': 'big', 'answer_start': 9}; expected",
+        ),
+    ],
+)
+def test_bad_options_answers_and_spans_are_told_by_their_line(tmp_path, task, row, message):
+    path = tmp_path / "rows.jsonl"
+    common = {"question": "how?", "context": "Paris is big"}
+    good = {"choices": ["x", "y"], "answer": "y", "answers": ["big"], **common}
+    path.write_text("".join(json.dumps(one) + "\n" for one in (good, {**row, **common}, good)), encoding="utf-8")
+    with pytest.raises(DataError, match="1 of 3 rows cannot be used") as caught:
+        Task.load(task).read(str(path))
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{path}:2: ") and message in problem and "\n" not in problem
+
+
+def test_questions_of_squad_2_without_an_answer_are_told_by_their_place(tmp_path):
+    asked = [
+        {"id": "1", "question": "how?", "answers": [{"text": "big", "answer_start": 9}], "is_impossible": False},
+        {"id": "2", "question": "why?", "answers": [], "is_impossible": True},
+    ]
+    path = tmp_path / "squad.json"
+    path.write_text(
+        json.dumps({"data": [{"paragraphs": [{"context": "Paris is big", "qas": asked}]}]}), encoding="utf-8"
+    )
+    with pytest.raises(DataError) as caught:
+        Task.load(SPAN).read(str(path))
+    (problem,) = caught.value.problems
+    assert (
+        problem.startswith(f"{path}:data[0].paragraphs[0].qas[1]: answers is empty") and "leave these rows" in problem
+    )
+
+
 def test_squads_nested_json(tmp_path):
     asked = {"id": "1", "question": "首都是哪里？", "answers": [{"text": "北京", "answer_start": 6}]}
     nested = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 
 import pytest
 
@@ -74,6 +75,150 @@ def test_the_place_of_a_wrong_row_is_told(tmp_path):
     assert caught.value.problems == [f"{path}:2: messages[0].role is 'bot'; expected system, user, assistant"]
 
 
+@pytest.mark.parametrize(
+    "row, columns, expected",
+    [
+        ({"question": "你好", "reply": "世界"}, {"prompt": "question", "completion": "reply"}, {"answer": "世界"}),
+        (
+            {"stem": "q", "options": {"text": ["x", "y"], "label": ["A", "B"]}, "key": "B"},
+            {"choices": "options", "answerKey": "key"},
+            {"choices": ["x", "y"], "answer": "y"},
+        ),
+        (
+            {"turns": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+            {"messages": "turns"},
+            {"messages": [{"role": "user", "content": "a"}], "answer": "b"},
+        ),
+        ({"pair": {"en": "dog", "fr": "chien"}}, {"translation": "pair"}, {"en": "dog", "fr": "chien"}),
+        # a column may be what a shape makes, and make a shape in turn
+        ({"translation": {"en": "dog", "fr": "chien"}}, {"answer": "fr"}, {"answer": "chien", "en": "dog"}),
+        ({"translation": {"en": "dog", "fr": "chien"}}, {"prompt": "en", "completion": "fr"}, {"answer": "chien"}),
+        ({"prompt": "p", "completion": "c"}, {"target": "answer"}, {"target": "c"}),
+        # what is renamed over says nothing
+        ({"prompt": "p", "completion": "c", "better": "d"}, {"completion": "better"}, {"answer": "d"}),
+        ({"prompt": "p", "completion": "c", "better": "d"}, {"answer": "better"}, {"answer": "d", "completion": "c"}),
+        ({"prompt": "p", "completion": "c"}, {"prompt": "completion", "completion": "prompt"}, {"answer": "p"}),
+        # the answer never stays in the conversation
+        (
+            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "gold": "c"},
+            {"answer": "gold", "history": "messages"},
+            {
+                "messages": [{"role": "user", "content": "a"}],
+                "history": [{"role": "user", "content": "a"}],
+                "answer": "c",
+            },
+        ),
+        (
+            {"choices": {"text": ["x", "y"], "label": ["A", "B"]}, "answerKey": "A", "other": "B"},
+            {"answerKey": "other"},
+            {"choices": ["x", "y"], "answer": "y"},
+        ),
+    ],
+)
+def test_columns_and_shapes(tmp_path, row, columns, expected):
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    (found,) = read_rows(tmp_path / "rows.jsonl", columns=columns)
+    assert {name: found.values[name] for name in expected} == expected
+
+
+def test_a_task_whose_columns_make_prompt_and_completion(tmp_path):
+    lines = [json.dumps({"question": f"what is {i}?", "reply": f"it is {i}"}) + "\n" for i in range(20)]
+    (tmp_path / "rows.jsonl").write_text("".join(lines) + '{"question": "why?"}\n', encoding="utf-8")
+    data = {"columns": {"prompt": "question", "completion": "reply"}}
+    task = Task.load({"name": "t", "type": "generation", "data": data, "template": {"input": "{{ prompt }}"}})
+    with pytest.raises(DataError) as caught:
+        task.read(str(tmp_path / "rows.jsonl"))
+    assert caught.value.problems == [f"{tmp_path / 'rows.jsonl'}:21: missing column 'reply' (known: question)"]
+    (tmp_path / "rows.jsonl").write_text("".join(lines), encoding="utf-8")
+    rows = task.read(str(tmp_path / "rows.jsonl"))
+    assert [task.gold(row.values) for row in rows] == [[f"it is {i}"] for i in range(20)]
+
+
+SPAN = {"name": "s", "type": "span", "template": {"input": "{{ question }}{{ context }}"}}
+CHOICE = {"name": "c", "type": "choice", "template": {"input": "{{ question }}"}}
+
+
+@pytest.mark.parametrize(
+    "task, row, message",
+    [
+        (CHOICE, {"choices": [], "answer": "x"}, "choices must be a list of two or more options, got []"),
+        (CHOICE, {"choices": "xy", "answer": "x"}, "choices must be a list of two or more options, got 'xy'"),
+        (
+            CHOICE,
+            {"choices": ["x", "y", " x"], "answer": "x"},
+            "choices[0] and choices[2] are the same: 'x'; give each option once",
+        ),
+        (CHOICE, {"choices": ["x", ""], "answer": "x"}, "choices[1] is empty"),
+        (
+            CHOICE,
+            {"choices": ["x", "y"], "answer": "z"},
+            "answer 'z' is not among the 2 choices; give its text, its index from 0 or its letter",
+        ),
+        (
+            CHOICE,
+            {"choices": {"text": ["x", "y"], "label": ["A", "B"]}, "answerKey": "E"},
+            "answerKey 'E' is not one of the 2 choices (A, B)",
+        ),
+        (CHOICE, {"choices": {"text": [], "label": []}, "answerKey": "A"}, "choices is empty"),
+        (SPAN, {"answers": {"text": [], "answer_start": []}}, "leave these rows out"),
+        (
+            SPAN,
+            {"answers": []},
+            "questions without an answer (as in SQuAD 2.0) cannot be learned; leave these rows out",
+        ),
+        (
+            SPAN,
+            {"answers": {"text": ["London"], "answer_start": [0]}},
+            "answer 'London' is not in the context, where it must stand to the letter",
+        ),
+        (
+            SPAN,
+            {"answers": {"text": ["big"], "answer_start": [3]}},
+            "answer 'big' is not at answer_start 3 of the context (found at 9)",
+        ),
+        (SPAN, {"answers": {"text": ["big"], "answer_start": [-1]}}, "negative answer_start; it is found at 9"),
+        (SPAN, {"answers": {"text": ["big"], "answer_start": ["x"]}}, "answer_start is ['x']; expected"),
+        (SPAN, {"answers": {"text": ["big"], "answer_start": 9}}, "answer_start is 9; expected"),
+        (SPAN, {"answers": {"text": ["big"], "answer_start": [9, 9]}}, "there are 1 answers and 2 places"),
+        (SPAN, {"answers": {"text": "big", "answer_start": [9]}}, "answers is 'big'; expected"),
+        (SPAN, {"answers": {"spans": ["big"]}}, "answers has no \"text\" ('spans'); expected"),
+        (SPAN, {"answers": {}}, 'answers has no "text" (it is empty); expected'),
+        (SPAN, {"answers": 7}, "answers is 7; expected"),
+        (
+            SPAN,
+            {"answers": [{"text": "big", "answer_start": 9}]},
+            "answers holds {'text': 'big', 'answer_start': 9}; expected",
+        ),
+    ],
+)
+def test_bad_options_answers_and_spans_are_told_by_their_line(tmp_path, task, row, message):
+    path = tmp_path / "rows.jsonl"
+    common = {"question": "how?", "context": "Paris is big"}
+    good = {"choices": ["x", "y"], "answer": "y", "answers": ["big"], **common}
+    path.write_text("".join(json.dumps(one) + "\n" for one in (good, {**row, **common}, good)), encoding="utf-8")
+    with pytest.raises(DataError, match="1 of 3 rows cannot be used") as caught:
+        Task.load(task).read(str(path))
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{path}:2: ") and message in problem and "\n" not in problem
+
+
+def test_questions_of_squad_2_without_an_answer_are_told_by_their_place(tmp_path):
+    asked = [
+        {"id": "1", "question": "how?", "answers": [{"text": "big", "answer_start": 9}], "is_impossible": False},
+        {"id": "2", "question": "why?", "answers": [], "is_impossible": True},
+    ]
+    path = tmp_path / "squad.json"
+    path.write_text(
+        json.dumps({"data": [{"paragraphs": [{"context": "Paris is big", "qas": asked}]}]}), encoding="utf-8"
+    )
+    with pytest.raises(DataError) as caught:
+        Task.load(SPAN).read(str(path))
+    (problem,) = caught.value.problems
+    assert (
+        problem.startswith(f"{path}:data[0].paragraphs[0].qas[1]: answers is empty") and "leave these rows" in problem
+    )
+
+
 def test_squads_nested_json(tmp_path):
     asked = {"id": "1", "question": "首都是哪里？", "answers": [{"text": "北京", "answer_start": 6}]}
     nested = {
@@ -113,6 +258,72 @@ def test_rows_held_out_by_what_they_are(tmp_path):
     assert not held & {" ".join(row.values["source"].casefold().split()) for row in found["train"] + found["dev"]}
     with pytest.raises(DataError, match="no row has app in 'c'; there are 'a', 'b'"):
         hold_out([Row(row, "r") for row in rows], "app", ["c"])
+
+
+def held_out_task(tmp_path, rows, **split):
+    (tmp_path / "held.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    data = {
+        "source": str(tmp_path / "held.jsonl"),
+        "hold_out": {"field": "app", "values": ["held"]},
+        "split": {"train": None, "dev": 4, "test": None, **split},
+    }
+    return Task.load({"name": "t", "template": {"input": "{{ text }}"}, "verbalizer": ["a", "b"], "data": data})
+
+
+def test_held_out_rows_are_cut_before_anything_is_left_out(tmp_path):
+    rows = [{"text": f"text {i}", "label": "ab"[i % 2], "app": "other"} for i in range(30)]
+    rows += [{"text": f"TEXT  {i}", "label": "ab"[(i + (i == 3)) % 2], "app": "held"} for i in range(6)]  # 3 disagrees
+    rows += [{"text": f"mine {i}", "label": "ab"[i % 2], "app": "held"} for i in range(20)]
+    rows += [{"text": "mine 0", "label": "a", "app": "held"}, {"text": "text 20", "label": "a", "app": "other"}]
+    rows += [{"text": f"twist {i // 2}", "label": "ab"[i % 2], "app": ("held", "other")[i // 2]} for i in range(4)]
+    task = held_out_task(tmp_path, rows)
+    found = task.load_data()
+    assert {name: len(part) for name, part in found.items()} == {"train": 20, "dev": 4, "test": 26}
+    assert {row.values["app"] for row in found["test"]} == {"held"}
+    texts = {name: {" ".join(row.values["text"].casefold().split()) for row in part} for name, part in found.items()}
+    assert not texts["test"] & (texts["train"] | texts["dev"]) and {f"text {i}" for i in range(6)} <= texts["test"]
+    assert asdict(task.left_out) == {"copies": 2, "contradicting": 2, "held_out": 6}
+    assert "6 rows whose text or group is among the held-out ones" in str(task.left_out)
+
+
+def test_a_number_of_held_out_rows_is_a_seeded_sample(tmp_path):
+    rows = [{"text": f"text {i}", "label": "ab"[i % 4 == 0], "app": ("held", "other")[i < 30]} for i in range(70)]
+
+    def tests(**split):
+        return [
+            int(row.values["text"].split()[1]) for row in held_out_task(tmp_path, rows, **split).load_data()["test"]
+        ]
+
+    found = tests(test=12)
+    assert found == tests(test=12) != tests(test=12, seed=1) and set(found) != set(range(30, 42))
+    assert len(found) == len(set(found)) == 12 and sum(i % 4 == 0 for i in found) == 3  # stratified
+    assert len(tests(test=0.5)) == 20 and len(tests(test=None)) == 40
+    training = [held_out_task(tmp_path, rows, test=size).load_data()["train"] for size in (5, None)]
+    assert training[0] == training[1]  # however many of them are tested on
+    with pytest.raises(DataError, match=r"ask for 41 rows \(test 41\), there are 40"):
+        tests(test=41)
+
+
+def test_a_group_that_is_partly_held_out_is_not_trained_on(tmp_path):
+    rows = [{"text": f"text {i}", "label": "ab"[i % 2], "app": "other", "doc": i // 2} for i in range(40)]
+    rows[1]["app"] = rows[2]["app"] = "held"
+    task = held_out_task(tmp_path, rows, group="doc")
+    found = task.load_data()
+    assert {name: len(part) for name, part in found.items()} == {"train": 32, "dev": 4, "test": 2}
+    assert not {0, 1} & {row.values["doc"] for row in found["train"] + found["dev"]} and task.left_out.held_out == 2
+
+
+def test_groups_of_one_label_are_stratified():
+    rows = [Row({"group": i // 4, "label": "ab"[i // 4 % 5 == 0]}, f"r:{i}") for i in range(400)]  # a fifth is b
+    for seed in range(10):
+        found = split(rows, {"train": None, "dev": 40, "test": 100}, lambda row: row.values["label"], seed, "group")
+        for name, size in (("dev", 40), ("test", 100)):
+            assert abs(sum(row.values["label"] == "b" for row in found[name]) - size / 5) <= 4, name
+        owners = [{row.values["group"] for row in part} for part in found.values()]
+        assert sum(map(len, owners)) == len(set().union(*owners)) == 100
+    rows[0].values["label"] = "a"  # one group of two labels: drawn whatever they are, still whole
+    found = split(rows, {"train": None, "dev": 40, "test": 100}, lambda row: row.values["label"], 0, "group")
+    assert {name: len(part) for name, part in found.items()} == {"train": 260, "dev": 40, "test": 100}
 
 
 def test_groups_stay_together():

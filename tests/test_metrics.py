@@ -125,7 +125,8 @@ def test_squad_worked_by_hand():
     assert value_of("f1", "cat cat dog", "cat dog dog") == pytest.approx(2 / 3)
     assert value_of("f1", ["nothing", "the red cat"], "a cat") == pytest.approx(2 / 3)  # 1 of 1 and 1 of 2 words
     assert value_of("exact_match", ["x", "The cat!"], "cat") == 1
-    for metric in ("exact_match", "f1", "exact_match_zh", "f1_zh"):
+    assert value_of("exact_text", ["8", "-7"], " -7\n") == 1 and value_of("exact_text", "-7", "7") == 0
+    for metric in ("exact_match", "exact_text", "f1", "exact_match_zh", "f1_zh"):
         assert value_of(metric, "", "") == 1 and value_of(metric, "x", "") == 0, metric
     assert value_of("f1", "the", "A.") == 1  # nothing is left of either
 

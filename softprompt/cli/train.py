@@ -55,11 +55,8 @@ def train_verb(
             notice=err.print,
         )
     tell_cut(result.prepared.bound)
-    if task.left_out.copies or task.left_out.contradicting:
-        err.print(
-            f"left out: {task.left_out.copies} copies of other rows, {task.left_out.contradicting} texts whose copies "
-            "have different labels"
-        )
+    if task.left_out:
+        err.print(f"left out: {task.left_out}")
     for name, found in result.metrics.items():
         out.print(f"{name} {found.estimate.metric} {found.estimate} on {found.estimate.rows} rows")
     spent = ", ".join(f"{what} {seconds:.1f} s" for what, seconds in result.seconds.items())

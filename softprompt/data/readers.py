@@ -37,7 +37,7 @@ def read_rows(source: str | Path, check: Check | None = None, columns: dict[str,
 
     Args:
         check: says why a row cannot be used, or None.
-        columns: our field name → the file's column name.
+        columns: our field name → the file's column name, or a field that the row's shape makes (see `formats.unify`).
 
     Raises:
         DataError: missing or empty file, or malformed rows; `.problems` holds every one of them.
@@ -49,9 +49,7 @@ def read_rows(source: str | Path, check: Check | None = None, columns: dict[str,
     problems: list[str] = []
     for where, values, problem in found:
         if values is not None:
-            values, problem = unify(values)
-            if problem is None:
-                values, problem = _rename(values, columns or {})
+            values, problem = _shaped(values, columns) if columns else unify(values)
             problem = problem or (check(values) if check else None)
         if problem is None and values is not None:
             rows.append(Row(values, where))
@@ -64,12 +62,20 @@ def read_rows(source: str | Path, check: Check | None = None, columns: dict[str,
     return rows
 
 
-def _rename(values: dict[str, Any], columns: dict[str, str]) -> tuple[dict[str, Any], str | None]:
-    for ours, theirs in columns.items():
-        if theirs not in values:
-            return values, f"missing column {theirs!r}{suggest(theirs, map(str, values))}"
-        values = {**values, ours: values[theirs]}
-    return values, None
+def _shaped(values: dict[str, Any], columns: dict[str, str]) -> tuple[dict[str, Any], str | None]:
+    """The row with its columns renamed, and what its shape stands for, before as well as after that.
+
+    Before: a column may be one that a shape makes (`answer: fr` of {"translation": …}); after: renamed ones may make a shape
+    (`prompt: question, completion: reply`). A field that is renamed over is no part of a shape before.
+    """
+    found, problem = unify({name: value for name, value in values.items() if name not in columns})
+    if problem is not None:
+        return found, problem
+    known = {**values, **found}
+    for theirs in columns.values():
+        if theirs not in known:
+            return values, f"missing column {theirs!r}{suggest(theirs, map(str, known))}"
+    return unify({**found, **{ours: known[theirs] for ours, theirs in columns.items()}})
 
 
 def _file(path: Path) -> Iterator[Found]:

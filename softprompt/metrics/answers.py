@@ -24,6 +24,12 @@ def exact_match(references: Sequence[str], predicted: str) -> float:
     return float(any(squad_normalised(text) == answer for text in references))
 
 
+def exact_text(references: Sequence[str], predicted: str) -> float:
+    """1 if the answer is one of the references to the letter, white space aside: -7 is not 7, as it is in `exact_match`."""
+    answer = " ".join(predicted.split())
+    return float(any(" ".join(text.split()) == answer for text in references))
+
+
 def f1(references: Sequence[str], predicted: str) -> float:
     """F1 of the bags of words of the normalised texts (Rajpurkar et al. 2016, §6.1).
 

@@ -13,7 +13,8 @@ from typing import Any, ClassVar, Literal
 
 from .. import registry
 from ..config import parse, read_yaml, suggest
-from ..data import CATALOGUE, Duplicates, Row, deduplicate, few_shot, get_source, hold_out, normalize, read_rows, split
+from ..data import CATALOGUE, Row, get_source, read_rows
+from ..data.splits import Duplicates, apart, deduplicate, few_shot, hold_out, normalize, split
 from ..errors import ConfigError, DataError
 from ..metrics import majority
 from ..template import Prompter
@@ -35,7 +36,7 @@ class Task(ABC):
         derived: fields that the template may read and the task makes: name → the row's field that it is made from.
         spec: the file's content.
         folder: relative paths in the file are relative to it.
-        left_out: duplicates that the last `load_data` left out.
+        left_out: duplicates, and rows too near to held-out ones, that the last `load_data` left out.
     """
 
     Spec: ClassVar[type[TaskSpec]] = TaskSpec
@@ -128,12 +129,7 @@ class Task(ABC):
             )
         sizes = {name: getattr(data.split, name) for name in ("train", "dev", "test")}
         if data.source is not None:
-            rows = self._different(self.read(data.source, progress, labelled))
-            held: dict[str, list[Row]] = {}
-            if data.hold_out is not None:
-                kept, rows = hold_out(rows, data.hold_out.field, data.hold_out.values)
-                held = {"test": kept[:limit] if isinstance(limit := sizes.pop("test"), int) else kept}
-            return split(rows, sizes, self.label, data.split.seed, data.split.group) | held
+            return self._cut(self.read(data.source, progress, labelled), sizes)
         found = {name: self.read(path, progress, labelled) for name, path in separate.items()}
         if "train" in found and "dev" not in found:
             rows = self._different(found["train"])
@@ -151,6 +147,16 @@ class Task(ABC):
         if leaked:
             raise DataError(f"{len(leaked)} rows are held out in another split too; remove them from one", leaked)
         return splits
+
+    def _cut(self, rows: Sequence[Row], sizes: dict[str, int | float | None]) -> dict[str, list[Row]]:
+        """The splits of the rows of one source; held-out ones before anything is left out, so that they are all there."""
+        cut, held = self.spec.data.split, self.spec.data.hold_out
+        if held is None:
+            return split(self._different(rows), sizes, self.label, cut.seed, cut.group)
+        tests, others = hold_out(rows, held.field, held.values)
+        tests, others, self.left_out = apart(tests, others, self.content, self.label, cut.group)
+        size = {"test": sizes.pop("test")}  # groups are apart from the others already, so a sample may cut them
+        return split(others, sizes, self.label, cut.seed, cut.group) | split(tests, size, self.label, cut.seed)
 
     def _different(self, rows: Sequence[Row]) -> list[Row]:
         kept, self.left_out = deduplicate(rows, self.content, self.label)

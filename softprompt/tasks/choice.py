@@ -105,7 +105,7 @@ class Choice(ScoredTask):
             if not text:
                 return f"choices[{place}] is empty"
             if (first := texts.index(text)) < place:
-                return f"choices[{first}] and choices[{place}] are the same: {text!r}"
+                return f"choices[{first}] and choices[{place}] are the same: {text!r}; give each option once"
         return None
 
     def check_row(self, values: dict[str, Any]) -> str | None:

@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 from ..config import suggest
 from .generation import FreeSpec, Generation
 
+_EXPECTED = '; expected {"text": [texts], "answer_start": [characters before them]}, or a list of texts'
+
 
 class SpanSpec(FreeSpec):
     """A task of type `span`.
@@ -44,15 +46,24 @@ class Span(Generation):
             return problem
         if values.get("answers") is None:
             return f"missing field 'answers'{suggest('answers', values)}"
+        if (problem := _no_answers(values["answers"], values.get("starts"))) is not None:
+            return problem
         spans = self.spans(values)
         if not spans:
-            return "answers is empty; every row needs one that stands in its context"
+            return (
+                "answers is empty: questions without an answer (as in SQuAD 2.0) cannot be learned; leave these rows out, "
+                "every row needs an answer that stands in its context"
+            )
         context = str(values["context"])
         for text, start in spans:
             if not text.strip():
                 return "an answer is empty"
-            if start is None or text not in context:
-                return f"answer {text!r} is not in the context"
+            if text not in context:
+                return f"answer {text!r} is not in the context, where it must stand to the letter"
+            if start is None:
+                return (
+                    f"answer {text!r} has a negative answer_start; it is found at {context.find(text)} of the context"
+                )
             if context[start : start + len(text)] != text:
                 return f"answer {text!r} is not at answer_start {start} of the context (found at {context.find(text)})"
         return None
@@ -74,3 +85,24 @@ class Span(Generation):
     def gold(self, values: dict[str, Any]) -> list[str] | None:
         """Texts of all right answers."""
         return [text for text, _ in self.spans(values)] or None
+
+
+def _no_answers(answers: Any, starts: Any) -> str | None:
+    """Why these are neither SQuAD's answers nor texts, with or without their places; or None."""
+    if isinstance(answers, dict):
+        if "text" not in answers:
+            return f'answers has no "text" ({", ".join(map(repr, answers)) or "it is empty"}){_EXPECTED}'
+        answers, starts = answers["text"] or [], answers.get("answer_start")
+    elif isinstance(answers, str):
+        answers = [answers]
+    if not isinstance(answers, (list, tuple)):
+        return f"answers is {answers!r}"[:80] + _EXPECTED
+    if bad := [one for one in answers if one is None or isinstance(one, (dict, list))]:
+        return f"answers holds {bad[0]!r}"[:80] + _EXPECTED
+    if starts in (None, [], ()):  # they are looked for
+        return None
+    if not isinstance(starts, (list, tuple)) or any(isinstance(at, bool) or not isinstance(at, int) for at in starts):
+        return f"answer_start is {starts!r}"[:80] + _EXPECTED
+    if len(starts) != len(answers):
+        return f"there are {len(answers)} answers and {len(starts)} places of answers; give each its own"
+    return None

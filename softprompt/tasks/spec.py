@@ -16,7 +16,7 @@ class SplitSpec(Strict):
     """Sizes of the splits: rows, a fraction, or null for all the rest. Seeded, stratified, disjoint.
 
     Attributes:
-        group: a field; rows that share its value land in the same split.
+        group: a field; rows that share its value land in the same split. Stratified only if no group has two labels.
     """
 
     train: Size = 1024
@@ -27,7 +27,10 @@ class SplitSpec(Strict):
 
 
 class HoldOutSpec(Strict):
-    """Test rows by what they are: those whose `field` has one of `values`; the other rows' texts do not occur among them."""
+    """Test rows by what they are: those whose `field` has one of `values`. Others that share a text (or group) are left out.
+
+    `split.test` is a sample of them, null all of them; `split.train` and `split.dev` are of the others.
+    """
 
     field: str
     values: list[str] = Field(min_length=1)

@@ -1,8 +1,10 @@
-"""The catalogue: one file a package that data is taken from."""
+"""The catalogue: one file a package that data is taken from, or that makes it."""
 
 from ..catalogue import Source
-from . import addresses, definitions, ui_strings, vader
+from . import addresses, arithmetic, definitions, ui_strings, vader
 
 CATALOGUE: dict[str, Source] = {
-    source.name: source for source in (*vader.SOURCES, *ui_strings.SOURCES, *addresses.SOURCES, *definitions.SOURCES)
+    source.name: source
+    for sources in (vader, ui_strings, addresses, definitions, arithmetic)
+    for source in sources.SOURCES
 }

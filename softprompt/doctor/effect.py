@@ -175,7 +175,8 @@ def _vocabulary(case: Case) -> Tensor:
 def _per_layer(case: Case, value: Tensor) -> list[tuple[str, Tensor, Tensor]]:
     """Of learned [L, 2, G, P, D], per layer and for keys and values: whose norms, the largest learned, the base's own."""
     base, device = case.base, case.base.device
-    ids = torch.tensor([*case.bound.head, *max(case.rows, key=lambda row: len(row.text)).text], device=device)
+    longest = max((run.text for row in case.rows for run in row.runs), key=len)
+    ids = torch.tensor([*case.bound.head, *longest], device=device)
     hidden = base.forward(base.embed(ids), [len(ids)], torch.zeros(1, dtype=torch.long, device=device), record=True)
     assert hidden.kv is not None
     found = []

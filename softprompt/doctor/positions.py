@@ -23,6 +23,17 @@ def padding(case: Case) -> Iterator[Finding]:
     if not case.rows:
         yield Finding("padding", "skipped", "there are no labelled rows to run")
         return
+    if not case.base.bidirectional:  # else there is nothing behind a context, and loading has compared whole rows
+        yield from _against_plain(case)
+    together, alone = case.logits(case.learned), case.logits(case.learned, together=1)
+    yield _agrees(
+        "padding", far(together, alone), case.allowed(together), f"{len(case.rows)} rows alone against together",
+        "a row must not see another: check the method's segments for state of their own",
+    )  # fmt: skip
+
+
+def _against_plain(case: Case) -> Iterator[Finding]:
+    """The engine's packed rows against the plain model's padded ones."""
     base, bound, rows = case.base, case.bound, case.rows[:TOGETHER]
     ours = _contexts(Engine(base, plan(SLOTS), bound.head, bound.cue), rows)
     whole = [(*bound.head, *row.text, *bound.cue) for row in rows]
@@ -33,11 +44,6 @@ def padding(case: Case) -> Iterator[Finding]:
             "padding", off, allowed, f"the plain model, {side}-padded, against packed rows without padding",
             "take attn_implementation and transformers as tested, and report this base",
         )  # fmt: skip
-    together, alone = case.logits(case.learned), case.logits(case.learned, together=1)
-    yield _agrees(
-        "padding", far(together, alone), case.allowed(together), f"{len(case.rows)} rows alone against together",
-        "a row must not see another: check the method's segments for state of their own",
-    )  # fmt: skip
 
 
 @torch.no_grad()
@@ -45,6 +51,9 @@ def positions(case: Case) -> Iterator[Finding]:
     """The tokens that are scored are the answer's, at the places where a naive forward of one whole row has them."""
     if not case.rows:
         yield Finding("positions", "skipped", "there are no labelled rows to run")
+        return
+    if case.base.bidirectional:
+        yield Finding("positions", "skipped", "on this base no answer follows the text")
         return
     rows = case.rows[:TOGETHER]
     logits, targets = case.engine.answers(rows, case.learned)

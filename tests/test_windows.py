@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 import torch
 from helpers import close
+from models import tiny_base
 from test_both_ways import SPANS, encoder, span_rows, spans
 
 from softprompt import doctor
@@ -284,8 +285,6 @@ def test_all_checks_run(method):
 
 def test_a_causal_base_cuts_as_before():
     """Only a head that points reads windows."""
-    from models import tiny_base
-
     bound = Task.load(NARROW).bind(tiny_base().tokenizer, 256)
     row = bound.example(long_rows(1, most=60)[0].values)
     assert row.truncated and bound.cut == 1 and not row.windows and len(row.text) == 40

@@ -169,7 +169,7 @@ def pointed(
     for part in engine.buckets(examples):
         rows = [examples[index] for index in part]
         for index, example, own in zip(part, rows, engine.pointers(rows, learned), strict=True):
-            first, last = best_span(own, longest)
+            first, last = best_span(own, longest, example.windows)
             text = whole_words(str(example.values["context"]), example.points[first][0], example.points[last][1])
             nll = None if example.span is None else -float(own[example.span[0], 0] + own[example.span[1], 1]) / 2
             found[index] = Outcome(example.where, bound.task.gold(example.values), text.strip(), {}, nll)

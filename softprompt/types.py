@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 Ids = tuple[int, ...]
@@ -19,7 +20,7 @@ class Example:
     """One row as the model reads it.
 
     Attributes:
-        text: ids of the row's own part, T of them.
+        text: ids of the row's own part, T of them; of a row in several windows, those of all windows, end to end.
         candidates: ids of each possible answer, C of them, each ≥ 1 token.
         gold: index of the right candidate; None when the row has no label.
         where: `file:line` of the row.
@@ -29,6 +30,7 @@ class Example:
             where nothing is pointed at.
         span: first and last text token of the right answer; None where there is none.
         holes: before which of the text's ids its slots stand, in order (T: behind all).
+        windows: how many of the text's ids each window has; empty where the text runs as one.
     """
 
     text: Ids
@@ -40,6 +42,16 @@ class Example:
     points: tuple[tuple[int, int], ...] = ()
     span: tuple[int, int] | None = None
     holes: Ids = ()
+    windows: Ids = ()
+
+    @property
+    def runs(self) -> tuple[Example, ...]:
+        """The row as the model reads it: itself, or each of its windows (which have no right answer of their own)."""
+        if not self.windows:
+            return (self,)
+        ends = accumulate(self.windows)
+        cuts = [slice(end - size, end) for size, end in zip(self.windows, ends, strict=True)]
+        return tuple(replace(self, text=self.text[cut], points=self.points[cut], span=None, windows=()) for cut in cuts)
 
     def part(self, index: int | None) -> Ids:
         """The text's ids between its holes `index - 1` and `index` (from the beginning, to the end); None: all of them."""

@@ -27,7 +27,8 @@ def rows(case: Case) -> Iterator[Finding]:
         return
     everything = [row for part in splits.values() for row in part]
     empty = [row.where for row in everything if not row.text]
-    unlabelled = [row.where for row in everything if row.gold is None]
+    unlabelled = [row.where for row in everything if row.gold is None and not row.windows]
+    unreached = [row.where for row in everything if row.gold is None and row.windows]
     mute = [row.where for row in everything if row.gold is not None and not row.answer]
     for places, what, advice in (
         (empty, "texts are empty", "leave these rows out"),
@@ -36,13 +37,18 @@ def rows(case: Case) -> Iterator[Finding]:
     ):
         if places:
             yield Finding("rows", "error", f"{len(places)} of {len(everything)} {what}, the first {places[0]}", advice)
+    if unreached:
+        what = f"{len(unreached)} of {len(everything)} right answers are whole in no window, the first {unreached[0]}"
+        yield Finding("rows", "warning", what, "raise task.window_overlap; what is pointed at there counts as wrong")
     cut = sum(row.truncated for row in everything) / len(everything)
-    longest = max(len(row.text) for row in everything)
+    longest = max(len(run.text) for row in everything for run in row.runs)
+    parted = sum(bool(row.windows) for row in everything)
     yield Finding(
         "rows",
         "warning" if cut > CUT else "ok",
         f"{', '.join(f'{len(part)} {name}' for name, part in splits.items())}; {cut:.1%} of the texts are cut "
-        f"(longest {longest} tokens, room for {case.bound.room})",
+        f"(longest {longest} tokens, room for {case.bound.room})"
+        + (f"; {parted / len(everything):.1%} are read in windows" if parted else ""),
         "raise task.max_text_tokens, shorten the template, or take a base with a longer context" if cut > CUT else "",
     )
     for name in ("train", "dev"):
@@ -141,7 +147,7 @@ def joints(case: Case) -> Iterator[Finding]:
         if case.learned.head is None and case.base.kind == "causal":  # else nothing is spoken behind the cue
             spoken = row.candidates[place][: len(row.candidates[place]) - len(bound.ends[:1])]
             pairs.append(("cue and answer", (*whole, *spoken), _ids(case, text + answer)))
-        if not row.truncated:
+        if not row.truncated and not row.windows:
             ours = (*bound.head, *row.text, *bound.cue)
             pairs.append(("template and text", _without_lead(case, ours, whole), whole))
         for joint, pieces, joined in pairs:

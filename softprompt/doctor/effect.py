@@ -178,7 +178,8 @@ def _vocabulary(case: Case) -> Tensor:
 @torch.no_grad()
 def _per_layer(case: Case, base: Base, value: Tensor) -> list[tuple[str, Tensor, Tensor]]:
     """Of learned [L, 2, G, P, D], per layer and for keys and values: whose norms, the largest learned, the base's own."""
-    ids = torch.tensor([*case.bound.head, *max(case.rows, key=lambda row: len(row.text)).text], device=base.device)
+    longest = max((run.text for row in case.rows for run in row.runs), key=len)
+    ids = torch.tensor([*case.bound.head, *longest], device=base.device)
     text = kv_of(base, base.embed(ids))
     found = []
     for layer, mine in enumerate(value):

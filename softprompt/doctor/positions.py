@@ -23,8 +23,8 @@ def padding(case: Case) -> Iterator[Finding]:
     if not case.rows:
         yield Finding("padding", "skipped", "there are no labelled rows to run")
         return
-    if case.base.kind == "causal":  # others run as padded grids, proved at load
-        yield from _plainly_padded(case)
+    if case.base.kind == "causal":  # else there is nothing behind a context, and loading has compared whole rows
+        yield from _against_plain(case)
     together, alone = case.logits(case.learned), case.logits(case.learned, together=1)
     yield _agrees(
         "padding", far(together, alone), case.allowed(together), f"{len(case.rows)} rows alone against together",
@@ -32,7 +32,8 @@ def padding(case: Case) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def _plainly_padded(case: Case) -> Iterator[Finding]:
+def _against_plain(case: Case) -> Iterator[Finding]:
+    """The engine's packed rows against the plain model's padded ones."""
     base, bound, rows = case.base, case.bound, case.rows[:TOGETHER]
     ours = _contexts(Engine(base, plan(SLOTS), bound.head, bound.cue), rows)
     whole = [(*bound.head, *row.text, *bound.cue) for row in rows]

@@ -12,15 +12,16 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from ..types import Example, Ids, Progress, ignore_progress
 from .batch import Batch
-from .encode import buckets
+from .encode import TOKENS_PER_FORWARD, buckets
 from .engine import Engine
 from .past import Past
 from .plan import Learned
 from .pointing import loss as pointing_loss
-from .pointing import padded, pointers
+from .pointing import padded, pointers, right_window
 from .rows import Piece, Row, run
 
 
@@ -70,9 +71,9 @@ class BothWays(Engine):
     def answers(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, Tensor]:
         """Logits [A, V] at the right answers' masks and their tokens [A]; or a head's logits [B, K] and the right ones [B]."""
         if learned.points:
-            spans = [one.span or (0, 0) for one in examples]
-            logits = padded(self.pointers(examples, learned), self.base.max_positions)
-            return logits, torch.tensor([end for span in spans for end in span], device=logits.device)
+            both = [right_window(*pair) for pair in zip(self.pointers(examples, learned), examples, strict=True)]
+            logits = padded([own for own, _ in both], self.base.max_positions)
+            return logits, torch.tensor([end for _, span in both for end in span], device=logits.device)
         if learned.head is not None:
             return self.headed(examples, learned)
         masks = [self._masks(len(example.answer)) for example in examples]
@@ -88,11 +89,30 @@ class BothWays(Engine):
         return pointing_loss(self.pointers(examples, learned), examples), len(examples)
 
     def pointers(self, examples: Sequence[Example], learned: Learned) -> list[Tensor]:
-        """Log-probabilities of each text token to begin and to end the answer, per row [T, 2]."""
+        """Log-probabilities of each text token to begin and to end the answer, per row [T, 2].
+
+        Rows in windows take no more memory than as many rows of one window each (or `TOKENS_PER_FORWARD`): more windows run
+        in several forwards, which a backward computes again, one by one.
+        """
         assert learned.head is not None
+        windows = [window for one in examples for window in one.runs]
+        sizes = [self._size(window) for window in windows]
+        most = max(TOKENS_PER_FORWARD, len(examples) * max(sizes))
+        parts = [list(range(len(windows)))] if len(windows) == len(examples) else list(buckets(sizes, most))
+        found: dict[int, Tensor] = {}
+        for part in parts:
+            some = [windows[place] for place in part]
+            if len(parts) > 1 and torch.is_grad_enabled():
+                texts = checkpoint(self._texts, some, learned, use_reentrant=False)
+            else:
+                texts = self._texts(some, learned)
+            found.update(zip(part, texts, strict=True))
+        return pointers([found[place] for place in range(len(windows))], examples, learned.head)
+
+    def _texts(self, examples: Sequence[Example], learned: Learned) -> list[Tensor]:
+        """States of each row's text tokens [T, H]."""
         batch, starts = self._run(examples, learned, [()] * len(examples), "text")
-        texts = [batch.states[at : at + len(one.text)] for at, one in zip(starts, examples, strict=True)]
-        return pointers(texts, examples, learned.head)
+        return [batch.states[at : at + len(one.text)] for at, one in zip(starts, examples, strict=True)]
 
     def pooled(self, examples: Sequence[Example], learned: Learned) -> Tensor:
         """Mean of each row's states, [B, H], with gradients."""
@@ -118,7 +138,11 @@ class BothWays(Engine):
 
     def buckets(self, examples: Sequence[Example]) -> Iterator[list[int]]:
         """Indices of the examples of each forward."""
-        return buckets([len(example.text) + len(self.head) + len(self.cue) for example in examples])
+        return buckets([self._size(example) for example in examples])
+
+    def _size(self, example: Example) -> int:
+        """Tokens of a row that run, in all its windows."""
+        return len(example.text) + max(1, len(example.windows)) * (len(self.head) + len(self.cue))
 
     def _clozes(self, rows: Sequence[Example], learned: Learned, guess: bool) -> Clozes:
         guess = guess and self.base.mask_id is not None

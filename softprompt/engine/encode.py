@@ -41,11 +41,11 @@ def encode(
     cache.save_index()
 
 
-def parts(items: Sequence, sizes: Sequence[int]) -> Iterator[list]:
-    """Cut sorted items into parts of at most `TOKENS_PER_FORWARD` padded keys (at least one item each)."""
+def parts(items: Sequence, sizes: Sequence[int], most: int = TOKENS_PER_FORWARD) -> Iterator[list]:
+    """Cut sorted items into parts of at most so many padded keys (at least one item each)."""
     part: list = []
     for item, size in zip(items, sizes, strict=True):
-        if part and (len(part) + 1) * size > TOKENS_PER_FORWARD:
+        if part and (len(part) + 1) * size > most:
             yield part
             part = []
         part.append(item)
@@ -53,7 +53,7 @@ def parts(items: Sequence, sizes: Sequence[int]) -> Iterator[list]:
         yield part
 
 
-def buckets(sizes: Sequence[int]) -> Iterator[list[int]]:
+def buckets(sizes: Sequence[int], most: int = TOKENS_PER_FORWARD) -> Iterator[list[int]]:
     """Places of these sizes, shortest first, in parts as above."""
     order = sorted(range(len(sizes)), key=lambda place: (sizes[place], place))
-    yield from parts(order, [sizes[place] for place in order])
+    yield from parts(order, [sizes[place] for place in order], most)

@@ -10,6 +10,7 @@ from ..engine import lay_out
 from ..errors import ConfigError, DataError
 from ..template import Prompter
 from ..types import Example, Ids
+from .windows import holder, stretches
 
 if TYPE_CHECKING:
     from .base import Task
@@ -41,7 +42,7 @@ class BoundTask:
         self._answers: dict[str, Ids] = {}
 
     def example(self, values: dict[str, Any], where: str = "row") -> Example:
-        """A row as ids. Too long a text is truncated, never the template.
+        """A row as ids. Too long a text is truncated, never the template; one that is pointed at is read in windows.
 
         Raises:
             DataError: the template alone leaves no room for a text.
@@ -66,10 +67,12 @@ class BoundTask:
         return Example(kept, candidates, gold, where, values, truncated, holes=holes)
 
     def _pointed(self, values: dict[str, Any], where: str) -> Example:
-        """A row whose answer is pointed at.
+        """A row whose answer is pointed at. Too long a one becomes several windows (see `windows.py`).
+
+        Its right answer is the first that a window holds whole; it has none where no window does.
 
         Raises:
-            DataError: the template does not show the context as it is.
+            DataError: the template does not show the context as it is, or what stands around it leaves too little room.
         """
         task = cast("Span", self.task)
         if any(slot.part is not None for slot in self.slots):
@@ -84,18 +87,35 @@ class BoundTask:
                 f"{where}: template.input must show {{{{ context }}}} as it is, for its words to be pointed at"
             )
         end, room = begin + len(context), min(self.room, task.spec.max_text_tokens or self.room)
-        points = tuple((a - begin, b - begin) if begin <= a < b <= end else (0, 0) for a, b in offsets[:room])
-        if not any(b > a for a, b in points):
-            raise DataError(f"{where}: the template leaves no room for the context; shorten it")
+        points = [(a - begin, b - begin) if begin <= a < b <= end else (0, 0) for a, b in offsets]
+        inside = [k for k, (a, b) in enumerate(points) if b > a]
+        if not inside:
+            raise DataError(f"{where}: this base's tokenizer has no tokens for the context")
+        first, stop = inside[0], inside[-1] + 1
+        parts = [(first, stop)]
+        if len(text) > room:
+            parts = stretches(first, stop, room - first - (len(text) - stop), task.spec.window_overlap, where)
+        windows = [[*range(first), *range(*part), *range(stop, len(text))] for part in parts]
         span = None
         for answer, start in task.spans(values):
             held = [k for k, (a, b) in enumerate(points) if start is not None and a < start + len(answer) and b > start]
-            if held and points[held[-1]][1] >= start + len(answer):  # type: ignore[operator]
-                span = (held[0], held[-1])
+            if not held or points[held[-1]][1] < start + len(answer):  # type: ignore[operator]
+                continue
+            if (which := holder(parts, held[0], held[-1])) is not None:
+                front = sum(map(len, windows[:which])) + first - parts[which][0]
+                span = (front + held[0], front + held[-1])
                 break
-        self.cut += len(text) > room
-        gold = 0 if span is not None else None
-        return Example(text[:room], ((0,),), gold, where, values, len(text) > room, points=points, span=span)
+        order = [k for window in windows for k in window]
+        return Example(
+            tuple(text[k] for k in order),
+            ((0,),),
+            0 if span is not None else None,
+            where,
+            values,
+            points=tuple(points[k] for k in order),
+            span=span,
+            windows=tuple(map(len, windows)) if len(windows) > 1 else (),
+        )
 
     def examples(self, rows: Sequence[Row]) -> list[Example]:
         """All rows as examples."""

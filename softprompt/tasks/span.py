@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from pydantic import NonNegativeInt
+
 from ..config import suggest
 from .generation import FreeSpec, Generation
 
@@ -15,15 +17,17 @@ class SpanSpec(FreeSpec):
 
     Attributes:
         metric: `f1` of words, `f1_zh` of characters.
+        window_overlap: tokens that neighbouring windows of a long context share, where a head points (see `windows.py`).
     """
 
     metric: str = "f1"
+    window_overlap: NonNegativeInt = 64
 
 
 class Span(Generation):
     """Rows with `question`, `context` and `answers`: SQuAD's {"text": […], "answer_start": […]}, or a list of texts.
 
-    A causal model writes the answer; the metric compares texts.
+    A causal model writes the answer, a head on other bases points at it; the metric compares texts.
     """
 
     Spec = SpanSpec

@@ -230,10 +230,16 @@ def _measure(
 def _refuse_unusable(rows: Sequence[Example]) -> None:
     if not rows:
         raise DataError("there are no training rows; set data.split.train or give data.train")
-    problems = [f"{row.where}: the row has no label" for row in rows if row.gold is None]
+    problems = [f"{row.where}: {_lacking(row)}" for row in rows if row.gold is None]
     problems += [f"{row.where}: the text is empty" for row in rows if not row.text]
     if problems:
         raise DataError(f"{len(problems)} of {len(rows)} training rows cannot be used", problems)
+
+
+def _lacking(row: Example) -> str:
+    if row.windows:
+        return "no window holds the whole of a right answer; raise task.window_overlap or leave the row out"
+    return "the row has no label"
 
 
 def _store(folder: Path | None, settings: dict[str, Any], fresh: bool) -> Store:

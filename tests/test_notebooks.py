@@ -44,6 +44,7 @@ assert 1 <= len(looks) <= 6 and all(look.estimate.value < CRITERION for look in 
 assert looks[-1].estimate.value >= CRITERION
 assert looks[-1].estimate.value > zero.estimate.value and looks[-1].nll < zero.nll
 assert test["learned"].estimate.value > test["zero-shot, likelihood"].estimate.value
+assert spans[-1].value >= F1
 assert spans[-1].value > head.metrics["dev"].estimate.value
 assert span_test["prefix and head"].interval[0] > span_test["head alone"].interval[1]
 assert all(found.estimate.rows == 48 for found in test.values())

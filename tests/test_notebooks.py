@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -12,15 +13,66 @@ import yaml
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.real
-@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
-def test_notebook_runs(path, tmp_path):
+def executed(name, folder, check=""):
+    """What each cell of a notebook printed, run in a copy of the folders around it; `check` runs behind the last cell."""
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")
-    shutil.copy(path, tmp_path)
-    notebook = nbformat.read(tmp_path / path.name, as_version=4)
-    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
-    assert (tmp_path / "runs" / "first-prompt" / "artifact" / "manifest.json").exists()
+    shutil.copytree(ROOT / "examples", folder / "examples")
+    (folder / "notebooks").mkdir()
+    notebook = nbformat.read(ROOT / "notebooks" / name, as_version=4)
+    notebook.cells.append(nbformat.v4.new_code_cell(check))
+    nbclient.NotebookClient(
+        notebook, timeout=900, resources={"metadata": {"path": str(folder / "notebooks")}}
+    ).execute()
+    return printed(notebook)
+
+
+def printed(notebook):
+    """The text of each cell's standard output."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return ["".join(out["text"] for out in cell.outputs if out.get("name") == "stdout") for cell in cells]
+
+
+@pytest.mark.real
+def test_a_first_prompt(tmp_path):
+    executed("01_first_prompt.ipynb", tmp_path)
+    assert (tmp_path / "notebooks" / "runs" / "first-prompt" / "artifact" / "manifest.json").exists()
+
+
+CLAIMS = """
+assert 1 <= len(looks) <= 6 and all(look.estimate.value < CRITERION for look in looks[:-1])
+assert looks[-1].estimate.value >= CRITERION
+assert looks[-1].estimate.value > zero.estimate.value and looks[-1].nll < zero.nll
+assert test["learned"].estimate.value > test["zero-shot, likelihood"].estimate.value
+assert spans[-1].value >= F1
+assert spans[-1].value > head.metrics["dev"].estimate.value
+assert span_test["prefix and head"].interval[0] > span_test["head alone"].interval[1]
+assert all(found.estimate.rows == 48 for found in test.values())
+"""
+
+
+@pytest.mark.real
+def test_question_answering(tmp_path):
+    """The loop ends because its criterion holds, what is learned beats what is not, and Chinese is printed as it is."""
+    cells = executed("02_question_answering.ipynb", tmp_path, CLAIMS)
+    text = "".join(cells)
+    assert "\ufffd" not in text and len(re.findall("^the criterion (?:holds|does not hold)", text, re.MULTILINE)) == 3
+    lines = (ROOT / "examples" / "definitions_zh" / "rows.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = {row["term"]: row["choices"] for row in map(json.loads, lines)}
+    asked = re.findall("请问“(.+?)”的定义是什么？\n((?:  [A-D]\\. .*\n)+)正确： (.+)", text)
+    assert len(asked) == 2
+    for term, options, right in asked:
+        assert re.findall(r"  [A-D]\. \d\.\d\d (.+?。)", options) == rows[term] and right in rows[term]
+
+
+def test_the_notebooks_are_kept_with_what_they_printed():
+    nbformat = pytest.importorskip("nbformat")
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        notebook = nbformat.read(path, as_version=4)
+        assert "".join(printed(notebook)) and "\ufffd" not in path.read_text(encoding="utf-8")
+        assert [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"] == list(
+            range(1, len(printed(notebook)) + 1)
+        )
 
 
 def test_readme_names_commands_that_exist():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
@@ -25,6 +26,8 @@ def main() -> None:
     """Entry point of the `softprompt` command."""
     # tokenizers warns about forks; nothing here forks after tokenizing
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
+        sys.stdout.reconfigure(encoding="utf-8")  # what goes to a file or a pipe is JSON and tables of any language
     from . import (  # noqa: F401 - each adds its verb
         base,
         bench,

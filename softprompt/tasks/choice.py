@@ -22,8 +22,9 @@ class ChoiceScoring(Normalized):
         by: `likelihood` of the option's own text behind the row, per token; `letter`: of the letter that names it in
             `{{ options }}`; `pmi`: of its text, relative to what the same template gives it without the row (domain-conditional
             PMI, Holtzman et al. 2021, arXiv:2104.08315); `auto`: the one that does best on dev before anything is learned.
-        train: `options` raises the right option above the others (cross-entropy over the options' scores, as they are
-            compared later); `answer` raises the likelihood of the right one alone, which costs one option a row instead of all.
+        train: `options` raises the right option above the others (cross-entropy over the options' likelihoods or letters; what
+            `pmi` subtracts is no part of the loss); `answer` raises the likelihood of the right one alone, which costs one
+            option a row instead of all.
     """
 
     by: Literal["likelihood", "letter", "pmi", "auto"] = "likelihood"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -140,6 +140,24 @@ def apart(
     ]
     copies, contradicting = of_held.copies + of_others.copies, of_held.contradicting + of_others.contradicting
     return held, free, Duplicates(copies, contradicting, len(others) - len(free))
+
+
+def refuse_leaks(splits: Mapping[str, Sequence[Row]], text: Callable[[Row], str]) -> None:
+    """Splits that come from files of their own hold different texts.
+
+    Raises:
+        DataError: every row that stands in an earlier split too.
+    """
+    seen: dict[str, Row] = {}
+    leaked = []
+    for name, rows in splits.items():
+        mine = [(normalize(text(row)), row) for row in rows]
+        leaked += [
+            f"{row.where}: the text of this {name} row is in {seen[key].where}" for key, row in mine if key in seen
+        ]
+        seen.update(mine)
+    if leaked:
+        raise DataError(f"{len(leaked)} rows are held out in another split too; remove them from one", leaked)
 
 
 def few_shot(rows: Sequence[Row], k: int, label: Callable[[Row], Hashable], seed: int) -> list[Row]:

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 from .. import registry
 from ..config import parse, read_yaml, suggest
 from ..data import CATALOGUE, Row, get_source, read_rows
-from ..data.splits import Duplicates, apart, deduplicate, few_shot, hold_out, normalize, split
+from ..data.splits import Duplicates, apart, deduplicate, few_shot, hold_out, refuse_leaks, split
 from ..errors import ConfigError, DataError
 from ..metrics import majority
 from ..template import Prompter
@@ -136,16 +136,7 @@ class Task(ABC):
             size = min(sizes["dev"] or 256, len(rows) // 5) if not isinstance(sizes["dev"], float) else sizes["dev"]
             found |= split(rows, {"dev": size, "train": None}, self.label, data.split.seed, data.split.group)
         splits = {name: found.get(name, []) for name in ("test", "dev", "train")}
-        seen: dict[str, Row] = {}
-        leaked = []
-        for name, rows in splits.items():
-            mine = [(normalize(self.content(row)), row) for row in rows]
-            leaked += [
-                f"{row.where}: the text of this {name} row is in {seen[key].where}" for key, row in mine if key in seen
-            ]
-            seen.update(mine)
-        if leaked:
-            raise DataError(f"{len(leaked)} rows are held out in another split too; remove them from one", leaked)
+        refuse_leaks(splits, self.content)
         return splits
 
     def _cut(self, rows: Sequence[Row], sizes: dict[str, int | float | None]) -> dict[str, list[Row]]:

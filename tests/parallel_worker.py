@@ -22,12 +22,20 @@ CASES = {
     "full": {"name": "full"},
     "joint": {"name": "joint", "parts": ["soft", {"name": "lora", "r": 2}]},
     "probe": {"name": "probe"},
+    "t5-infix": {"name": "infix", "length": 3},
+    "t5-soft": {"name": "soft", "length": 4},
 }
 SHARDED = {"full": {"name": "full"}, "tied": {"name": "full"}, "again": {"name": "full"}}  # by FSDP
-BASES = {"tied": "gemma3"}  # its head is the embeddings
-RATES = {"soft": 0.02, "infix": 0.05, "prefix": 0.02, "upper-prefix": 0.02, "joint": 0.01} | dict.fromkeys(
-    SHARDED, 1e-4
-)
+BASES = {"tied": "gemma3", "t5-infix": "t5", "t5-soft": "t5"}  # the head of the first is the embeddings
+RATES = {
+    "t5-infix": 0.05,
+    "t5-soft": 0.02,
+    "soft": 0.02,
+    "infix": 0.05,
+    "prefix": 0.02,
+    "upper-prefix": 0.02,
+    "joint": 0.01,
+} | dict.fromkeys(SHARDED, 1e-4)
 ROWS = {"train": 13, "dev": 7, "test": 5}
 BATCH = 4  # of 13 rows: the last batch has one, so one of two processes has none
 

@@ -97,7 +97,7 @@ def train(
     method = with_head(method if isinstance(method, Method) else make_method(method), base, task)
     spec = train if isinstance(train, TrainSpec) else parse(TrainSpec, train or {}, "train")
     began, parallel = time.perf_counter(), processes()
-    refuse(method, spec, parallel)
+    refuse(method, base, spec, parallel)
     progress = progress if parallel.main else ignore_progress
     notice = notice if parallel.main else ignore_notice
     wanted = ("train", "dev", "test") if test else ("train", "dev")

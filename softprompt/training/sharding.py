@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 INSTEAD = "without FSDP each process holds the whole model and runs its share of the rows"
 
 
-def refuse(method: Method, spec: TrainSpec, parallel: Processes) -> None:
+def refuse(method: Method, base: Base, spec: TrainSpec, parallel: Processes) -> None:
     """Say early what cannot be trained in shards.
 
     Raises:
-        ConfigError: FSDP was asked for, and this method or optimizer cannot do it.
+        ConfigError: FSDP was asked for, and this method, base or optimizer cannot do it.
     """
     if not parallel.shards:
         return
@@ -46,6 +46,10 @@ def refuse(method: Method, spec: TrainSpec, parallel: Processes) -> None:
         raise ConfigError(
             "FSDP shares out the weights of full fine-tuning only (method: full, train: all, without layers); start method "
             f"{method.spec.name!r} without it: {INSTEAD}"
+        )
+    if base.kind != "causal":
+        raise ConfigError(
+            f"FSDP shares out causal bases only, {base.name!r} is of kind {base.kind}; start without it: {INSTEAD}"
         )
     if spec.optimizer != "adamw":
         raise ConfigError(

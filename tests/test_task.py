@@ -105,3 +105,13 @@ def test_long_texts_are_cut_never_the_template():
     assert len(bound.head) + len(example.text) + len(bound.cue) + longest == 60
     with pytest.raises(DataError, match="leave no room"):
         Task.load(TASK).bind(tiny_tokenizer(), room=20).example({"text": "x", "label": "negative"})
+
+
+def test_null_for_all_the_rest_survives_being_written_down():
+    """In a run's own file, in an artifact, and where a run file's task is reached into from the command line."""
+    for size in (None, 7, 0.5):
+        spec = Task.load({**TASK, "data": {"split": {"train": size, "dev": size}}}).spec
+        held = spec.model_dump(mode="json", exclude_none=True)
+        again = Task.load(held).spec
+        assert (again.data.split.train, again.data.split.dev) == (size, size) and again == spec
+    assert "test" not in held["data"]["split"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, SerializerFunctionWrapHandler, model_serializer
 
 from ..config import Strict
 from ..template import TemplateSpec
@@ -24,6 +24,12 @@ class SplitSpec(Strict):
     test: Size = None
     seed: int = Field(default=0, ge=0)
     group: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _with_all(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Null says something here ("all the rest") and is no default, so it stays where others are left out."""
+        rest: dict[str, Any] = {name: None for name in ("train", "dev") if getattr(self, name) is None}
+        return {**serialize(self), **rest}
 
 
 class HoldOutSpec(Strict):

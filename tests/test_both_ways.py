@@ -9,6 +9,7 @@ import torch
 from helpers import close, scores_of, tiny_rows, tiny_task
 from models import MASKED, tiny_base, tiny_model, tiny_tokenizer
 
+from softprompt import load
 from softprompt.base import Base
 from softprompt.data import Row
 from softprompt.errors import ArtifactError, ConfigError
@@ -267,3 +268,12 @@ def test_words_are_not_cut():
 
     assert whole_words("960 RIVONA DR", 4, 9) == "RIVONA" and whole_words("960 RIVONA DR", 5, 10) == "RIVONA"
     assert whole_words("中国的首都是北京。", 6, 7) == "北" and whole_words("a-b", 0, 1) == "a"
+
+
+def test_a_prompt_starts_from_that_of_an_artifact_with_a_head(tmp_path):
+    base, rows, settings = encoder(), tiny_rows(), {**SETTINGS, "max_steps": 2}
+    train(base, tiny_task(), {"name": "prefix", "length": 3}, tmp_path, train=settings, rows=rows)
+    held = load(tmp_path).tensors["prompt_embeddings"]
+    method = {"name": "prefix", "length": 3, "init": "artifact", "artifact": str(tmp_path)}
+    ready = prepare(base, tiny_task(), make_method(method), rows=rows, seed=0)
+    assert isinstance(ready.method, Headed) and torch.equal(ready.method.export()["prompt_embeddings"], held)

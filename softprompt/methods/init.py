@@ -138,7 +138,8 @@ def _from_artifact(base: Base, source: str | None, want: tuple[int | None, ...],
     artifact = load(Path(source))
     check_base(artifact.manifest, base.digest, base.tokenizer_digest, base.name)
     method = make_method(artifact.manifest.method, source)
-    method.restore(artifact.tensors, base)
+    # a head of its own (see `headed.py`) stays behind
+    method.restore({name: held for name, held in artifact.tensors.items() if not name.startswith("head.")}, base)
     if not isinstance(method, LearnedTensor):
         raise ConfigError(f"method.artifact {source!r} is a {method.spec.name!r} and holds no learned prompt")
     value = method.value.detach()

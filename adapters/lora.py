@@ -66,7 +66,7 @@ class Lora(Tuner):
         return TrainDefaults(lr=5e-4, epochs=3, batch_size=16)
 
     def segments(self, slots: Sequence[Slot], cue: int) -> tuple[Slot, ...]:
-        """Active from the first slot on, or from the cue on.
+        """Active from the first slot on, or from the cue on (with a decoder: in all that it writes).
 
         Raises:
             ConfigError: activated at a cue that the template does not have.
@@ -110,6 +110,26 @@ class Lora(Tuner):
         """As PEFT starts it: the update is zero."""
         super().attach(base, bound, seed)
         self.activated_by(bound.cue)
+
+    def _put_in(self, branch: Base, seed: int) -> None:
+        """As any tuner; what only the decoder is to see must lie in it.
+
+        Raises:
+            ConfigError: something else would change, too: texts are read by the frozen base.
+        """
+        super()._put_in(branch, seed)
+        if not self._decoder_only:
+            return
+        shared = {id(weight) for weight in branch.model.get_input_embeddings().parameters()}
+        own = {id(weight) for weight in branch.body.parameters()} - shared
+        named = [
+            name for name, weight in branch.model.named_parameters() if weight.requires_grad and id(weight) not in own
+        ]
+        if named:
+            raise ConfigError(
+                f"method.activate is 'cue', but these settings also change {named[0]!r}, which is not the decoder's alone; "
+                "name modules of its layers, or leave out method.activate"
+            )
 
     def activated_by(self, cue: Sequence[int]) -> None:
         """The tokens from which on an activated LoRA acts, for PEFT's configuration."""

@@ -180,6 +180,12 @@ class Tuner(WeightsMethod):
         whole = make_again(self)
         whole._put_in(base.branch(own=lambda name: True), 0)
         whole._fill(tensors)
+        out, embeddings = whole._model.get_output_embeddings(), whole._model.get_input_embeddings()
+        if isinstance(out, BaseTunerLayer) and out.get_base_layer().weight is embeddings.weight:
+            raise ConfigError(
+                "the output layer that was changed shares its weight with the embeddings, which merging would change, too; "
+                "serve the artifact instead"
+            )
         try:
             return whole._model.merge_and_unload()
         except (AttributeError, NotImplementedError, ValueError, TypeError) as error:

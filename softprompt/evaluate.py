@@ -57,7 +57,8 @@ class Evaluation:
 
     Attributes:
         estimate: the task's metric.
-        nll: mean −log-score of the right labels, or of the right answers' tokens; breaks ties between equal metrics.
+        nll: mean −log-score of the right labels, or of the right answers' tokens, of rows that have one (0 if none has); breaks
+            ties between equal metrics.
     """
 
     estimate: Estimate
@@ -130,8 +131,9 @@ def summarize(metric: str, found: list[Outcome]) -> Evaluation:
     if len(golds) < len(found):
         first = next(outcome.where for outcome in found if outcome.gold is None)
         raise DataError(f"{first}: the row has no label to evaluate against ({len(found) - len(golds)} such rows)")
-    nlls, weights = [outcome.nll or 0.0 for outcome in found], [outcome.weight for outcome in found]
-    nll = sum(nlls) / sum(weights)
+    known = [(outcome.nll, outcome.weight) for outcome in found if outcome.nll is not None]
+    nlls, weights = [loss for loss, _ in known], [weight for _, weight in known]
+    nll = sum(nlls) / sum(weights) if known else 0.0
     if metric == LIKELIHOOD:
         return Evaluation(_likelihood(nlls, weights), nll, found)
     return Evaluation(estimate(metric, golds, [outcome.predicted for outcome in found]), nll, found)

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -22,6 +22,7 @@ from .methods import make_method
 from .methods.headed import with_head
 from .serving import Compiled, answer, compile_prompt, write
 from .tasks import Task
+from .tasks.generation import FreeSpec
 from .types import Progress, ignore_progress
 
 
@@ -159,7 +160,7 @@ class Runtime:
             tell: called with each new piece of text.
 
         Raises:
-            DataError: see `predict`; or the artifact's answers are chosen, not written.
+            DataError: see `predict`; or the artifact's answers are chosen, not written, or written by beams.
         """
         from .streaming import Told  # transformers' streamers bring much along
 
@@ -168,6 +169,10 @@ class Runtime:
         if prompt.writes is None:
             raise DataError(
                 f"artifact {name!r} chooses its answers (type {prompt.bound.task.spec.type!r}); ask predict"
+            )
+        if cast(FreeSpec, prompt.bound.task.spec).generation.num_beams > 1:
+            raise DataError(
+                f"artifact {name!r} compares beams, which are known at the end only; ask predict, or set num_beams: 1"
             )
         example = prompt.bound.example(dict(row))
         found = write(self.base, [example], [prompt], told=Told(prompt.bound, tell))

@@ -82,7 +82,8 @@ def prior(
         return torch.stack(labels).exp().mean(0).log()
     if task.prior == "pmi" and examples:
         everything = tuple(sorted({ids for example in examples for ids in example.candidates}))
-        blank = Example((), everything, None, "the template without a row", {})
+        holes = (0,) * (sum(slot.name == "text" for slot in bound.slots) - 1)  # where slots stand in the text
+        blank = Example((), everything, None, "the template without a row", {}, holes=holes)
         (scores,) = _scores(engine, method, [blank], learned)
         return dict(zip(everything, scores.tolist(), strict=True))
     return None

@@ -18,7 +18,7 @@ from .engine import CacheConfig, Engine, Past, Row, buckets, generate, make_engi
 from .engine.rows import Piece
 from .evaluate import Outcome, free_outcome, outcome, outcomes
 from .methods import Method
-from .methods.base import bind
+from .methods.binding import bind, refuse_unfit
 from .scoring import Prior, prior, relative
 from .tasks import BoundTask, Task
 from .tasks.generation import FreeSpec, Generation
@@ -57,9 +57,14 @@ class Compiled:
 
 
 def compile_prompt(base: Base, method: Method, task: Task) -> Compiled:
-    """Run what stands in front of the text, once. `method` must hold its learned tensors."""
+    """Run what stands in front of the text, once. `method` must hold its learned tensors.
+
+    Raises:
+        ConfigError: the base cannot do the task.
+    """
+    refuse_unfit(base, task, method)
     bound = bind(task, base, method)
-    bound.room -= method.positions
+    bound.reserve(method.positions)
     how = plan(method.segments(bound.slots, len(bound.cue)), bidirectional=base.bidirectional)
     engine = make_engine(base, how, bound.head, bound.cue, CacheConfig(ram=0, disk=0), tail=bound.tail)
     spec = task.spec

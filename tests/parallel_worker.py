@@ -28,7 +28,7 @@ CASES = {
 SHARDED = {"full": {"name": "full"}, "tied": {"name": "full"}, "again": {"name": "full"}}  # by FSDP
 BASES = {"tied": "gemma3", "t5-infix": "t5", "t5-soft": "t5"}  # the head of the first is the embeddings
 RATES = {
-    "t5-infix": 0.05,
+    "t5-infix": 0.005,
     "t5-soft": 0.02,
     "soft": 0.02,
     "infix": 0.05,

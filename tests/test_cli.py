@@ -306,11 +306,10 @@ def test_long_texts_are_cut_and_counted(work):
 
 
 def test_bases_that_cannot_do_the_task(work):
-    """A masked model answers at its mask, but writes no text; a sequence-to-sequence model is not trained yet."""
+    """A masked model answers at its mask, but writes no text; an encoder-decoder model does both."""
     for family, frame in (("bert", "masked"), ("t5", "seq2seq")):
         tiny_model(family).save_pretrained(work / family)
         tiny_tokenizer(frame=frame).save_pretrained(work / family)
-    refused(cli("train", "run.yaml", "base=t5", "--out", "bad", cwd=work), "take a causal, masked or encoder base")
     task = {
         "name": "w",
         "type": "generation",
@@ -321,6 +320,10 @@ def test_bases_that_cannot_do_the_task(work):
     (work / "written.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     (work / "written.yaml").write_text(json.dumps({"base": "bert", "task": task, "method": "soft"}), encoding="utf-8")
     refused(cli("train", "written.yaml", "--out", "bad", cwd=work), "type classification or choice")
+    done = cli("train", "written.yaml", "base=t5", "train.max_steps=2", "--test", "--out", "t5-run", cwd=work)
+    assert done.returncode == 0 and "test chrf" in done.stdout, done.stderr
+    done = cli("predict", "t5-run", "--input", "written.jsonl", cwd=work)
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 40, done.stderr
 
 
 def test_artifact_of_another_base_and_damaged_ones(work):

@@ -13,6 +13,7 @@ from models import FAMILIES, tiny_base
 
 from softprompt import artifact as artifacts
 from softprompt import doctor
+from softprompt.data import Row
 from softprompt.doctor import Case, Finding, before_training, checks, examine, sample
 from softprompt.doctor.cases import of_artifact
 from softprompt.engine import Engine, Learned
@@ -20,6 +21,7 @@ from softprompt.engine import engine as engine_module
 from softprompt.errors import TrainingError
 from softprompt.methods import make_method
 from softprompt.methods.soft import Soft
+from softprompt.tasks import Task
 from softprompt.training import prepare, train
 
 SETTINGS = {"epochs": 6, "batch_size": 8, "lr": 0.05, "patience": 50}
@@ -67,9 +69,21 @@ def test_healthy_runs_of_other_kinds_of_bases_pass(family, head, tmp_path):
         healthy(findings)
         levels = {finding.check: finding.level for finding in findings}
         assert all(levels[check] == "ok" for check in ("effect", "gradient", "positions", "padding", "norms"))
-    train(tiny_base(family), tiny_task(), method, tmp_path / "run", train=SETTINGS, rows=tiny_rows())
-    held = artifacts.load(tmp_path / "run" / "artifact")
-    assert not [str(f) for f in examine(of_artifact(held, tiny_base(family), 6)) if f.level == "error"]
+        train(tiny_base(family), tiny_task(), method, tmp_path / name, train=SETTINGS, rows=tiny_rows())
+        held = artifacts.load(tmp_path / name / "artifact")
+        assert not [str(f) for f in examine(of_artifact(held, tiny_base(family), 6)) if f.level == "error"]
+
+
+@pytest.mark.parametrize("family", ["llama", "t5"])
+def test_written_answers_are_healthy(family):
+    spec = {"name": "w", "type": "generation", "template": {"input": "{{ text }}", "cue": "\n:"}}
+    rows = {
+        name: [Row({**row.values, "answer": row.values["label"]}, row.where) for row in part]
+        for name, part in tiny_rows().items()
+    }
+    findings = found(case_of("soft", family, Task.load(spec), rows))
+    healthy(findings)
+    assert {finding.level for finding in findings if finding.check == "positions"} == {"ok"}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

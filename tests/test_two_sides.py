@@ -18,7 +18,7 @@ from softprompt.base import Base, Block
 from softprompt.base.attention import ALWAYS
 from softprompt.data import Row
 from softprompt.engine import NOTHING, make_engine, plan
-from softprompt.errors import BaseModelError, ConfigError
+from softprompt.errors import BaseModelError, ConfigError, DataError
 from softprompt.evaluate import outcomes
 from softprompt.methods import make_method
 from softprompt.runtime import Runtime
@@ -361,6 +361,30 @@ def test_weights_of_the_decoder_alone_are_a_plain_lora_for_peft(tmp_path):
     close(ours, run.prepared.method.merged(base)(input_ids=source, decoder_input_ids=target).logits[0])
 
 
+def test_weights_that_the_encoder_shares_are_no_decoder_alone():
+    base = tiny_base("t5")
+    for settings in (
+        {"target_modules": ["shared", "q"]},
+        {"options": {"modules_to_save": ["shared"]}},
+        {"options": {"exclude_modules": ["wi"]}},
+    ):
+        with pytest.raises(ConfigError, match="not the decoder's alone"):
+            prepare(base, tiny_task(), make_method({**LORA, "activate": "cue", **settings}), rows=tiny_rows(), seed=0)
+
+
+def test_an_answer_takes_no_room_from_what_the_encoder_reads():
+    """A text is cut alike with and without its answer; an answer too long for the decoder is refused."""
+    base = tiny_base("bart")
+    row = {"text": "long text " * 60}
+    bound = prepare(base, writing_task(max_new_tokens=200), make_method("hard"), rows=writing_rows()).bound
+    asked, known = bound.example(row), bound.example({**row, "answer": "it"})
+    assert asked.text == known.text and asked.truncated
+    whole = (*bound.head, *asked.text, *bound.cue, *bound.tail)
+    assert len(whole) == base.encoder.max_positions == 256
+    with pytest.raises(DataError, match="row: an answer may have 300 tokens, this base's decoder has room for 255"):
+        prepare(base, writing_task(max_new_tokens=300), make_method("hard"), rows={"dev": []}).bound.example(row)
+
+
 def test_what_it_cannot_do_is_refused_in_one_line():
     base, rows = tiny_base("t5"), tiny_rows()
 
@@ -371,6 +395,13 @@ def test_what_it_cannot_do_is_refused_in_one_line():
 
     refused("decoder writes the answer", template={"input": "{{ text }} {{ mask }}", "cue": "\n:"})
     refused("needs a causal base", {"name": "prefix", "layers": "1-"})
+    refused("leave out method.layers", {**LORA, "layers": "0-"})
+    runtime = Runtime(tiny_base("bart"))
+    runtime.add("beams", writing_task(num_beams=2))
+    with pytest.raises(DataError, match="known at the end only"):
+        runtime.stream({"text": "a"}, "beams")
+    with pytest.raises(ConfigError, match="writes its answers, which"):
+        Runtime(tiny_base("bert")).add("w", writing_task())
     with pytest.raises(ConfigError, match="reads both ways"):
         prepare(tiny_base("bert"), tiny_task(), make_method({**LORA, "activate": "cue"}), rows=rows, seed=0)
     model = tiny_model("t5")

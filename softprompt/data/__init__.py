@@ -4,14 +4,13 @@ from .catalogue import Source
 from .catalogue import get as get_source
 from .readers import Row, read_rows
 from .sources import CATALOGUE
-from .splits import Duplicates, apart, deduplicate, few_shot, hold_out, normalize, split
+from .splits import Duplicates, deduplicate, few_shot, hold_out, normalize, split
 
 __all__ = [
     "CATALOGUE",
     "Duplicates",
     "Row",
     "Source",
-    "apart",
     "deduplicate",
     "few_shot",
     "get_source",

@@ -39,7 +39,9 @@ def rows(case: Case) -> Iterator[Finding]:
             yield Finding("rows", "error", f"{len(places)} of {len(everything)} {what}, the first {places[0]}", advice)
     if unreached:
         what = f"{len(unreached)} of {len(everything)} right answers are whole in no window, the first {unreached[0]}"
-        yield Finding("rows", "warning", what, "raise task.window_overlap; what is pointed at there counts as wrong")
+        yield Finding(
+            "rows", "warning", what, "raise task.window_overlap; what is pointed at there cannot be quite right"
+        )
     cut = sum(row.truncated for row in everything) / len(everything)
     longest = max(len(run.text) for row in everything for run in row.runs)
     parted = sum(bool(row.windows) for row in everything)

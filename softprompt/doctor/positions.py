@@ -48,7 +48,11 @@ def _against_plain(case: Case) -> Iterator[Finding]:
 
 @torch.no_grad()
 def positions(case: Case) -> Iterator[Finding]:
-    """The tokens that are scored are the answer's, at the places where a naive forward of one whole row has them."""
+    """The tokens that are scored are the answer's, at the places where a naive forward of one whole row has them.
+
+    On bases that are not causal the other side is the same engine with one row at a time and nothing kept; loading has compared
+    these bases with their plain models.
+    """
     if not case.rows:
         yield Finding("positions", "skipped", "there are no labelled rows to run")
         return
@@ -146,7 +150,8 @@ def _plain(base: Base, **inputs: Tensor) -> Tensor:
 def _naive(case: Case, row: Example) -> Tensor:
     """Logits [a, V] of the answer's tokens: the whole row in one piece, alone, nothing kept.
 
-    By the plain model itself where the learned thing is embeddings and whole weights; else by one forward of all its tokens.
+    On a causal base, by the plain model itself where the learned thing is embeddings and whole weights; else by one forward of
+    all its tokens.
     """
     if case.base.kind != "causal":
         return _alone(case, row)
@@ -188,5 +193,6 @@ def _answer(case: Case, row: Example) -> str:
 
 def _says(case: Case, row: Example, ids: Sequence[int]) -> bool:
     """Whether ids are the answer's text (tokenizers are free about white space at its edges)."""
-    said = case.base.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False)
+    spoken = ids[: len(ids) - len(case.bound.ends[:1])]  # a written answer's end says nothing
+    said = case.base.tokenizer.decode(list(spoken), clean_up_tokenization_spaces=False)
     return bool(said.strip() == _answer(case, row).strip())

@@ -30,7 +30,8 @@ class Slot:
     """One place in a row's sequence.
 
     Attributes:
-        name: which ids stand here: `head`, `text`, `cue`, `answer`; `prompt` for the learned one.
+        name: which ids stand here: `head`, `text`, `cue`, `answer`, `tail` (behind everything that is read both ways), `start`
+            (of a decoder); `prompt` for the learned one.
         same: its ids are the same for all rows of a task.
         learned: what a learned slot holds: `embeddings` [P, H] or `kv` [L, 2, G, P, D]; None for ids.
         start, stop: the part of the named ids that stands here (as in a Python slice).

@@ -259,20 +259,6 @@ def make_method(settings: str | dict[str, Any], where: str = "method") -> Method
     return kind(parse(kind.Spec, data, where))
 
 
-def bind(task: Task, base: Base, method: Method) -> BoundTask:
-    """The task bound to a base as the method wants its rows, with all of the base's positions for room.
-
-    The caller takes `method.positions` off it, once the method is attached or restored.
-    """
-    room = min(base.max_positions, base.reader.max_positions)
-    closing = base.reader.bidirectional
-    bound = task.bind(
-        base.tokenizer, room, method.keeps_instruction, method.learns_slots, closing, base.kind == "seq2seq"
-    )
-    bound.points = method.points
-    return bound
-
-
 def text_ids(base: Base, text: str, length: int | None, what: str) -> Tensor:
     """Ids [length] of a text, repeated or cut to fit; without a length the whole of it, as often as makes `WHOLE` tokens.
 
@@ -291,8 +277,10 @@ def layers_of(text: Layers, base: Base) -> range:
     """`20-` or `20-25` as layers of this base.
 
     Raises:
-        ConfigError: the base has no such layers.
+        ConfigError: the base has no such layers, or two stacks of them.
     """
+    if base.kind == "seq2seq":
+        raise ConfigError(f"base {base.name!r} has layers in its encoder and in its decoder; leave out method.layers")
     first, _, last = text.partition("-")
     found = range(int(first), int(last) + 1 if last else base.shape.layers)
     if not found or found.stop > base.shape.layers:

@@ -28,7 +28,8 @@ class InfixSpec(MethodSpec):
     Attributes:
         length: learned tokens P.
         form: `kv` (keys and values per layer, that take no position) or `embeddings` (tokens that run in every row).
-        cue: how many of the template's last tokens stand behind the prompt and run every step; `kv` needs ≥ 1.
+        cue: how many of the template's last tokens stand behind the prompt and run every step; `kv` needs ≥ 1. On an
+            encoder–decoder base it has no meaning: the prompt stands in front of all that the decoder writes.
         init: where they start: `text`, `vocabulary` (common tokens), `labels` (the label words), `random` or `artifact`.
         text: what `init: text` starts from; null: the task's instruction.
         artifact: folder that `init: artifact` starts from.

@@ -146,7 +146,12 @@ class Task(ABC):
             return split(self._different(rows), sizes, self.label, cut.seed, cut.group)
         tests, others = hold_out(rows, held.field, held.values)
         tests, others, self.left_out = apart(tests, others, self.content, self.label, cut.group)
-        size = {"test": sizes.pop("test")}  # groups are apart from the others already, so a sample may cut them
+        wanted = sizes.pop("test")
+        if isinstance(wanted, int) and wanted > len(tests):
+            raise DataError(
+                f"data.split.test asks for {wanted} rows, data.hold_out keeps {len(tests)}; ask for fewer, or null for all"
+            )
+        size = {"test": wanted}  # groups are apart from the others already, so a sample may cut them
         return split(others, sizes, self.label, cut.seed, cut.group) | split(tests, size, self.label, cut.seed)
 
     def _different(self, rows: Sequence[Row]) -> list[Row]:
@@ -186,15 +191,15 @@ class Task(ABC):
         instruction: bool = True,
         soft: bool = False,
         closing: bool = False,
-        decoder: bool = False,
+        writes: int | None = None,
     ) -> BoundTask:
         """The task with a base's tokenizer.
 
         Args:
-            room: positions that prompt, head, text, cue and answer may take together.
+            room: positions that prompt, head, text, cue and (without `writes`) answer may take together.
             instruction: whether the template's instruction stands in front.
-            soft, closing: whether its soft slots are learned, and the base reads both ways (see `Prompter`).
-            decoder: whether a decoder writes the answer (see `lay_out`).
+            soft, closing: whether its soft slots are learned, and texts are read both ways (see `Prompter`).
+            writes: tokens that a decoder has room for, where one writes the answer (see `lay_out`).
 
         Raises:
             ConfigError: the task asks for demonstrations that were not drawn yet (training draws them); see `Prompter`.
@@ -206,7 +211,7 @@ class Task(ABC):
             )
         shots = [(self.shown(values), self.answer_word(values)) for values in self.spec.demonstrations.rows]
         prompter = Prompter(self.spec.template, tokenizer, instruction, shots, soft, closing)
-        return BoundTask(self, prompter, room, decoder)
+        return BoundTask(self, prompter, room, writes)
 
     def content(self, row: Row) -> str:
         """What makes two rows the same: all fields that the template reads."""

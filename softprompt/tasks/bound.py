@@ -26,20 +26,28 @@ class BoundTask:
         groups: the template's soft slots where they are learned.
         ends: tokens that end a written answer; the first of them is learned at the end of each.
         points: rows are prepared for a head that points at answers.
+        writes: tokens of an answer that a decoder has room for; None where answers stand behind the text.
         cut: how many texts had to be truncated so far.
     """
 
-    def __init__(self, task: Task, prompter: Prompter, room: int, decoder: bool = False) -> None:
+    def __init__(self, task: Task, prompter: Prompter, room: int, writes: int | None = None) -> None:
         self.task, self.prompter = task, prompter
         self.head, self.cue, self.tail = prompter.head, prompter.cue, prompter.tail
         self.groups = prompter.groups
         sizes = {"head": len(self.head), "cue": len(self.cue)}
-        self.slots = lay_out(prompter.names, prompter.holes, sizes, bool(self.tail), decoder)
+        self.slots = lay_out(prompter.names, prompter.holes, sizes, bool(self.tail), writes is not None)
+        self.writes = writes
         self.room = room - len(self.head) - len(self.cue) - len(self.tail)
         self.cut = 0
         self.ends: Ids = prompter.ends if task.answering == "generated" else ()
         self.points = False
         self._answers: dict[str, Ids] = {}
+
+    def reserve(self, positions: int) -> None:
+        """Positions that a method takes, on either side."""
+        self.room -= positions
+        if self.writes is not None:
+            self.writes -= positions
 
     def example(self, values: dict[str, Any], where: str = "row") -> Example:
         """A row as ids. Too long a text is truncated, never the template; one that is pointed at is read in windows.
@@ -52,8 +60,14 @@ class BoundTask:
         words, gold = self.task.candidates(values)
         candidates = tuple(self.answer(word) for word in words)
         text, holes = (found := self.prompter.row(self.task.shown(values), where)).ids, found.holes
-        room = self.room - max((len(ids) for ids in candidates), default=0)
-        room = min(room, self.room - self.task.longest_answer) if not candidates else room
+        # a text is cut alike whether its answer is known yet or not
+        longest = max([self.task.longest_answer, *map(len, candidates)])
+        room = self.room - (longest if self.writes is None else 0)
+        if self.writes is not None and longest > self.writes:
+            raise DataError(
+                f"{where}: an answer may have {longest} tokens, this base's decoder has room for {self.writes}; shorten it, or "
+                "lower generation.max_new_tokens"
+            )
         if room < 1:
             raise DataError(
                 f"{where}: the template, its demonstrations and the prompt leave no room for the text "

@@ -17,11 +17,12 @@ class SpanSpec(FreeSpec):
 
     Attributes:
         metric: `f1` of words, `f1_zh` of characters.
-        window_overlap: tokens that neighbouring windows of a long context share, where a head points (see `windows.py`).
+        window_overlap: tokens that neighbouring windows of a long context share, where a head points (see `windows.py`); null:
+            64, or half a window's if that is less.
     """
 
     metric: str = "f1"
-    window_overlap: NonNegativeInt = 64
+    window_overlap: NonNegativeInt | None = None
 
 
 class Span(Generation):

@@ -49,7 +49,7 @@ class DataSpec(Strict):
         source: a catalogue name (`softprompt data list`), a JSONL/CSV/Parquet file, or `datasets:NAME`; it is split.
         train, dev, test: files of their own, instead of `source`.
         columns: our field name → the file's column name.
-        hold_out: which rows of `source` are the test rows; `split` then deals out the others only.
+        hold_out: which rows of `source` are the test rows (see `HoldOutSpec`).
     """
 
     source: str | None = None

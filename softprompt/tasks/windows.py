@@ -10,12 +10,15 @@ from collections.abc import Sequence
 
 from ..errors import DataError
 
+OVERLAP = 64
 
-def stretches(first: int, stop: int, room: int, overlap: int, where: str) -> list[tuple[int, int]]:
+
+def stretches(first: int, stop: int, room: int, overlap: int | None, where: str) -> list[tuple[int, int]]:
     """Where the stretches of the context's tokens `first` to `stop` begin and end.
 
     Args:
         room: tokens of one stretch.
+        overlap: tokens that neighbours share; None: `OVERLAP`, or half of the room if that is less.
         where: `file:line` of the row.
 
     Raises:
@@ -26,6 +29,7 @@ def stretches(first: int, stop: int, room: int, overlap: int, where: str) -> lis
             f"{where}: the row's own text around the context (its question) and the template leave no room for the context "
             f"({1 - room} tokens too many); shorten them"
         )
+    overlap = min(OVERLAP, room // 2) if overlap is None else overlap
     if room <= overlap:
         raise DataError(
             f"{where}: a window has room for {room} tokens of the context, but neighbours are to share window_overlap "

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from ..base import Base
 from ..data import Row
 from ..engine import NOTHING, Engine, make_engine, plan
-from ..errors import ConfigError
 from ..methods import Method
-from ..methods.base import bind
-from ..methods.headed import Headed, with_head
+from ..methods.binding import bind, refuse_unfit
+from ..methods.headed import with_head
 from ..parallel import Processes
 from ..storage import digest_of
 from ..tasks import BoundTask, Task
@@ -68,7 +67,7 @@ def prepare(
     bound = bind(task, base, method)
     if seed is not None:
         method.attach(base, bound, seed)
-    bound.room -= method.positions
+    bound.reserve(method.positions)
     how = plan(method.segments(bound.slots, len(bound.cue)), method.first_layer, base.bidirectional)
     digest = digest_of({name: [row.values for row in part] for name, part in rows.items()})
     kept = (cache or CacheSpec()).config((parallel or Processes()).name)
@@ -85,24 +84,3 @@ def prepare(
     return Prepared(
         base, task, method, bound, engine, {name: bound.examples(part) for name, part in parts.items()}, digest
     )
-
-
-def refuse_unfit(base: Base, task: Task, method: Method) -> None:
-    """Say what a base cannot do with a task, before anything runs.
-
-    Raises:
-        ConfigError: names what would work.
-    """
-    if task.answering == "generated" and base.bidirectional and not method.points:
-        raise ConfigError(
-            f"task {task.name!r} (type {task.spec.type!r}) writes its answers, which base {base.name!r} ({base.kind}) cannot; "
-            "take a causal base such as smollm2 or a sequence-to-sequence one, type classification or choice, or for type span "
-            "method.head: true"
-        )
-    if task.spec.template.end and base.kind == "causal":
-        raise ConfigError(
-            f"template.end is {task.spec.template.end!r}, but base {base.name!r} ({base.kind}) answers at the end of the text; "
-            "leave it out, or take a masked base"
-        )
-    if base.kind == "masked" and base.mask_id is None and not isinstance(method, Headed):
-        raise ConfigError(f"base {base.name!r} has no mask token to answer at; set method.head: true")

@@ -21,11 +21,12 @@ class WeightsSpec(MethodSpec):
     Attributes:
         layers: `20-` changes layers from 20 on only (`20-25` those six); texts are run through the layers below once and
             kept.
-        instruction: keep the task's instruction in front of the text.
+        instruction: keep the task's instruction in front of the text (null: unless a head reads the mean of an encoder's
+            states, which it dilutes).
     """
 
     layers: Layers | None = None
-    instruction: bool = True
+    instruction: bool | None = None
 
 
 class WeightsMethod(Method):
@@ -39,8 +40,8 @@ class WeightsMethod(Method):
 
     @property
     def keeps_instruction(self) -> bool:  # type: ignore[override]
-        """Unless told otherwise."""
-        return self.spec.instruction
+        """Unless told otherwise, or averaged with the text."""
+        return not self.averaged if self.spec.instruction is None else self.spec.instruction
 
     @property
     def first_layer(self) -> int:  # type: ignore[override]

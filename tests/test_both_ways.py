@@ -136,6 +136,31 @@ def test_deep_prompts_with_a_head_learn(tmp_path):
     assert found.metrics["dev"].estimate.value >= 0.9
 
 
+def test_a_prefix_under_a_head_has_defaults_of_its_own():
+    """Short and fast where the head reads pooled states; as ever where it points, or without a head."""
+    for task, rows, base, length, lr, head_lr in (
+        (tiny_task(), tiny_rows(), encoder(), 5, 0.05, 0.01),
+        (Task.load(SPANS), spans(), encoder(), 20, 0.02, 0.005),
+        (tiny_task(), tiny_rows(), tiny_base("bert"), 20, 0.02, None),
+    ):
+        method = prepare(base, task, make_method("prefix"), rows=rows, seed=0).method
+        assert (method.length, method.defaults.lr) == (length, lr)
+        assert method.spec.length == length  # so the artifact says it
+        scales = [scale for _, scale in method.groups()]
+        assert scales == ([1.0] if head_lr is None else [1.0, pytest.approx(head_lr / lr)])
+    given = prepare(encoder(), tiny_task(), make_method({"name": "prefix", "length": 3}), rows=tiny_rows(), seed=0)
+    assert given.method.length == 3
+
+
+def test_an_instruction_is_not_averaged_with_the_text_unless_asked_for():
+    def head(base, method):
+        return prepare(base, tiny_task(**TASK), make_method(method), rows=tiny_rows(), seed=0).bound.head
+
+    for name in ("hard", "infix", "full"):
+        plain, asked = head(encoder(), name), head(encoder(), {"name": name, "instruction": True})
+        assert len(plain) < len(asked) == len(head(tiny_base("bert"), name))
+
+
 def test_two_artifacts_in_one_call_and_a_missing_head(tmp_path):
     base = encoder()
     for seed, name in enumerate(("a", "b")):

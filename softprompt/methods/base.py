@@ -45,10 +45,11 @@ class MethodSpec(Strict):
 class TrainDefaults:
     """Settings that train this method well when the user sets none (measured; see `docs/methods.md`).
 
-    `min_steps`: with few rows more epochs are made of them, up to this many steps.
+    `min_steps`: with few rows more epochs are made of them, up to this many steps. `head_lr`: of a head, in proportion to `lr`.
     """
 
     lr: float = 0.0
+    head_lr: float = 5e-3
     epochs: int = 4
     min_steps: int = 0
     batch_size: int = 32
@@ -73,6 +74,7 @@ class Method(ABC):
         whole: every weight of a model is trained; `learned().base` holds it.
         keeps_instruction: False where the learned segment stands in the place of the task's instruction.
         points: it points at answers in the text, which are neither chosen nor written.
+        averaged: a head reads the mean of a row's states (the head says so before anything is asked): other defaults may fit.
         learns_slots: it learns the template's soft slots; for other methods they are read as the texts they have.
         sums_over_tokens: whether `score` sums over an answer's tokens, so that the task may divide by their number.
     """
@@ -86,6 +88,7 @@ class Method(ABC):
     whole: bool = False
     keeps_instruction: bool = True
     points: bool = False
+    averaged: bool = False
     learns_slots: bool = False
     sums_over_tokens: ClassVar[bool] = True
 

@@ -9,10 +9,11 @@ class HardSpec(MethodSpec):
     """Settings of `hard`.
 
     Attributes:
-        instruction: keep the task's instruction. (How many demonstrations is the task's: `task.demonstrations.k`.)
+        instruction: keep the task's instruction (null: unless a head reads the mean of an encoder's states, which it dilutes).
+            How many demonstrations is the task's: `task.demonstrations.k`.
     """
 
-    instruction: bool = True
+    instruction: bool | None = None
 
 
 class Hard(Method):
@@ -24,5 +25,5 @@ class Hard(Method):
 
     @property
     def keeps_instruction(self) -> bool:  # type: ignore[override]
-        """Unless told otherwise."""
-        return self.spec.instruction
+        """Unless told otherwise, or averaged with the text."""
+        return not self.averaged if self.spec.instruction is None else self.spec.instruction

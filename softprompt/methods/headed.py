@@ -21,20 +21,23 @@ from ..tasks.classification import Classification
 from ..tasks.span import Span
 from .base import Method, Place, Stores, TrainDefaults
 
-HEAD_LR = 5e-3
 _WEIGHT, _BIAS = "head.weight", "head.bias"
 
 
 class Headed(Method):
-    """The inner method decides what is learned in the row; the head reads its pooled states or (`points`) each token's."""
+    """The inner method decides what is learned in the row; the head reads its pooled states or (`points`) each token's.
+
+    Where the base reads both ways (`both`) the pooled state is the mean of the row's, else the last one.
+    """
 
     stores: Stores = "other"
     place: Place = "other"
     sums_over_tokens = False
 
-    def __init__(self, inner: Method, points: bool = False) -> None:
+    def __init__(self, inner: Method, points: bool = False, both: bool = True) -> None:
         super().__init__(inner.spec)
         self.inner, self.points = inner, points
+        inner.averaged = both and not points
         self.head: nn.Linear | None = None
         self.keeps_instruction, self.first_layer = inner.keeps_instruction, inner.first_layer
         self.learns_slots = inner.learns_slots
@@ -43,7 +46,7 @@ class Headed(Method):
     def defaults(self) -> TrainDefaults:  # type: ignore[override]
         """The inner method's; a head alone is trained longer."""
         own = self.inner.defaults
-        return own if own.lr else TrainDefaults(lr=HEAD_LR, epochs=10, batch_size=32)
+        return own if own.lr else TrainDefaults(lr=own.head_lr, epochs=10, batch_size=32)
 
     @property
     def length(self) -> int:
@@ -78,6 +81,7 @@ class Headed(Method):
                 "or a causal base such as smollm2"
             )
         self.inner.attach(base, bound, seed)
+        self.spec = self.inner.spec  # with what it has settled
         start = torch.randn(width, base.shape.hidden_size, generator=torch.Generator().manual_seed(seed)) * 0.02
         self._make_head(start, torch.zeros(width), base)
 
@@ -93,10 +97,10 @@ class Headed(Method):
         return [] if self.head is None else [*self.inner.parameters(), *self.head.parameters()]
 
     def groups(self) -> list[tuple[list[nn.Parameter], float]]:
-        """The head has a learning rate of its own, `HEAD_LR` when the inner method has its default."""
+        """The head has a learning rate of its own, in proportion to that of the inner method."""
         assert self.head is not None
         own = self.inner.groups() if self.inner.parameters() else []
-        return [*own, (list(self.head.parameters()), HEAD_LR / self.defaults.lr)]
+        return [*own, (list(self.head.parameters()), self.defaults.head_lr / self.defaults.lr)]
 
     def learned(self) -> Learned:
         """What the inner method brings, and the head."""
@@ -144,4 +148,4 @@ def with_head(method: Method, base: Base, task: Task) -> Method:
         return method
     if base.kind == "encoder" and not wanted:
         raise ConfigError(f"base {base.name!r} has no language-model head, so method.head cannot be false")
-    return Headed(method, points=isinstance(task, Span)) if wanted else method
+    return Headed(method, isinstance(task, Span), base.bidirectional) if wanted else method

@@ -33,7 +33,7 @@ class InfixSpec(MethodSpec):
         init: where they start: `text`, `vocabulary` (common tokens), `labels` (the label words), `random` or `artifact`.
         text: what `init: text` starts from; null: the task's instruction.
         artifact: folder that `init: artifact` starts from.
-        instruction: keep the task's instruction in front of the text.
+        instruction: keep the task's instruction in front of the text (null: as in `hard`).
     """
 
     length: PositiveInt = 10
@@ -42,7 +42,7 @@ class InfixSpec(MethodSpec):
     init: Init = "text"
     text: str | None = None
     artifact: str | None = None
-    instruction: bool = True
+    instruction: bool | None = None
 
 
 class Infix(LearnedTensor):
@@ -72,8 +72,8 @@ class Infix(LearnedTensor):
 
     @property
     def keeps_instruction(self) -> bool:  # type: ignore[override]
-        """Unless told otherwise."""
-        return self.spec.instruction
+        """Unless told otherwise, or averaged with the text."""
+        return not self.averaged if self.spec.instruction is None else self.spec.instruction
 
     @property
     def length(self) -> int:

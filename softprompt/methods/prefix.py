@@ -19,13 +19,15 @@ from .encoder import PrefixEncoder
 from .init import init_kv
 from .soft import Soft, SoftSpec
 
+_LENGTH, _AVERAGED = 20, 5  # under a head that reads means 5 tokens are a point above 20 (docs/methods.md)
+
 
 class PrefixSpec(SoftSpec):
     """Settings of `prefix`, beside those of `soft`.
 
     Attributes:
-        length: P (default: 20; with `layers` the whole text it starts from, as often as makes 40 tokens or more, since rows are
-            read behind it; with `init: artifact` that of the artifact).
+        length: P (default: 20, or 5 where a head reads the mean of an encoder's states; with `layers` the whole text it starts
+            from, as often as makes 40 tokens or more, as rows are read behind it; with `init: artifact` that of the artifact).
         layers: `20-` learns keys and values from layer 20 on. Below they stay those of the text that the prefix starts
             from, so texts are run through these layers once, behind that text, and kept.
         reparameterization: `mlp` trains a small network whose output is the prefix (Li & Liang 2021, §4.3); only its output
@@ -44,12 +46,9 @@ class PrefixSpec(SoftSpec):
         return int(self.layers.partition("-")[0]) if self.layers else 0
 
     @model_validator(mode="after")
-    def _settle_length(self) -> PrefixSpec:
-        """Null is left where it means the length of what the prefix starts from."""
+    def _refuse_groups(self) -> PrefixSpec:
         if self.groups is not None:
             raise ValueError("method.groups are soft slots of embeddings; a prefix stands in front")
-        if self.length is None and not (self.init == "artifact" or (self.init == "text" and self.first)):
-            self.length = 20
         return self
 
 
@@ -65,13 +64,14 @@ class Prefix(Soft):
     learns_slots = False
     spec: PrefixSpec
     _below: Tensor | None = None
-    _length: int | None = None
 
     @property
     def defaults(self) -> TrainDefaults:  # type: ignore[override]
-        """Fewer layers take a higher rate; a network's weights a far lower one (2e-3 ends at chance)."""
+        """Fewer layers or tokens take a higher rate; a network's weights a far lower one (2e-3 ends at chance)."""
         if self.spec.reparameterization == "mlp":
             return TrainDefaults(lr=1e-4, epochs=3, batch_size=16)
+        if self.averaged:
+            return TrainDefaults(lr=5e-2, head_lr=1e-2, epochs=3, batch_size=16)
         return TrainDefaults(lr=5e-2 if self.first_layer else 2e-2, epochs=3, batch_size=16)
 
     @property
@@ -79,17 +79,29 @@ class Prefix(Soft):
         """P: each takes a position.
 
         Raises:
-            RuntimeError: it is that of what the prefix starts from, and `attach` or `restore` was not called.
+            RuntimeError: it was not given, and neither `attach` nor `restore` was called.
         """
-        found = self.spec.length or self._length
-        if found is None:
-            raise RuntimeError("this prefix is as long as what it starts from; it is not attached to a base yet")
-        return found
+        if self.spec.length is None:
+            raise RuntimeError("this prefix is not attached to a base yet, which settles its length")
+        return self.spec.length
 
     @property
     def first_layer(self) -> int:  # type: ignore[override]
         """The first that learns."""
         return self.spec.first
+
+    @property
+    def _wanted(self) -> int | None:
+        """P to start with; None: that of what the prefix starts from."""
+        spec = self.spec
+        if spec.length or spec.init == "artifact" or (spec.init == "text" and spec.first):
+            return spec.length
+        return _AVERAGED if self.averaged else _LENGTH
+
+    def _settle(self, length: int) -> None:
+        """Write it into the settings, where it was left open, so that the artifact names it."""
+        if self.spec.length is None:
+            self.spec = self.spec.model_copy(update={"length": length})
 
     def segments(self, slots: Sequence[Slot], cue: int) -> tuple[Slot, ...]:
         """The prefix first."""
@@ -115,8 +127,8 @@ class Prefix(Soft):
         """Start from the K/V of a text (random keys train far worse: PEFT's own benchmark, 18.6 against 41.6 %)."""
         spec, base = self.spec, base.reader
         self._check_layers(base)
-        value = init_kv(base, bound, spec.init, spec.length, seed, spec.text, spec.artifact)
-        self._length = value.shape[3]
+        value = init_kv(base, bound, spec.init, self._wanted, seed, spec.text, spec.artifact)
+        self._settle(value.shape[3])
         if spec.reparameterization == "none":
             self.make(value)
         else:
@@ -155,7 +167,7 @@ class Prefix(Soft):
             raise ArtifactError(
                 f"{self.key} has shape {list(value.shape)}, this base needs [{self.spec.length or 'P'}, {width}]"
             )
-        self._length = len(value)
+        self._settle(len(value))
         super()._take(peft_format.kv_from_peft(value, s.layers, s.kv_heads, s.head_size), base)
 
     def adapter_config(self, base: Base) -> dict[str, Any] | None:

@@ -12,7 +12,13 @@ import torch
 torch.use_deterministic_algorithms(True, warn_only=True)
 
 
+LONG = ("test_notebooks", "test_parallel")
+
+
 def pytest_collection_modifyitems(items):
+    items.sort(
+        key=lambda item: item.path.stem not in LONG
+    )  # first, so that processes that share the files end together
     if torch.cuda.is_available():
         return
     skip = pytest.mark.skip(reason="needs a CUDA device; none is visible")

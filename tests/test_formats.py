@@ -300,7 +300,7 @@ def test_a_number_of_held_out_rows_is_a_seeded_sample(tmp_path):
     assert len(tests(test=0.5)) == 20 and len(tests(test=None)) == 40
     training = [held_out_task(tmp_path, rows, test=size).load_data()["train"] for size in (5, None)]
     assert training[0] == training[1]  # however many of them are tested on
-    with pytest.raises(DataError, match=r"ask for 41 rows \(test 41\), there are 40"):
+    with pytest.raises(DataError, match=r"asks for 41 rows, data.hold_out keeps 40; ask for fewer, or null"):
         tests(test=41)
 
 

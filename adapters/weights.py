@@ -39,11 +39,6 @@ class WeightsMethod(Method):
     _branch: Base | None = None
 
     @property
-    def keeps_instruction(self) -> bool:  # type: ignore[override]
-        """Unless told otherwise, or averaged with the text."""
-        return not self.averaged if self.spec.instruction is None else self.spec.instruction
-
-    @property
     def first_layer(self) -> int:  # type: ignore[override]
         """The first that it changes."""
         return int(self.spec.layers.partition("-")[0]) if self.spec.layers else 0

@@ -147,7 +147,7 @@ def joints(case: Case) -> Iterator[Finding]:
         whole = _ids(case, text)
         pairs = []
         if case.learned.head is None and case.base.kind == "causal":  # else nothing is spoken behind the cue
-            spoken = row.candidates[place][: len(row.candidates[place]) - len(bound.ends[:1])]
+            spoken = bound.spoken(row.candidates[place])
             pairs.append(("cue and answer", (*whole, *spoken), _ids(case, text + answer)))
         if not row.truncated and not row.windows:
             ours = (*bound.head, *row.text, *bound.cue)

@@ -193,6 +193,5 @@ def _answer(case: Case, row: Example) -> str:
 
 def _says(case: Case, row: Example, ids: Sequence[int]) -> bool:
     """Whether ids are the answer's text (tokenizers are free about white space at its edges)."""
-    spoken = ids[: len(ids) - len(case.bound.ends[:1])]  # a written answer's end says nothing
-    said = case.base.tokenizer.decode(list(spoken), clean_up_tokenization_spaces=False)
+    said = case.base.tokenizer.decode(list(case.bound.spoken(tuple(ids))), clean_up_tokenization_spaces=False)
     return bool(said.strip() == _answer(case, row).strip())

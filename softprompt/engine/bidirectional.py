@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..types import Example, Ids, Progress, ignore_progress
 from .batch import Batch
-from .encode import TOKENS_PER_FORWARD, buckets
+from .encode import TOKENS_PER_FORWARD, buckets, in_buckets
 from .engine import Engine
 from .past import Past
 from .plan import Learned
@@ -96,7 +96,7 @@ class BothWays(Engine):
         """
         assert learned.head is not None
         windows = [window for one in examples for window in one.runs]
-        sizes = [self._size(window) for window in windows]
+        sizes = [self.size(window) for window in windows]
         most = max(TOKENS_PER_FORWARD, len(examples) * max(sizes))
         parts = [list(range(len(windows)))] if len(windows) == len(examples) else list(buckets(sizes, most))
         found: dict[int, Tensor] = {}
@@ -128,21 +128,16 @@ class BothWays(Engine):
         open_ended: bool = False,
     ) -> Iterator[tuple[list[int], Batch]]:
         """Run every example, in length buckets, without gradients; once for each length that its candidates have."""
-        done = 0
+
+        def run_part(part: list[int]) -> Batch:
+            return self._clozes([examples[index] for index in part], learned, continued and learned.head is None)
+
         with torch.no_grad():
-            for part in self.buckets(examples):
-                rows = [examples[index] for index in part]
-                yield part, self._clozes(rows, learned, continued and learned.head is None)
-                done += len(part)
-                progress("evaluating", done, len(examples))
+            yield from in_buckets([self.size(example) for example in examples], run_part, progress)
 
     def buckets(self, examples: Sequence[Example]) -> Iterator[list[int]]:
         """Indices of the examples of each forward."""
-        return buckets([self._size(example) for example in examples])
-
-    def _size(self, example: Example) -> int:
-        """Tokens of a row that run, in all its windows."""
-        return len(example.text) + max(1, len(example.windows)) * (len(self.head) + len(self.cue))
+        return buckets([self.size(example) for example in examples])
 
     def _clozes(self, rows: Sequence[Example], learned: Learned, guess: bool) -> Clozes:
         guess = guess and self.base.mask_id is not None

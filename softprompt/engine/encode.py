@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from torch import Tensor
 
 from ..types import Ids, Progress
 from .cache import RowCache
 
+Value = TypeVar("Value")
 TOKENS_PER_FORWARD = 4096  # keys of all rows together; above it matrix products gain nothing, memory only grows
 
 
@@ -51,6 +53,17 @@ def parts(items: Sequence, sizes: Sequence[int], most: int = TOKENS_PER_FORWARD)
         part.append(item)
     if part:
         yield part
+
+
+def in_buckets(
+    sizes: Sequence[int], compute: Callable[[list[int]], Value], progress: Progress
+) -> Iterator[tuple[list[int], Value]]:
+    """Compute for the places of each bucket; tells how many are done when it is asked for the next."""
+    done = 0
+    for part in buckets(sizes):
+        yield part, compute(part)
+        done += len(part)
+        progress("evaluating", done, len(sizes))
 
 
 def buckets(sizes: Sequence[int], most: int = TOKENS_PER_FORWARD) -> Iterator[list[int]]:

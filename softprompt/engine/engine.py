@@ -11,7 +11,7 @@ from ..base import Base
 from ..types import Example, Ids, Progress, ignore_progress
 from .batch import Batch, predicted
 from .cache import CacheConfig, RowCache, context_digest
-from .encode import buckets, encode
+from .encode import encode, in_buckets
 from .lower import Lower
 from .past import Past, join, learned_past
 from .plan import NOTHING, Learned, Plan, Slot
@@ -65,6 +65,10 @@ class Engine:
         self.lower = Lower(self.base, plan, self._ids, below, self.cache) if plan.first_layer else None
         self._frozen: Past | None = None
         self._ends: dict[Ids, Tensor] = {}  # text ids → last hidden state [H], where nothing is learned
+
+    def size(self, example: Example) -> int:
+        """Tokens of an example that run where nothing is kept, in all its windows; what is learned aside."""
+        return len(example.text) + max(1, len(example.windows)) * (len(self.head) + len(self.cue))
 
     def _layout(self, base: Base) -> tuple[int, ...]:
         """Shape of what is kept of a row, 0 where its tokens go."""
@@ -179,12 +183,12 @@ class Engine:
             trunk, middle = self.trunk(learned, low), self.middle(learned)
             rows = [self.row(example, trunk, middle, low=low) for example in examples]
             live, first = self._live(learned), self.plan.first_layer if low else 0
-            done = 0
-            for part in buckets([row.size for row in rows]):
+
+            def run_part(part: list[int]) -> Batch:
                 record = not long.isdisjoint(part)
-                yield part, run(self.base, [rows[index] for index in part], self.cache, record, live, first)
-                done += len(part)
-                progress("evaluating", done, len(rows))
+                return run(self.base, [rows[index] for index in part], self.cache, record, live, first)
+
+            yield from in_buckets([row.size for row in rows], run_part, progress)
 
     def features(self, examples: Sequence[Example], progress: Progress = ignore_progress) -> Tensor:
         """Last hidden state at the end of each context, [B, H], fp32 on the CPU: what the base knows before it answers."""
@@ -198,9 +202,7 @@ class Engine:
         pieces: dict[str, Piece] = {}
         for slot in self.plan.row_live:
             if slot.learned is not None and slot.name in learned.segments:
-                value = learned.segments[slot.name].to(
-                    self.base.dtype
-                )  # learned tensors are fp32, the base may be bf16
+                value = learned.segments[slot.name].to(self.base.dtype)  # from fp32, the base may be bf16
                 pieces[slot.name] = learned_past(value, takes_positions=False) if slot.learned == "kv" else value
         return pieces
 

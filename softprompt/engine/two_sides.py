@@ -16,7 +16,7 @@ from torch import Tensor
 from ..base import Base
 from ..types import Example, Ids, Progress, ignore_progress
 from .batch import Batch, predicted
-from .encode import buckets, encode
+from .encode import encode, in_buckets
 from .engine import Engine
 from .plan import Learned
 from .rows import Piece, Row, run
@@ -90,13 +90,12 @@ class TwoSides(Engine):
         open_ended: bool = False,
     ) -> Iterator[tuple[list[int], Batch]]:
         """Every row read, and its decoder begun, in length buckets, without gradients."""
-        done = 0
+
+        def run_part(part: list[int]) -> Batch:
+            return self._begin([examples[index] for index in part], learned, [()] * len(part))
+
         with torch.no_grad():
-            for part in buckets([len(self.head) + len(example.text) + len(self.cue) for example in examples]):
-                rows = [examples[index] for index in part]
-                yield part, self._begin(rows, learned, [()] * len(rows))
-                done += len(part)
-                progress("evaluating", done, len(examples))
+            yield from in_buckets([self.size(example) for example in examples], run_part, progress)
 
     def memory(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, ...]:
         """What the encoder makes of each row, [m, H]; rows that read the same are read once."""

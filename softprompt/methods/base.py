@@ -72,7 +72,6 @@ class Method(ABC):
         stores, place: how its tensors are read back: see the artifact's manifest.
         first_layer: nothing that it learns acts in the layers below this one.
         whole: every weight of a model is trained; `learned().base` holds it.
-        keeps_instruction: False where the learned segment stands in the place of the task's instruction.
         points: it points at answers in the text, which are neither chosen nor written.
         averaged: a head reads the mean of a row's states (the head says so before anything is asked): other defaults may fit.
         learns_slots: it learns the template's soft slots; for other methods they are read as the texts they have.
@@ -86,7 +85,6 @@ class Method(ABC):
     place: Place = "none"
     first_layer: int = 0
     whole: bool = False
-    keeps_instruction: bool = True
     points: bool = False
     averaged: bool = False
     learns_slots: bool = False
@@ -94,6 +92,12 @@ class Method(ABC):
 
     def __init__(self, spec: MethodSpec) -> None:
         self.spec = spec
+
+    @property
+    def keeps_instruction(self) -> bool:
+        """Whether the task's instruction stands in front: as the settings say, else unless it would be averaged along."""
+        asked: bool | None = getattr(self.spec, "instruction", None)
+        return not self.averaged if asked is None else asked
 
     @property
     def length(self) -> int:

@@ -22,8 +22,3 @@ class Hard(Method):
     title = "the template's own words: zero-shot, or few-shot with demonstrations; nothing is trained"
     Spec = HardSpec
     spec: HardSpec
-
-    @property
-    def keeps_instruction(self) -> bool:  # type: ignore[override]
-        """Unless told otherwise, or averaged with the text."""
-        return not self.averaged if self.spec.instruction is None else self.spec.instruction

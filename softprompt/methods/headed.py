@@ -39,7 +39,7 @@ class Headed(Method):
         self.inner, self.points = inner, points
         inner.averaged = both and not points
         self.head: nn.Linear | None = None
-        self.keeps_instruction, self.first_layer = inner.keeps_instruction, inner.first_layer
+        self.first_layer = inner.first_layer
         self.learns_slots = inner.learns_slots
 
     @property
@@ -47,6 +47,11 @@ class Headed(Method):
         """The inner method's; a head alone is trained longer."""
         own = self.inner.defaults
         return own if own.lr else TrainDefaults(lr=own.head_lr, epochs=10, batch_size=32)
+
+    @property
+    def keeps_instruction(self) -> bool:
+        """As the inner method does."""
+        return self.inner.keeps_instruction
 
     @property
     def length(self) -> int:

@@ -71,11 +71,6 @@ class Infix(LearnedTensor):
         return "infix_kv" if self.spec.form == "kv" else "prompt_embeddings"
 
     @property
-    def keeps_instruction(self) -> bool:  # type: ignore[override]
-        """Unless told otherwise, or averaged with the text."""
-        return not self.averaged if self.spec.instruction is None else self.spec.instruction
-
-    @property
     def length(self) -> int:
         """P."""
         return self.spec.length

@@ -56,7 +56,7 @@ class Joint(Method):
         return self.parts[0].defaults
 
     @property
-    def keeps_instruction(self) -> bool:  # type: ignore[override]
+    def keeps_instruction(self) -> bool:
         """As the first part does."""
         return self.parts[0].keeps_instruction
 

@@ -44,11 +44,6 @@ class Probe(Method):
     weight: Tensor
     bias: Tensor
 
-    @property
-    def keeps_instruction(self) -> bool:  # type: ignore[override]
-        """Unless told otherwise."""
-        return self.spec.instruction
-
     def solve(
         self,
         engine: Engine,

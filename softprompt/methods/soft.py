@@ -63,11 +63,6 @@ class Soft(LearnedTensor):
         return "front" if self.spec.groups is None or self._in_front else "other"
 
     @property
-    def keeps_instruction(self) -> bool:  # type: ignore[override]
-        """Only if asked for."""
-        return self.spec.instruction
-
-    @property
     def length(self) -> int:
         """P: each takes a position."""
         return sum(self.spec.groups) if self.spec.groups else self.spec.length

@@ -141,6 +141,10 @@ class BoundTask:
             self._answers[word] = (*self.prompter.answer(word), *self.ends[:1])
         return self._answers[word]
 
+    def spoken(self, ids: Ids) -> Ids:
+        """An answer's ids without the token that ends it, where it has one."""
+        return ids[: len(ids) - len(self.ends[:1])]
+
     def read(self, ids: Ids) -> str:
         """What was written behind a row, as its answer."""
         text = self.prompter.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)

@@ -1,0 +1,199 @@
+"""What a run leaves behind: one JSON file, format 1 (docs/benchmarks.md describes it), and the rows it was tested on.
+
+DIR/runs/ID.json   a record, written as a whole when the run has ended
+DIR/rows/DIGEST.json   where the rows of a test are and what is right; several records name the same one
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from softprompt.config import Strict, parse
+from softprompt.errors import DataError
+from softprompt.evaluate import Evaluation
+from softprompt.storage import digest_of, write_text
+
+
+class Place(Strict):
+    """Where a run stands in the table.
+
+    Attributes:
+        contender: the row's name in the suite.
+        size: labelled rows for training and choosing; null where none are trained on.
+        factors: settings by which contenders of one family differ, e.g. {"length": 20, "init": "text"}.
+    """
+
+    base: str
+    task: str
+    contender: str
+    size: int | None = None
+    family: str = ""
+    factors: dict[str, str | int | float | None] = Field(default_factory=dict)
+
+
+class Measured(Strict):
+    """A metric on rows, with what was answered row by row.
+
+    Attributes:
+        interval: 95 %, over rows.
+        nll: mean −log-score of the right answers; null where there are no scores.
+        digest: of the rows; `rows/DIGEST.json` holds them.
+        predicted: labels or texts, in the rows' order; null for looks that only choose.
+    """
+
+    metric: str
+    value: float
+    interval: tuple[float, float]
+    rows: int
+    nll: float | None = None
+    digest: str
+    predicted: list[str] | None = None
+
+
+class Look(Strict):
+    """One look at dev."""
+
+    step: int
+    value: float
+    nll: float
+
+
+class Seconds(Strict):
+    """Where the time went, seconds. `encode`: what is frozen, kept; `train`: steps; `look`: at dev; `test`: on test rows."""
+
+    encode: float = 0.0
+    train: float = 0.0
+    look: float = 0.0
+    test: float = 0.0
+
+
+class Tokens(Strict):
+    """Tokens of the base.
+
+    Attributes:
+        trained: of all training steps: rows' texts, cues, answers (a row counts in each epoch).
+        per_second: of `trained` and `seconds.train`.
+        request: run for one request in the mean when nothing is kept: instruction, demonstrations, prompt, text, cue.
+        request_kept: the same when what all requests share has been run before.
+    """
+
+    trained: int = 0
+    per_second: float | None = None
+    request: float | None = None
+    request_kept: float | None = None
+
+
+class Record(Strict):
+    """One run.
+
+    Attributes:
+        stage: `trial` chooses (dev only), `final` reports.
+        status, reason: a failed run says why, and has nothing else.
+        lr: the run's learning rate; null where nothing is learned by gradients.
+        share: of the full number of steps (below 1 in the early rounds of successive halving).
+        round: of the search, from 0; null of a final run.
+        config: all settings, resolved: base, task, method, train, cache.
+        tests: by the test's task; the run's own task first.
+        trained, stored: numbers that are learned; numbers in the artifact.
+        peak_rss, peak_cuda: bytes; `peak_rss` only of a run in a process of its own (`--isolate`), as others share one.
+        best_step, steps: the step that was kept, and how many were made.
+        truncated: texts that were cut to fit.
+        digests: base, tokenizer, data.
+        seconds_in_all: from the start of the run to its record.
+    """
+
+    format: Literal[1] = 1
+    id: str
+    suite: str
+    stage: Literal["trial", "final"]
+    status: Literal["done", "failed"] = "done"
+    reason: str | None = None
+    place: Place
+    seed: int
+    lr: float | None = None
+    share: float = 1.0
+    round: int | None = None
+    config: dict[str, Any] = Field(default_factory=dict)
+    dev: Measured | None = None
+    tests: dict[str, Measured] = Field(default_factory=dict)
+    curve: list[Look] = Field(default_factory=list)
+    trained: int | None = None
+    stored: int | None = None
+    artifact_bytes: int | None = None
+    best_step: int | None = None
+    steps: int | None = None
+    truncated: int = 0
+    seconds: Seconds = Field(default_factory=Seconds)
+    seconds_in_all: float = 0.0
+    tokens: Tokens = Field(default_factory=Tokens)
+    peak_rss: int | None = None
+    peak_cuda: int | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
+    commit: str | None = None
+    dirty: bool | None = None
+    machine: dict[str, Any] = Field(default_factory=dict)
+    digests: dict[str, str] = Field(default_factory=dict)
+    when: str = ""
+
+
+def measured(folder: Path, found: Evaluation, predicted: bool = True) -> Measured:
+    """An evaluation as a record holds it; its rows are written once."""
+    rows = {"where": [one.where for one in found.outcomes], "gold": [one.gold for one in found.outcomes]}
+    digest = digest_of(rows)[:16]
+    path = folder / "rows" / f"{digest}.json"
+    if not path.exists():
+        write_text(path, json.dumps(rows, ensure_ascii=False) + "\n")
+    estimate = found.estimate
+    return Measured(
+        metric=estimate.metric,
+        value=estimate.value,
+        interval=estimate.interval,
+        rows=estimate.rows,
+        nll=found.nll if any(one.nll is not None for one in found.outcomes) else None,
+        digest=digest,
+        predicted=[one.predicted for one in found.outcomes] if predicted else None,
+    )
+
+
+def write(folder: Path, record: Record) -> None:
+    """Write a record, whole or not at all."""
+    text = json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False)
+    write_text(folder / "runs" / f"{record.id}.json", text + "\n")
+
+
+def read(path: Path) -> Record:
+    """Read one record.
+
+    Raises:
+        DataError: it is not JSON.
+        ConfigError: it is JSON of another shape.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error}); delete it and run the suite again") from None
+    return parse(Record, data, str(path))
+
+
+def read_all(folder: Path) -> dict[str, Record]:
+    """All records of a results folder by id, in the order of their names."""
+    return {record.id: record for record in map(read, sorted((folder / "runs").glob("*.json")))}
+
+
+def gold_of(folder: Path, digest: str) -> tuple[list[str], Sequence[Any]]:
+    """(`file:line` of each row, what is right) of the rows with this digest.
+
+    Raises:
+        DataError: the file is missing or broken.
+    """
+    path = folder / "rows" / f"{digest}.json"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return data["where"], data["gold"]
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path}: cannot be read ({error}); it belongs to the records in {folder / 'runs'}") from None

@@ -1,0 +1,101 @@
+"""A results folder as tables: for each place and test a matrix of seeds by rows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from softprompt.benchmarks.compare.record import Measured, Place, Record, gold_of, read_all
+
+from softprompt.errors import DataError
+
+
+@dataclass(frozen=True)
+class Tested:
+    """Final runs of one place, tested on the same rows.
+
+    Attributes:
+        test: the test's task.
+        records: done, one a seed, in the seeds' order.
+        where, gold: of the rows [n].
+    """
+
+    place: Place
+    test: str
+    records: list[Record]
+    where: list[str]
+    gold: Sequence[Any]
+
+    @property
+    def measured(self) -> list[Measured]:
+        """The test's measure of each seed."""
+        return [record.tests[self.test] for record in self.records]
+
+    @property
+    def metric(self) -> str:
+        """Name of the metric."""
+        return self.measured[0].metric
+
+    @property
+    def predicted(self) -> list[list[str]]:
+        """[seeds, n]."""
+        return [found.predicted or [] for found in self.measured]
+
+
+@dataclass(frozen=True)
+class Results:
+    """All records of a folder.
+
+    Attributes:
+        suite: `suite.json`: the resolved suite with its name, title, notes, command, `margin` and `reference` (see suite.py).
+    """
+
+    folder: Path
+    suite: dict[str, Any]
+    records: list[Record] = field(default_factory=list)
+
+    @staticmethod
+    def load(folder: Path) -> Results:
+        """Read a results folder.
+
+        Raises:
+            DataError: it is none.
+        """
+        path = folder / "suite.json"
+        if not path.is_file():
+            raise DataError(f"{folder}: is no results folder (it has no suite.json); give the --out of `bench compare`")
+        return Results(folder, json.loads(path.read_text(encoding="utf-8")), list(read_all(folder).values()))
+
+    @property
+    def failed(self) -> list[Record]:
+        """Runs that failed."""
+        return [record for record in self.records if record.status == "failed"]
+
+    @property
+    def trials(self) -> list[Record]:
+        """Runs that chose."""
+        return [record for record in self.records if record.stage == "trial" and record.status == "done"]
+
+    def tested(self) -> list[Tested]:
+        """Final runs by place and test; seeds whose rows are others than the first seed's are refused.
+
+        Raises:
+            DataError: seeds of one place were tested on different rows.
+        """
+        groups: dict[tuple[str, str], list[Record]] = {}
+        for record in self.records:
+            if record.stage == "final" and record.status == "done":
+                for test in record.tests:
+                    groups.setdefault((record.place.model_dump_json(), test), []).append(record)
+        found = []
+        for (_, test), records in groups.items():
+            records.sort(key=lambda record: record.seed)
+            digests = {record.tests[test].digest for record in records}
+            if len(digests) > 1:
+                raise DataError(f"{records[0].place.contender}: its seeds were tested on different rows of {test}")
+            where, gold = gold_of(self.folder, digests.pop())
+            found.append(Tested(records[0].place, test, records, where, gold))
+        return found

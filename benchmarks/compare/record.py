@@ -105,6 +105,7 @@ class Record(Strict):
         truncated: texts that were cut to fit.
         digests: base, tokenizer, data.
         seconds_in_all: from the start of the run to its record.
+        cpu_seconds: of processor time in it, all threads together, which other work on the machine does not lengthen as much.
     """
 
     format: Literal[1] = 1
@@ -130,6 +131,7 @@ class Record(Strict):
     truncated: int = 0
     seconds: Seconds = Field(default_factory=Seconds)
     seconds_in_all: float = 0.0
+    cpu_seconds: float = 0.0
     tokens: Tokens = Field(default_factory=Tokens)
     peak_rss: int | None = None
     peak_cuda: int | None = None
@@ -141,27 +143,31 @@ class Record(Strict):
     when: str = ""
 
 
-def measured(folder: Path, found: Evaluation, predicted: bool = True) -> Measured:
-    """An evaluation as a record holds it; its rows are written once."""
+Rows = dict[str, Any]
+"""{"where": [n], "gold": [n]} of the rows of a test."""
+
+
+def measured(found: Evaluation, answers: bool = True) -> tuple[Measured, Rows]:
+    """An evaluation as a record holds it, and its rows."""
     rows = {"where": [one.where for one in found.outcomes], "gold": [one.gold for one in found.outcomes]}
-    digest = digest_of(rows)[:16]
-    path = folder / "rows" / f"{digest}.json"
-    if not path.exists():
-        write_text(path, json.dumps(rows, ensure_ascii=False) + "\n")
     estimate = found.estimate
-    return Measured(
+    held = Measured(
         metric=estimate.metric,
         value=estimate.value,
         interval=estimate.interval,
         rows=estimate.rows,
         nll=found.nll if any(one.nll is not None for one in found.outcomes) else None,
-        digest=digest,
-        predicted=[one.predicted for one in found.outcomes] if predicted else None,
+        digest=digest_of(rows)[:16],
+        predicted=[one.predicted for one in found.outcomes] if answers else None,
     )
+    return held, rows
 
 
-def write(folder: Path, record: Record) -> None:
-    """Write a record, whole or not at all."""
+def write(folder: Path, record: Record, rows: dict[str, Rows] | None = None) -> None:
+    """Write a record, whole or not at all, behind the rows that it names."""
+    for digest, held in (rows or {}).items():
+        if not (path := folder / "rows" / f"{digest}.json").exists():
+            write_text(path, json.dumps(held, ensure_ascii=False) + "\n")
     text = json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False)
     write_text(folder / "runs" / f"{record.id}.json", text + "\n")
 

@@ -42,7 +42,7 @@ def prepare(
     method: Method,
     cache: CacheSpec | None = None,
     rows: dict[str, list[Row]] | None = None,
-    share: Prepared | None = None,
+    share: Sequence[Prepared] = (),
     splits: Sequence[str] = ("train", "dev", "test"),
     parallel: Processes | None = None,
     seed: int | None = None,
@@ -51,8 +51,8 @@ def prepare(
 
     Args:
         rows: splits that were loaded already (default: the task's own data).
-        share: an earlier run; what it has encoded and tokenized is used again where base, rows, task, plan and what rows are
-            encoded behind are the same.
+        share: earlier runs; what the first fitting one has encoded and tokenized is used again: rows where base and what they
+            are encoded behind are the same, whatever is learned behind them.
         splits: which of them become examples.
         parallel: the processes that share the run, each of which keeps its own encoded rows.
         seed: initialise what the method learns; None for a method that holds it already.
@@ -72,14 +72,18 @@ def prepare(
     digest = digest_of({name: [row.values for row in part] for name, part in rows.items()})
     kept = (cache or CacheSpec()).config((parallel or Processes()).name)
     start = method.learned() if how.first_layer else NOTHING
-    earlier = share.engine if share is not None else None
-    engine = make_engine(base, how, bound.head, bound.cue, kept, earlier, start, bound.tail)
-    if share is not None and engine.same(share.engine):
-        engine = share.engine
-        there = all(name in share.splits for name in splits if name in rows)
-        if there and (share.digest, share.task.spec, share.bound.room) == (digest, task.spec, bound.room):
-            bound.cut = share.bound.cut
-            return Prepared(base, task, method, bound, engine, share.splits, digest)
+    for other in [*share, None]:
+        earlier = None if other is None else other.engine
+        engine = make_engine(base, how, bound.head, bound.cue, kept, earlier, start, bound.tail)
+        if other is None or earlier is None or engine.cache is not earlier.cache:
+            continue
+        if engine.same(earlier):
+            engine = earlier
+            there = all(name in other.splits for name in splits if name in rows)
+            if there and (other.digest, other.task.spec, other.bound.room) == (digest, task.spec, bound.room):
+                bound.cut = other.bound.cut
+                return Prepared(base, task, method, bound, engine, other.splits, digest)
+        break
     parts = {name: train_rows if name == "train" else rows[name] for name in splits if name in rows}
     return Prepared(
         base, task, method, bound, engine, {name: bound.examples(part) for name, part in parts.items()}, digest

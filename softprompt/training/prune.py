@@ -238,7 +238,7 @@ def _one(
         cache=cache,
         seed=seed,
         rows=rows,
-        share=ready,
+        share=[ready],
         progress=told,
         check=False,  # what it starts from was trained before
     )

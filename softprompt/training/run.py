@@ -70,7 +70,7 @@ def train(
     test: bool = False,
     fresh: bool = False,
     rows: dict[str, list[Row]] | None = None,
-    share: Prepared | None = None,
+    share: Sequence[Prepared] = (),
     teaching: Teaching | None = None,
     progress: Progress = ignore_progress,
     check: bool = True,

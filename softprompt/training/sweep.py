@@ -109,7 +109,7 @@ class _Shop:
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
         self._base: tuple[BaseSpec, Base] | None = None
-        self._shared: Prepared | None = None
+        self._shared: list[Prepared] = []
         self._rows: dict[str, dict[str, list[Row]]] = {}
 
     def trial(self, name: str, spec: RunSpec, folder: Path, progress: Progress) -> Trial:
@@ -121,7 +121,7 @@ class _Shop:
         task = Task.load(spec.task)
         rows = self._rows_of(task)
         if self._base is None or self._base[0] != spec.base:
-            self._base, self._shared = (spec.base, spec.base.load(self.progress)), None
+            self._base, self._shared = (spec.base, spec.base.load(self.progress)), []
         result = train(
             self._base[1],
             task,
@@ -134,7 +134,7 @@ class _Shop:
             share=self._shared,
             progress=progress,
         )
-        self._shared = result.prepared
+        self._shared = [result.prepared]
         if (dev := result.metrics.get("dev")) is None:
             raise ConfigError("a sweep chooses by dev; set data.split.dev or give data.dev")
         return Trial(name, result, dev, rows.get("test", []))

@@ -1,0 +1,182 @@
+"""A suite from its start to its report: what can run is given to free lanes, what has ended is written down at once."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+
+from softprompt.benchmarks.compare import provenance
+from softprompt.benchmarks.compare.executors import Done, Lane
+from softprompt.benchmarks.compare.record import Record, read_all, write
+from softprompt.benchmarks.compare.runs import Cell, Run, cells_of, count, next_runs
+from softprompt.benchmarks.compare.suite import SuiteSpec
+
+from softprompt.config import suggest
+from softprompt.errors import ConfigError
+from softprompt.storage import write_json
+from softprompt.types import Notice, Progress, ignore_notice, ignore_progress
+
+
+@dataclass
+class Work:
+    """A suite in a folder: its cells, and the records that are there.
+
+    Attributes:
+        records: by id; failed ones of earlier calls are not among them, so they are tried again.
+        stale: records of other settings than the suite's now, moved to DIR/stale.
+    """
+
+    suite: SuiteSpec
+    folder: Path
+    cells: list[Cell]
+    records: dict[str, Record] = field(default_factory=dict)
+    stale: int = 0
+
+    @property
+    def total(self) -> int:
+        """Runs in all, if all go well."""
+        return sum(count(cell) for cell in self.cells)
+
+    @property
+    def failed(self) -> list[Record]:
+        """Runs that failed."""
+        return [record for record in self.records.values() if record.status == "failed"]
+
+    def left(self) -> int:
+        """Runs still to be made, as far as can be said."""
+        ours = {cell.settings for cell in self.cells}
+        return self.total - sum(record.digests.get("settings") in ours for record in self.records.values())
+
+
+def begin(suite: SuiteSpec, folder: Path, only: Sequence[str] = ()) -> Work:
+    """The suite's cells, and what the folder holds of them.
+
+    Raises:
+        ConfigError: `only` names no contender.
+        DataError: a record that cannot be read.
+    """
+    everything = cells_of(suite)
+    names = {cell.place.contender for cell in everything} | {cell.place.family for cell in everything}
+    for name in only:
+        if name not in names:
+            raise ConfigError(f"--only: no contender {name!r}{suggest(name, names)}")
+    chosen = [cell for cell in everything if not only or {cell.place.contender, cell.place.family} & set(only)]
+    work = Work(suite, folder, chosen)
+    known = {cell.settings for cell in everything}
+    for name, record in read_all(folder).items():
+        if record.digests.get("settings") not in known:
+            (folder / "stale").mkdir(exist_ok=True)
+            shutil.move(folder / "runs" / f"{name}.json", folder / "stale" / f"{name}.json")
+            work.stale += 1
+        elif record.status == "done":
+            work.records[name] = record
+    return work
+
+
+def describe(work: Work, command: str) -> None:
+    """Write `suite.json`: what the report says of the suite itself."""
+    commit, dirty = provenance.commit()
+    held = {
+        "name": work.suite.name,
+        "title": work.suite.title,
+        "command": command,
+        "reference": work.suite.reference,
+        "margin": work.suite.margin,
+        "cut": work.suite.cut,
+        "machine": provenance.machine(),
+        "versions": provenance.versions(),
+        "commit": commit,
+        "dirty": dirty,
+        "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "suite": work.suite.model_dump(mode="json", exclude_none=True),
+    }
+    write_json(work.folder / "suite.json", held)
+
+
+def drive(
+    work: Work,
+    lanes: Sequence[Lane],
+    isolate: bool = False,
+    progress: Progress = ignore_progress,
+    notice: Notice = ignore_notice,
+) -> None:
+    """Make all runs that are not there yet. Each is written when it ends, so a kill costs the runs under way.
+
+    Args:
+        isolate: give every run a new process.
+        progress: of runs, where lanes are other processes.
+    """
+    busy: dict[Future[Done], tuple[Lane, Run]] = {}
+    last: dict[int, tuple[str, str, str]] = {}  # what a lane has just worked on
+    free = list(lanes)
+    began, done, total = time.monotonic(), 0, work.left()
+    try:
+        while True:
+            waiting = _waiting(work, {run.id for _, run in busy.values()})
+            while free and waiting:
+                lane = free.pop(0)
+                run = _nearest(waiting, last.get(id(lane)), [run for _, run in busy.values()])
+                waiting.remove(run)
+                if isolate and not lane.fresh:
+                    lane.restart()
+                last[id(lane)] = run.cell.key
+                busy[lane.submit(run)] = (lane, run)
+                if any(future.done() for future in busy):
+                    break  # a lane in this process: write before the next run
+            if not busy:
+                return
+            for future in wait(busy, return_when=FIRST_COMPLETED).done:
+                lane, run = busy.pop(future)
+                record, rows = _outcome(future, lane, run)
+                write(work.folder, record, rows)
+                work.records[record.id] = record
+                free.append(lane)
+                done += 1
+                progress(f"runs, {record.id}", done, max(done, total))
+                notice(_line(record, done, max(done, total), time.monotonic() - began))
+    finally:
+        for lane in lanes:
+            lane.close()
+
+
+def _waiting(work: Work, started: set[str]) -> list[Run]:
+    return [run for cell in work.cells for run in next_runs(cell, work.records) if run.id not in started]
+
+
+def _nearest(waiting: list[Run], last: tuple[str, str, str] | None, elsewhere: list[Run]) -> Run:
+    """The run that uses most of what the lane holds; else one of a contender that no other lane is at; else the first."""
+    others = {run.cell.key for run in elsewhere}
+
+    def far(run: Run) -> tuple[bool, bool, bool]:
+        same = last is not None and run.cell.key[:2] == last[:2]
+        return (last is not None and not same, run.cell.key != last, run.cell.key in others)
+
+    return min(waiting, key=far)  # of equals the first
+
+
+def _outcome(future: Future[Done], lane: Lane, run: Run) -> Done:
+    """What a run gave; if its process has died, a record that says so, and a new process for the next."""
+    try:
+        return future.result()
+    except Exception as error:
+        lane.restart()
+        record = run.record()
+        record.status = "failed"
+        record.reason = f"its process ended ({type(error).__name__}): out of memory, or killed"
+        record.when = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        return record, {}
+
+
+def _line(record: Record, done: int, total: int, seconds: float) -> str:
+    """One line for the log."""
+    if record.status == "failed":
+        return f"{done}/{total} {record.id}: FAILED: {record.reason}"
+    found = {"dev": record.dev, **record.tests}
+    shown = ", ".join(f"{name} {one.value:.3f}" for name, one in found.items() if one is not None)
+    left = seconds / done * (total - done)
+    return f"{done}/{total} {record.id}: {shown} ({record.seconds_in_all:.0f} s; about {left / 60:.0f} min left)"

@@ -1,0 +1,211 @@
+"""One run, from its settings to its record. What fails becomes a record too."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+from softprompt.benchmarks.compare import provenance
+from softprompt.benchmarks.compare.majority import run_majority
+from softprompt.benchmarks.compare.record import Look, Record, Rows, Seconds, Tokens, measured
+from softprompt.benchmarks.compare.runs import Run
+from softprompt.benchmarks.compare.shop import Shop
+
+from softprompt.base.memory import peak_memory
+from softprompt.config import parse
+from softprompt.errors import SoftpromptError
+from softprompt.evaluate import evaluate
+from softprompt.methods import make_method
+from softprompt.tasks import Task
+from softprompt.training import TrainSpec
+from softprompt.training.loop import batch_at
+from softprompt.training.preparing import Prepared
+from softprompt.training.run import Result, train
+from softprompt.training.saving import save, settings_of
+from softprompt.types import Example, Progress, ignore_progress
+
+Done = tuple[Record, dict[str, Rows]]
+GB = 1e9
+
+
+def execute(
+    run: Run, shop: Shop, own_process: bool, artifacts: Path | None = None, progress: Progress = ignore_progress
+) -> Done:
+    """Make a run; never raises but for what stops the program (Ctrl-C).
+
+    Args:
+        own_process: nothing else has run in this process, so its peak memory is the run's.
+        artifacts: folder in which the artifact of a reported run is kept.
+
+    Returns:
+        The record, `failed` with a reason if it came to that, and the rows that it names by digest.
+    """
+    began, processor = time.perf_counter(), time.process_time()
+    record, rows = run.record(), {}
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        rows = _KINDS[run.cell.contender.kind](run, shop, record, artifacts, progress)
+    except SoftpromptError as error:
+        record.status, record.reason = "failed", str(error)
+    except Exception as error:
+        record = run.record()
+        record.status, record.reason = "failed", f"{type(error).__name__}: {error}".splitlines()[0]
+    peak = peak_memory()
+    if own_process and "peak_rss_gb" in peak:
+        record.peak_rss = round(peak["peak_rss_gb"] * GB)
+    if "peak_cuda_gb" in peak:
+        record.peak_cuda = round(peak["peak_cuda_gb"] * GB)
+    record.seconds_in_all, record.cpu_seconds = time.perf_counter() - began, time.process_time() - processor
+    record.when = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    record.versions, record.machine = provenance.versions(), provenance.machine()
+    record.commit, record.dirty = provenance.commit()
+    return record, rows
+
+
+def _run_method(run: Run, shop: Shop, record: Record, artifacts: Path | None, progress: Progress) -> dict[str, Rows]:
+    """Train (or, where nothing is learned, only ask) and measure: on dev, and a reported run on the tests, once."""
+    cell = run.cell
+    base, task, rows = shop.base(cell), shop.task(cell), shop.rows(run)
+    if cell.contender.demonstrations:
+        shots = task.spec.demonstrations.model_copy(update={"k": cell.contender.demonstrations, "seed": run.seed})
+        task = type(task)(task.spec.model_copy(update={"demonstrations": shots}), task.folder)
+    method = make_method(cell.contender.method)
+    spec = parse(TrainSpec, {**cell.train, "lr": run.lr}, f"{cell.place.contender}: train")
+    if run.share < 1:
+        whole = spec.filled(method, len(rows["train"])).max_steps
+        assert whole is not None
+        spec = spec.model_copy(update={"max_steps": max(1, round(whole * run.share))})
+    wanted = {name: rows[name] for name in ("train", "dev")}
+    shared = shop.shared(cell)
+    result = train(
+        base,
+        task,
+        method,
+        train=spec,
+        cache=shop.cache,
+        seed=run.seed,
+        rows=wanted,
+        share=shared,
+        progress=progress,
+        check=not shared,  # the first one on a base and task is looked at by the doctor
+    )
+    ready = result.prepared
+    found: dict[str, Rows] = {}
+    if dev := result.metrics.get("dev"):
+        record.dev = measured(dev, answers=False)[0]
+    spent, began = 0.0, time.perf_counter()
+    if run.stage == "final":
+        for name, part in shop.tests(run, rows["test"]).items():
+            record.tests[name], held = _test(ready, part, progress)
+            found[record.tests[name].digest] = held
+        spent = time.perf_counter() - began
+    spec = spec.filled(ready.method, len(ready.splits["train"]))
+    _tell_training(record, result, spec, run.seed, spent)
+    _tell_artifact(record, result, run, spec, artifacts)
+    record.config = {
+        "base": cell.base,
+        "task": ready.task.spec.model_dump(mode="json", exclude_none=True),
+        "method": ready.method.spec.model_dump(mode="json", exclude_none=True),
+        "train": spec.model_dump(mode="json", exclude_none=True),
+        "cache": shop.cache.model_dump(mode="json", exclude_none=True),
+        "rows": {name: len(part) for name, part in wanted.items()},
+    }
+    record.digests |= {"base": base.digest, "tokenizer": base.tokenizer_digest, "data": ready.digest}
+    shop.keep(cell, ready)
+    return found
+
+
+def _test(ready: Prepared, rows: Sequence[Any], progress: Progress) -> tuple[Any, Rows]:
+    """The metric on test rows; texts that are kept for the next run are encoded before."""
+    examples = ready.bound.examples(rows)
+    if ready.method.parameters():
+        ready.engine.encode(examples, progress)
+    return measured(evaluate(ready.engine, ready.method, ready.bound, examples, progress))
+
+
+def _tell_training(record: Record, result: Result, spec: TrainSpec, seed: int, test: float) -> None:
+    """Times, tokens and looks, from the run's event log."""
+    steps = [event for event in result.events if event["event"] == "step"]
+    looks = [event for event in result.events if event["event"] == "dev"]
+    record.curve = [Look(step=look["step"], value=look["value"], nll=look["nll"]) for look in looks]
+    record.steps, record.best_step, record.truncated = len(steps), result.best_step, result.truncated
+    looking = sum(look["seconds"] for look in looks)
+    record.seconds = Seconds(
+        encode=result.seconds["encode"],
+        train=max(0.0, result.seconds["train"] - looking),
+        look=looking + result.seconds["evaluate"],
+        test=test,
+    )
+    ready = result.prepared
+    front, row = _request(ready)
+    examples = [*ready.splits.get("dev", []), *ready.splits["train"]]
+    sizes = [len(example.text) for example in examples]
+    mean = sum(sizes) / max(1, len(sizes))
+    record.tokens = Tokens(request=front + mean + row, request_kept=mean + row)
+    if steps:
+        assert spec.batch_size
+        rows = ready.splits["train"]
+        trained = sum(
+            _size(ready, rows[place])
+            for step in range(len(steps))
+            for place in batch_at(range(len(rows)), step, spec.batch_size, seed)
+        )
+        seconds = record.seconds.train
+        record.tokens = record.tokens.model_copy(
+            update={"trained": trained, "per_second": trained / seconds if seconds else None}
+        )
+
+
+def _size(ready: Prepared, example: Example) -> int:
+    """Tokens of a training row: its text, the cue, its answer."""
+    return len(example.text) + len(ready.engine.cue) + len(example.answer)
+
+
+def _request(ready: Prepared) -> tuple[int, int]:
+    """Tokens of the context that all requests share, and those that each brings, its text aside.
+
+    Learned keys and values stand in no token's place: nothing runs for them.
+    """
+    method, engine = ready.method, ready.engine
+    learned = method.length if method.stores == "embeddings" else 0
+    front, behind = (0, learned) if method.place == "infix" else (learned, 0)
+    return len(engine.head) + front, len(engine.cue) + behind
+
+
+def _tell_artifact(record: Record, result: Result, run: Run, spec: TrainSpec, keep: Path | None) -> None:
+    """What must be stored: numbers and bytes, measured on the artifact itself."""
+    method = result.prepared.method
+    tensors = method.export()
+    record.trained = 0 if not tensors else result.parameters
+    record.stored = sum(value.numel() for value in tensors.values())
+    if run.stage == "trial":
+        return
+    with tempfile.TemporaryDirectory(dir=keep) as scratch:
+        folder = Path(scratch) / "artifact" if keep is None else keep / run.id
+        trains = bool(method.parameters())
+        save(result, folder, settings_of(result.prepared, spec if trains else None, run.seed))
+        record.artifact_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def _run_setfit(run: Run, shop: Shop, record: Record, artifacts: Path | None, progress: Progress) -> dict[str, Rows]:
+    from softprompt.benchmarks.compare.peers.rows import run_setfit_row
+
+    return run_setfit_row(run, shop, record)
+
+
+def _run_majority(run: Run, shop: Shop, record: Record, artifacts: Path | None, progress: Progress) -> dict[str, Rows]:
+    rows = shop.rows(run)
+    return run_majority(Task.load(run.cell.task), rows, shop.tests(run, rows["test"]), record)
+
+
+_KINDS: dict[str, Callable[..., dict[str, Rows]]] = {
+    "method": _run_method,
+    "majority": _run_majority,
+    "setfit": _run_setfit,
+}

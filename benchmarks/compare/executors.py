@@ -1,0 +1,207 @@
+"""Where runs are made: in this process, in processes of this machine, or on a Ray cluster. All are lanes that take one run."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from softprompt.benchmarks.compare.execute import Done, execute
+from softprompt.benchmarks.compare.runs import Run
+from softprompt.benchmarks.compare.shop import Shop
+
+from softprompt.errors import ConfigError, MissingExtraError
+from softprompt.training.spec import CacheSpec
+from softprompt.types import Progress, ignore_progress
+
+Name = Literal["here", "pool", "ray"]
+SECONDS_BETWEEN_LOOKS_AT_PARENT = 2.0
+
+
+class Lane(Protocol):
+    """Makes one run at a time.
+
+    Attributes:
+        fresh: nothing has run in its process yet.
+    """
+
+    fresh: bool
+
+    def submit(self, run: Run) -> Future[Done]:
+        """Start a run. The future fails if the process itself ends."""
+
+    def restart(self) -> None:
+        """Take a new process in place of this one."""
+
+    def close(self) -> None:
+        """Give everything back."""
+
+
+class Here:
+    """This process; `submit` returns when the run is done."""
+
+    def __init__(self, cache: CacheSpec, artifacts: Path | None, progress: Progress) -> None:
+        self.shop, self.artifacts, self.progress = Shop(cache, progress), artifacts, progress
+        self.fresh = False  # the command itself has run here
+
+    def submit(self, run: Run) -> Future[Done]:
+        """Make the run."""
+        future: Future[Done] = Future()
+        future.set_result(execute(run, self.shop, False, self.artifacts, self.progress))
+        return future
+
+    def restart(self) -> None:
+        """Nothing: there is no other process."""
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+class Process:
+    """A process of its own, started anew by `restart`. It ends when its parent does, however that ends."""
+
+    def __init__(self, place: int, threads: int, cache: CacheSpec, artifacts: Path | None) -> None:
+        self._settings = (place, threads, cache, artifacts)
+        self._start()
+
+    def _start(self) -> None:
+        place, threads, cache, artifacts = self._settings
+        self.fresh = True
+        self._pool = ProcessPoolExecutor(
+            1,
+            mp_context=multiprocessing.get_context("spawn"),  # torch's threads do not survive a fork
+            initializer=_begin,
+            initargs=(os.getpid(), place, threads, cache, artifacts),
+        )
+
+    def submit(self, run: Run) -> Future[Done]:
+        """Start the run."""
+        fresh, self.fresh = self.fresh, False
+        return self._pool.submit(_run, run, fresh)
+
+    def restart(self) -> None:
+        """End the process, take a new one."""
+        self.close()
+        self._start()
+
+    def close(self) -> None:
+        """End the process."""
+        for process in list((self._pool._processes or {}).values()):
+            process.terminate()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+_worker: tuple[Shop, Path | None] | None = None
+
+
+def _begin(parent: int, place: int, threads: int, cache: CacheSpec, artifacts: Path | None) -> None:
+    """Set up a worker process: its threads, its GPU, its shop."""
+    global _worker
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    if torch.cuda.is_available():
+        torch.cuda.set_device(place % torch.cuda.device_count())
+    torch.set_num_threads(threads)
+    _worker = (Shop(cache), artifacts)
+
+
+def _end_with(parent: int) -> None:
+    """A worker whose parent was killed would otherwise wait for work for ever."""
+    while os.getppid() == parent:
+        time.sleep(SECONDS_BETWEEN_LOOKS_AT_PARENT)
+    os._exit(1)
+
+
+def _run(run: Run, fresh: bool) -> Done:
+    assert _worker is not None
+    shop, artifacts = _worker
+    return execute(run, shop, fresh, artifacts)
+
+
+class RayActor:
+    """An actor of a Ray cluster; with a GPU of its own where the cluster has any."""
+
+    def __init__(self, threads: int, cache: CacheSpec, address: str | None) -> None:
+        import ray
+
+        if not ray.is_initialized():
+            ray.init(address=address, include_dashboard=False, log_to_driver=False)
+        self._threads, self._cache = threads, cache
+        self._gpus = 1 if ray.cluster_resources().get("GPU") else 0
+        self._start()
+
+    def _start(self) -> None:
+        import ray
+
+        self.fresh = True
+        kind: Any = ray.remote(num_cpus=self._threads, num_gpus=self._gpus, max_restarts=0)(_Actor)
+        self._actor = kind.remote(self._threads, self._cache)
+
+    def submit(self, run: Run) -> Future[Done]:
+        """Start the run."""
+        fresh, self.fresh = self.fresh, False
+        return self._actor.run.remote(run, fresh).future()
+
+    def restart(self) -> None:
+        """End the actor, take a new one."""
+        self.close()
+        self._start()
+
+    def close(self) -> None:
+        """End the actor."""
+        import ray
+
+        ray.kill(self._actor)
+
+
+class _Actor:
+    def __init__(self, threads: int, cache: CacheSpec) -> None:
+        torch.set_num_threads(threads)
+        self.shop = Shop(cache)
+
+    def run(self, run: Run, fresh: bool) -> Done:
+        return execute(run, self.shop, fresh)
+
+
+def make_lanes(
+    name: Name,
+    workers: int,
+    cache: CacheSpec,
+    isolate: bool = False,
+    artifacts: Path | None = None,
+    address: str | None = None,
+    progress: Progress = ignore_progress,
+) -> list[Lane]:
+    """Lanes of one kind.
+
+    Args:
+        workers: how many; `here` has one.
+        isolate: a process of its own for every run, so `here` becomes one process.
+        artifacts: folder in which the artifacts of reported runs are kept.
+        address: of the Ray cluster; None: the one that the environment names, or one on this machine.
+
+    Raises:
+        ConfigError: more than one worker in this process, or artifacts from a cluster.
+        MissingExtraError: Ray is not installed.
+    """
+    cores = os.cpu_count() or 1
+    threads = max(1, min(torch.get_num_threads(), cores // workers))
+    if name == "here" and workers > 1:
+        raise ConfigError("--workers: --executor here has one; take --executor pool")
+    if name == "here" and not isolate:
+        return [Here(cache, artifacts, progress)]
+    if name != "ray":
+        return [Process(place, threads, cache, artifacts) for place in range(workers)]
+    if artifacts is not None:
+        raise ConfigError("--artifacts: a cluster's workers may have no folder in common; take --executor pool")
+    try:
+        import ray  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("--executor ray needs Ray: pip install 'softprompt[ray]'") from error
+    made: Callable[[], Lane] = lambda: RayActor(threads, cache, address)  # noqa: E731
+    return [made() for _ in range(workers)]

@@ -1,0 +1,122 @@
+"""`softprompt bench compare` as a function: plan, runs, report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from softprompt.benchmarks.compare import probe
+from softprompt.benchmarks.compare.drive import Work, begin, describe, drive
+from softprompt.benchmarks.compare.executors import Name, make_lanes
+from softprompt.benchmarks.compare.runs import Cell, count
+from softprompt.benchmarks.compare.shop import Shop
+from softprompt.benchmarks.compare.suite import load_suite
+
+from softprompt.errors import ConfigError
+from softprompt.parallel import processes
+from softprompt.types import Notice, Progress, ignore_notice, ignore_progress
+
+Plan = dict[str, Any]
+"""{"rows": one for each cell, "lines": what is shared, what it takes}."""
+
+
+def compare(
+    suite: str,
+    settings: Sequence[str],
+    folder: Path,
+    *,
+    only: Sequence[str] = (),
+    dry_run: bool = False,
+    estimate: bool = True,
+    executor: Name = "here",
+    workers: int = 1,
+    address: str | None = None,
+    isolate: bool = False,
+    artifacts: bool = False,
+    command: str = "",
+    plan: Callable[[Plan], None] = lambda plan: None,
+    progress: Progress = ignore_progress,
+    notice: Notice = ignore_notice,
+) -> dict[str, Any] | None:
+    """Make a suite's runs and its report; see the command's options.
+
+    Args:
+        command: what reproduces it, for the report.
+        plan: given what will be done, before it is.
+
+    Returns:
+        None of a dry run; else {"summary": a row for each place and test, "verdicts", "files", "failed": id and reason}.
+
+    Raises:
+        SoftpromptError: a suite that cannot be used. What fails in a run is recorded instead.
+    """
+    from softprompt.benchmarks.compare.report import summary_of, write_report
+
+    processes().only_one("bench compare")
+    spec = load_suite(suite, list(settings))
+    if executor == "here" and isolate:
+        executor = "pool"
+    work = begin(spec, folder, only)
+    if work.stale:
+        notice(f"{work.stale} records of other settings than the suite's were moved to {folder / 'stale'}")
+    costs: dict[str, probe.Cost] = {}
+    if estimate and work.left():
+        costs = probe.probe(work.cells, Shop(spec.cache), None if dry_run else folder / "probe.json", progress)
+    plan(_plan(work, costs, workers))
+    if dry_run:
+        return None
+    describe(work, command)
+    kept = folder / "artifacts" if artifacts else None
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+    if work.left():
+        lanes = make_lanes(executor, workers, spec.cache, isolate, kept, address, progress)
+        drive(work, lanes, isolate, progress, notice)
+    files = report(folder, progress)
+    failed = [f"{record.id}: {record.reason}" for record in work.failed]
+    _ = (summary_of, write_report)
+    return {**summary_of(folder), "files": files, "failed": failed}
+
+
+def report(folder: Path, progress: Progress = ignore_progress) -> list[Path]:
+    """Write the report of a results folder."""
+    from softprompt.benchmarks.compare.report import write_report
+    from softprompt.benchmarks.compare.texts import texts_of
+
+    return write_report(folder, texts_of(folder))
+
+
+def _plan(work: Work, costs: dict[str, probe.Cost], workers: int) -> Plan:
+    rows = [_row(cell, costs.get(probe.key_of(cell))) for cell in work.cells]
+    lines = probe.shared(work.cells, costs)
+    lines += [f"cannot run: {cell.place.contender}: {problem}" for cell, problem in _problems(work.cells, costs)]
+    already = work.total - work.left()
+    lines.append(f"{work.total} runs in all" + (f", {already} of them done" if already else ""))
+    if costs:
+        seconds = probe.total(work.cells, costs) / workers * work.left() / max(1, work.total)
+        lines.append(f"expected: about {seconds / 60:.0f} minutes with {workers} worker{'s' if workers > 1 else ''}")
+    return {"rows": rows, "lines": lines}
+
+
+def _row(cell: Cell, cost: probe.Cost | None) -> dict[str, Any]:
+    trials = count(cell) - len(cell.seeds)
+    expected = "–" if cost is None or cost.problem else f"{probe.seconds(cell, cost) / 60:.1f} min"
+    return {
+        "contender": cell.place.contender,
+        "base": cell.place.base,
+        "task": cell.place.task,
+        "size": "–" if cell.place.size is None else cell.place.size,
+        "trials": trials or "–",
+        "finals": len(cell.seeds),
+        "expected": expected,
+        "plan": "" if cost is None else cost.problem or cost.plan,
+    }
+
+
+def _problems(cells: Sequence[Cell], costs: dict[str, probe.Cost]) -> list[tuple[Cell, str]]:
+    found = {probe.key_of(cell): cell for cell in cells}
+    return [(cell, costs[key].problem) for key, cell in found.items() if key in costs and costs[key].problem]
+
+
+__all__ = ["ConfigError", "compare", "report"]

@@ -1,0 +1,47 @@
+"""The row that must be beaten: always the most frequent answer of the training rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from softprompt.benchmarks.compare.record import Record, Rows, measured
+
+from softprompt.data import Row
+from softprompt.errors import DataError
+from softprompt.evaluate import Outcome, summarize
+from softprompt.tasks import Task
+
+
+def run_majority(
+    task: Task, rows: Mapping[str, Sequence[Row]], tests: Mapping[str, Sequence[Row]], record: Record
+) -> dict[str, Rows]:
+    """Answer all test rows alike. Of equally frequent answers the first in the alphabet is taken.
+
+    Raises:
+        DataError: no training row has an answer.
+    """
+    answer = commonest(task, rows["train"])
+    found: dict[str, Rows] = {}
+    for name, part in tests.items():
+        outcomes = [Outcome(row.where, task.gold(row.values), answer) for row in part]
+        record.tests[name], held = measured(summarize(task.spec.metric, outcomes))
+        found[record.tests[name].digest] = held
+    record.trained = record.stored = record.artifact_bytes = 0
+    record.config = {"task": task.spec.model_dump(mode="json", exclude_none=True), "answer": answer}
+    return found
+
+
+def commonest(task: Task, rows: Sequence[Row]) -> str:
+    """The most frequent right answer; of several right texts of one row each counts.
+
+    Raises:
+        DataError: no row has one.
+    """
+    counts: Counter[str] = Counter()
+    for row in rows:
+        gold = task.gold(row.values)
+        counts.update([gold] if isinstance(gold, str) else dict.fromkeys(gold or []))
+    if not counts:
+        raise DataError(f"{task.name}: no training row has an answer")
+    return min(counts, key=lambda text: (-counts[text], text))

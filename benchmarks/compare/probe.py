@@ -1,0 +1,161 @@
+"""What a suite will take, from a few steps of each contender; and what its runs share."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from softprompt.benchmarks.compare.runs import Cell, Run, count
+from softprompt.benchmarks.compare.shop import Shop
+
+from softprompt.config import parse
+from softprompt.errors import SoftpromptError
+from softprompt.evaluate import evaluate
+from softprompt.methods import make_method
+from softprompt.storage import write_json
+from softprompt.training import TrainSpec
+from softprompt.training.run import train
+from softprompt.types import Progress, ignore_progress
+
+STEPS = 3  # of each contender; the first warms up
+ROWS = 16  # evaluated
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a contender takes, seconds.
+
+    Attributes:
+        step: one optimizer step.
+        row: one evaluated row.
+        encode: one row that is encoded; 0 where rows are not kept.
+        plan: what runs how often, in words.
+        problem: why it could not be tried; empty otherwise.
+    """
+
+    step: float = 0.0
+    row: float = 0.0
+    encode: float = 0.0
+    plan: str = ""
+    problem: str = ""
+
+
+def probe(
+    cells: Sequence[Cell], shop: Shop, path: Path | None = None, progress: Progress = ignore_progress
+) -> dict[str, Cost]:
+    """A few steps of every contender on every base and task; what a file holds of an earlier call is not measured again.
+
+    Args:
+        path: the file, written when all are measured.
+
+    Returns:
+        By `key_of(cell)`.
+    """
+    known = _read(path)
+    keys = {key_of(cell): cell for cell in cells}
+    found: dict[str, Cost] = {}
+    for done, (key, cell) in enumerate(keys.items()):
+        progress(f"trying a few steps: {cell.place.contender}", done, len(keys))
+        found[key] = known.get(key) or _try(cell, shop)
+    if path is not None:
+        write_json(path, {key: asdict(cost) for key, cost in (known | found).items()})
+    return found
+
+
+def key_of(cell: Cell) -> str:
+    """Cells that cost the same per step and row."""
+    batch = cell.train.get("batch_size", "")
+    return " ".join([*cell.key, str(cell.contender.method), str(batch)])
+
+
+def seconds(cell: Cell, cost: Cost) -> float:
+    """Expected seconds of a cell, all of its runs together, by what a step and a row cost."""
+    if cell.contender.kind != "method":
+        return 0.0
+    steps, looks = _steps(cell)
+    finals, tests = len(cell.seeds), (cell.test or 0) * (1 + len(cell.tests))
+    full = steps * cost.step + (looks + 1) * cell.dev * cost.row
+    search = cell.search.cost if len(cell.rates) > 1 else 0.0
+    draws = finals + 1 if cell.draws == "seeded" else 1
+    encoded = ((cell.place.size or 0) * draws + cell.dev + tests) * cost.encode
+    return (search + finals) * full + finals * tests * cost.row + encoded
+
+
+def total(cells: Sequence[Cell], costs: dict[str, Cost]) -> float:
+    """Expected seconds of all cells in one process."""
+    return sum(seconds(cell, costs[key_of(cell)]) for cell in cells if key_of(cell) in costs)
+
+
+def shared(cells: Sequence[Cell], costs: dict[str, Cost]) -> list[str]:
+    """Lines that say which runs use the same encoded rows."""
+    groups: dict[tuple[str, str, str], list[Cell]] = {}
+    for cell in cells:
+        kept = [part for part in costs.get(key_of(cell), Cost()).plan.split("; ") if "kept" in part]
+        if kept:
+            groups.setdefault((cell.place.base, cell.place.task, kept[0]), []).append(cell)
+    lines = []
+    for (base, task, kept), members in groups.items():
+        names = ", ".join(dict.fromkeys(cell.place.contender for cell in members))
+        runs = sum(count(cell) for cell in members)
+        lines.append(f"{task} on {base}: {kept} once for all {runs} runs of {names}")
+    return lines
+
+
+def _steps(cell: Cell) -> tuple[int, int]:
+    """Optimizer steps of a whole run, and looks at dev."""
+    if cell.contender.default_lr is None:
+        return 0, 0
+    method = make_method(cell.contender.method)
+    spec = parse(TrainSpec, cell.train, "train").filled(method, cell.place.size or 1)
+    assert spec.max_steps and spec.eval_every
+    return spec.max_steps, -(-spec.max_steps // spec.eval_every)
+
+
+def _try(cell: Cell, shop: Shop) -> Cost:
+    if cell.contender.kind != "method":
+        return Cost(plan="no base" if cell.contender.kind == "majority" else "a process of its own")
+    run = Run(cell, "trial", cell.search.seed, None)
+    try:
+        base, task, rows = shop.base(cell), shop.task(cell), shop.rows(run)
+        method = make_method(cell.contender.method)
+        learns = cell.contender.default_lr is not None
+        if cell.contender.demonstrations:
+            task, _ = task.with_demonstrations(rows["train"][: cell.contender.demonstrations]), None
+        spec = parse(TrainSpec, {**cell.train, "max_steps": STEPS, "epochs": STEPS}, "train")
+        result = train(
+            base,
+            task,
+            method,
+            train=spec,
+            cache=shop.cache,
+            seed=run.seed,
+            rows={"train": rows["train"][: ROWS * 4]},
+            share=shop.shared(cell),
+            check=False,
+        )
+        ready = result.prepared
+        times = sorted(event["seconds"] for event in result.events if event["event"] == "step")
+        examples = ready.bound.examples(rows["dev"][:ROWS])
+        began = time.perf_counter()
+        evaluate(ready.engine, ready.method, ready.bound, examples)
+        row = (time.perf_counter() - began) / max(1, len(examples))
+        kept = len(ready.splits["train"]) if learns and ready.engine.plan.keeps_rows else 0
+        shop.keep(cell, ready)
+        encode = result.seconds["encode"] / kept if kept else 0.0
+        return Cost(times[0] if times else 0.0, row, encode, ready.engine.plan.explain())
+    except SoftpromptError as error:
+        return Cost(problem=str(error))
+    except Exception as error:
+        return Cost(problem=f"{type(error).__name__}: {error}".splitlines()[0])
+
+
+def _read(path: Path | None) -> dict[str, Cost]:
+    if path is None or not path.is_file():
+        return {}
+    try:
+        return {key: Cost(**values) for key, values in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, TypeError):
+        return {}  # measured again

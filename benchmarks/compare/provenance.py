@@ -1,0 +1,62 @@
+"""What a figure was measured with: versions, commit, machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+PACKAGES = ("softprompt", "torch", "transformers", "tokenizers", "peft", "numpy", "scipy", "scikit-learn", "setfit")
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that decide results, those that are installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> tuple[str | None, bool | None]:
+    """(commit, whether tracked files differ from it) of the checkout that this package lies in; None where it lies in none."""
+    folder = Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():  # installed elsewhere, maybe inside another project's checkout
+        return None, None
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True).stdout
+
+    try:
+        return git("rev-parse", "HEAD").strip(), bool(git("status", "--porcelain", "--untracked-files=no").strip())
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, threads that torch uses, memory in bytes, GPU's name (None without)."""
+    return {
+        "processor": _processor(),
+        "system": platform.system(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,224 @@
+"""Which runs a suite has, and which of them can be started, given what is there: search first, then the reported seeds."""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from softprompt.benchmarks.compare.record import Place, Record
+from softprompt.benchmarks.compare.suite import ContenderSpec, SearchSpec, SuiteSpec
+
+from softprompt.storage import digest_of
+from softprompt.tasks import Task
+from softprompt.training.loop import best_of
+from softprompt.training.spec import BaseSpec, resolved_task
+
+LEAST_DEV = 16  # rows; fewer choose by chance
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One contender at one size on one base and task.
+
+    Attributes:
+        task, tests: as mappings that mean the same from any folder.
+        train: settings of training without the rate.
+        dev, test: rows of this size's dev and of the test (None: as the task has it).
+        pool, dev_pool: training and dev rows of the suite's largest size, which decide what is left for which split.
+        settings: digest of all that its results depend on, but for rate, seed and share of the steps.
+    """
+
+    suite: str
+    place: Place
+    base: dict[str, Any]
+    task: dict[str, Any]
+    tests: tuple[dict[str, Any], ...]
+    contender: ContenderSpec
+    train: dict[str, Any]
+    rates: tuple[float, ...]
+    seeds: tuple[int, ...]
+    search: SearchSpec
+    dev: int
+    test: int | None
+    draws: str
+    pool: int
+    dev_pool: int
+    settings: str
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """Cells with equal keys use the same encoded rows most."""
+        return (self.place.base, self.place.task, self.contender.name)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training or baseline: a cell, a rate, a seed."""
+
+    cell: Cell
+    stage: Literal["trial", "final"]
+    seed: int
+    lr: float | None
+    share: float = 1.0
+    round: int | None = None
+
+    @property
+    def id(self) -> str:
+        """Name of the record: readable, and another one for other settings."""
+        place = self.cell.place
+        parts = [place.task, place.base, place.contender]
+        parts += [f"n{place.size}"] if place.size is not None else []
+        parts += [self.stage if self.round is None else f"{self.stage}{self.round}"]
+        parts += [f"lr{self.lr:.3g}"] if self.lr is not None else []
+        parts += [f"s{self.seed}", digest_of([self.cell.settings, self.lr, self.share])[:8]]
+        return re.sub(r"[^\w.=+-]+", "-", "_".join(parts))
+
+    def record(self) -> Record:
+        """An empty record of this run."""
+        cell = self.cell
+        return Record(
+            id=self.id,
+            suite=cell.suite,
+            stage=self.stage,
+            place=cell.place,
+            seed=self.seed,
+            lr=self.lr,
+            share=self.share,
+            round=self.round,
+            digests={"settings": cell.settings},
+        )
+
+
+def cells_of(suite: SuiteSpec, only: list[str] | None = None) -> list[Cell]:
+    """All cells, in the order in which one process best works through them."""
+    found = []
+    tests = [_named(task) for task in suite.tests]
+    for base in suite.bases:
+        for name, task in map(_named, suite.tasks):
+            for row in suite.rows():
+                if only and row.name not in only and row.family not in only:
+                    continue
+                for size in (row.sizes or suite.sizes) if row.fits_rows else [None]:
+                    found.append(_cell(suite, base, name, task, tests, row, size))
+    return found
+
+
+def _named(task: str | dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    loaded = Task.load(task)
+    return loaded.name, resolved_task(loaded)
+
+
+def _cell(
+    suite: SuiteSpec,
+    base: BaseSpec,
+    name: str,
+    task: dict[str, Any],
+    tests: list[tuple[str, dict[str, Any]]],
+    row: ContenderSpec,
+    size: int | None,
+) -> Cell:
+    largest = max(size for one in suite.rows() for size in (one.sizes or suite.sizes))
+    held = base.model_dump(mode="json", exclude_defaults=True) | {"name": base.name}
+    label = "-".join([Path(base.name).name, *(str(held[key]) for key in ("dtype", "quantization") if key in held)])
+    train = {**suite.train.model_dump(mode="json", exclude_unset=True), **row.train}
+    train.pop("lr", None)
+    values: dict[str, Any] = {
+        "base": held,
+        "task": task,
+        "tests": tuple(spec for other, spec in tests if other != name),
+        "train": train,
+        "dev": dev_rows(suite, size or largest),
+        "test": suite.test,
+        "draws": suite.draws,
+        "pool": largest,
+        "dev_pool": dev_rows(suite, largest),
+    }
+    what = row.model_dump(mode="json", include={"kind", "method", "demonstrations"})
+    held_place = Place(
+        base=label, task=name, contender=row.name, size=size, family=row.family or row.name, factors=row.factors
+    )
+    return Cell(
+        suite=suite.name,
+        place=held_place,
+        contender=row,
+        rates=rates_of(row, suite.search),
+        seeds=tuple(seeds_of(row, suite)),
+        search=suite.search,
+        settings=digest_of([values, what, size, held_place.model_dump()])[:16],
+        **values,
+    )
+
+
+def dev_rows(suite: SuiteSpec, size: int) -> int:
+    """Rows to choose by, for this many training rows."""
+    return suite.dev if isinstance(suite.dev, int) else max(LEAST_DEV, round(suite.dev * size))
+
+
+def seeds_of(row: ContenderSpec, suite: SuiteSpec) -> list[int]:
+    """The seeds that are reported; the first one only where nothing depends on it."""
+    seeds = row.seeds or suite.seeds
+    return seeds if row.fits_rows or row.demonstrations else seeds[:1]
+
+
+def rates_of(row: ContenderSpec, search: SearchSpec) -> tuple[float, ...]:
+    """The learning rates to try; none where nothing is learned by gradients."""
+    default = row.default_lr
+    if default is None:
+        return ()
+    if row.lr:
+        return tuple(row.lr)
+    powers = [place - search.trials // 2 for place in range(search.trials)]
+    if search.draw == "grid":
+        return tuple(float(f"{default * search.spread**power:.3g}") for power in powers)
+    rng = random.Random(f"{search.seed} {row.name}")
+    low, high = (math.log(search.spread) * power for power in (powers[0], powers[-1]))
+    return tuple(float(f"{default * math.exp(rng.uniform(low, high)):.3g}") for _ in powers)
+
+
+def next_runs(cell: Cell, records: Mapping[str, Record]) -> list[Run]:
+    """The runs of a cell that can start now and are not there; empty when it is done, or waits, or cannot go on.
+
+    Args:
+        records: by id, failed ones included: they are not started again.
+    """
+    rates, search = list(cell.rates), cell.search
+    if len(rates) > 1:
+        for number, share in enumerate(search.shares):
+            trials = [Run(cell, "trial", search.seed, rate, share, number) for rate in rates]
+            if missing := [run for run in trials if run.id not in records]:
+                return missing
+            if not (ranked := ranking([records[run.id] for run in trials])):
+                return []
+            rates = [record.lr for record in ranked[: search.kept(len(trials))] if record.lr is not None]
+    lr = rates[0] if rates else None
+    finals = [Run(cell, "final", seed, lr) for seed in cell.seeds]
+    return [run for run in finals if run.id not in records]
+
+
+def ranking(trials: list[Record]) -> list[Record]:
+    """Trials that ended well, the best by dev first, each chosen from what is left as a run chooses its best look."""
+    looks = []
+    for record in trials:
+        if record.status == "done" and (dev := record.dev) is not None:
+            error = (dev.interval[1] - dev.interval[0]) / 4
+            looks.append({"value": dev.value, "error": error, "nll": dev.nll or 0.0, "record": record})
+    found = []
+    while looks:
+        best = best_of(looks)
+        looks.remove(best)
+        found.append(best["record"])
+    return found
+
+
+def count(cell: Cell) -> int:
+    """How many runs the cell will have, if all go well."""
+    trials, left = 0, len(cell.rates)
+    if left > 1:
+        for _ in cell.search.shares:
+            trials, left = trials + left, cell.search.kept(left)
+    return trials + len(cell.seeds)

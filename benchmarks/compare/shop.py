@@ -1,0 +1,115 @@
+"""Where runs are made: one process's base, rows and encodings, shared by all of its runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from softprompt.benchmarks.compare.runs import Cell, Run
+
+from softprompt.base import Base
+from softprompt.config import parse
+from softprompt.data import Row
+from softprompt.data.splits import split
+from softprompt.errors import DataError
+from softprompt.methods import make_method
+from softprompt.storage import digest_of
+from softprompt.tasks import Task
+from softprompt.training.choosing import settle
+from softprompt.training.preparing import Prepared
+from softprompt.training.spec import BaseSpec, CacheSpec
+from softprompt.types import Progress, ignore_progress
+
+
+class Shop:
+    """Holds what runs share: the base, the rows that were read, what was encoded. One base and task at a time.
+
+    Args:
+        cache: where encoded rows are kept.
+    """
+
+    def __init__(self, cache: CacheSpec, progress: Progress = ignore_progress) -> None:
+        self.cache, self.progress = cache, progress
+        self._base: tuple[str, Base] | None = None
+        self._rows: dict[str, dict[str, list[Row]]] = {}
+        self._settled: dict[str, Task] = {}
+        self._prepared: dict[str, Prepared] = {}
+        self._key = ""
+
+    def base(self, cell: Cell) -> Base:
+        """The cell's base; another one than before takes the place of all that was kept with it."""
+        key = digest_of(cell.base)
+        if self._base is None or self._base[0] != key:
+            self._base = None  # before the next one is loaded: two may not fit
+            self._settled.clear()
+            self._prepared.clear()
+            self._base = (key, parse(BaseSpec, cell.base, "base").load(self.progress))
+        return self._base[1]
+
+    def task(self, cell: Cell) -> Task:
+        """The cell's task; how options are scored, if that is to be chosen, is chosen once, on the largest dev."""
+        if (key := digest_of([cell.base, cell.task])) not in self._settled:
+            self._settled[key] = settle(
+                self.base(cell), Task.load(cell.task), self.rows_of(cell), self.cache, self.progress
+            )
+        return self._settled[key]
+
+    def rows(self, run: Run) -> dict[str, list[Row]]:
+        """Rows of a run: as many of `train` and `dev` as its size asks for, and `test`.
+
+        Raises:
+            DataError: fewer than that.
+        """
+        cell, pool = run.cell, self.rows_of(run.cell)
+        task = Task.load(cell.task)
+        size = cell.place.size or cell.contender.demonstrations or cell.pool
+        if size > len(pool["train"]):
+            raise DataError(
+                f"{cell.place.task}: {size} training rows asked for, there are {len(pool['train'])}; make sizes smaller"
+            )
+        seed = run.seed if cell.draws == "seeded" else task.spec.data.split.seed
+        train = split(pool["train"], {"train": size}, task.label, seed, task.spec.data.split.group)["train"]
+        return {"train": train, "dev": pool["dev"][: cell.dev], "test": pool["test"]}
+
+    def rows_of(self, cell: Cell, other: dict[str, Any] | None = None) -> dict[str, list[Row]]:
+        """All rows of the cell's task (or of another), split once: test, dev, and the pool that training rows are drawn from.
+
+        Raises:
+            DataError: too few of them, or a task that does not say how many are for the test.
+        """
+        held = cell.task if other is None else other
+        key = digest_of([held, cell.test, cell.dev_pool])
+        if key not in self._rows:
+            task = Task.load(held)
+            data, cut = task.spec.data, task.spec.data.split
+            sizes: dict[str, Any] = {"train": None, "dev": cell.dev_pool}
+            if data.source is None:
+                sizes["test"] = None  # a file of its own, of which a sample is drawn below
+            elif cell.test is not None:
+                sizes["test"] = cell.test
+            elif cut.test is None and data.hold_out is None:
+                raise DataError(f"{task.name}: gives all rows that are left to the test; set `test` in the suite")
+            changed = data.model_copy(update={"split": cut.model_copy(update=sizes)})
+            rows = type(task)(task.spec.model_copy(update={"data": changed}), task.folder).load_data(self.progress)
+            if cell.test is not None and len(rows["test"]) > cell.test:
+                rows["test"] = split(rows["test"], {"test": cell.test}, task.label, cut.seed)["test"]
+            self._rows[key] = rows
+        return self._rows[key]
+
+    def tests(self, run: Run, own: list[Row]) -> dict[str, list[Row]]:
+        """Test rows by task, the run's own first."""
+        others = {Task.load(data).name: self.rows_of(run.cell, data)["test"] for data in run.cell.tests}
+        return {run.cell.place.task: own} | others
+
+    def shared(self, cell: Cell) -> list[Prepared]:
+        """What earlier runs on this base and task have prepared, the nearest first."""
+        key = digest_of([cell.base, cell.task])
+        if key != self._key:
+            self._prepared.clear()  # encoded texts of other rows take memory only
+            self._key = key
+        nearest = [self._prepared[cell.contender.name]] if cell.contender.name in self._prepared else []
+        return [*nearest, *(ready for name, ready in self._prepared.items() if name != cell.contender.name)]
+
+    def keep(self, cell: Cell, ready: Prepared) -> None:
+        """Keep what a run has prepared for the next, without what it has learned."""
+        self._prepared[cell.contender.name] = dataclasses.replace(ready, method=make_method("hard"))

@@ -1,0 +1,260 @@
+"""The suite file: what is compared, on what, with how much tuning. docs/benchmarks.md shows one."""
+
+from __future__ import annotations
+
+import itertools
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+
+from softprompt.config import Strict, override, parse, read_yaml, suggest
+from softprompt.errors import ConfigError
+from softprompt.methods import make_method
+from softprompt.training.spec import BaseSpec, CacheSpec, TrainSpec
+
+READY = files("softprompt.benchmarks") / "suites"
+Kind = Literal["method", "majority", "setfit"]
+ALWAYS = ("majority", "zero-shot", "few-shot")  # what costs nothing to try, and must be beaten
+USUAL = ("lora", "full")  # what people would do instead
+SETFIT_LR = 2e-5  # SetFit's own default for the encoder
+
+
+class SearchSpec(Strict):
+    """How each learning rate is chosen on dev. Every method that learns by gradients gets the same number of trials.
+
+    Attributes:
+        trials: learning rates tried.
+        spread: ratio of neighbours in the grid round a method's default rate; of `log_uniform` the whole range is the grid's.
+        draw: `grid`, or `log_uniform`: seeded draws from the same range (Bergstra & Bengio 2012).
+        halving: null: every trial makes all steps. η: all trials make a share of the steps, the best 1/η of them η times as
+            many, and so on until one is left (successive halving, Jamieson & Talwalkar 2016).
+        seed: of the trials; none of the seeds that are reported, so that these are alike.
+    """
+
+    trials: PositiveInt = 3
+    spread: float = Field(default=3.0, gt=1)
+    draw: Literal["grid", "log_uniform"] = "grid"
+    halving: float | None = Field(default=None, ge=2)
+    seed: int = Field(default=1000, ge=0)
+
+    @property
+    def shares(self) -> list[float]:
+        """Share of all steps that a trial makes in each round, ascending."""
+        if self.halving is None or self.trials == 1:
+            return [1.0]
+        rounds, left = 0, self.trials
+        while left > 1:
+            rounds, left = rounds + 1, self.kept(left)
+        return [self.halving**-power for power in range(rounds, 0, -1)]
+
+    def kept(self, trials: int) -> int:
+        """How many of a round's trials go on."""
+        return max(1, int(trials / self.halving)) if self.halving else 1
+
+    @property
+    def cost(self) -> float:
+        """Full runs' worth of steps in the whole search of one method."""
+        if self.trials == 1:
+            return 0.0
+        total, left = 0.0, self.trials
+        for share in self.shares:
+            total, left = total + left * share, self.kept(left)
+        return total
+
+
+class ContenderSpec(Strict):
+    """One row of the table, or with `vary` several.
+
+    Attributes:
+        name: of the row; by default the method's name, with what is varied.
+        kind: `method` (anything in `softprompt methods`), `majority` (always the most frequent training answer), or `setfit`
+            (Tunstall et al. 2022, a peer; extra `setfit`).
+        method: a method's name, or a mapping with its settings.
+        demonstrations: labelled rows in front of every row, drawn anew by each seed.
+        vary: settings of the method with several values each; every combination is a row. Of `together: false` one setting
+            is varied at a time, the others staying as they are.
+        lr: learning rates to try instead of the search's; as many.
+        sizes, seeds: instead of the suite's.
+        train: instead of the suite's, key by key.
+    """
+
+    name: str = Field(default="", pattern=r"^$|^[A-Za-z0-9][\w.+=-]*$", max_length=60)
+    kind: Kind = "method"
+    method: dict[str, Any] = Field(default_factory=dict)
+    demonstrations: int = Field(default=0, ge=0)
+    vary: dict[str, list[str | int | float | None]] = Field(default_factory=dict)
+    together: bool = True
+    lr: list[PositiveFloat] | None = Field(default=None, min_length=1)
+    sizes: list[PositiveInt] | None = None
+    seeds: list[int] | None = None
+    train: dict[str, Any] = Field(default_factory=dict)
+    family: str = ""
+    factors: dict[str, str | int | float | None] = Field(default_factory=dict)
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _something(self) -> ContenderSpec:
+        if self.kind == "method" and "name" not in self.method:
+            raise ValueError("a contender needs a method (or kind: majority, setfit)")
+        if not self.name:
+            object.__setattr__(self, "name", self.method.get("name", self.kind).replace(":", "-"))
+        if not self.family:
+            object.__setattr__(self, "family", self.name)
+        return self
+
+    @property
+    def fits_rows(self) -> bool:
+        """Whether it learns from the training rows, so that their number matters."""
+        return not (self.kind == "majority" or (self.kind == "method" and self.method["name"] == "hard"))
+
+    @property
+    def default_lr(self) -> float | None:
+        """The rate that the grid is laid round; None: nothing is learned by gradients."""
+        if self.kind == "method":
+            return make_method(self.method).defaults.lr or None
+        return SETFIT_LR if self.kind == "setfit" else None
+
+    def spread_out(self) -> list[ContenderSpec]:
+        """Itself, or one contender for each combination of what is varied."""
+        if not self.vary:
+            return [self]
+        if self.together:
+            chosen = [dict(zip(self.vary, values, strict=True)) for values in itertools.product(*self.vary.values())]
+        else:
+            chosen = [{key: value} for key, values in self.vary.items() for value in values]
+        plain = {"vary": {}, "family": self.family or self.name}
+        return [
+            self.model_copy(
+                update={
+                    **plain,
+                    "name": self.name + "".join(f"-{key}={value}" for key, value in choice.items()),
+                    "method": {**self.method, **choice},
+                    "factors": {**self.factors, **choice},
+                }
+            )
+            for choice in chosen
+        ]
+
+
+class SuiteSpec(Strict):
+    """A comparison.
+
+    Attributes:
+        bases, tasks: as in a run file; each pair is a table of its own.
+        tests: tasks whose test rows are put to what was trained as well (transfer); same fields and labels.
+        sizes: training rows. A larger one holds the smaller ones of the same seed.
+        dev: rows to choose by: a number, or a share of the training rows (at least 16), as they are labels too.
+        test: test rows; null: as the task has it.
+        seeds: of runs that are reported: initialisation, order of rows, and with `draws: seeded` the training rows themselves.
+        draws: `seeded`: every seed draws its own training rows, so that intervals cover the draw; `fixed`: the task's.
+        few_shot: demonstrations of the few-shot row.
+        without: of the usual rows (lora, full) those to leave out; majority, zero-shot and few-shot are always there.
+        reference: the row that the others are compared with.
+        margin: δ of "no worse by more than δ", as a share of the metric's range: 0.02 is 2 points.
+        cut: what this suite leaves out, in words for the report.
+    """
+
+    version: Literal[1] = 1
+    name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$", max_length=40)
+    title: str = ""
+    bases: list[BaseSpec] = Field(default_factory=lambda: [BaseSpec()], min_length=1)
+    tasks: list[str | dict[str, Any]] = Field(min_length=1)
+    tests: list[str | dict[str, Any]] = Field(default_factory=list)
+    sizes: list[PositiveInt] = Field(default=[256], min_length=1)
+    dev: PositiveInt | float = Field(default=0.5, gt=0)
+    test: PositiveInt | None = 1000
+    seeds: list[int] = Field(default=[0, 1, 2], min_length=1)
+    draws: Literal["seeded", "fixed"] = "seeded"
+    search: SearchSpec = Field(default_factory=SearchSpec)
+    train: TrainSpec = Field(default_factory=TrainSpec)
+    cache: CacheSpec = Field(default_factory=CacheSpec)
+    few_shot: PositiveInt = 8
+    without: list[Literal["lora", "full"]] = Field(default_factory=list)
+    contenders: list[ContenderSpec] = Field(default_factory=list)
+    reference: str = "full"
+    margin: PositiveFloat = 0.02
+    cut: list[str] = Field(default_factory=list)
+
+    @field_validator("bases", mode="before")
+    @classmethod
+    def _bases(cls, value: Any) -> Any:
+        return (
+            [{"name": item} if isinstance(item, str) else item for item in value] if isinstance(value, list) else value
+        )
+
+    @field_validator("contenders", mode="before")
+    @classmethod
+    def _contenders(cls, value: Any) -> Any:
+        if not isinstance(value, list):
+            return value
+        kinds = {"majority": {"kind": "majority"}, "setfit": {"kind": "setfit"}}
+        return [kinds.get(item, {"method": item}) if isinstance(item, str) else item for item in value]
+
+    @model_validator(mode="after")
+    def _sound(self) -> SuiteSpec:
+        rows = self.rows()
+        names = [row.name for row in rows]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"contenders: {', '.join(twice)} there twice; give each a name")
+        if self.reference not in names:
+            raise ValueError(f"reference: no contender {self.reference!r}{suggest(self.reference, names)}")
+        for row in rows:
+            parse(TrainSpec, {**self.train.model_dump(exclude_none=True), **row.train}, f"{row.name}: train")
+            if row.lr and row.default_lr and len(row.lr) != self.search.trials:
+                raise ValueError(
+                    f"{row.name}: {len(row.lr)} learning rates, but search.trials is {self.search.trials}; "
+                    "every method gets the same number"
+                )
+        if self.search.seed in [*self.seeds, *(seed for row in rows for seed in row.seeds or [])]:
+            raise ValueError(f"search.seed {self.search.seed} is among the seeds that are reported; take another")
+        if isinstance(self.dev, int) is False and self.dev > 4:
+            raise ValueError(f"dev: {self.dev} is a share of the training rows; give rows as a whole number")
+        return self
+
+    def rows(self) -> list[ContenderSpec]:
+        """All rows of the table: what is always there, what the suite names, and the usual ones."""
+        named = [one for spec in self.contenders for one in spec.spread_out()]
+        taken = {row.name for row in named}
+        shots = ContenderSpec(name=f"{self.few_shot}-shot", method={"name": "hard"}, demonstrations=self.few_shot)
+        always = [ContenderSpec(kind="majority"), ContenderSpec(name="zero-shot", method={"name": "hard"}), shots]
+        usual = [ContenderSpec(method={"name": name}) for name in USUAL if name not in self.without]
+        return [
+            *(row for row in always if row.name not in taken),
+            *named,
+            *(row for row in usual if row.name not in taken),
+        ]
+
+
+def load_suite(source: str, assignments: list[str]) -> SuiteSpec:
+    """A ready suite by name, or a file; `key=value` overrides. Paths of tasks in a file are relative to it.
+
+    Raises:
+        ConfigError: all that is wrong, in one line.
+    """
+    ready = ready_suites()
+    path = Path(source)
+    if source in ready:
+        path = ready[source]
+    elif not path.exists() and path.suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"no suite {source!r}: neither a ready one{suggest(source, ready)} nor a file")
+    suite = parse(SuiteSpec, override(read_yaml(path), assignments), str(path))
+    for tasks in (suite.tasks, suite.tests):
+        tasks[:] = [_from(path.parent, task) for task in tasks]
+    return suite
+
+
+def _from(folder: Path, task: str | dict[str, Any]) -> str | dict[str, Any]:
+    is_file = isinstance(task, str) and not Path(task).is_absolute() and (folder / task).is_file()
+    return str((folder / str(task)).resolve()) if is_file else task
+
+
+def ready_suites() -> dict[str, Path]:
+    """Names and files of the suites that come with the package."""
+    found = sorted((Path(str(item)) for item in READY.iterdir()), key=str) if READY.is_dir() else []
+    return {path.stem: path for path in found if path.suffix == ".yaml" and not path.stem.endswith("-task")}

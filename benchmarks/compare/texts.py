@@ -1,0 +1,42 @@
+"""Rows of a test as people read them, for the report's examples; they are read from the data, not kept with the results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from softprompt.benchmarks.compare.results import Results
+from softprompt.benchmarks.compare.runs import Cell, cells_of
+from softprompt.benchmarks.compare.shop import Shop
+from softprompt.benchmarks.compare.suite import SuiteSpec
+
+from softprompt.config import parse
+from softprompt.errors import SoftpromptError
+from softprompt.tasks import Task
+
+Texts = Callable[[str], Mapping[str, str]]
+
+
+def texts_of(results: Results) -> Texts:
+    """For a test's task, its rows' fields by `file:line`; nothing where the data cannot be had."""
+    shop: list[Shop] = []
+
+    def texts(test: str) -> Mapping[str, str]:
+        try:
+            suite = parse(SuiteSpec, results.suite.get("suite"), "suite.json")
+            shop[:] = shop or [Shop(suite.cache)]
+            for cell in cells_of(suite):
+                for held in (cell.task, *cell.tests):
+                    if held["name"] == test:
+                        return _shown(shop[0], cell, held)
+        except SoftpromptError:
+            pass  # the report shows where the rows are
+        return {}
+
+    return texts
+
+
+def _shown(shop: Shop, cell: Cell, held: dict[str, object]) -> dict[str, str]:
+    fields = sorted(Task.load(held).fields)
+    return {
+        row.where: " | ".join(str(row.values.get(name)) for name in fields) for row in shop.rows_of(cell, held)["test"]
+    }

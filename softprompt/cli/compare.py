@@ -1,0 +1,123 @@
+"""`softprompt bench compare` and `softprompt bench report`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.table import Table
+
+from .bench import verbs
+from .console import err, out, progress
+
+_EXAMPLES = (
+    "Examples: `softprompt bench compare quick --out runs/quick`, "
+    "`softprompt bench compare suite.yaml seeds=[0,1,2,3,4] --only infix --only full --executor pool --workers 2 --out D`"
+)
+
+
+@verbs.command("compare", epilog=_EXAMPLES)
+def compare_verb(
+    suite: Annotated[
+        str, typer.Argument(help="A ready suite's name (`quick`, …) or a suite file (docs/benchmarks.md).")
+    ],
+    settings: Annotated[
+        list[str] | None, typer.Argument(help="key=value overrides of the suite, e.g. test=300.")
+    ] = None,
+    to: Annotated[
+        Path, typer.Option("--out", help="Results folder; the same one goes on where it was cut short.")
+    ] = Path("runs/compare"),
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="Run these contenders or families only (may be given again).")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and what it will take, and stop.")] = False,
+    estimate: Annotated[
+        bool,
+        typer.Option("--estimate/--no-estimate", help="Try a few steps of each contender to say how long all takes."),
+    ] = True,
+    executor: Annotated[
+        Literal["here", "pool", "ray"], typer.Option("--executor", help="This process, processes, or a Ray cluster.")
+    ] = "here",
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes, or actors of the cluster.")] = 1,
+    address: Annotated[
+        str | None, typer.Option("--address", help="Of a Ray cluster (default: one on this machine).")
+    ] = None,
+    isolate: Annotated[
+        bool, typer.Option("--isolate", help="Every run in a process of its own, so that its peak memory is measured.")
+    ] = False,
+    artifacts: Annotated[bool, typer.Option("--artifacts", help="Keep what the reported runs have learned.")] = False,
+) -> None:
+    """Compare methods: learning rates chosen on dev, several seeds, equal tuning, one report with intervals.
+
+    Runs that have ended are not made again; failed ones are kept apart, tried again by the next call, and end this one with exit
+    code 1.
+    """
+    from .. import registry
+
+    command = shlex.join(["softprompt", *sys.argv[1:]])
+    compare = registry.find("softprompt.benchmarks", "compare")
+    with progress() as show:
+        found = compare(
+            suite,
+            settings or [],
+            to,
+            only=only or [],
+            dry_run=dry_run,
+            estimate=estimate,
+            executor=executor,
+            workers=workers,
+            address=address,
+            isolate=isolate,
+            artifacts=artifacts,
+            command=command,
+            plan=lambda plan: _show(plan),
+            progress=show,
+            notice=err.print,
+        )
+    if found is None:
+        return
+    out.print(_ranking(found["summary"]))
+    for line in found["verdicts"]:
+        out.print(line)
+    for path in found["files"]:
+        out.print(f"written: {path}")
+    if found["failed"]:
+        for reason in found["failed"]:
+            err.print(f"failed: {reason}")
+        raise typer.Exit(1)
+
+
+@verbs.command("report", epilog="Example: `softprompt bench report runs/quick`")
+def report_verb(folder: Annotated[Path, typer.Argument(help="Results folder of `bench compare`.")]) -> None:
+    """Write report.html, report.md and the CSV files of a results folder anew."""
+    from .. import registry
+
+    with progress() as show:
+        for path in registry.find("softprompt.benchmarks", "report")(folder, progress=show):
+            out.print(f"written: {path}")
+
+
+def _show(plan: dict[str, Any]) -> None:
+    table = Table("contender", "base", "task", "rows", "trials", "reported", "expected", "what runs how often")
+    for row in plan["rows"]:
+        table.add_row(
+            *(str(row[key]) for key in ("contender", "base", "task", "size", "trials", "finals", "expected", "plan"))
+        )
+    out.print(table)
+    for line in plan["lines"]:
+        out.print(line)
+
+
+def _ranking(summary: list[dict[str, Any]]) -> Table:
+    table = Table("task", "base", "rows", "test", "contender", "metric", "mean over seeds", "trained", "train s")
+    for row in summary:
+        table.add_row(
+            *(
+                str(row[key])
+                for key in ("task", "base", "size", "test", "contender", "metric", "mean", "trained", "seconds")
+            )
+        )
+    return table

@@ -1,0 +1,422 @@
+"""The comparison: what is run, in which order, with which rows; nothing is lost, whoever runs it and however it is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from helpers import tiny_rows
+from models import tiny_model, tiny_tokenizer
+from softprompt.benchmarks.compare.drive import begin, drive
+from softprompt.benchmarks.compare.execute import execute
+from softprompt.benchmarks.compare.executors import make_lanes
+from softprompt.benchmarks.compare.record import Measured, Place, Record, gold_of, read_all
+from softprompt.benchmarks.compare.results import Results
+from softprompt.benchmarks.compare.runs import cells_of, count, next_runs
+from softprompt.benchmarks.compare.shop import Shop
+from softprompt.benchmarks.compare.suite import SuiteSpec, load_suite, ready_suites
+
+from softprompt.config import parse
+from softprompt.engine.cache import RowCache
+from softprompt.errors import ConfigError, DataError
+from softprompt.metrics import estimate
+
+TASK = {
+    "version": 1,
+    "name": "tiny",
+    "data": {"source": "rows.jsonl"},
+    "template": {"instruction": "Good or bad? ", "input": "Text: {{ text }}", "cue": "\nIt is:"},
+    "verbalizer": {"good": "good", "bad": "bad"},
+}
+SUITE = {
+    "name": "small",
+    "bases": ["base"],
+    "tasks": ["task.yaml"],
+    "sizes": [16],
+    "dev": 8,
+    "test": 20,
+    "seeds": [0, 1],
+    "train": {"batch_size": 8, "epochs": 2},
+    "search": {"trials": 3, "halving": 3},
+    "few_shot": 2,
+    "contenders": ["probe", {"method": {"name": "infix", "length": 2}}],
+    "without": ["lora"],
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a base, rows, a task and a suite."""
+    root = tmp_path_factory.mktemp("suite")
+    tiny_model("llama").save_pretrained(root / "base")
+    tiny_tokenizer().save_pretrained(root / "base")
+    rows = [row for part in tiny_rows(60, 20, 40).values() for row in part]
+    text = "".join(
+        json.dumps({**row.values, "text": f"{row.values['text']} {place}"}) + "\n" for place, row in enumerate(rows)
+    )
+    (root / "rows.jsonl").write_text(text, encoding="utf-8")
+    (root / "task.yaml").write_text(yaml.safe_dump(TASK), encoding="utf-8")
+    (root / "suite.yaml").write_text(yaml.safe_dump({**SUITE, "bases": [str(root / "base")]}), encoding="utf-8")
+    return root
+
+
+def suite_of(folder: Path, *settings: str) -> SuiteSpec:
+    return load_suite(str(folder / "suite.yaml"), list(settings))
+
+
+def make(**changes) -> SuiteSpec:
+    return parse(SuiteSpec, {**SUITE, "tasks": ["movie-reviews"], **changes}, "suite")
+
+
+def run_all(suite: SuiteSpec, to: Path, name="here", workers=1, only=()):
+    work = begin(suite, to, only)
+    drive(work, make_lanes(name, workers, suite.cache))
+    return read_all(to)
+
+
+TIMES = {"seconds", "seconds_in_all", "cpu_seconds", "when", "machine", "peak_rss", "commit", "dirty"}
+
+
+def without_times(records):
+    """What two undisturbed runs of one suite have in common."""
+    found = {}
+    for name, record in records.items():
+        values = record.model_dump(exclude=TIMES)
+        values["tokens"].pop("per_second")
+        found[name] = values
+    return found
+
+
+# what there is to run
+
+
+def test_rows_that_are_always_there():
+    names = [row.name for row in make(contenders=["soft"], without=[]).rows()]
+    assert names == ["majority", "zero-shot", "2-shot", "soft", "lora", "full"]
+    assert [row.name for row in make(contenders=[{"method": {"name": "lora", "r": 2}}]).rows()].count("lora") == 1
+
+
+@pytest.mark.parametrize("together, count", [(True, 6), (False, 5)])
+def test_what_is_varied_becomes_rows(together, count):
+    vary = {"length": [1, 5, 20], "init": ["text", "random"]}
+    rows = make(contenders=[{"method": "soft", "vary": vary, "together": together}]).rows()
+    mine = [row for row in rows if row.family == "soft"]
+    assert len(mine) == count and len({row.name for row in mine}) == count
+    assert all(row.method | row.factors == row.method for row in mine)
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"contenders": ["soft", "soft"]}, ["soft there twice"]),
+        ({"contenders": [{"method": "soft", "lr": [0.1]}]}, ["1 learning rates", "search.trials is 3"]),
+        ({"reference": "ful"}, ["ful", "did you mean 'full'"]),
+        ({"seeds": [1000]}, ["search.seed 1000"]),
+        ({"train": {"epoch": 1}}, ["epoch", "did you mean 'epochs'"]),
+        ({"contenders": [{"method": "soft", "train": {"epoch": 1}}]}, ["epoch", "did you mean 'epochs'"]),
+        ({"contenders": [{"method": "sotf"}]}, ["no method 'sotf'", "did you mean 'soft'"]),
+        ({"contenders": [{"name": "x"}]}, ["needs a method"]),
+        ({"tasks": []}, ["tasks"]),
+        ({"dev": 64.5}, ["whole number"]),
+    ],
+)
+def test_a_suite_that_cannot_be_used_is_refused(changes, words):
+    with pytest.raises(ConfigError) as refused:
+        cells_of(make(**changes))
+    assert all(word in str(refused.value) for word in words) and "\n" not in str(refused.value)
+
+
+def test_every_method_gets_as_many_learning_rates():
+    for draw in ("grid", "log_uniform"):
+        suite = make(contenders=["soft", "prefix"], search={"trials": 5, "draw": draw}, without=[])
+        rates = {cell.place.contender: cell.rates for cell in cells_of(suite) if cell.rates}
+        assert set(rates) == {"soft", "prefix", "lora", "full"}
+        assert {len(set(found)) for found in rates.values()} == {5}
+        default = 0.01  # soft's
+        assert draw == "log_uniform" or default in rates["soft"]
+        assert all(default / 9.01 <= rate <= default * 9.01 for rate in rates["soft"])
+        assert rates == {cell.place.contender: cell.rates for cell in cells_of(suite) if cell.rates}
+
+
+def test_dev_rows_are_labels_too():
+    cells = {(cell.place.contender, cell.place.size): cell for cell in cells_of(make(sizes=[16, 512], dev=0.5))}
+    assert cells["infix", 16].dev == 16 and cells["infix", 512].dev == 256
+    assert {cell.place.size for cell in cells_of(make(sizes=[16, 512])) if cell.place.contender == "zero-shot"} == {
+        None
+    }
+
+
+def test_shares_of_successive_halving():
+    search = make(search={"trials": 9, "halving": 3}).search
+    assert search.shares == [pytest.approx(1 / 9), pytest.approx(1 / 3)] and search.cost == pytest.approx(2)
+    assert make(search={"trials": 4, "halving": None}).search.shares == [1.0]
+
+
+def finished(run, value=0.5, status="done"):
+    """A record as `execute` would leave it."""
+    record = run.record()
+    record.status = status
+    record.dev = Measured(metric="accuracy", value=value, interval=(value, value), rows=8, nll=0.5, digest="x")
+    return record
+
+
+def test_search_first_then_the_seeds_that_are_reported():
+    cell = next(
+        c for c in cells_of(make(search={"trials": 4, "halving": 2}, seeds=[0, 1])) if c.place.contender == "full"
+    )
+    records = {}
+
+    def take(values):
+        runs = next_runs(cell, records)
+        assert [run.id for run in runs] == [run.id for run in next_runs(cell, records)]
+        for run in runs:
+            records[run.id] = finished(run, values.get(run.lr, 0.1))
+        return runs
+
+    best = cell.rates[2]
+    first = take({best: 0.9, cell.rates[0]: 0.8})
+    assert [run.stage for run in first] == ["trial"] * 4 and {run.share for run in first} == {0.25}
+    second = take({best: 0.7, cell.rates[0]: 0.6})
+    assert {run.lr for run in second} == {best, cell.rates[0]} and {run.share for run in second} == {0.5}
+    finals = take({})
+    assert [(run.stage, run.seed, run.lr, run.share) for run in finals] == [
+        ("final", 0, best, 1.0),
+        ("final", 1, best, 1.0),
+    ]
+    assert next_runs(cell, records) == [] and len(records) == count(cell)
+
+
+def test_a_failed_trial_is_out_and_a_cell_whose_trials_all_failed_ends():
+    cell = next(c for c in cells_of(make()) if c.place.contender == "full")
+    trials = next_runs(cell, {})
+    records = {run.id: finished(run, 0.9, "failed" if run.lr == cell.rates[0] else "done") for run in trials}
+    assert {run.lr for run in next_runs(cell, records)} <= set(cell.rates[1:])
+    assert next_runs(cell, {run.id: finished(run, 0.9, "failed") for run in trials}) == []
+
+
+def test_another_setting_is_another_run():
+    def ids(**changes):
+        return {run.id for cell in cells_of(make(**changes)) for run in next_runs(cell, {})}
+
+    assert ids() == ids()
+    for changes in ({"test": 21}, {"dev": 9}, {"draws": "fixed"}, {"train": {"batch_size": 4}}, {"tasks": ["tweets"]}):
+        assert ids().isdisjoint(ids(**changes)), changes
+
+
+# the rows
+
+
+def test_rows_of_a_run(folder):
+    suite = suite_of(folder, "sizes=[8,16]")
+    cells = {cell.place.size: cell for cell in cells_of(suite) if cell.place.contender == "infix"}
+    shop = Shop(suite.cache)
+
+    def rows(size, seed):
+        from softprompt.benchmarks.compare.runs import Run
+
+        found = shop.rows(Run(cells[size], "final", seed, 0.1))
+        return {name: [row.where for row in part] for name, part in found.items()}
+
+    small, large, other = rows(8, 0), rows(16, 0), rows(16, 1)
+    assert set(small["train"]) < set(large["train"]) and len(large["train"]) == 16
+    assert set(large["train"]) != set(other["train"])
+    assert large["test"] == other["test"] == small["test"] and len(large["test"]) == 20
+    assert large["dev"] == other["dev"] and not set(large["dev"]) & {*large["train"], *other["train"], *large["test"]}
+    fixed = next(cell for cell in cells_of(suite_of(folder, "draws=fixed")) if cell.place.contender == "infix")
+    from softprompt.benchmarks.compare.runs import Run
+
+    drawn = [[row.where for row in shop.rows(Run(fixed, "final", seed, 0.1))["train"]] for seed in (0, 1)]
+    assert drawn[0] == drawn[1]
+    with pytest.raises(DataError, match="500 training rows asked for"):
+        big = next(cell for cell in cells_of(suite_of(folder, "sizes=[500]")) if cell.place.contender == "infix")
+        shop.rows(Run(big, "final", 0, 0.1))
+
+
+def test_a_row_is_encoded_once_for_all_runs(folder, monkeypatch):
+    put, encoded, inside = RowCache.put, {}, []
+
+    def counting(self, ids, value):
+        if not inside:  # it calls itself once it has made room
+            encoded.setdefault(id(self), []).append(ids)
+        inside.append(ids)
+        put(self, ids, value)
+        inside.pop()
+
+    monkeypatch.setattr(RowCache, "put", counting)
+    suite = suite_of(folder, "search.trials=5", "search.halving=null", "seeds=[0,1,2,3]", "draws=fixed")
+    cell = next(cell for cell in cells_of(suite) if cell.place.contender == "infix")
+    shop, records = Shop(suite.cache), {}
+    while runs := next_runs(cell, records):
+        for run in runs:
+            records[run.id] = execute(run, shop, False)[0]
+    assert len(records) == 9 and all(record.status == "done" for record in records.values())
+    ours, *others = sorted(encoded.values(), key=len, reverse=True)
+    assert len(ours) == len(set(ours)) == 16 + 8 + 20
+    assert sum(map(len, others)) <= 4  # the doctor looks at a few rows by itself
+
+
+# runs
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder, tmp_path_factory):
+    to = tmp_path_factory.mktemp("undisturbed")
+    return to, run_all(suite_of(folder), to)
+
+
+def test_records(undisturbed):
+    to, records = undisturbed
+    finals = {(r.place.contender, r.seed): r for r in records.values() if r.stage == "final"}
+    assert set(finals) == {
+        ("majority", 0),
+        ("zero-shot", 0),
+        *((name, seed) for name in ("2-shot", "probe", "infix", "full") for seed in (0, 1)),
+    }
+    assert all(record.status == "done" and record.format == 1 for record in records.values())
+    for record in finals.values():
+        test = record.tests["tiny"]
+        where, gold = gold_of(to, test.digest)
+        assert test.rows == len(where) == len(set(where)) == 20
+        assert test.predicted is not None
+        assert estimate(test.metric, gold, test.predicted).value == test.value
+        assert json.loads((to / "runs" / f"{record.id}.json").read_text(encoding="utf-8"))["id"] == record.id
+    assert len({record.tests["tiny"].digest for record in finals.values()}) == 1
+    infix, full, zero, majority = (finals[name, 0] for name in ("infix", "full", "zero-shot", "majority"))
+    assert infix.trained == 3 * 2 * 2 * 64 // 2 and full.trained == full.stored > 50_000 and zero.trained == 0
+    assert (
+        full.artifact_bytes
+        and infix.artifact_bytes
+        and full.artifact_bytes > infix.artifact_bytes > zero.artifact_bytes
+    )
+    assert infix.steps == 4 and infix.tokens.trained > 0 and infix.curve and infix.config["train"]["lr"] == infix.lr
+    assert finals["2-shot", 0].tokens.request > zero.tokens.request > zero.tokens.request_kept
+    assert majority.tests["tiny"].value == pytest.approx(0.5, abs=0.1)
+    trials = [record for record in records.values() if record.stage == "trial"]
+    assert len(trials) == 6 and all(not record.tests and record.dev and record.share < 1 for record in trials)
+    assert len(Results.load(make_results(to)).tested()) == 6
+
+
+def make_results(to: Path) -> Path:
+    (to / "suite.json").write_text('{"name": "small"}', encoding="utf-8")
+    return to
+
+
+def test_processes_give_the_same_records(folder, undisturbed, tmp_path):
+    found = run_all(suite_of(folder), tmp_path, "pool", 2)
+    assert without_times(found) == without_times(undisturbed[1])
+
+
+def test_ray_gives_the_same_records(folder, undisturbed, tmp_path):
+    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'softprompt[ray]'")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        found = run_all(suite_of(folder), tmp_path, "ray", 2, only=("infix", "zero-shot", "majority"))
+    finally:
+        ray.shutdown()
+    everything = without_times(undisturbed[1])
+    assert without_times(found) == {name: everything[name] for name in found} and len(found) == 7
+
+
+def test_what_fails_is_recorded_and_tried_again(folder, tmp_path):
+    wild = "contenders=[{name: wild, method: {name: prefix, layers: 20-}}]"
+    broken = suite_of(folder, wild, "without=[lora, full]", "reference=wild")
+    records = run_all(broken, tmp_path)
+    failed = [record for record in records.values() if record.status == "failed"]
+    assert len(failed) == 3 and all(record.stage == "trial" and "has layers 0 to 2" in str(record.reason) for record in failed)
+    assert sum(record.status == "done" for record in records.values()) == 4  # majority, zero-shot, two of 2-shot
+    work = begin(broken, tmp_path)
+    assert len(work.records) == 4 and {run.id for cell in work.cells for run in next_runs(cell, work.records)} == {
+        record.id for record in failed
+    }
+
+
+def test_a_worker_that_dies_is_recorded_and_replaced(folder, tmp_path, monkeypatch):
+    from softprompt.benchmarks.compare import executors
+
+    suite = suite_of(folder, "without=[lora, full]", "contenders=[probe]", "reference=probe")
+    lanes = make_lanes("pool", 1, suite.cache)
+    submit, killed = executors.Process.submit, []
+
+    def dying(self, run):
+        future = submit(self, run)
+        if run.cell.place.contender == "zero-shot" and not killed:
+            killed.append(run.id)
+            for process in (self._pool._processes or {}).values():
+                os.kill(process.pid, signal.SIGKILL)
+        return future
+
+    monkeypatch.setattr(executors.Process, "submit", dying)
+    drive(begin(suite, tmp_path), lanes)
+    records = read_all(tmp_path)
+    assert [name for name, record in records.items() if record.status == "failed"] == killed
+    assert "its process ended" in str(records[killed[0]].reason) and len(records) == 6
+
+
+def test_records_of_other_settings_are_put_aside(folder, tmp_path):
+    only = ("majority", "zero-shot")
+    before = run_all(suite_of(folder), tmp_path, only=only)
+    changed = begin(suite_of(folder, "test=10"), tmp_path)
+    assert changed.stale == 2 and not changed.records
+    assert {path.stem for path in (tmp_path / "stale").iterdir()} == set(before)
+
+
+def test_only_names_contenders(folder, tmp_path):
+    with pytest.raises(ConfigError, match=r"no contender 'infx'.*did you mean 'infix'"):
+        begin(suite_of(folder), tmp_path, ["infx"])
+
+
+def test_killed_at_random_moments(folder, undisturbed, tmp_path):
+    """Ten times kill -9 of the command; the same command goes on, and the records are those of an undisturbed run."""
+    arguments = ["bench", "compare", str(folder / "suite.yaml"), "--no-estimate", "--out", str(tmp_path)]
+    rng = random.Random(0)
+    seen = []
+    command = [sys.executable, "-m", "softprompt", *arguments]
+
+    def there():
+        return len(list(tmp_path.glob("runs/*.json")))
+
+    for _ in range(10):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        began, before = time.monotonic(), there()
+        while process.poll() is None and there() == before and time.monotonic() - began < 60:
+            time.sleep(0.05)  # the start takes seconds, the runs less: kill among the runs
+        time.sleep(rng.uniform(0, 0.4))
+        process.kill()
+        process.wait()
+        seen.append(there())
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert seen[0] < len(undisturbed[1])
+    assert without_times(read_all(tmp_path)) == without_times(undisturbed[1])
+    assert not list(tmp_path.glob("runs/.*"))
+
+
+# ready suites
+
+
+@pytest.mark.parametrize("name", sorted(ready_suites()))
+def test_ready_suites_can_be_planned(name):
+    suite = load_suite(name, [])
+    cells = cells_of(suite)
+    assert suite.name == name and suite.title and {"majority", "zero-shot"} <= {cell.place.contender for cell in cells}
+    assert all(count(cell) for cell in cells)
+
+
+def test_a_record_that_is_no_record_is_told(tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "a.json").write_text("{", encoding="utf-8")
+    with pytest.raises(DataError, match=r"a\.json.*delete it"):
+        read_all(tmp_path)
+    record = Record(id="a", suite="s", stage="final", place=Place(base="b", task="t", contender="c"), seed=0)
+    text = json.dumps({**record.model_dump(mode="json"), "sead": 1})
+    (tmp_path / "runs" / "a.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"unknown key 'sead'.*did you mean 'seed'"):
+        read_all(tmp_path)

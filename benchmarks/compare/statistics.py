@@ -1,0 +1,362 @@
+"""Means and differences with intervals that cover training seeds and test rows. Formulas, sources, calibration: docs/statistics.md.
+
+Scores are matrices [k seeds, n rows], crossed: every seed is tested on the same rows.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from scipy import optimize, stats
+from softprompt.benchmarks.compare.results import Tested
+
+from softprompt.config import suggest
+from softprompt.errors import ConfigError, DataError, MissingExtraError
+from softprompt.metrics import row_scores
+from softprompt.metrics.measures import Interval, percentile, wilson
+
+ALPHA = 0.05
+POWER = 0.8
+FEW = 25  # discordant rows below which McNemar's test is exact, the usual rule
+Verdict = Literal["better", "worse", "no worse", "unclear"]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Sources of variance of a mean, independent of each other, each with its degrees of freedom.
+
+    Attributes:
+        parts: (variance, degrees of freedom); variances are numbers, or arrays of one shape for many means at once.
+    """
+
+    parts: tuple[tuple[Any, float], ...]
+
+    @property
+    def error(self) -> Any:
+        """Standard error."""
+        return np.sqrt(sum(variance for variance, _ in self.parts))
+
+    def reach(self, chance: float) -> Any:
+        """√Σ t²·variance, t being the `chance` quantile of Student's t with that part's degrees of freedom (Banerjee 1960).
+
+        A normal mean is off by more than `reach(1 − α/2)` with a probability of at most α, whatever the true variances are.
+        """
+        return np.sqrt(sum(stats.t.ppf(chance, df) ** 2 * variance for variance, df in self.parts))
+
+    def p(self, difference: float) -> float:
+        """The smallest α at which a difference is significant: |difference| = reach(1 − p/2)."""
+        size = abs(difference)
+        if size == 0:
+            return 1.0
+
+        def over(log_p: float) -> float:  # isf keeps the digits of tiny p that 1 − p/2 would lose
+            half = math.exp(log_p) / 2
+            return math.sqrt(sum(stats.t.isf(half, df) ** 2 * float(v) for v, df in self.parts)) - size
+
+        lowest = -690.0  # e^-690 is about the smallest float
+        return 0.0 if over(lowest) < 0 else math.exp(optimize.brentq(over, lowest, 0.0))
+
+    @property
+    def df(self) -> float:
+        """Degrees of freedom of the t distribution whose 97.5 % quantile is reach / error."""
+        least, most = (pick(df for _, df in self.parts) for pick in (min, max))
+        want = float(self.reach(1 - ALPHA / 2) / self.error)
+
+        def over(df: float) -> float:
+            return float(stats.t.ppf(1 - ALPHA / 2, df)) - want
+
+        if over(least) <= 0 or over(most) >= 0:  # one part is all there is
+            return float(least if over(least) <= 0 else most)
+        return float(optimize.brentq(over, least, most))
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A metric's mean over seeds.
+
+    Attributes:
+        interval: 95 %, over seeds and rows; of one seed over rows only.
+        error: standard error.
+        df: degrees of freedom, see `Spread.df`.
+        seeds, rows: how many.
+    """
+
+    value: float
+    interval: Interval
+    error: float
+    df: float
+    seeds: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One contender against another on the same rows.
+
+    Attributes:
+        difference: one minus other, on the metric's scale, as are `interval`, `error`, `rows_interval` and `smallest`.
+        interval, p: 95 %, two-sided, over seeds and rows; over rows only if both have one seed.
+        error, df: standard error, and its degrees of freedom (see `Spread.df`).
+        p_holm: p adjusted for all comparisons of the table (Holm 1979).
+        rows_interval, p_permutation: over rows only, seeds as they are: paired bootstrap; sign flips of rows' mean differences.
+        p_mcnemar: over rows only, of the first seed of each; None unless scores are 0 or 1.
+        smallest: the difference that would be found significant in 4 of 5 cases, with so many seeds and rows.
+        seeds: of one, of other.
+        of: how many comparisons `p_holm` is adjusted for.
+        words: for people, in points (hundredths of the scale).
+    """
+
+    one: str
+    other: str
+    difference: float
+    interval: Interval
+    error: float
+    df: float
+    p: float
+    p_holm: float
+    rows_interval: Interval
+    p_mcnemar: float | None
+    p_permutation: float
+    smallest: float
+    verdict: Verdict
+    words: str
+    seeds: tuple[int, int]
+    rows: int
+    of: int = 1
+
+
+def scores_of(tested: Tested) -> np.ndarray:
+    """`row_scores` of each seed [seeds, n].
+
+    Raises:
+        DataError: a record does not hold what was answered.
+        ConfigError: the metric cannot be computed row by row.
+    """
+    for record, found in zip(tested.records, tested.measured, strict=True):
+        if found.predicted is None:
+            raise DataError(
+                f"{record.id}: holds no answers of {tested.test}; delete the record and run the suite again"
+            )
+    return np.stack([row_scores(tested.metric, tested.gold, answers) for answers in tested.predicted])
+
+
+def spread_of(scores: np.ndarray, span: float = 1.0) -> Spread:
+    """Spread of the mean of scores [..., k, n]: what seeds give alone, and what rows give alone.
+
+    Seeds: the variance of the k seeds' means over k; rows: that of the n rows' means over n. In the two-way random-effects
+    model both hold the noise of single cells, so the sum is above the mean's variance by it, never below. To rows' share comes
+    what one more row that differs by the whole scale would add, so that equal rows do not give a spread of 0
+    (Agresti & Min 2005).
+
+    Args:
+        span: width of the metric's scale.
+    """
+    seeds, rows = scores.shape[-2:]
+    by_row = scores.mean(axis=-2).var(axis=-1, ddof=1) / rows + (span / rows) ** 2
+    return Spread(((by_row, rows - 1), *_seeds_part(scores)))
+
+
+def _seeds_part(scores: np.ndarray) -> tuple[tuple[Any, float], ...]:
+    seeds = scores.shape[-2]
+    return ((scores.mean(axis=-1).var(axis=-1, ddof=1) / seeds, seeds - 1),) if seeds > 1 else ()
+
+
+def mean_over(scores: np.ndarray, limits: Interval | None = None) -> Mean:
+    """Mean over seeds with a 95 % interval over seeds and rows.
+
+    Scores of 0 and 1 get Wilson's interval (1927), with the number of rows that would give this spread (Korn & Graubard 1998;
+    Dean & Pagano 2015): it stays on the scale, and is no point where all rows are right. One seed gives that of `estimate`.
+
+    Args:
+        scores: [k, n].
+        limits: the worst and best value of the metric, (0, 1) if not given. The interval is cut to them only if given.
+
+    Raises:
+        DataError: fewer than two rows, or a score that is not finite.
+    """
+    scores = _checked("scores", scores)
+    seeds, rows = scores.shape
+    bottom, top = limits or (0.0, 1.0)
+    span, value = top - bottom, float(scores.mean())
+    spread = spread_of(scores, span)
+    reach = float(spread.reach(1 - ALPHA / 2))
+    low, high = value - reach, value + reach
+    if _binary(scores, bottom, top):
+        low, high = (bottom + span * edge for edge in _share_interval((scores - bottom) / span, reach / span))
+    if limits:
+        low, high = max(low, bottom), min(high, top)
+    return Mean(value, (low, high), float(spread.error), spread.df, seeds, rows)
+
+
+def _share_interval(hits: np.ndarray, reach: float) -> Interval:
+    """Wilson's interval of a share, hits [k, n] being 0 or 1, that has this half-width on a normal scale."""
+    share, (seeds, rows) = float(hits.mean()), hits.shape
+    if seeds == 1 or share in (0.0, 1.0):
+        return wilson(round(share * rows), rows)
+    z = float(stats.norm.ppf(1 - ALPHA / 2))
+    count = share * (1 - share) * (z / reach) ** 2  # rows of which a share would have this reach
+    low, high = _statsmodels("proportion").proportion_confint(share * count, count, ALPHA, method="wilson")
+    return float(low), float(high)
+
+
+def compare(
+    one: str, a: np.ndarray, other: str, b: np.ndarray, margin: float, scale: float = 1.0, *, resamples: int = 9999
+) -> Comparison:
+    """One contender's scores minus another's, on the same rows.
+
+    Seeds are paired by position where both have the same number, as equal seeds draw the same training rows; a single run
+    (a prompt that is not trained) stands against every seed of the other. Other numbers of seeds: the rows are paired, and each
+    side's seeds add their own variance.
+
+    Args:
+        a, b: scores [k, n] and [k2, n].
+        margin: a share of the scale, 0.02 for 2 points: being worse by less does not matter.
+        scale: points to one unit of the scores: 100 of metrics from 0 to 1, 1 of metrics from 0 to 100.
+        resamples: of the permutation test.
+
+    Raises:
+        DataError: different rows, fewer than two, or a score that is not finite.
+        MissingExtraError: statsmodels is not installed.
+    """
+    a, b = _checked(one, a), _checked(other, b)
+    if a.shape[1] != b.shape[1]:
+        raise DataError(
+            f"{one} and {other} were tested on {a.shape[1]} and {b.shape[1]} rows: test them on the same ones"
+        )
+    by_row = a.mean(axis=0) - b.mean(axis=0)
+    difference, spread = float(by_row.mean()), paired_spread(a, b, 100 / scale)
+    reach = float(spread.reach(1 - ALPHA / 2))
+    p = spread.p(difference)
+    permuted = stats.permutation_test(
+        (by_row,), np.mean, permutation_type="samples", n_resamples=resamples, batch=256, rng=0, vectorized=True
+    )
+    found = Comparison(
+        one,
+        other,
+        difference,
+        (difference - reach, difference + reach),
+        float(spread.error),
+        spread.df,
+        p,
+        p,
+        percentile(difference, (by_row,), np.mean) or (difference, difference),
+        mcnemar(a[0], b[0]) if _binary(a) and _binary(b) else None,
+        float(permuted.pvalue),
+        reach + float(spread.reach(POWER)),
+        "unclear",
+        "",
+        (len(a), len(b)),
+        a.shape[1],
+    )
+    return _judged(found, margin, scale)
+
+
+def paired_spread(a: np.ndarray, b: np.ndarray, span: float = 1.0) -> Spread:
+    """Spread of the mean of a − b, scores [..., k, n] and [..., k2, n]; see `compare`."""
+    if a.shape[-2] == b.shape[-2] or 1 in (a.shape[-2], b.shape[-2]):
+        return spread_of(a - b, span)
+    by_row = a.mean(axis=-2, keepdims=True) - b.mean(axis=-2, keepdims=True)
+    return Spread((*spread_of(by_row, span).parts, *_seeds_part(a), *_seeds_part(b)))
+
+
+def compare_all(
+    scores: Mapping[str, np.ndarray], reference: str, margin: float, scale: float = 1.0
+) -> list[Comparison]:
+    """Each contender against the reference, p adjusted for all of them together (Holm 1979).
+
+    Args:
+        scores: [k, n] of each contender by name, the same rows.
+        margin, scale: see `compare`.
+
+    Raises:
+        ConfigError: no contender has the reference's name.
+        DataError, MissingExtraError: see `compare`.
+    """
+    if reference not in scores:
+        raise ConfigError(f"the reference {reference!r} is no contender{suggest(reference, list(scores))}")
+    found = [
+        compare(name, own, reference, scores[reference], margin, scale)
+        for name, own in scores.items()
+        if name != reference
+    ]
+    if not found:
+        return []
+    adjusted = _statsmodels("multitest").multipletests([one.p for one in found], method="holm")[1]
+    return [
+        _judged(replace(one, p_holm=float(p), of=len(found)), margin, scale)
+        for one, p in zip(found, adjusted, strict=True)
+    ]
+
+
+def mcnemar(a: np.ndarray, b: np.ndarray) -> float:
+    """p of McNemar's test (1947) of two runs, scores [n] of 0 or 1: over rows only. Exact if fewer than 25 rows differ."""
+    table = [[np.sum((a == x) & (b == y)) for y in (1, 0)] for x in (1, 0)]
+    few = table[0][1] + table[1][0] < FEW
+    return float(_statsmodels("contingency_tables").mcnemar(table, exact=bool(few), correction=False).pvalue)
+
+
+def verdict_of(difference: float, low: float, p: float, margin: float) -> Verdict:
+    """What may be said; `low` is the interval's lower bound and `margin` on the scores' scale."""
+    if p < ALPHA:
+        return "better" if difference > 0 else "worse"
+    return "no worse" if low > -margin else "unclear"
+
+
+def _judged(found: Comparison, margin: float, scale: float) -> Comparison:
+    verdict = verdict_of(found.difference, found.interval[0], found.p_holm, margin * 100 / scale)
+    return replace(found, verdict=verdict, words=_words(replace(found, verdict=verdict), margin * 100, scale))
+
+
+def _words(found: Comparison, margin: float, scale: float) -> str:
+    """A sentence for people; margin in points."""
+    low, high = (bound * scale for bound in found.interval)
+    numbers = f"{_points(found.difference * scale)} [{_points(low)}, {_points(high)}]"
+    points = f"{margin:g} point{'' if margin == 1 else 's'}"
+    small = {"better": high < margin, "worse": low > -margin}.get(found.verdict, False)
+    words = {
+        "better": f"better than {found.other}",
+        "worse": f"worse than {found.other}",
+        "no worse": f"no worse than {found.other} by more than {points}",
+        "unclear": "cannot tell",
+    }[found.verdict]
+    words = f"{words}{f', but by less than {points}' if small else ''}"
+    if found.verdict == "unclear":
+        of = "these rows" if found.seeds == (1, 1) else "these rows and seeds"
+        least = f"{found.smallest * scale:.1f}"
+        words = f"{words}: {numbers}; with {of} only differences from {least} points on would be found in 4 of 5 cases"
+    else:
+        words = f"{words} ({numbers})"
+    if found.p < ALPHA <= found.p_holm:
+        words += f"; p = {found.p:.2g} by itself, {found.p_holm:.2g} as one of {found.of} comparisons"
+    return words + ("; over rows only, as each ran once" if found.seeds == (1, 1) else "")
+
+
+def _points(value: float) -> str:
+    """One decimal with a minus sign, −0.0 as 0.0."""
+    return f"{round(value, 1) + 0.0:.1f}".replace("-", "−")
+
+
+def _binary(scores: np.ndarray, bottom: float = 0.0, top: float = 1.0) -> bool:
+    return bool(np.isin(scores, (bottom, top)).all())
+
+
+def _checked(name: str, scores: np.ndarray) -> np.ndarray:
+    scores = np.asarray(scores, dtype=float)
+    if scores.ndim != 2 or not len(scores) or scores.shape[1] < 2:
+        raise DataError(f"{name}: scores of shape {scores.shape}; at least one seed and two test rows are needed")
+    if not np.isfinite(scores).all():
+        raise DataError(f"{name}: {int((~np.isfinite(scores)).sum())} of its scores are no numbers")
+    return scores
+
+
+def _statsmodels(module: str) -> Any:
+    """A module of statsmodels.stats; the import takes a second."""
+    try:
+        return importlib.import_module(f"statsmodels.stats.{module}")
+    except ImportError as error:
+        raise MissingExtraError("bench compare needs statsmodels: pip install 'softprompt[bench]'") from error

@@ -1,78 +1,28 @@
-"""Means and differences with intervals that cover training seeds and test rows. Formulas, sources, calibration: docs/statistics.md.
+"""Means and differences with intervals that cover training seeds and test rows.
 
-Scores are matrices [k seeds, n rows], crossed: every seed is tested on the same rows.
+What is computed and why, with sources and calibration: docs/statistics.md. Scores are matrices [k seeds, n rows], crossed: every
+seed is tested on the same rows.
 """
 
 from __future__ import annotations
 
 import importlib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import stats
 from softprompt.benchmarks.compare.results import Tested
+from softprompt.benchmarks.compare.variance import ALPHA, POWER, variance_of, variance_of_difference
 
 from softprompt.config import suggest
 from softprompt.errors import ConfigError, DataError, MissingExtraError
 from softprompt.metrics import row_scores
 from softprompt.metrics.measures import Interval, percentile, wilson
 
-ALPHA = 0.05
-POWER = 0.8
 FEW = 25  # discordant rows below which McNemar's test is exact, the usual rule
 Verdict = Literal["better", "worse", "no worse", "unclear"]
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Sources of variance of a mean, independent of each other, each with its degrees of freedom.
-
-    Attributes:
-        parts: (variance, degrees of freedom); variances are numbers, or arrays of one shape for many means at once.
-    """
-
-    parts: tuple[tuple[Any, float], ...]
-
-    @property
-    def error(self) -> Any:
-        """Standard error."""
-        return np.sqrt(sum(variance for variance, _ in self.parts))
-
-    def reach(self, chance: float) -> Any:
-        """√Σ t²·variance, t being the `chance` quantile of Student's t with that part's degrees of freedom (Banerjee 1960).
-
-        A normal mean is off by more than `reach(1 − α/2)` with a probability of at most α, whatever the true variances are.
-        """
-        return np.sqrt(sum(stats.t.ppf(chance, df) ** 2 * variance for variance, df in self.parts))
-
-    def p(self, difference: float) -> float:
-        """The smallest α at which a difference is significant: |difference| = reach(1 − p/2)."""
-        size = abs(difference)
-        if size == 0:
-            return 1.0
-
-        def over(log_p: float) -> float:  # isf keeps the digits of tiny p that 1 − p/2 would lose
-            half = math.exp(log_p) / 2
-            return math.sqrt(sum(stats.t.isf(half, df) ** 2 * float(v) for v, df in self.parts)) - size
-
-        lowest = -690.0  # e^-690 is about the smallest float
-        return 0.0 if over(lowest) < 0 else math.exp(optimize.brentq(over, lowest, 0.0))
-
-    @property
-    def df(self) -> float:
-        """Degrees of freedom of the t distribution whose 97.5 % quantile is reach / error."""
-        least, most = (pick(df for _, df in self.parts) for pick in (min, max))
-        want = float(self.reach(1 - ALPHA / 2) / self.error)
-
-        def over(df: float) -> float:
-            return float(stats.t.ppf(1 - ALPHA / 2, df)) - want
-
-        if over(least) <= 0 or over(most) >= 0:  # one part is all there is
-            return float(least if over(least) <= 0 else most)
-        return float(optimize.brentq(over, least, most))
 
 
 @dataclass(frozen=True)
@@ -82,7 +32,7 @@ class Mean:
     Attributes:
         interval: 95 %, over seeds and rows; of one seed over rows only.
         error: standard error.
-        df: degrees of freedom, see `Spread.df`.
+        df: Satterthwaite's degrees of freedom, for information.
         seeds, rows: how many.
     """
 
@@ -101,7 +51,7 @@ class Comparison:
     Attributes:
         difference: one minus other, on the metric's scale, as are `interval`, `error`, `rows_interval` and `smallest`.
         interval, p: 95 %, two-sided, over seeds and rows; over rows only if both have one seed.
-        error, df: standard error, and its degrees of freedom (see `Spread.df`).
+        error, df: standard error, and Satterthwaite's degrees of freedom, for information.
         p_holm: p adjusted for all comparisons of the table (Holm 1979).
         rows_interval, p_permutation: over rows only, seeds as they are: paired bootstrap; sign flips of rows' mean differences.
         p_mcnemar: over rows only, of the first seed of each; None unless scores are 0 or 1.
@@ -145,27 +95,6 @@ def scores_of(tested: Tested) -> np.ndarray:
     return np.stack([row_scores(tested.metric, tested.gold, answers) for answers in tested.predicted])
 
 
-def spread_of(scores: np.ndarray, span: float = 1.0) -> Spread:
-    """Spread of the mean of scores [..., k, n]: what seeds give alone, and what rows give alone.
-
-    Seeds: the variance of the k seeds' means over k; rows: that of the n rows' means over n. In the two-way random-effects
-    model both hold the noise of single cells, so the sum is above the mean's variance by it, never below. To rows' share comes
-    what one more row that differs by the whole scale would add, so that equal rows do not give a spread of 0
-    (Agresti & Min 2005).
-
-    Args:
-        span: width of the metric's scale.
-    """
-    seeds, rows = scores.shape[-2:]
-    by_row = scores.mean(axis=-2).var(axis=-1, ddof=1) / rows + (span / rows) ** 2
-    return Spread(((by_row, rows - 1), *_seeds_part(scores)))
-
-
-def _seeds_part(scores: np.ndarray) -> tuple[tuple[Any, float], ...]:
-    seeds = scores.shape[-2]
-    return ((scores.mean(axis=-1).var(axis=-1, ddof=1) / seeds, seeds - 1),) if seeds > 1 else ()
-
-
 def mean_over(scores: np.ndarray, limits: Interval | None = None) -> Mean:
     """Mean over seeds with a 95 % interval over seeds and rows.
 
@@ -183,23 +112,23 @@ def mean_over(scores: np.ndarray, limits: Interval | None = None) -> Mean:
     seeds, rows = scores.shape
     bottom, top = limits or (0.0, 1.0)
     span, value = top - bottom, float(scores.mean())
-    spread = spread_of(scores, span)
-    reach = float(spread.reach(1 - ALPHA / 2))
-    low, high = value - reach, value + reach
+    variance = variance_of(scores, span)
+    half = float(variance.quantile(1 - ALPHA / 2))
+    low, high = value - half, value + half
     if _binary(scores, bottom, top):
-        low, high = (bottom + span * edge for edge in _share_interval((scores - bottom) / span, reach / span))
+        low, high = (bottom + span * edge for edge in _share_interval((scores - bottom) / span, half / span))
     if limits:
         low, high = max(low, bottom), min(high, top)
-    return Mean(value, (low, high), float(spread.error), spread.df, seeds, rows)
+    return Mean(value, (low, high), float(variance.error), float(variance.df), seeds, rows)
 
 
-def _share_interval(hits: np.ndarray, reach: float) -> Interval:
+def _share_interval(hits: np.ndarray, half: float) -> Interval:
     """Wilson's interval of a share, hits [k, n] being 0 or 1, that has this half-width on a normal scale."""
     share, (seeds, rows) = float(hits.mean()), hits.shape
     if seeds == 1 or share in (0.0, 1.0):
         return wilson(round(share * rows), rows)
     z = float(stats.norm.ppf(1 - ALPHA / 2))
-    count = share * (1 - share) * (z / reach) ** 2  # rows of which a share would have this reach
+    count = share * (1 - share) * (z / half) ** 2  # rows of which a share would have this half-width
     low, high = _statsmodels("proportion").proportion_confint(share * count, count, ALPHA, method="wilson")
     return float(low), float(high)
 
@@ -229,9 +158,9 @@ def compare(
             f"{one} and {other} were tested on {a.shape[1]} and {b.shape[1]} rows: test them on the same ones"
         )
     by_row = a.mean(axis=0) - b.mean(axis=0)
-    difference, spread = float(by_row.mean()), paired_spread(a, b, 100 / scale)
-    reach = float(spread.reach(1 - ALPHA / 2))
-    p = spread.p(difference)
+    difference, variance = float(by_row.mean()), variance_of_difference(a, b, 100 / scale)
+    half = float(variance.quantile(1 - ALPHA / 2))
+    p = variance.p(difference)
     permuted = stats.permutation_test(
         (by_row,), np.mean, permutation_type="samples", n_resamples=resamples, batch=256, rng=0, vectorized=True
     )
@@ -239,29 +168,21 @@ def compare(
         one,
         other,
         difference,
-        (difference - reach, difference + reach),
-        float(spread.error),
-        spread.df,
+        (difference - half, difference + half),
+        float(variance.error),
+        float(variance.df),
         p,
         p,
         percentile(difference, (by_row,), np.mean) or (difference, difference),
         mcnemar(a[0], b[0]) if _binary(a) and _binary(b) else None,
         float(permuted.pvalue),
-        reach + float(spread.reach(POWER)),
+        half + float(variance.quantile(POWER)),
         "unclear",
         "",
         (len(a), len(b)),
         a.shape[1],
     )
     return _judged(found, margin, scale)
-
-
-def paired_spread(a: np.ndarray, b: np.ndarray, span: float = 1.0) -> Spread:
-    """Spread of the mean of a − b, scores [..., k, n] and [..., k2, n]; see `compare`."""
-    if a.shape[-2] == b.shape[-2] or 1 in (a.shape[-2], b.shape[-2]):
-        return spread_of(a - b, span)
-    by_row = a.mean(axis=-2, keepdims=True) - b.mean(axis=-2, keepdims=True)
-    return Spread((*spread_of(by_row, span).parts, *_seeds_part(a), *_seeds_part(b)))
 
 
 def compare_all(

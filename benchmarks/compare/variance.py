@@ -47,7 +47,7 @@ class Variance:
         return np.sqrt(sum(stats.t.ppf(chance, df) ** 2 * variance for variance, df in self.parts))
 
     def detectable(self) -> Any:
-        """The difference that a test at 5 % finds with a power of 80 %: √Σ c²·variance, c being what a t test needs (`_needed`).
+        """The difference that a test at 5 % finds with a power of 80 %: √Σ c²·variance, c from a t test (`_needed`).
 
         A variance with few degrees of freedom is mostly estimated too low (with two, in 63 of 100 cases), so each is divided
         by the median of χ²/df first: the figure is then as often too high as too low.
@@ -71,7 +71,7 @@ class Variance:
 
 @functools.cache
 def _needed(df: int) -> float:
-    """Standard errors that a t test at 5 % needs to find a difference with a power of 80 % (noncentral t): t.975 + t.80, about."""
+    """Standard errors that a t test at 5 % finds with a power of 80 % (noncentral t); about t.975 + t.80."""
     critical = stats.t.ppf(1 - ALPHA / 2, df)
     return float(optimize.brentq(lambda errors: stats.nct.sf(critical, df, errors) - POWER, 0, 10 * critical))
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ..errors import ConfigError, DataError
 from .table import Metric, metric_of
 
@@ -72,6 +74,29 @@ def estimate(metric: str, gold: Sequence[Any], predicted: Sequence[str]) -> Esti
     measured = found.measure(gold, predicted)
     interval = measured.interval or (found.bottom, found.top)
     return Estimate(metric, measured.value, interval, len(gold), measured.signature)
+
+
+def row_scores(metric: str, gold: Sequence[Any], predicted: Sequence[str]) -> np.ndarray:
+    """What each row adds to a metric [n]: their mean is its value. What systems are compared by, row by row.
+
+    0 or 1 of shares, the row's score of means, and of all else jackknife pseudo-values (see `measures.jackknife`).
+
+    Args:
+        gold, predicted: as in `estimate`.
+
+    Raises:
+        ConfigError: no such metric, or one whose entry has no `rows`.
+        DataError, ValueError: see `estimate`.
+    """
+    found = metric_of(metric)
+    _check(found, gold)
+    if len(gold) != len(predicted):
+        raise ValueError(f"{metric}: {len(gold)} rows are right, {len(predicted)} predicted")
+    if found.rows is None:
+        raise ConfigError(
+            f"metric {found.name!r} does not say what a row adds to it: give its `Metric` a function `rows`"
+        )
+    return found.rows(gold, predicted)
 
 
 def majority(metric: str, gold: Sequence[Any]) -> float:

@@ -32,6 +32,9 @@ class Measured:
 
 
 Measure = Callable[[Sequence[Any], Sequence[str]], Measured]  # of (gold, predicted), the same rows, at least one
+Rows = Callable[
+    [Sequence[Any], Sequence[str]], np.ndarray
+]  # of the same: what each row adds [n]; their mean is the value
 RowScore = Callable[[Sequence[str], str], float]  # of one row: (reference texts, predicted text) -> score
 
 
@@ -81,25 +84,49 @@ def percentile(
     return min(low, point), max(high, point)
 
 
-def share_of(hit: RowScore) -> Measure:
+def share_of(hit: RowScore) -> tuple[Measure, Rows]:
     """A metric that is the share of rows of which `hit` is 1 rather than 0."""
 
+    def rows(gold: Sequence[Sequence[str]], predicted: Sequence[str]) -> np.ndarray:
+        return np.array([float(hit(texts, text) == 1) for texts, text in zip(gold, predicted, strict=True)])
+
     def measure(gold: Sequence[Sequence[str]], predicted: Sequence[str]) -> Measured:
-        hits = sum(hit(texts, text) == 1 for texts, text in zip(gold, predicted, strict=True))
+        hits = int(rows(gold, predicted).sum())
         return Measured(hits / len(gold), wilson(hits, len(gold)))
 
-    return measure
+    return measure, rows
 
 
-def mean_of(score: RowScore) -> Measure:
+def mean_of(score: RowScore) -> tuple[Measure, Rows]:
     """A metric that is the mean over rows of a score."""
 
+    def rows(gold: Sequence[Sequence[str]], predicted: Sequence[str]) -> np.ndarray:
+        return np.array([score(texts, text) for texts, text in zip(gold, predicted, strict=True)], dtype=float)
+
     def measure(gold: Sequence[Sequence[str]], predicted: Sequence[str]) -> Measured:
-        values = np.array([score(texts, text) for texts, text in zip(gold, predicted, strict=True)])
+        values = rows(gold, predicted)
         point = math.fsum(values) / len(values)  # exact, so the order of rows does not matter
         return Measured(point, percentile(point, (values,), np.mean))
 
-    return measure
+    return measure, rows
+
+
+def jackknife(value: float, without: np.ndarray) -> np.ndarray:
+    """What each row adds to a value that is no mean of rows: pseudo-values, shifted so that their mean is the value.
+
+    Row i's is n·value − (n − 1)·without[i] (Tukey 1958; Efron & Stein 1981, §2). Their variance over n is the jackknife's
+    estimate of the value's variance, and the differences of two systems' do the same for the difference. The shift takes out
+    the jackknife's correction for bias: the value stays the one that is reported.
+
+    Args:
+        value: of all rows.
+        without: the value of all rows but the i-th [n]; of one row it plays no part.
+    """
+    rows = len(without)
+    if rows < 2:
+        return np.full(rows, value)
+    pseudo = rows * value - (rows - 1) * without
+    return pseudo + (value - pseudo.mean())
 
 
 def score_of_sums(point: float, counts: np.ndarray, score: Callable[[list[int]], float]) -> Interval | None:

@@ -4,45 +4,55 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from .measures import Measure, Measured, score_of_sums
+from .measures import Measure, Measured, Rows, jackknife, score_of_sums
 
 # Ideographs with their extensions and compatibility forms, hiragana and katakana: scripts that put no spaces between words.
 _UNSPACED = r"\u3005\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _TOKEN = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
 
+Score = Callable[[list[int]], float]  # of sums over rows of their statistics
 
-def corpus(name: str, **settings: Any) -> Measure:
+
+def corpus(name: str, **settings: Any) -> tuple[Measure, Rows]:
     """A metric of sacrebleu over all rows, from 0 to 100, with its signature (Post 2018).
 
     Its own bootstrap (`corpus_score(…, n_bootstrap=…)`) gives half the interval's width alone, rounds to float32, holds all
     resamples at once and takes its seed from the environment. So we resample the rows' statistics, by the two functions
-    that it does so with.
+    that it does so with; and leave out one row's after another for the pseudo-values.
 
     Args:
         name: of the class in `sacrebleu.metrics`.
         settings: its arguments.
     """
 
-    def measure(gold: Sequence[Sequence[str]], predicted: Sequence[str]) -> Measured:
+    def of(gold: Sequence[Sequence[str]], predicted: Sequence[str]) -> tuple[Any, np.ndarray, Score]:
         import sacrebleu.metrics
 
         metric = getattr(sacrebleu.metrics, name)(**settings)
-        rows = metric._extract_corpus_statistics(list(predicted), streams(gold))
+        counts = np.array(metric._extract_corpus_statistics(list(predicted), streams(gold)), dtype=np.int64)
 
         def score(sums: list[int]) -> float:
             found = float(metric._compute_score_from_stats(sums).score)
             return min(100.0, found)  # BLEU's logarithms give 100.00000000000004
 
-        counts = np.array(rows, dtype=np.int64)
+        return metric, counts, score
+
+    def measure(gold: Sequence[Sequence[str]], predicted: Sequence[str]) -> Measured:
+        metric, counts, score = of(gold, predicted)
         point = score(counts.sum(axis=0).tolist())
         return Measured(point, score_of_sums(point, counts, score), str(metric.get_signature()))
 
-    return measure
+    def rows(gold: Sequence[Sequence[str]], predicted: Sequence[str]) -> np.ndarray:
+        _, counts, score = of(gold, predicted)
+        sums = counts.sum(axis=0)
+        return jackknife(score(sums.tolist()), np.array([score(left) for left in (sums - counts).tolist()]))
+
+    return measure, rows
 
 
 def streams(gold: Sequence[Sequence[str]]) -> list[list[str | None]]:

@@ -10,7 +10,7 @@ from typing import Literal
 from ..config import suggest
 from ..errors import ConfigError
 from . import answers, labels, overlap
-from .measures import Measure, mean_of, share_of
+from .measures import Measure, Rows, mean_of, share_of
 
 Takes = Literal["labels", "texts"]
 
@@ -24,6 +24,7 @@ class Metric:
         title: one line for people.
         takes: `labels`: gold is one label a row; `texts`: one or more reference texts a row.
         measure: its value and interval from (gold, predicted).
+        rows: what each row adds, from the same [n]; the mean is the value. None: systems cannot be compared row by row.
         top: the best value, of a perfect system.
         bottom: the worst value.
         of_majority: of label metrics what always answering the most frequent label gives, from gold; None: it is measured.
@@ -33,6 +34,7 @@ class Metric:
     title: str
     takes: Takes
     measure: Measure
+    rows: Rows | None = None
     top: float = 1.0
     bottom: float = 0.0
     of_majority: Callable[[Sequence[str]], float] | None = None
@@ -41,21 +43,45 @@ class Metric:
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("accuracy", "share of right labels", "labels", labels.accuracy, of_majority=labels.accuracy_of_majority),
-        Metric("macro_f1", "mean F1 of the labels", "labels", labels.macro_f1, of_majority=labels.macro_f1_of_majority),
-        Metric("mcc", "Matthews correlation", "labels", labels.mcc, bottom=-1.0, of_majority=labels.mcc_of_majority),
-        Metric("exact_match", "share of right answers (SQuAD)", "texts", share_of(answers.exact_match)),
-        Metric("exact_text", "share of right answers, to the letter", "texts", share_of(answers.exact_text)),
-        Metric("f1", "F1 of the answers' words (SQuAD)", "texts", mean_of(answers.f1)),
         Metric(
-            "exact_match_zh", "share of right answers, Chinese (CMRC 2018)", "texts", share_of(answers.exact_match_zh)
+            "accuracy",
+            "share of right labels",
+            "labels",
+            labels.accuracy,
+            labels.accuracy_rows,
+            of_majority=labels.accuracy_of_majority,
         ),
-        Metric("f1_zh", "F1 of the longest common run, Chinese (CMRC 2018)", "texts", mean_of(answers.f1_zh)),
-        Metric("chrf", "character n-gram F-score, any language", "texts", overlap.corpus("CHRF"), top=100.0),
-        Metric("bleu", "word n-gram precision", "texts", overlap.corpus("BLEU", tokenize="13a", force=True), top=100.0),
-        Metric("bleu_zh", "BLEU of Chinese", "texts", overlap.corpus("BLEU", tokenize="zh", force=True), top=100.0),
-        Metric("rouge_l", "F of the longest common subsequence, English", "texts", mean_of(overlap.rouge_l)),
-        Metric("rouge_l_zh", "F of the longest common subsequence, any script", "texts", mean_of(overlap.rouge_l_zh)),
+        Metric(
+            "macro_f1",
+            "mean F1 of the labels",
+            "labels",
+            labels.macro_f1,
+            labels.macro_f1_rows,
+            of_majority=labels.macro_f1_of_majority,
+        ),
+        Metric(
+            "mcc",
+            "Matthews correlation",
+            "labels",
+            labels.mcc,
+            labels.mcc_rows,
+            bottom=-1.0,
+            of_majority=labels.mcc_of_majority,
+        ),
+        Metric("exact_match", "share of right answers (SQuAD)", "texts", *share_of(answers.exact_match)),
+        Metric("exact_text", "share of right answers, to the letter", "texts", *share_of(answers.exact_text)),
+        Metric("f1", "F1 of the answers' words (SQuAD)", "texts", *mean_of(answers.f1)),
+        Metric(
+            "exact_match_zh", "share of right answers, Chinese (CMRC 2018)", "texts", *share_of(answers.exact_match_zh)
+        ),
+        Metric("f1_zh", "F1 of the longest common run, Chinese (CMRC 2018)", "texts", *mean_of(answers.f1_zh)),
+        Metric("chrf", "character n-gram F-score, any language", "texts", *overlap.corpus("CHRF"), top=100.0),
+        Metric(
+            "bleu", "word n-gram precision", "texts", *overlap.corpus("BLEU", tokenize="13a", force=True), top=100.0
+        ),
+        Metric("bleu_zh", "BLEU of Chinese", "texts", *overlap.corpus("BLEU", tokenize="zh", force=True), top=100.0),
+        Metric("rouge_l", "F of the longest common subsequence, English", "texts", *mean_of(overlap.rouge_l)),
+        Metric("rouge_l_zh", "F of the longest common subsequence, any script", "texts", *mean_of(overlap.rouge_l_zh)),
     )
 }
 

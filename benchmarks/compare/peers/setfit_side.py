@@ -66,6 +66,7 @@ def answer(request: SetFitRequest) -> dict[str, Any]:
         found = {name: _asked(model, request.labels, rows) for name, rows in parts.items() if rows}
         tested = time.perf_counter()
         size = _bytes(model, Path(scratch) / "saved")
+    peak = peak_memory()
     state = trainer.st_trainer.state
     head = model.model_head.coef_.size + model.model_head.intercept_.size
     numbers = sum(weight.numel() for weight in body.parameters()) + head
@@ -81,7 +82,7 @@ def answer(request: SetFitRequest) -> dict[str, Any]:
         "stored": numbers,
         "artifact_bytes": size,
         "truncated": sum(length > request.max_length for length in lengths),
-        "peak_rss": round(peak_memory().get("peak_rss_gb", 0.0) * 1e9),
+        **{name: round(gb * 1e9) if (gb := peak.get(f"{name}_gb")) else None for name in ("peak_rss", "peak_cuda")},
         "device": str(body.device),
         "versions": {name: version(name) for name in PACKAGES},
     }

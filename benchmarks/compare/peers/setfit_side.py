@@ -91,12 +91,12 @@ def answer(request: SetFitRequest) -> dict[str, Any]:
 def load_body(base: str, max_length: int) -> Any:
     """An encoder as all-MiniLM-L6-v2 is published: mean of the last states, at length one (no pooling layer of BERT's own)."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Normalize, Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
     folder = str(bundled.get(base)) if base in bundled.BUNDLED else base
     # all-MiniLM-L6-v2 never reads BERT's pooler, so it would be a layer that is neither trained nor used
     words = Transformer(folder, max_seq_length=max_length, model_kwargs={"add_pooling_layer": False})
-    mean = Pooling(words.get_word_embedding_dimension(), pooling_mode="mean")
+    mean = Pooling(words.get_embedding_dimension(), pooling_mode="mean")
     return SentenceTransformer(modules=[words, mean, Normalize()])
 
 

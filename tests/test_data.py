@@ -62,6 +62,18 @@ def test_csv_counts_physical_lines(tmp_path):
     assert "did you mean 'label'" in problems_of_columns(path, {"label": "lable"})
 
 
+def test_files_that_name_their_columns_differently(tmp_path):
+    """Of several names the first that a row has is taken; the others may mean something else there."""
+    rows = [{"query": "a", "response": "b", "answer": "other"}, {"question": "c", "answer": "d"}, {"query": "e"}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:2]))
+    columns = {"question": ["query", "question"], "answer": ["response", "answer"]}
+    found = read_rows(tmp_path / "rows.jsonl", columns=columns)
+    assert [(row.values["question"], row.values["answer"]) for row in found] == [("a", "b"), ("c", "d")]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    problem = problems_of_columns(tmp_path / "rows.jsonl", columns)
+    assert ":3: missing column 'response' or 'answer'" in problem
+
+
 def problems_of_columns(path, columns):
     with pytest.raises(DataError) as caught:
         read_rows(path, columns=columns)
@@ -90,6 +102,27 @@ def test_hub_datasets_by_local_folder(tmp_path):
     rows = read_rows(f"datasets:{tmp_path / 'set'}:train")
     assert [row.values["text"] for row in rows] == ["a", "b"] and rows[0].where.endswith("[0]")
     assert "expected datasets:NAME" in problems("datasets:")[0]
+    assert "expected datasets:NAME" in problems("datasets:a:b:c:d")[0]
+
+
+def test_parts_of_splits_and_configs(tmp_path):
+    """`train[1:3]` is a part of a split, its colon none of ours."""
+    pytest.importorskip("datasets")
+    (tmp_path / "data").mkdir()
+    for name in ("train", "test"):
+        rows = "".join(json.dumps({"text": f"{name} {k}"}) + "\n" for k in range(10))
+        (tmp_path / "data" / f"{name}.jsonl").write_text(rows)
+    files = [{"split": name, "path": f"data/{name}.jsonl"} for name in ("train", "test")]
+    (tmp_path / "README.md").write_text(
+        f"---\nconfigs: {json.dumps([{'config_name': 'main', 'data_files': files}])}\n---\n"
+    )
+
+    def texts(name):
+        return [row.values["text"] for row in read_rows(f"datasets:{tmp_path}:{name}")]
+
+    assert texts("train[1:3]") == texts("main:train[1:3]") == ["train 1", "train 2"]
+    assert texts("main:test[80%:]") == ["test 8", "test 9"] and texts("train[:1]+test[:1]") == ["train 0", "test 0"]
+    assert "cannot be loaded" in problems(f"datasets:{tmp_path}:main:dev")[0]
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,46 @@ def test_squad_worked_by_hand():
     assert value_of("f1", "the", "A.") == 1  # nothing is left of either
 
 
+MARTHA = "She sold 48/2 = <<48/2=24>>24 clips in May.\nShe sold 48+24 = <<48+24=72>>72 clips in all.\n#### 72"
+
+
+@pytest.mark.parametrize(
+    "reference, answer, right",
+    [
+        (MARTHA, "She sold 24 in May, so 48 + 24 = 72 in all. The answer is: 72", 1),
+        (MARTHA, "The answer is: 72.", 1),
+        (MARTHA, "The answer is: 72.00", 1),
+        (MARTHA, "The answer is: $72!", 1),
+        (MARTHA, "It is 144/2. The answer is: 144/2", 1),
+        (MARTHA, "The answer is: 70. No. The answer is: 72", 1),  # the last one counts
+        (MARTHA, "The answer is: 72\n\nQuestion: What is 3 + 4?", 1),  # what is written on is no part of it
+        (MARTHA, "72", 0),  # it does not say that this is its answer
+        (MARTHA, "", 0),
+        (MARTHA, "The answer is: 72 clips", 0),  # as in PEFT's script
+        (MARTHA, "The answer is: -72", 0),
+        (MARTHA, "The answer is: 7.2", 0),
+        (MARTHA, "The answer is: 72/0", 0),
+        ("He loses 5 dollars.\n#### -5", "So he has 5 less. The final answer is: -5", 1),
+        ("#### 2,125", "The answer is: 2125", 1),
+        ("#### 1234567", "The answer is $1,234,567.", 1),
+        ("#### 12", "The answer is: 1,2", 0),  # no thousands
+        ("#### 50", "The answer is: 50%", 1),
+        ("#### .5", "The answer is: 1/2", 1),
+        ("The answer is: 20/35", "#### 0.5714285714285714", 1),
+        (r"It is $\sqrt{2}$. The answer is: \sqrt{2}", r"The answer is: $\sqrt{2}$.", 1),
+        (r"The answer is: \sqrt{2}", r"The answer is: \sqrt{3}", 0),
+        (["#### 3", "#### 4"], "The answer is: 4", 1),
+        ("72", "I think so. The answer is: 72", 1),  # references of numbers alone
+        ("72", "72.0", 1),
+        ("NaN", "NaN", 1),
+        ("#### sNaN", "#### 1", 0),
+        ("#### 1e999999", "#### 2e999999", 0),  # beyond what a float holds, hence as text
+    ],
+)
+def test_final_numbers(reference, answer, right):
+    assert value_of("final_number", reference, answer) == right
+
+
 def test_chinese_answers_worked_by_hand():
     # the answer is one run of the reference: 7 of its 7 characters, 7 of the 12
     assert len("中国科学院计算技术研究所") == 12 and len("计算技术研究所") == 7
@@ -224,7 +264,7 @@ def test_one_row_says_little():
     for metric in TEXTS:
         found = estimate(metric, [["a small red cat sat here"]], ["a small red cat sat here"])
         assert found.value == METRICS[metric].top, metric  # not 100.00000000000004
-        if not metric.startswith("exact"):
+        if not metric.startswith(("exact", "final")):
             assert found.interval == (0.0, METRICS[metric].top), metric
     assert estimate("exact_match", [["x"]], ["x"]).interval == pytest.approx((0.2065, 1.0), abs=1e-3)  # Wilson, 1 of 1
     assert estimate("mcc", ["a"], ["a"]).interval == (-1.0, 1.0)

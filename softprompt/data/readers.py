@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,12 +33,18 @@ Found = tuple[str, "dict[str, Any] | None", "str | None"]
 """Where, the row's values or None, what is wrong or None."""
 
 
-def read_rows(source: str | Path, check: Check | None = None, columns: dict[str, str] | None = None) -> list[Row]:
+Columns = Mapping[str, "str | list[str]"]
+"""Our field name → the file's column name, or several, of which the first that a row has is taken."""
+
+
+def read_rows(source: str | Path, check: Check | None = None, columns: Columns | None = None) -> list[Row]:
     """Read all rows of a file (JSONL, JSON, CSV, TSV, Parquet) or of `datasets:NAME[:CONFIG][:SPLIT]`.
+
+    A split may be a part of one, as the package `datasets` writes it: `train[:1000]`, `train[80%:]`.
 
     Args:
         check: says why a row cannot be used, or None.
-        columns: our field name → the file's column name, or a field that the row's shape makes (see `formats.unify`).
+        columns: see `Columns`; a column may also be a field that the row's shape makes (see `formats.unify`).
 
     Raises:
         DataError: missing or empty file, or malformed rows; `.problems` holds every one of them.
@@ -62,7 +69,7 @@ def read_rows(source: str | Path, check: Check | None = None, columns: dict[str,
     return rows
 
 
-def _shaped(values: dict[str, Any], columns: dict[str, str]) -> tuple[dict[str, Any], str | None]:
+def _shaped(values: dict[str, Any], columns: Columns) -> tuple[dict[str, Any], str | None]:
     """The row with its columns renamed, and what its shape stands for, before as well as after that.
 
     Before: a column may be one that a shape makes (`answer: fr` of {"translation": …}); after: renamed ones may make a shape
@@ -72,10 +79,14 @@ def _shaped(values: dict[str, Any], columns: dict[str, str]) -> tuple[dict[str, 
     if problem is not None:
         return found, problem
     known = {**values, **found}
-    for theirs in columns.values():
-        if theirs not in known:
-            return values, f"missing column {theirs!r}{suggest(theirs, map(str, known))}"
-    return unify({**found, **{ours: known[theirs] for ours, theirs in columns.items()}})
+    renamed = {}
+    for ours, theirs in columns.items():
+        names = [theirs] if isinstance(theirs, str) else theirs
+        there = next((name for name in names if name in known), None)
+        if there is None:
+            return values, f"missing column {' or '.join(map(repr, names))}{suggest(names[0], map(str, known))}"
+        renamed[ours] = known[there]
+    return unify({**found, **renamed})
 
 
 def _file(path: Path) -> Iterator[Found]:
@@ -189,7 +200,7 @@ def _parquet(path: Path) -> Iterator[Found]:
 
 def _dataset(name: str) -> Iterator[Found]:
     _, _, rest = name.partition(":")
-    parts = rest.split(":")
+    parts = re.split(r":(?![^\[]*\])", rest)  # not the colon of a part of a split
     if not parts[0] or len(parts) > 3:
         raise DataError(f"{name}: expected datasets:NAME, datasets:NAME:SPLIT or datasets:NAME:CONFIG:SPLIT")
     try:

@@ -1,4 +1,4 @@
-"""Short answers against reference answers: exact match and F1, in English (SQuAD) and Chinese (CMRC 2018).
+"""Answers against reference answers: exact match and F1, in English (SQuAD) and Chinese (CMRC 2018); final numbers.
 
 All scores are of one row: the best over its references.
 """
@@ -6,13 +6,18 @@ All scores are of one row: the best over its references.
 from __future__ import annotations
 
 import difflib
+import math
 import re
 import string
 from collections import Counter
 from collections.abc import Sequence
+from decimal import Decimal
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
+# What stands in front of a final answer: MetaMathQA's words and their like, then GSM8K's mark. The first that it has counts.
+_FINAL = ("The answer is: ", "The answer is ", "The final answer is: ", "The final answer is ", "#### ")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 # What CMRC 2018's script takes out. ASCII , . ! ? ( ) and "…" are not in its list and count as tokens.
 _CMRC_PUNCTUATION = str.maketrans("", "", "-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")
 _CMRC_PIECE = re.compile(r"([\u4e00-\u9fa5])")  # the range of CMRC 2018's script: unified ideographs of Unicode 1.1
@@ -28,6 +33,44 @@ def exact_text(references: Sequence[str], predicted: str) -> float:
     """1 if the answer is one of the references to the letter, white space aside: -7 is not 7, as it is in `exact_match`."""
     answer = " ".join(predicted.split())
     return float(any(" ".join(text.split()) == answer for text in references))
+
+
+def final_number(references: Sequence[str], predicted: str) -> float:
+    """1 if the answer that the text ends with is that of a reference, as numbers where both are numbers, else 0.
+
+    As PEFT's comparison of methods has it (method_comparison/MetaMathQA, `get_accuracy`): what stands behind the last
+    "The answer is: ", "#### " or the like, up to the end of its line, without " .!?$%" around it; `20/35` is a number; what
+    is none is compared as text. A text without such words is wrong, unless the reference has none either: then each is taken
+    whole. Two differences: commas between thousands are left out, as in GSM8K's own grader (Cobbe et al. 2021), and a full
+    stop in front stays (.5 is not 5).
+    """
+    said = _final_answer(predicted)
+    for text in references:
+        right, mine = _final_answer(text), said
+        if right is None:
+            right, mine = text.strip(), predicted.strip() if said is None else said
+        if mine is not None and _as_number(mine) == _as_number(right):
+            return 1.0
+    return 0.0
+
+
+def _final_answer(text: str) -> str | None:
+    """What a text says that its answer is; None if it does not say."""
+    text = text.strip().rstrip(".!?")
+    mark = next((mark for mark in _FINAL if mark in text), None)
+    if mark is None:
+        return None
+    return text.rpartition(mark)[2].strip().split("\n", 1)[0].lstrip(" !?$%").rstrip(" .!?$%")
+
+
+def _as_number(text: str) -> float | str:
+    """The number that a text is, or the text."""
+    top, slash, bottom = _THOUSANDS.sub("", text).partition("/")
+    try:
+        value = float(Decimal(top.strip()) / Decimal(bottom.strip()) if slash else Decimal(top.strip()))
+    except (ArithmeticError, ValueError):  # no number, or one over zero
+        return text
+    return value if math.isfinite(value) else text
 
 
 def f1(references: Sequence[str], predicted: str) -> float:

@@ -70,6 +70,9 @@ METRICS: dict[str, Metric] = {
         ),
         Metric("exact_match", "share of right answers (SQuAD)", "texts", *share_of(answers.exact_match)),
         Metric("exact_text", "share of right answers, to the letter", "texts", *share_of(answers.exact_text)),
+        Metric(
+            "final_number", "share of right final answers (GSM8K, MetaMathQA)", "texts", *share_of(answers.final_number)
+        ),
         Metric("f1", "F1 of the answers' words (SQuAD)", "texts", *mean_of(answers.f1)),
         Metric(
             "exact_match_zh", "share of right answers, Chinese (CMRC 2018)", "texts", *share_of(answers.exact_match_zh)

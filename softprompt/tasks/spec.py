@@ -48,7 +48,7 @@ class DataSpec(Strict):
     Attributes:
         source: a catalogue name (`softprompt data list`), a JSONL/CSV/Parquet file, or `datasets:NAME`; it is split.
         train, dev, test: files of their own, instead of `source`.
-        columns: our field name → the file's column name.
+        columns: our field name → the file's column name, or a list of them, of which the first that a row has is taken.
         hold_out: which rows of `source` are the test rows (see `HoldOutSpec`).
     """
 
@@ -56,7 +56,7 @@ class DataSpec(Strict):
     train: str | None = None
     dev: str | None = None
     test: str | None = None
-    columns: dict[str, str] = Field(default_factory=dict)
+    columns: dict[str, str | Annotated[list[str], Field(min_length=1)]] = Field(default_factory=dict)
     split: SplitSpec = Field(default_factory=SplitSpec)
     hold_out: HoldOutSpec | None = None
 

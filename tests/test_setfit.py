@@ -1,0 +1,208 @@
+"""SetFit as a row of the comparison: what is asked, what comes back, and what goes wrong said in one line."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import json
+import random
+import sys
+
+import pytest
+from models import tiny_model, tiny_tokenizer
+from softprompt.benchmarks.compare import peers
+from softprompt.benchmarks.compare.peers import SetFitRequest, ask, run_setfit
+
+from softprompt.errors import ConfigError, MissingExtraError, SoftpromptError
+
+installed = importlib.util.find_spec("setfit") is not None
+needs_setfit = pytest.mark.skipif(not installed, reason="needs setfit: pip install 'softprompt[setfit]'")
+LABELS = ["good", "bad"]
+
+
+def rows(count, seed=0):
+    """Texts whose words say the label."""
+    rng, words = random.Random(seed), {"good": ["joy", "sun", "gift"], "bad": ["pain", "rain", "mud"]}
+    pairs = [(LABELS[k % 2], k) for k in range(count)]
+    return [
+        {"text": f"{rng.choice(words[label])} {rng.choice(words[label])} {k}", "label": label} for label, k in pairs
+    ]
+
+
+def request(**changes):
+    return {"train": rows(8), "dev": rows(4, 1), "tests": {"t": rows(6, 2)}, "labels": LABELS, "threads": 1, **changes}
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"labels": ["good", "poor"]}, "train: label 'bad' is not one of labels (good, poor)"),
+        ({"labels": ["good", "good"]}, "stands twice"),
+        ({"train": rows(8)[::2]}, "all rows have one label"),
+        ({"tests": {"t": [{"text": "x", "label": "so"}]}}, "t: label 'so'"),
+        ({"epoch": 2}, "did you mean 'epochs'"),
+        ({"lr": 0}, "lr"),
+        ({"train": []}, "train"),
+    ],
+)
+def test_requests_that_cannot_be_used(changes, words):
+    with pytest.raises(ConfigError) as caught:
+        run_setfit(request(**changes))
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setattr(peers, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"the row setfit needs: pip install 'softprompt\[setfit\]'"):
+        run_setfit(request())
+
+
+def script(folder, monkeypatch, code):
+    """A module `side` that a process can run."""
+    (folder / "side.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=":")
+    return "side"
+
+
+def test_the_other_process_answers_offline(tmp_path, monkeypatch):
+    code = (
+        "import json, os, sys\nprint(json.dumps({'asked': json.load(sys.stdin), 'hub': os.environ['HF_HUB_OFFLINE']}))"
+    )
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    assert ask(script(tmp_path, monkeypatch, code), {"a": "é"}) == {"asked": {"a": "é"}, "hub": "1"}
+
+
+@pytest.mark.parametrize(
+    "code, words",
+    [
+        ('print(\'{"error": "no such base"}\'); raise SystemExit(1)', "side: no such base"),
+        ("raise ValueError('broken')", "side ended with exit code 1 and no answer: ValueError: broken"),
+        ("raise SystemExit(3)", "exit code 3 and no answer: it said nothing"),
+        ("print('loading ...')", "exit code 0 and no answer"),
+        ("import os; os.kill(os.getpid(), 9)", "exit code -9"),
+    ],
+)
+def test_errors_of_the_other_process_are_one_line(tmp_path, monkeypatch, code, words):
+    with pytest.raises(SoftpromptError) as caught:
+        ask(script(tmp_path, monkeypatch, code), {})
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_error_is_an_answer_too(monkeypatch, capsys):
+    """Of the side itself: what a library prints stays out of the answer."""
+    from softprompt.benchmarks.compare.peers import setfit_side
+
+    def fails(asked):
+        print("downloading …")
+        raise OSError("no\nspace left")
+
+    monkeypatch.setattr(setfit_side, "answer", fails)
+    for text, words in (
+        (json.dumps(request()), "no space left"),
+        ("{", "Expecting property name"),
+        (json.dumps(request(lr=-1)), "lr"),
+    ):
+        monkeypatch.setattr(sys, "stdin", io.StringIO(text))
+        monkeypatch.setattr(sys, "stdout", out := io.StringIO())
+        assert setfit_side.main() == 1
+        assert words in json.loads(out.getvalue())["error"] and out.getvalue().count("\n") == 1
+        monkeypatch.undo()
+        monkeypatch.setattr(setfit_side, "answer", fails)
+
+
+@pytest.mark.parametrize(
+    "changes, pairs, steps",
+    [
+        ({}, 40, None),  # of 4 + 4 rows: 20 pairs alike, 16 unlike
+        ({"sampling": "undersampling"}, 32, None),
+        ({"sampling": "unique"}, 36, None),
+        ({"iterations": 20}, 320, None),
+        ({"iterations": 20, "max_steps": 7}, 320, 7),
+        ({"max_steps": 2}, 40, 2),
+        ({"max_steps": 3}, 40, None),  # ⌈40 / 16⌉
+        ({"max_steps": 5, "epochs": 2}, 40, 5),
+        ({"max_steps": None, "iterations": 200}, 3200, None),
+    ],
+)
+def test_how_long_it_trains(changes, pairs, steps):
+    from softprompt.benchmarks.compare.peers.setfit_side import length_of_training
+
+    assert length_of_training(SetFitRequest(**request(**changes))) == (pairs, steps)
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("setfit") / "base"
+    tiny_model("bert").base_model.save_pretrained(folder)
+    tiny_tokenizer(frame="masked").save_pretrained(folder)
+    return str(folder)
+
+
+@needs_setfit
+def test_it_trains_a_tiny_encoder(encoder, tmp_path, monkeypatch):
+    """A real process; the same seed gives the same answers."""
+    monkeypatch.chdir(tmp_path)
+    asked = request(base=encoder, lr=1e-3, seed=3, max_length=8)
+    first, again = run_setfit(asked), run_setfit(asked)
+    assert first["nll"] == again["nll"] and first["predicted"] == again["predicted"]
+    assert set(first["predicted"]) == {"dev", "t"} and len(first["predicted"]["t"]) == 6
+    assert set(first["predicted"]["t"]) <= set(LABELS)
+    assert (first["pairs"], first["pairs_by_default"], first["steps"]) == (40, 40, 3)
+    model = tiny_model("bert").base_model
+    body = sum(weight.numel() for name, weight in model.named_parameters() if "pooler" not in name)
+    assert (
+        first["trained"] == first["stored"] == body + model.config.hidden_size + 1
+    )  # logistic regression of two labels
+    assert first["artifact_bytes"] > 4 * body and first["peak_rss"] > 0 and first["peak_cuda"] is None
+    assert all(first["seconds"][name] > 0 for name in ("load", "train", "test"))
+    assert first["versions"]["setfit"].startswith("1.")
+    assert first["truncated"] == 8 and not list(tmp_path.iterdir())  # some ten bytes each; nothing is left behind
+    cut = run_setfit({**asked, "max_steps": 1, "dev": [], "seed": 4})
+    assert (cut["pairs"], cut["steps"]) == (16, 1) and set(cut["predicted"]) == {"t"}
+
+
+@needs_setfit
+def test_what_is_no_encoder_is_refused_in_one_line(tmp_path):
+    with pytest.raises(SoftpromptError) as caught:
+        run_setfit(request(base=str(tmp_path / "nothing")))
+    assert "setfit_side" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@needs_setfit
+@pytest.mark.real
+def test_it_learns_real_reviews_from_sixteen_rows():
+    from softprompt.tasks import Task
+
+    found = Task.load("movie-reviews").load_data()
+    some = {
+        name: [{key: row.values[key] for key in ("text", "label")} for row in found[name][:count]]
+        for name, count in (("train", 16), ("test", 100))
+    }
+    labels = ["positive", "negative"]
+    answer = run_setfit({"train": some["train"], "tests": {"movie-reviews": some["test"]}, "labels": labels})
+    right = [a == row["label"] for a, row in zip(answer["predicted"]["movie-reviews"], some["test"], strict=True)]
+    assert sum(right) >= 53 and answer["nll"]["movie-reviews"] < 0.6931  # 62 of 100 expected; ln 2 is who does not know
+    assert answer["steps"] == 9 and answer["trained"] == 22_565_761
+    assert sum(answer["seconds"].values()) < 120
+
+
+@needs_setfit
+@pytest.mark.real
+def test_the_body_is_all_minilm_as_it_is_published():
+    """Mean over live tokens at length one: by hand from the model's last states."""
+    import torch
+    from transformers import AutoModel, AutoTokenizer
+
+    from softprompt.base import bundled
+    from softprompt.benchmarks.compare.peers.setfit_side import load_body
+
+    texts = ["A quiet triumph.", "Dull, and far too long for what little it has to say."]
+    folder = bundled.get("minilm")
+    model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    batch = tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        states, mask = model(**batch).last_hidden_state, batch["attention_mask"][..., None]
+    mean = torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1))
+    body = load_body("minilm", 256)
+    assert body.max_seq_length == 256
+    assert torch.allclose(body.encode(texts, convert_to_tensor=True).cpu(), mean, atol=1e-5)

@@ -44,6 +44,9 @@ _SHIPPED: dict[str, dict[str, str]] = {
     "softprompt.benchmarks": {
         "speed": "softprompt.benchmarks.speed:main",
         "names": "softprompt.benchmarks.cases:NAMES",
+        "compare": "softprompt.benchmarks.compare.main:compare",
+        "report": "softprompt.benchmarks.compare.main:report",
+        "suites": "softprompt.benchmarks.compare.suite:ready_suites",
     },
 }
 

@@ -330,7 +330,9 @@ def test_what_fails_is_recorded_and_tried_again(folder, tmp_path):
     broken = suite_of(folder, wild, "without=[lora, full]", "reference=wild")
     records = run_all(broken, tmp_path)
     failed = [record for record in records.values() if record.status == "failed"]
-    assert len(failed) == 3 and all(record.stage == "trial" and "has layers 0 to 2" in str(record.reason) for record in failed)
+    assert len(failed) == 3 and all(
+        record.stage == "trial" and "has layers 0 to 2" in str(record.reason) for record in failed
+    )
     assert sum(record.status == "done" for record in records.values()) == 4  # majority, zero-shot, two of 2-shot
     work = begin(broken, tmp_path)
     assert len(work.records) == 4 and {run.id for cell in work.cells for run in next_runs(cell, work.records)} == {

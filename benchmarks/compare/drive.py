@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from importlib.util import find_spec
 from pathlib import Path
 
 from softprompt.benchmarks.compare import provenance
@@ -28,6 +29,7 @@ class Work:
 
     Attributes:
         records: by id; failed ones of earlier calls are not among them, so they are tried again.
+        missing: contenders that are left out because a package is not installed, with the command that installs it.
         stale: records of other settings than the suite's now, moved to DIR/stale.
     """
 
@@ -35,6 +37,7 @@ class Work:
     folder: Path
     cells: list[Cell]
     records: dict[str, Record] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
     stale: int = 0
 
     @property
@@ -66,7 +69,9 @@ def begin(suite: SuiteSpec, folder: Path, only: Sequence[str] = ()) -> Work:
         if name not in names:
             raise ConfigError(f"--only: no contender {name!r}{suggest(name, names)}")
     chosen = [cell for cell in everything if not only or {cell.place.contender, cell.place.family} & set(only)]
-    work = Work(suite, folder, chosen)
+    lacking = {} if find_spec("setfit") else {"setfit": "pip install 'softprompt[setfit]'"}
+    missing = {cell.place.contender: lacking[kind] for cell in chosen if (kind := cell.contender.kind) in lacking}
+    work = Work(suite, folder, [cell for cell in chosen if cell.contender.kind not in lacking], missing=missing)
     known = {cell.settings for cell in everything}
     for name, record in read_all(folder).items():
         if record.digests.get("settings") not in known:
@@ -87,7 +92,7 @@ def describe(work: Work, command: str) -> None:
         "command": command,
         "reference": work.suite.reference,
         "margin": work.suite.margin,
-        "cut": work.suite.cut,
+        "cut": [*work.suite.cut, *(f"{name}: not installed ({how})" for name, how in work.missing.items())],
         "machine": provenance.machine(),
         "versions": provenance.versions(),
         "commit": commit,

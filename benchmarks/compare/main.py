@@ -9,16 +9,19 @@ from typing import Any
 from softprompt.benchmarks.compare import probe
 from softprompt.benchmarks.compare.drive import Work, begin, describe, drive
 from softprompt.benchmarks.compare.executors import Name, make_lanes
+from softprompt.benchmarks.compare.report import gather, verdicts, write_report
+from softprompt.benchmarks.compare.report.gather import Table
+from softprompt.benchmarks.compare.results import Results
 from softprompt.benchmarks.compare.runs import Cell, count
 from softprompt.benchmarks.compare.shop import Shop
 from softprompt.benchmarks.compare.suite import load_suite
+from softprompt.benchmarks.compare.texts import texts_of
 
-from softprompt.errors import ConfigError
 from softprompt.parallel import processes
 from softprompt.types import Notice, Progress, ignore_notice, ignore_progress
 
 Plan = dict[str, Any]
-"""{"rows": one for each cell, "lines": what is shared, what it takes}."""
+"""{"rows": one for each cell, "lines": what is shared, what cannot run, what it takes}."""
 
 
 def compare(
@@ -46,18 +49,16 @@ def compare(
         plan: given what will be done, before it is.
 
     Returns:
-        None of a dry run; else {"summary": a row for each place and test, "verdicts", "files", "failed": id and reason}.
+        None of a dry run; else {"tables": as `gather` has them, "verdicts": sentences, "files", "failed": id and reason}.
 
     Raises:
         SoftpromptError: a suite that cannot be used. What fails in a run is recorded instead.
     """
-    from softprompt.benchmarks.compare.report import summary_of, write_report
-
     processes().only_one("bench compare")
     spec = load_suite(suite, list(settings))
-    if executor == "here" and isolate:
-        executor = "pool"
     work = begin(spec, folder, only)
+    for name, how in work.missing.items():
+        notice(f"left out: {name} is not installed ({how})")
     if work.stale:
         notice(f"{work.stale} records of other settings than the suite's were moved to {folder / 'stale'}")
     costs: dict[str, probe.Cost] = {}
@@ -71,42 +72,49 @@ def compare(
     if kept is not None:
         kept.mkdir(parents=True, exist_ok=True)
     if work.left():
-        lanes = make_lanes(executor, workers, spec.cache, isolate, kept, address, progress)
-        drive(work, lanes, isolate, progress, notice)
-    files = report(folder, progress)
+        drive(
+            work, make_lanes(executor, workers, spec.cache, isolate, kept, address, progress), isolate, progress, notice
+        )
+    files, tables, told = report(folder)
     failed = [f"{record.id}: {record.reason}" for record in work.failed]
-    _ = (summary_of, write_report)
-    return {**summary_of(folder), "files": files, "failed": failed}
+    return {"tables": tables, "verdicts": told, "files": files, "failed": failed}
 
 
-def report(folder: Path, progress: Progress = ignore_progress) -> list[Path]:
-    """Write the report of a results folder."""
-    from softprompt.benchmarks.compare.report import write_report
-    from softprompt.benchmarks.compare.texts import texts_of
+def report(folder: Path) -> tuple[list[Path], list[Table], list[str]]:
+    """Write the report of a results folder.
 
-    return write_report(folder, texts_of(folder))
+    Returns:
+        The files, the tables, and the sentences that say what they show.
+
+    Raises:
+        DataError: it is no results folder, or nothing in it has been tested.
+    """
+    results = Results.load(folder)
+    files = write_report(folder, texts_of(results))
+    found = gather(results)
+    return files, found.tables, verdicts(found)
 
 
 def _plan(work: Work, costs: dict[str, probe.Cost], workers: int) -> Plan:
     rows = [_row(cell, costs.get(probe.key_of(cell))) for cell in work.cells]
     lines = probe.shared(work.cells, costs)
-    lines += [f"cannot run: {cell.place.contender}: {problem}" for cell, problem in _problems(work.cells, costs)]
-    already = work.total - work.left()
-    lines.append(f"{work.total} runs in all" + (f", {already} of them done" if already else ""))
+    lines += [f"cannot run: {name}: {problem}" for name, problem in _problems(work.cells, costs).items()]
+    done = work.total - work.left()
+    lines.append(f"{work.total} runs in all" + (f", {done} of them done" if done else ""))
     if costs:
         seconds = probe.total(work.cells, costs) / workers * work.left() / max(1, work.total)
-        lines.append(f"expected: about {seconds / 60:.0f} minutes with {workers} worker{'s' if workers > 1 else ''}")
+        lines.append(f"expected: about {seconds / 60:.0f} min with {workers} worker{'s' if workers > 1 else ''}")
     return {"rows": rows, "lines": lines}
 
 
 def _row(cell: Cell, cost: probe.Cost | None) -> dict[str, Any]:
-    trials = count(cell) - len(cell.seeds)
+    trials, place = count(cell) - len(cell.seeds), cell.place
     expected = "–" if cost is None or cost.problem else f"{probe.seconds(cell, cost) / 60:.1f} min"
     return {
-        "contender": cell.place.contender,
-        "base": cell.place.base,
-        "task": cell.place.task,
-        "size": "–" if cell.place.size is None else cell.place.size,
+        "contender": place.contender,
+        "base": place.base,
+        "task": place.task,
+        "size": "–" if place.size is None else place.size,
         "trials": trials or "–",
         "finals": len(cell.seeds),
         "expected": expected,
@@ -114,9 +122,6 @@ def _row(cell: Cell, cost: probe.Cost | None) -> dict[str, Any]:
     }
 
 
-def _problems(cells: Sequence[Cell], costs: dict[str, probe.Cost]) -> list[tuple[Cell, str]]:
-    found = {probe.key_of(cell): cell for cell in cells}
-    return [(cell, costs[key].problem) for key, cell in found.items() if key in costs and costs[key].problem]
-
-
-__all__ = ["ConfigError", "compare", "report"]
+def _problems(cells: Sequence[Cell], costs: dict[str, probe.Cost]) -> dict[str, str]:
+    found = {cell.place.contender: costs.get(probe.key_of(cell), probe.Cost()).problem for cell in cells}
+    return {name: problem for name, problem in found.items() if problem}

@@ -31,6 +31,7 @@ def main() -> None:
     from . import (  # noqa: F401 - each adds its verb
         base,
         bench,
+        compare,
         data,
         distil,
         doctor,

@@ -52,8 +52,8 @@ def compare_verb(
 ) -> None:
     """Compare methods: learning rates chosen on dev, several seeds, equal tuning, one report with intervals.
 
-    Runs that have ended are not made again; failed ones are kept apart, tried again by the next call, and end this one with exit
-    code 1.
+    Runs that have ended are not made again; failed ones are kept apart, tried again by the next call, and end this one with
+    exit code 1.
     """
     from .. import registry
 
@@ -79,11 +79,7 @@ def compare_verb(
         )
     if found is None:
         return
-    out.print(_ranking(found["summary"]))
-    for line in found["verdicts"]:
-        out.print(line)
-    for path in found["files"]:
-        out.print(f"written: {path}")
+    _tell(found["tables"], found["verdicts"], found["files"])
     if found["failed"]:
         for reason in found["failed"]:
             err.print(f"failed: {reason}")
@@ -95,29 +91,33 @@ def report_verb(folder: Annotated[Path, typer.Argument(help="Results folder of `
     """Write report.html, report.md and the CSV files of a results folder anew."""
     from .. import registry
 
-    with progress() as show:
-        for path in registry.find("softprompt.benchmarks", "report")(folder, progress=show):
-            out.print(f"written: {path}")
+    files, tables, verdicts = registry.find("softprompt.benchmarks", "report")(folder)
+    _tell(tables, verdicts, files)
 
 
 def _show(plan: dict[str, Any]) -> None:
-    table = Table("contender", "base", "task", "rows", "trials", "reported", "expected", "what runs how often")
+    names = {"contender": "contender", "base": "base", "task": "task", "size": "rows", "trials": "trials"}
+    names |= {"finals": "reported", "expected": "expected", "plan": "what runs how often"}
+    table = Table(*names.values())
     for row in plan["rows"]:
-        table.add_row(
-            *(str(row[key]) for key in ("contender", "base", "task", "size", "trials", "finals", "expected", "plan"))
-        )
+        table.add_row(*(str(row[key]) for key in names))
     out.print(table)
     for line in plan["lines"]:
         out.print(line)
 
 
-def _ranking(summary: list[dict[str, Any]]) -> Table:
-    table = Table("task", "base", "rows", "test", "contender", "metric", "mean over seeds", "trained", "train s")
-    for row in summary:
-        table.add_row(
-            *(
-                str(row[key])
-                for key in ("task", "base", "size", "test", "contender", "metric", "mean", "trained", "seconds")
-            )
+def _tell(tables: list[Any], verdicts: list[str], files: list[Path]) -> None:
+    for table in tables:
+        shown = Table(
+            "contender", f"{table.metric.name}, mean over seeds", "seeds", "against the reference", title=table.title
         )
-    return table
+        for line in table.lines:
+            mean, found = line.mean, line.comparison
+            low, high = mean.interval
+            value = f"{mean.value:.3f} [{low:.3f}, {high:.3f}]"
+            shown.add_row(line.name, value, str(mean.seeds), "" if found is None else found.words)
+        out.print(shown)
+    for line in verdicts:
+        out.print(line)
+    for path in files:
+        out.print(f"written: {path}")

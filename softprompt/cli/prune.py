@@ -15,7 +15,12 @@ if TYPE_CHECKING:
     from ..training.prune import Pruning
     from ..training.spec import TrainSpec
 
-_DURATION = {"epochs", "max_steps", "eval_every"}  # of the run's settings, those that say how long it trained
+_DURATION = {
+    "epochs",
+    "max_steps",
+    "min_steps",
+    "eval_every",
+}  # of the run's settings, those that say how long it trained
 
 
 @app.command(

@@ -26,6 +26,7 @@ class TrainSpec(Strict):
         lr: highest learning rate; prompts want 100–1000 times that of weights.
         epochs: passes over the training rows. Left out, some methods make more of few rows.
         max_steps: optimizer steps at most.
+        min_steps: optimizer steps at least: of few rows more epochs are made (null: the method's own if `epochs` is null).
         batch_size: rows of an optimizer step.
         micro_batch: rows of one forward (of each process); gradients add up to `batch_size` (same result, less memory).
         schedule: how the learning rate goes down: `linear`, `cosine` or `constant`.
@@ -43,6 +44,7 @@ class TrainSpec(Strict):
     lr: PositiveFloat | None = None
     epochs: PositiveInt | None = None
     max_steps: PositiveInt | None = None
+    min_steps: PositiveInt | None = None
     batch_size: PositiveInt | None = None
     micro_batch: PositiveInt | None = None
     schedule: Literal["linear", "cosine", "constant"] | None = None
@@ -66,7 +68,7 @@ class TrainSpec(Strict):
         full = self.model_copy(update=values)
         assert full.batch_size is not None and full.epochs is not None
         steps = max(1, -(-rows // full.batch_size))  # of one epoch
-        least = defaults.min_steps if self.epochs is None else 0
+        least = self.min_steps or (defaults.min_steps if self.epochs is None else 0)
         epochs = max(full.epochs, -(-least // steps))
         more = {
             "epochs": epochs,

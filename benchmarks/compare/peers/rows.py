@@ -1,0 +1,74 @@
+"""SetFit as a contender: the same rows and seeds, in a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from softprompt.benchmarks.compare.peers import run_setfit
+from softprompt.benchmarks.compare.record import Record, Rows, Seconds, measured
+from softprompt.benchmarks.compare.runs import Run
+from softprompt.benchmarks.compare.shop import Shop
+
+from softprompt.data import Row
+from softprompt.errors import ConfigError
+from softprompt.evaluate import Outcome, summarize
+from softprompt.tasks import Task
+
+
+def run_setfit_row(run: Run, shop: Shop, record: Record) -> dict[str, Rows]:
+    """Train SetFit on the run's rows (one text and one label each), measure on dev, and of a reported run on the tests.
+
+    The seed decides dropout and the order of pairs; the draw of training rows is that of the other contenders. A trial's share
+    of the steps is a share of SetFit's.
+
+    Raises:
+        ConfigError: the task is no classification, or reads more than one field.
+        MissingExtraError, SoftpromptError: see `run_setfit`.
+    """
+    cell, task = run.cell, Task.load(run.cell.task)
+    if task.answering != "scored" or len(task.fields) != 1 or not task.words:
+        raise ConfigError(f"setfit takes one text and one label a row; task {task.name!r} is another kind")
+    rows = shop.rows(run)
+    tests = shop.tests(run, rows["test"]) if run.stage == "final" else {}
+    settings = {"max_steps": 60, **cell.contender.method}
+    if run.share < 1 and settings["max_steps"]:
+        settings["max_steps"] = max(1, round(settings["max_steps"] * run.share))
+    found = run_setfit(
+        {
+            **settings,
+            "train": _texts(task, rows["train"]),
+            "dev": _texts(task, rows["dev"]),
+            "tests": {name: _texts(task, part) for name, part in tests.items()},
+            "labels": sorted({str(task.gold(row.values)) for row in rows["train"]}),
+            "seed": run.seed,
+            "lr": run.lr,
+        }
+    )
+    record.dev = _measured(task, rows["dev"], found, "dev")[0].model_copy(update={"predicted": None})
+    held: dict[str, Rows] = {}
+    for name, part in tests.items():
+        record.tests[name], of_test = _measured(task, part, found, name)
+        held[record.tests[name].digest] = of_test
+    record.seconds = Seconds(train=found["seconds"]["train"], test=found["seconds"]["test"])
+    record.steps, record.trained, record.stored = found["steps"], found["trained"], found["stored"]
+    record.artifact_bytes, record.truncated = found["artifact_bytes"], found["truncated"]
+    record.peak_rss, record.peak_cuda = found["peak_rss"], found["peak_cuda"]
+    record.config = {
+        "task": task.spec.model_dump(mode="json", exclude_none=True),
+        "setfit": {**settings, "lr": run.lr, "pairs": found["pairs"], "pairs_by_default": found["pairs_by_default"]},
+        "versions": found["versions"],
+        "rows": {name: len(rows[name]) for name in ("train", "dev")},
+    }
+    return held
+
+
+def _texts(task: Task, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    return [{"text": task.content(row), "label": str(task.gold(row.values))} for row in rows]
+
+
+def _measured(task: Task, rows: Sequence[Row], found: dict[str, Any], name: str) -> tuple[Any, Rows]:
+    pairs = zip(rows, found["predicted"][name], strict=True)
+    outcomes = [Outcome(row.where, task.gold(row.values), predicted) for row, predicted in pairs]
+    held, of_rows = measured(summarize(task.spec.metric, outcomes))
+    return held.model_copy(update={"nll": found["nll"].get(name)}), of_rows

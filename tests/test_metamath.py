@@ -9,6 +9,9 @@ import pytest
 import softprompt.benchmarks
 import yaml
 from models import tiny_model, tiny_tokenizer
+from softprompt.benchmarks.compare.drive import begin, drive
+from softprompt.benchmarks.compare.executors import make_lanes
+from softprompt.benchmarks.compare.suite import load_suite
 from test_cli import cli
 
 from softprompt.tasks import Task
@@ -84,3 +87,22 @@ def test_it_trains_and_is_tested(sources, tmp_path):
     manifest = json.loads((tmp_path / "out" / "artifact" / "manifest.json").read_text())
     found = manifest["metrics"]["test"]
     assert found["metric"] == "final_number" and found["rows"] == 3 and found["value"] == 0.0
+
+
+def test_the_suite_runs_on_a_small_base(sources, tmp_path):
+    """The ready suite with all its contenders; base, rows and the numbers of steps are others."""
+    tiny_model("llama").save_pretrained(tmp_path / "base")
+    tiny_tokenizer().save_pretrained(tmp_path / "base")
+    config = json.loads((tmp_path / "base" / "config.json").read_text())
+    (tmp_path / "base" / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 2048}))
+    task = local(sources)
+    task["generation"]["max_new_tokens"] = 4
+    (tmp_path / "task.yaml").write_text(yaml.safe_dump(task))
+    changes = [f"bases=[{tmp_path / 'base'}]", f"tasks=[{tmp_path / 'task.yaml'}]", "sizes=[16]", "dev=8", "few_shot=2"]
+    suite = load_suite("metamath", [*changes, "train.max_steps=2", "seeds=[0,1]"])
+    work = begin(suite, tmp_path / "out")
+    drive(work, make_lanes("here", 1, suite.cache))
+    assert [record.reason for record in work.failed] == [] and work.left() == 0
+    finals = [record for record in work.records.values() if record.stage == "final"]
+    assert {record.place.contender for record in finals} == {row.name for row in suite.rows()}
+    assert all(record.tests["metamath"].metric == "final_number" for record in finals)

@@ -191,10 +191,10 @@ def test_it_learns_real_reviews_from_sixteen_rows():
 def test_the_body_is_all_minilm_as_it_is_published():
     """Mean over live tokens at length one: by hand from the model's last states."""
     import torch
+    from softprompt.benchmarks.compare.peers.setfit_side import load_body
     from transformers import AutoModel, AutoTokenizer
 
     from softprompt.base import bundled
-    from softprompt.benchmarks.compare.peers.setfit_side import load_body
 
     texts = ["A quiet triumph.", "Dull, and far too long for what little it has to say."]
     folder = bundled.get("minilm")
@@ -206,3 +206,44 @@ def test_the_body_is_all_minilm_as_it_is_published():
     body = load_body("minilm", 256)
     assert body.max_seq_length == 256
     assert torch.allclose(body.encode(texts, convert_to_tensor=True).cpu(), mean, atol=1e-5)
+
+
+@needs_setfit
+@pytest.mark.real
+def test_a_row_of_the_comparison(tmp_path, monkeypatch):
+    """The same rows as the others have, a share of the steps in the search, and a record as theirs."""
+    from helpers import tiny_rows
+    from softprompt.benchmarks.compare.execute import execute
+    from softprompt.benchmarks.compare.peers import rows  # noqa: F401
+    from softprompt.benchmarks.compare.runs import Run, cells_of, next_runs
+    from softprompt.benchmarks.compare.shop import Shop
+    from softprompt.benchmarks.compare.suite import SuiteSpec
+
+    from softprompt.config import parse
+
+    lines = [
+        {**row.values, "text": f"{row.values['text']} {k}"}
+        for part in tiny_rows().values()
+        for k, row in enumerate(part)
+    ]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    task = {
+        "name": "tiny",
+        "template": {"input": "{{ text }}", "answer": "{{ answer }}"},
+        "verbalizer": ["good", "bad"],
+    }
+    task["data"] = {"source": str(tmp_path / "rows.jsonl")}
+    contender = {"kind": "setfit", "method": {"max_steps": 3}}
+    values = {"name": "x", "tasks": [task], "sizes": [8], "dev": 4, "test": 6, "seeds": [0], "contenders": [contender]}
+    suite = parse(SuiteSpec, {**values, "search": {"trials": 2, "halving": 2}, "without": ["lora"]}, "suite")
+    cell = next(cell for cell in cells_of(suite) if cell.place.contender == "setfit")
+    shop, asked = Shop(suite.cache), []
+    with monkeypatch.context() as patch:
+        patch.setattr(peers.rows, "run_setfit", lambda request: asked.append(request) or run_setfit({}))
+        refused = [execute(run, shop, False)[0] for run in next_runs(cell, {})]
+    assert all(record.status == "failed" and "setfit: missing key" in record.reason for record in refused)
+    assert len({request["lr"] for request in asked}) == 2 and {request["max_steps"] for request in asked} == {2}
+    final, rows_of_test = execute(Run(cell, "final", 0, 2e-5), shop, False)
+    assert final.status == "done" and final.steps == 3, final.reason
+    assert final.tests["tiny"].digest in rows_of_test and len(final.tests["tiny"].predicted) == 6
+    assert final.trained > 20_000_000 and final.artifact_bytes > 80_000_000 and final.seconds.train > 0

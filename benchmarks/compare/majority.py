@@ -41,7 +41,7 @@ def commonest(task: Task, rows: Sequence[Row]) -> str:
     counts: Counter[str] = Counter()
     for row in rows:
         gold = task.gold(row.values)
-        counts.update([gold] if isinstance(gold, str) else dict.fromkeys(gold or []))
+        counts.update([gold] if isinstance(gold, str) else list(dict.fromkeys(gold or [])))
     if not counts:
         raise DataError(f"{task.name}: no training row has an answer")
     return min(counts, key=lambda text: (-counts[text], text))

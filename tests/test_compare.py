@@ -422,3 +422,44 @@ def test_a_record_that_is_no_record_is_told(tmp_path):
     (tmp_path / "runs" / "a.json").write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"unknown key 'sead'.*did you mean 'seed'"):
         read_all(tmp_path)
+
+
+def test_what_cannot_run_on_a_base_is_left_out_and_said(folder, tmp_path):
+    """The rows that are there unasked must not make every suite on an int8 base or an encoder fail."""
+    wild = "contenders=[{name: wild, optional: true, method: {name: prefix, layers: 20-}}]"
+    suite = suite_of(folder, wild, "without=[lora, full]", "reference=wild")
+    work = begin(suite, tmp_path)
+    drive(work, make_lanes("here", 1, suite.cache))
+    assert not work.failed and list(work.skipped) == ["wild"] and "has layers 0 to 2" in work.skipped["wild"]
+
+
+def test_seeds_and_rates_that_are_not_asked_for_any_more_are_put_aside(folder, tmp_path):
+    run_all(suite_of(folder), tmp_path, only=("infix",))
+    fewer = begin(suite_of(folder, "seeds=[1]"), tmp_path, ["infix"])
+    drive(fewer, [])
+    assert {record.seed for record in fewer.records.values() if record.stage == "final"} == {1} and fewer.stale == 1
+    records = {record.id: record for record in fewer.records.values()}
+    chosen = next(record.lr for record in records.values() if record.stage == "final")
+    trial = next(record for record in records.values() if record.stage == "trial" and record.lr != chosen)
+    trial.dev.value, trial.dev.nll = (
+        1.0,
+        0.0,
+    )  # as if it had been the best all along: the chosen rate is another one now
+    again = begin(suite_of(folder, "seeds=[1]"), tmp_path, ["infix"])
+    again.records[trial.id] = trial
+    drive(again, make_lanes("here", 1, suite_of(folder).cache))
+    assert [record.lr for record in again.records.values() if record.stage == "final"] == [trial.lr]
+
+
+def test_more_workers_than_the_cluster_has_are_refused():
+    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'softprompt[ray]'")
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        with pytest.raises(ConfigError, match="--workers 2: the cluster has 1 processors"):
+            make_lanes("ray", 2, make().cache)
+    finally:
+        ray.shutdown()
+    with pytest.raises(ConfigError, match="--artifacts"):
+        make_lanes("ray", 1, make().cache, artifacts=Path("x"))
+    with pytest.raises(ConfigError, match="--workers"):
+        make_lanes("here", 2, make().cache)

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from importlib.util import find_spec
 from pathlib import Path
 
 from softprompt.benchmarks.compare import provenance
 from softprompt.benchmarks.compare.executors import Done, Lane
 from softprompt.benchmarks.compare.record import Record, read_all, write
-from softprompt.benchmarks.compare.runs import Cell, Run, cells_of, count, next_runs
+from softprompt.benchmarks.compare.runs import Cell, Run, all_runs, cells_of, count, next_runs
 from softprompt.benchmarks.compare.suite import SuiteSpec
 
 from softprompt.config import suggest
@@ -28,8 +27,7 @@ class Work:
     """A suite in a folder: its cells, and the records that are there.
 
     Attributes:
-        records: by id; failed ones of earlier calls are not among them, so they are tried again.
-        missing: contenders that are left out because a package is not installed, with the command that installs it.
+        records: by id; failed and skipped ones of earlier calls are not among them, so they are tried again.
         stale: records of other settings than the suite's now, moved to DIR/stale.
     """
 
@@ -37,7 +35,6 @@ class Work:
     folder: Path
     cells: list[Cell]
     records: dict[str, Record] = field(default_factory=dict)
-    missing: dict[str, str] = field(default_factory=dict)
     stale: int = 0
 
     @property
@@ -50,14 +47,35 @@ class Work:
         """Runs that failed."""
         return [record for record in self.records.values() if record.status == "failed"]
 
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Contenders that cannot run here, and why."""
+        skipped = [record for record in self.records.values() if record.status == "skipped"]
+        return {record.place.contender: str(record.reason) for record in skipped}
+
+    def tidy(self) -> None:
+        """Put aside what the suite does not ask for any more: other seeds, or the runs of a rate that was chosen before."""
+        for cell in self.cells:
+            wanted = {run.id for run in all_runs(cell, self.records)}
+            for record in list(self.records.values()):
+                if wanted and record.digests.get("settings") == cell.settings and record.id not in wanted:
+                    self.put_aside(record.id)
+
+    def put_aside(self, name: str) -> None:
+        """Move a record to DIR/stale."""
+        (self.folder / "stale").mkdir(exist_ok=True)
+        shutil.move(self.folder / "runs" / f"{name}.json", self.folder / "stale" / f"{name}.json")
+        self.records.pop(name, None)
+        self.stale += 1
+
     def left(self) -> int:
         """Runs still to be made, as far as can be said."""
         ours = {cell.settings for cell in self.cells}
         return self.total - sum(record.digests.get("settings") in ours for record in self.records.values())
 
 
-def begin(suite: SuiteSpec, folder: Path, only: Sequence[str] = ()) -> Work:
-    """The suite's cells, and what the folder holds of them.
+def begin(suite: SuiteSpec, folder: Path, only: Sequence[str] = (), look_only: bool = False) -> Work:
+    """The suite's cells, and what the folder holds of them. Records of other settings are put aside, unless `look_only`.
 
     Raises:
         ConfigError: `only` names no contender.
@@ -69,15 +87,12 @@ def begin(suite: SuiteSpec, folder: Path, only: Sequence[str] = ()) -> Work:
         if name not in names:
             raise ConfigError(f"--only: no contender {name!r}{suggest(name, names)}")
     chosen = [cell for cell in everything if not only or {cell.place.contender, cell.place.family} & set(only)]
-    lacking = {} if find_spec("setfit") else {"setfit": "pip install 'softprompt[setfit]'"}
-    missing = {cell.place.contender: lacking[kind] for cell in chosen if (kind := cell.contender.kind) in lacking}
-    work = Work(suite, folder, [cell for cell in chosen if cell.contender.kind not in lacking], missing=missing)
+    work = Work(suite, folder, chosen)
     known = {cell.settings for cell in everything}
     for name, record in read_all(folder).items():
         if record.digests.get("settings") not in known:
-            (folder / "stale").mkdir(exist_ok=True)
-            shutil.move(folder / "runs" / f"{name}.json", folder / "stale" / f"{name}.json")
-            work.stale += 1
+            if not look_only:
+                work.put_aside(name)
         elif record.status == "done":
             work.records[name] = record
     return work
@@ -92,7 +107,7 @@ def describe(work: Work, command: str) -> None:
         "command": command,
         "reference": work.suite.reference,
         "margin": work.suite.margin,
-        "cut": [*work.suite.cut, *(f"{name}: not installed ({how})" for name, how in work.missing.items())],
+        "cut": [*work.suite.cut, *(f"left out: {name}: {reason}" for name, reason in work.skipped.items())],
         "machine": provenance.machine(),
         "versions": provenance.versions(),
         "commit": commit,
@@ -134,6 +149,7 @@ def drive(
                 if any(future.done() for future in busy):
                     break  # a lane in this process: write before the next run
             if not busy:
+                work.tidy()
                 return
             for future in wait(busy, return_when=FIRST_COMPLETED).done:
                 lane, run = busy.pop(future)
@@ -179,8 +195,8 @@ def _outcome(future: Future[Done], lane: Lane, run: Run) -> Done:
 
 def _line(record: Record, done: int, total: int, seconds: float) -> str:
     """One line for the log."""
-    if record.status == "failed":
-        return f"{done}/{total} {record.id}: FAILED: {record.reason}"
+    if record.status != "done":
+        return f"{done}/{total} {record.id}: {record.status.upper()}: {record.reason}"
     found = {"dev": record.dev, **record.tests}
     shown = ", ".join(f"{name} {one.value:.3f}" for name, one in found.items() if one is not None)
     left = seconds / done * (total - done)

@@ -18,7 +18,7 @@ from softprompt.benchmarks.compare.shop import Shop
 
 from softprompt.base.memory import peak_memory
 from softprompt.config import parse
-from softprompt.errors import SoftpromptError
+from softprompt.errors import ConfigError, MissingExtraError, SoftpromptError
 from softprompt.evaluate import evaluate
 from softprompt.methods import make_method
 from softprompt.tasks import Task
@@ -52,7 +52,9 @@ def execute(
     try:
         rows = _KINDS[run.cell.contender.kind](run, shop, record, artifacts, progress)
     except SoftpromptError as error:
-        record.status, record.reason = "failed", str(error)
+        record = run.record()
+        cannot = isinstance(error, ConfigError | MissingExtraError) and run.cell.contender.optional
+        record.status, record.reason = "skipped" if cannot else "failed", str(error)
     except Exception as error:
         record = run.record()
         record.status, record.reason = "failed", f"{type(error).__name__}: {error}".splitlines()[0]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -103,6 +103,7 @@ _worker: tuple[Shop, Path | None] | None = None
 def _begin(parent: int, place: int, threads: int, cache: CacheSpec, artifacts: Path | None) -> None:
     """Set up a worker process: its threads, its GPU, its shop."""
     global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then ends this
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     if torch.cuda.is_available():
         torch.cuda.set_device(place % torch.cuda.device_count())
@@ -126,13 +127,8 @@ def _run(run: Run, fresh: bool) -> Done:
 class RayActor:
     """An actor of a Ray cluster; with a GPU of its own where the cluster has any."""
 
-    def __init__(self, threads: int, cache: CacheSpec, address: str | None) -> None:
-        import ray
-
-        if not ray.is_initialized():
-            ray.init(address=address, include_dashboard=False, log_to_driver=False)
-        self._threads, self._cache = threads, cache
-        self._gpus = 1 if ray.cluster_resources().get("GPU") else 0
+    def __init__(self, threads: int, gpus: int, cache: CacheSpec) -> None:
+        self._threads, self._gpus, self._cache = threads, gpus, cache
         self._start()
 
     def _start(self) -> None:
@@ -199,9 +195,25 @@ def make_lanes(
         return [Process(place, threads, cache, artifacts) for place in range(workers)]
     if artifacts is not None:
         raise ConfigError("--artifacts: a cluster's workers may have no folder in common; take --executor pool")
+    return _on_ray(workers, cache, address)
+
+
+def _on_ray(workers: int, cache: CacheSpec, address: str | None) -> list[Lane]:
+    """Actors that the cluster has room for: one that it has not would wait for ever."""
     try:
-        import ray  # noqa: F401
+        import ray
     except ModuleNotFoundError as error:
         raise MissingExtraError("--executor ray needs Ray: pip install 'softprompt[ray]'") from error
-    made: Callable[[], Lane] = lambda: RayActor(threads, cache, address)  # noqa: E731
-    return [made() for _ in range(workers)]
+    if not ray.is_initialized():
+        try:
+            ray.init(address=address, include_dashboard=False, log_to_driver=False)
+        except ConnectionError as error:
+            raise ConfigError(f"--address {address}: no Ray cluster answers there ({error})".splitlines()[0]) from None
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    processors, gpus = (int(sum(node.get(kind, 0) for node in nodes)) for kind in ("CPU", "GPU"))
+    if workers > processors or 0 < gpus < workers:
+        has = f"{processors} processors" + (f" and {gpus} GPUs" if gpus else "")
+        raise ConfigError(f"--workers {workers}: the cluster has {has}; take fewer")
+    smallest = min(int(node.get("CPU", 0)) or processors for node in nodes)
+    threads = max(1, min(processors // workers, smallest))
+    return [RayActor(threads, 1 if gpus else 0, cache) for _ in range(workers)]

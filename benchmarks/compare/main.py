@@ -56,9 +56,7 @@ def compare(
     """
     processes().only_one("bench compare")
     spec = load_suite(suite, list(settings))
-    work = begin(spec, folder, only)
-    for name, how in work.missing.items():
-        notice(f"left out: {name} is not installed ({how})")
+    work = begin(spec, folder, only, look_only=dry_run)
     if work.stale:
         notice(f"{work.stale} records of other settings than the suite's were moved to {folder / 'stale'}")
     costs: dict[str, probe.Cost] = {}
@@ -75,6 +73,7 @@ def compare(
         drive(
             work, make_lanes(executor, workers, spec.cache, isolate, kept, address, progress), isolate, progress, notice
         )
+        describe(work, command)  # now with what could not be run
     files, tables, told = report(folder)
     failed = [f"{record.id}: {record.reason}" for record in work.failed]
     return {"tables": tables, "verdicts": told, "files": files, "failed": failed}
@@ -109,7 +108,8 @@ def _plan(work: Work, costs: dict[str, probe.Cost], workers: int) -> Plan:
 
 def _row(cell: Cell, cost: probe.Cost | None) -> dict[str, Any]:
     trials, place = count(cell) - len(cell.seeds), cell.place
-    expected = "–" if cost is None or cost.problem else f"{probe.seconds(cell, cost) / 60:.1f} min"
+    unknown = cost is None or cost.problem or cell.contender.kind != "method"
+    expected = "–" if unknown or cost is None else f"{probe.seconds(cell, cost) / 60:.1f} min"
     return {
         "contender": place.contender,
         "base": place.base,

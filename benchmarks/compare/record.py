@@ -93,7 +93,8 @@ class Record(Strict):
 
     Attributes:
         stage: `trial` chooses (dev only), `final` reports.
-        status, reason: a failed run says why, and has nothing else.
+        status, reason: a failed run says why, and has nothing else; so does a skipped one, of an `optional` contender that
+            cannot run here.
         lr: the run's learning rate; null where nothing is learned by gradients.
         share: of the full number of steps (below 1 in the early rounds of successive halving).
         round: of the search, from 0; null of a final run.
@@ -112,7 +113,7 @@ class Record(Strict):
     id: str
     suite: str
     stage: Literal["trial", "final"]
-    status: Literal["done", "failed"] = "done"
+    status: Literal["done", "failed", "skipped"] = "done"
     reason: str | None = None
     place: Place
     seed: int

@@ -200,6 +200,23 @@ def next_runs(cell: Cell, records: Mapping[str, Record]) -> list[Run]:
     return [run for run in finals if run.id not in records]
 
 
+def all_runs(cell: Cell, records: Mapping[str, Record]) -> list[Run]:
+    """All runs of a cell that is done; nothing of one that is not."""
+    if next_runs(cell, records):
+        return []
+    found: list[Run] = []
+    rates = list(cell.rates)
+    if len(rates) > 1:
+        for number, share in enumerate(cell.search.shares):
+            trials = [Run(cell, "trial", cell.search.seed, rate, share, number) for rate in rates]
+            found += trials
+            ranked = ranking([records[run.id] for run in trials])
+            rates = [record.lr for record in ranked[: cell.search.kept(len(trials))] if record.lr is not None]
+            if not rates:
+                return found
+    return [*found, *(Run(cell, "final", seed, rates[0] if rates else None) for seed in cell.seeds)]
+
+
 def ranking(trials: list[Record]) -> list[Record]:
     """Trials that ended well, the best by dev first, each chosen from what is left as a run chooses its best look."""
     looks = []

@@ -16,7 +16,6 @@ from softprompt.training.spec import BaseSpec, CacheSpec, TrainSpec
 
 READY = files("softprompt.benchmarks") / "suites"
 Kind = Literal["method", "majority", "setfit"]
-ALWAYS = ("majority", "zero-shot", "few-shot")  # what costs nothing to try, and must be beaten
 USUAL = ("lora", "full")  # what people would do instead
 SETFIT_LR = 2e-5  # SetFit's own default for the encoder
 
@@ -76,6 +75,8 @@ class ContenderSpec(Strict):
         vary: settings of the method with several values each; every combination is a row. Of `together: false` one setting
             is varied at a time, the others staying as they are.
         lr: learning rates to try instead of the search's; as many.
+        optional: where it cannot run (another kind of base, a package that is not installed) it is left out, and said so,
+            rather than failed. The rows that are there unasked are.
         sizes, seeds: instead of the suite's.
         train: instead of the suite's, key by key.
     """
@@ -87,6 +88,7 @@ class ContenderSpec(Strict):
     vary: dict[str, list[str | int | float | None]] = Field(default_factory=dict)
     together: bool = True
     lr: list[PositiveFloat] | None = Field(default=None, min_length=1)
+    optional: bool = False
     sizes: list[PositiveInt] | None = None
     seeds: list[int] | None = None
     train: dict[str, Any] = Field(default_factory=dict)
@@ -221,9 +223,15 @@ class SuiteSpec(Strict):
         """All rows of the table: what is always there, what the suite names, and the usual ones."""
         named = [one for spec in self.contenders for one in spec.spread_out()]
         taken = {row.name for row in named}
-        shots = ContenderSpec(name=f"{self.few_shot}-shot", method={"name": "hard"}, demonstrations=self.few_shot)
-        always = [ContenderSpec(kind="majority"), ContenderSpec(name="zero-shot", method={"name": "hard"}), shots]
-        usual = [ContenderSpec(method={"name": name}) for name in USUAL if name not in self.without]
+        shots = ContenderSpec(
+            name=f"{self.few_shot}-shot", method={"name": "hard"}, demonstrations=self.few_shot, optional=True
+        )
+        always = [
+            ContenderSpec(kind="majority"),
+            ContenderSpec(name="zero-shot", method={"name": "hard"}, optional=True),
+            shots,
+        ]
+        usual = [ContenderSpec(method={"name": name}, optional=True) for name in USUAL if name not in self.without]
         return [
             *(row for row in always if row.name not in taken),
             *named,

@@ -95,16 +95,19 @@ class Charts:
     def __init__(self) -> None:
         try:
             import matplotlib
+            from matplotlib.backends.backend_agg import FigureCanvasAgg
             from matplotlib.figure import Figure
         except ImportError as error:
             raise MissingExtraError("bench report draws with matplotlib: pip install 'softprompt[bench]'") from error
         self.context = matplotlib.rc_context
-        self.figure, self.made = Figure, 0
+        self.figure, self.canvas, self.made = Figure, FigureCanvasAgg, 0
 
     def axes(self, width: float = WIDTH, height: float = HEIGHT) -> Any:
         """Axes of a new chart, its size in CSS pixels. Draw inside `with charts.style():`."""
         # 72 points to an inch, and the drawing's unit is the point, which the page shows as one pixel
-        return self.figure(figsize=(width / 72, height / 72), layout="constrained").subplots()
+        figure = self.figure(figsize=(width / 72, height / 72), layout="constrained")
+        self.canvas(figure)  # measures texts
+        return figure.subplots()
 
     def style(self) -> Any:
         """The settings under which charts are drawn and saved."""

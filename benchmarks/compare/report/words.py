@@ -61,12 +61,13 @@ def listed(names: Sequence[str]) -> str:
 def compared(report: Report) -> list[tuple[str, str]]:
     """What was compared, as (name, value)."""
     finals, trials = report.finals, report.results.trials
+    sizes = sorted({one.place.size for one in finals if one.place.size is not None})
     facts = [
         ("bases", listed(_distinct(one.place.base for one in finals))),
         ("tasks", listed(_distinct(one.place.task for one in finals))),
         ("tested on", listed(_distinct(test for one in finals for test in one.tests))),
         ("contenders", f"{len(report.names)}: {listed(report.names)}"),
-        ("training rows", listed([f"{size:,}" for size in sorted({s for one in finals if (s := one.place.size)})])),
+        ("training rows", listed([f"{size:,}" for size in sizes])),
         ("test rows", listed(_distinct(f"{line.mean.rows:,}" for table in report.tables for line in table.lines))),
         ("seeds", listed([str(seed) for seed in sorted({one.seed for one in finals})])),
         ("trials per method", _tried(trials)),

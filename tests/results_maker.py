@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import norm
 from softprompt.benchmarks.compare.record import Look, Measured, Place, Record, Seconds, Tokens, write
 
 from softprompt.metrics import metric_of, row_scores
@@ -89,7 +90,7 @@ def _rows(test, rows, labels, metric, rng):
 def _answers(name, skill, gold, hardness, labels, rng):
     if name == "majority":
         return [max(sorted(set(map(str, gold))), key=list(map(str, gold)).count)] * len(gold)
-    luck = rng.normal(0, 0.12) + np.log(skill / (1 - skill)) * 1.3
+    luck = rng.normal(0, 0.08) + norm.ppf(skill) * 1.17
     right = rng.normal(size=len(gold)) * 0.6 + luck - hardness > 0
     if isinstance(gold[0], str):
         return [g if ok else str(rng.choice([x for x in labels if x != g])) for g, ok in zip(gold, right)]

@@ -28,6 +28,11 @@ class Chart:
     note: str = ""
 
 
+_ROUND: dict[Callable[[float], str], list[float]] = {  # where ticks may stand
+    numbers.count: [10.0**power for power in range(13)],
+    numbers.seconds: [0.001, 0.01, 0.1, 1, 10, 60, 600, 3600, 36_000, 360_000],
+    numbers.size: [2.0**power for power in range(0, 45, 5)],
+}
 Costs = list[tuple[str, Callable[[Line], "float | None"], Callable[[float], str], str]]
 COSTS: Costs = [
     ("trained parameters", lambda line: line.trained, numbers.count, ""),
@@ -44,7 +49,8 @@ COSTS: Costs = [
 
 def fronts(charts: Charts, table: Table, looks: dict[str, Look]) -> list[Chart]:
     """The metric against each cost."""
-    return [_front(charts, table, looks, *cost) for cost in COSTS]
+    found = [_front(charts, table, looks, *cost) for cost in COSTS]
+    return sorted(found, key=lambda chart: bool(chart.note))
 
 
 def front_of(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -83,15 +89,23 @@ def _front(
         spread = max(places) / min(places)
         room = max(spread**0.12, 1.6)
         axes.set_xlim(min(places) / room, max(places) * room)
-        steps = [(places[i], values[i]) for i in best]
-        axes.step(*zip(*[*steps, (max(places) * room, steps[-1][1])], strict=True), where="post", color=INK, lw=1, alpha=0.6)
+        path = _steps([(places[i], values[i]) for i in best], max(places) * room)
+        axes.plot(*zip(*path, strict=True), color=INK, lw=1, alpha=0.6)
         _cost_ticks(axes, places, zero, shown)
         axes.set_xlabel(cost)
         axes.set_ylabel(_axis(table.metric))
         order = [*best, *(i for i in range(len(lines)) if i not in best)]
-        name_points(axes, [(places[i], values[i], _short(lines[i].name), looks[lines[i].name].hue) for i in order])
+        name_points(axes, [(places[i], values[i], _short(lines[i].name), looks[lines[i].name].hue) for i in order], path)
         svg = charts.svg(axes, f"{table.metric.name} against {cost}, {table.title}")
     return Chart(cost.capitalize(), svg)
+
+
+def _steps(front: list[tuple[float, float]], end: float) -> list[tuple[float, float]]:
+    """Corners of the front's line, which goes on to the right at the best value."""
+    path = front[:1]
+    for x, y in front[1:]:
+        path += [(x, path[-1][1]), (x, y)]
+    return [*path, (end, path[-1][1])]
 
 
 def _with_zero(costs: list[float]) -> tuple[float | None, list[float]]:
@@ -105,16 +119,15 @@ def _with_zero(costs: list[float]) -> tuple[float | None, list[float]]:
 
 def _cost_ticks(axes: Any, places: list[float], zero: float | None, shown: Callable[[float], str]) -> None:
     real = [place for place in places if place != zero]
-    low, high = math.log10(min(real)), math.log10(max(real))
-    step = max(1, math.ceil((high - low) / 3))
-    ticks = [10.0**power for power in range(math.floor(low), math.ceil(high) + 1, step)]
-    ticks = [tick for tick in ticks if min(real) / 3 <= tick <= max(real) * 3]
+    ticks = [tick for tick in _ROUND[shown] if min(real) * 0.7 <= tick <= max(real) * 1.4]
+    while len(ticks) > 4:
+        ticks = ticks[::-2][::-1]
     if len(ticks) < 2:
         ticks = sorted({min(real), max(real)})
     if zero is not None:
         ticks = [zero, *(tick for tick in ticks if tick > zero * 3)]
         axes.axvline(math.sqrt(zero * min(real)), color=GRID, lw=3)
-    axes.set_xticks(ticks, ["0" if tick == zero else shown(tick) for tick in ticks])
+    axes.set_xticks(ticks, ["0" if tick == zero else shown(tick).replace(".0 ", " ") for tick in ticks])
     axes.minorticks_off()
 
 
@@ -126,15 +139,17 @@ def learning_curves(charts: Charts, section: Section, looks: dict[str, Look]) ->
     sizes = [table.size for table in tables if table.size]
     ends = []
     with charts.style():
-        axes = charts.axes(WIDTH * 1.45, HEIGHT * 1.25)
+        axes = charts.axes(WIDTH, HEIGHT * 1.25)
         axes.set_xscale("log")
         metric = section.main.metric
-        for name, found in _by_name(tables).items():
+        shown = _by_name(tables)
+        for number, (name, found) in enumerate(shown.items()):
             look, values = looks[name], [_shown(line.mean.value, metric) for line in found]
             if found[0].place.size is None:
                 axes.axhline(values[0], color=look.hue, lw=1.1, ls=(0, (4, 3)))
             else:
-                xs = [line.place.size or 0 for line in found]
+                aside = (sizes[-1] / sizes[0]) ** (0.006 * (number - len(shown) / 2))  # so that bars do not hide each other
+                xs = [(line.place.size or 0) * aside for line in found]
                 bounds = [[_shown(edge, metric) for edge in line.mean.interval] for line in found]
                 errors = [
                     [max(0.0, value - low) for value, (low, _) in zip(values, bounds, strict=True)],
@@ -175,7 +190,7 @@ def rates(charts: Charts, section: Section, looks: dict[str, Look]) -> list[Char
                 _rate_line(axes, [one for one in own if one.place.contender == name], looks[name], chosen)
             ticks = sorted({one.lr for one in own if one.lr})
             ticks = ticks if len(ticks) <= 3 else [ticks[0], ticks[len(ticks) // 2], ticks[-1]]
-            axes.set_xticks(ticks, [numbers.rate(tick) for tick in ticks])
+            axes.set_xticks(ticks, [numbers.rate(tick, 2) for tick in ticks])
             axes.minorticks_off()
             axes.set_title(_short(family), loc="left")
             assert own[0].dev is not None

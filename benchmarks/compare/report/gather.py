@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -214,11 +215,12 @@ def _order(groups: list[tuple[str, Place, list[Record]]], suite: dict[str, Any])
     listed = [str(one.get("name", "")) for one in resolved.get("contenders") or [] if isinstance(one, dict)]
     places = {name: place for place, name in enumerate(listed)}
 
-    def key(name: str) -> tuple[bool, bool, int, str]:
+    def key(name: str) -> tuple[bool, bool, int, list[tuple[int, str]]]:
         own = [(place, records) for other, place, records in groups if other == name]
         family = own[0][0].family
         found = places.get(name, places.get(family, len(places)))
-        return any(is_learned(*one) for one in own), name == suite.get("reference", "full"), found, name
+        parts = [(int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)]  # length=5 before length=20
+        return any(is_learned(*one) for one in own), name == suite.get("reference", "full"), found, parts
 
     return sorted({name for name, _, _ in groups}, key=key)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,11 +10,16 @@ _AROUND = [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)]
 _GAPS = (7, 16, 28, 42)  # points between a mark and its name
 
 
-def name_points(axes: Any, marks: Sequence[tuple[float, float, str, str]]) -> None:
+def name_points(
+    axes: Any, marks: Sequence[tuple[float, float, str, str]], path: Sequence[tuple[float, float]] = ()
+) -> None:
     """Write each mark's name beside it: (x, y, name, colour), the most important first.
 
     Places round the mark are tried from near to far; a name that is far off gets a thin line to its mark, and one for which
     there is no room at all is left out (the page's key has it).
+
+    Args:
+        path: corners of a line of steps, which no name may cross.
     """
     figure = axes.figure
     figure.draw_without_rendering()  # settles the layout, so that places are final
@@ -22,6 +28,9 @@ def name_points(axes: Any, marks: Sequence[tuple[float, float, str, str]]) -> No
     unit = figure.dpi / 72
     dots = [axes.transData.transform((x, y)) for x, y, _, _ in marks]
     taken = [(px - 5 * unit, py - 5 * unit, px + 5 * unit, py + 5 * unit) for px, py in dots]
+    corners = [axes.transData.transform(corner) for corner in path]
+    for (x0, y0), (x1, y1) in itertools.pairwise(corners):
+        taken.append((min(x0, x1) - unit, min(y0, y1) - unit, max(x0, x1) + unit, max(y0, y1) + unit))
     for (x, y, name, color), dot in zip(marks, dots, strict=True):
         text = axes.annotate(name, (x, y), (0, 0), textcoords="offset points", fontsize=9, color=color, zorder=5)
         box = text.get_window_extent(renderer)

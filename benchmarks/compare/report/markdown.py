@@ -16,7 +16,7 @@ def markdown(report: Report) -> str:
     parts = [f"# {text(title_of(report))}"]
     if failed := words.failures(report):
         parts += ["**Runs that failed, in none of the tables:**", _list([f"{run}: {reason}" for run, _, reason in failed])]
-    parts.append(_list(words.verdicts(report)))
+    parts.append(_list([f"{place}: {said}" for place, said in words.verdicts(report)]))
     facts = [*words.compared(report), *words.origin(report)]
     parts.append(_table(["", ""], [[name, value] for name, value in facts], "ll"))
     if cut := suite.get("cut"):
@@ -34,7 +34,7 @@ def markdown(report: Report) -> str:
 
 def _ranking(report: Report, table: Table) -> str:
     unit = numbers.unit_of(table.metric)
-    header = ["contender", f"{table.metric.name}{f',{unit}' if unit else ''}", "95 % interval", "verdict"]
+    header = ["contender", f"{table.metric.name}{f',{unit}' if unit else ''}", "95\u00a0% interval", "verdict"]
     header += [f"difference to {report.reference}", "p (Holm)", "trained", "artifact", "train", "tokens/s", "seeds"]
     return _table(header, [_line(report, table, line) for line in table.lines], "lrrlrrrrrrr")
 

@@ -15,8 +15,8 @@ def plain(value: float, digits: int = 1, sign: bool = False) -> str:
 
 
 def unit_of(metric: Metric) -> str:
-    """` %` of shares, nothing of scores of their own scale."""
-    return " %" if (metric.top, metric.bottom) == (1.0, 0.0) else ""
+    """`\u00a0%` of shares, nothing of scores of their own scale."""
+    return "\u00a0%" if (metric.top, metric.bottom) == (1.0, 0.0) else ""
 
 
 def points(value: float, metric: Metric, sign: bool = False) -> str:
@@ -62,6 +62,6 @@ def seconds(value: float | None) -> str:
     return f"{value / 60:.1f} min" if value < 7200 else f"{value / 3600:.1f} h"
 
 
-def rate(value: float) -> str:
+def rate(value: float, digits: int = 3) -> str:
     """A learning rate: 0.003, 2e-5."""
-    return f"{value:.3g}".replace("e-0", "e-").replace("-", "−")
+    return f"{value:.{digits}g}".replace("e-0", "e-").replace("-", "−")

@@ -18,7 +18,7 @@ from softprompt.benchmarks.compare.report.figures import Charts, looks_of
 from softprompt.benchmarks.compare.report.gather import Line, Report, Section, Table
 
 Texts = Callable[[str], Mapping[str, str]]
-DRAWING = 170  # width of the drawing beside a number, CSS pixels
+DRAWING = 150  # width of the drawing beside a number, CSS pixels
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Ruler:
     high: float
 
     def x(self, value: float) -> float:
-        """CSS pixels from the drawing's left edge."""
+        """CSS pixels from the drawing's left edge; what is off the scale stands at its edge."""
+        value = min(max(value, self.low), self.high)
         return round(6 + (value - self.low) / (self.high - self.low) * (DRAWING - 12), 1)
 
 
@@ -51,7 +52,7 @@ def page(report: Report, texts: Texts | None = None) -> str:
     lines = [line for table in report.tables for line in table.lines]
     families = {line.name: line.place.family or line.name for line in lines}
     looks = looks_of(report.names, families, report.learned, report.reference)
-    made = Charts()
+    made, overview = Charts(), [table for table in report.tables if table.own]
     sections = [_section(report, section, made, looks, texts) for section in report.sections]
     return env.get_template("page.html.j2").render(
         report=report,
@@ -59,7 +60,7 @@ def page(report: Report, texts: Texts | None = None) -> str:
         css=Markup((folder / "page.css").read_text(encoding="utf-8")),  # ours
         looks={name: {"color": look.css, "path": Markup(look.path)} for name, look in looks.items()},  # ours
         sections=sections,
-        overview=report.tables if len(report.tables) > 1 else [],
+        overview=overview if len(overview) > 1 else [],
         cut=[str(line) for line in report.results.suite.get("cut") or []],
         command=str(report.results.suite.get("command") or ""),
     )
@@ -75,7 +76,7 @@ def ruler(table: Table, margin: float) -> Ruler:
     bounds = [bound for line in table.lines for bound in line.mean.interval]
     if table.reference:
         value, room = table.reference.mean.value, margin * table.metric.top
-        bounds += [value - room, value + room]
+        bounds += [max(value - room, table.metric.bottom), min(value + room, table.metric.top)]
     return Ruler(min(bounds), max(bounds) if max(bounds) > min(bounds) else min(bounds) + 1)
 
 

@@ -11,9 +11,9 @@ from softprompt.benchmarks.compare.report.gather import Line, Report, Table
 VERDICTS = {"better": "better", "no worse": "no worse", "worse": "worse", "unclear": "can't tell"}
 
 
-def verdicts(report: Report) -> list[str]:
-    """For each table of a task's own test, what may be said of its contenders, in words."""
-    return [f"{_place(report, table)}: {verdict(report, table)}" for table in report.tables if table.own]
+def verdicts(report: Report) -> list[tuple[str, str]]:
+    """For each table of a task's own test: (where, what may be said of its contenders), in words."""
+    return [(_place(report, table), verdict(report, table)) for table in report.tables if table.own]
 
 
 def verdict(report: Report, table: Table) -> str:
@@ -121,10 +121,10 @@ def _distinct(values: Iterable[str]) -> list[str]:
 def how_to_read(report: Report) -> list[str]:
     """Three sentences."""
     return [
-        "A value is the mean over seeds, and its 95 % interval covers both what another seed and what other test rows would give "
+        "A value is the mean over seeds, and its 95\u00a0% interval covers both what another seed and what other test rows would give "
         "(of a contender that ran once, test rows alone); a difference is paired row by row.",
         f"p is of the difference to {report.reference}, adjusted by Holm's method for all contenders of its table, so that the "
-        "chance of even one false “better” or “worse” in a table is 5 %.",
+        "chance of even one false “better” or “worse” in a table is 5\u00a0%.",
         f"“No worse” means that the difference's interval lies above −δ = −{margin_of(report)}; “can't tell” means that neither "
         "this nor a difference is shown, which is no evidence that they are equal.",
     ]

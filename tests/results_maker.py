@@ -71,7 +71,14 @@ def make_results(
         "reference": (rename or {}).get("full", "full"),
         "margin": 0.02,
         "cut": ["3 seeds rather than 5: the time of this machine", "sizes above 256"],
-        "machine": {"processor": "Some CPU @ 2.0 GHz", "system": "Linux", "cores": 2, "threads": 2, "memory": 2**34, "gpu": None},
+        "machine": {
+            "processor": "Some CPU @ 2.0 GHz",
+            "system": "Linux",
+            "cores": 2,
+            "threads": 2,
+            "memory": 2**34,
+            "gpu": None,
+        },
         "when": "2026-01-02T03:04:05",
         **(suite or {}),
     }
@@ -138,8 +145,15 @@ def _final(folder, base, task, name, size, sizes, seed, makers, metric, rng, ren
         seed=seed,
         lr=rate,
         tests=found,
-        dev=curve and Measured(metric=metric, value=curve[-1].value, interval=(curve[-1].value - 0.05 * top,
-                               curve[-1].value + 0.05 * top), rows=64, digest="dev") or None,  # fmt: skip
+        dev=curve
+        and Measured(
+            metric=metric,
+            value=curve[-1].value,
+            interval=(curve[-1].value - 0.05 * top, curve[-1].value + 0.05 * top),
+            rows=64,
+            digest="dev",
+        )
+        or None,  # fmt: skip
         curve=curve,
         trained=numbers,
         stored=numbers,
@@ -148,8 +162,12 @@ def _final(folder, base, task, name, size, sizes, seed, makers, metric, rng, ren
         steps=200 if curve else None,
         seconds=Seconds(encode=3 if name == "infix" else 0, train=spent, look=spent / 8, test=4.2),
         seconds_in_all=spent * 1.3 + 6,
-        tokens=Tokens(trained=int(spent * 900), per_second=rng.uniform(800, 1000) if rate else None, request=request,
-                      request_kept=min(request, 60)),  # fmt: skip
+        tokens=Tokens(
+            trained=int(spent * 900),
+            per_second=rng.uniform(800, 1000) if rate else None,
+            request=request,
+            request_kept=min(request, 60),
+        ),  # fmt: skip
         peak_rss=int(1.2e9 + numbers * 12) if measured else None,
         versions={"python": "3.11.7", "torch": "2.13.0"},
         commit="0123456789abcdef",
@@ -164,7 +182,9 @@ def _trials(folder, base, task, name, size, sizes, metric, rng, rename):
     for number, (share, powers) in enumerate(((0.25, (-2, -1, 0, 1, 2)), (1.0, (-1, 0, 1)))):
         for power in powers:
             value = top * (skill - 0.05 * power**2 - 0.1 * (1 - share) + rng.normal(0, 0.01))
-            dev = Measured(metric=metric, value=value, interval=(value - 0.05 * top, value + 0.05 * top), rows=64, digest="dev")
+            dev = Measured(
+                metric=metric, value=value, interval=(value - 0.05 * top, value + 0.05 * top), rows=64, digest="dev"
+            )
             lr = float(f"{best * 3.0**power:.3g}")
             write(folder, Record(id=f"{base}_{task}_{name}_n{size}_trial{number}_lr{lr}", suite="made", stage="trial", dev=dev,
                                  place=_place(base, task, name, size, rename), seed=1000, lr=lr, share=share, round=number,

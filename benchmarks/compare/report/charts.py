@@ -9,7 +9,7 @@ from typing import Any
 
 from softprompt.benchmarks.compare.record import Record
 from softprompt.benchmarks.compare.report import numbers
-from softprompt.benchmarks.compare.report.figures import GRID, HEIGHT, INK, SOFT, WIDTH, Charts, Look
+from softprompt.benchmarks.compare.report.figures import GRID, HEIGHT, INK, WIDTH, Charts, Look
 from softprompt.benchmarks.compare.report.gather import Line, Section, Table
 from softprompt.benchmarks.compare.report.labels import name_ends, name_points
 
@@ -43,7 +43,12 @@ COSTS: Costs = [
         numbers.size,
         "not measured: run with --isolate",
     ),
-    ("size of the artifact", lambda line: line.over_seeds("artifact_bytes") or 0.0, numbers.size, "no artifact was kept"),
+    (
+        "size of the artifact",
+        lambda line: line.over_seeds("artifact_bytes") or 0.0,
+        numbers.size,
+        "no artifact was kept",
+    ),
 ]
 
 
@@ -95,7 +100,9 @@ def _front(
         axes.set_xlabel(cost)
         axes.set_ylabel(_axis(table.metric))
         order = [*best, *(i for i in range(len(lines)) if i not in best)]
-        name_points(axes, [(places[i], values[i], _short(lines[i].name), looks[lines[i].name].hue) for i in order], path)
+        name_points(
+            axes, [(places[i], values[i], _short(lines[i].name), looks[lines[i].name].hue) for i in order], path
+        )
         svg = charts.svg(axes, f"{table.metric.name} against {cost}, {table.title}")
     return Chart(cost.capitalize(), svg)
 
@@ -148,7 +155,9 @@ def learning_curves(charts: Charts, section: Section, looks: dict[str, Look]) ->
             if found[0].place.size is None:
                 axes.axhline(values[0], color=look.hue, lw=1.1, ls=(0, (4, 3)))
             else:
-                aside = (sizes[-1] / sizes[0]) ** (0.006 * (number - len(shown) / 2))  # so that bars do not hide each other
+                aside = (sizes[-1] / sizes[0]) ** (
+                    0.006 * (number - len(shown) / 2)
+                )  # so that bars do not hide each other
                 xs = [(line.place.size or 0) * aside for line in found]
                 bounds = [[_shown(edge, metric) for edge in line.mean.interval] for line in found]
                 errors = [
@@ -180,7 +189,9 @@ def rates(charts: Charts, section: Section, looks: dict[str, Look]) -> list[Char
     trials = [one for one in section.trials if one.lr is not None and one.dev is not None and one.place.size == size]
     chosen = {(line.name, record.lr) for line in section.main.lines for record in line.records}
     panels = []
-    for family in dict.fromkeys(_family(one) for one in sorted(trials, key=lambda one: list(looks).index(one.place.contender))):
+    for family in dict.fromkeys(
+        _family(one) for one in sorted(trials, key=lambda one: list(looks).index(one.place.contender))
+    ):
         own = [one for one in trials if _family(one) == family]
         with charts.style():
             axes = charts.axes(*SMALL)
@@ -248,7 +259,5 @@ def _axis(metric: Metric, before: str = "") -> str:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
-
-
-__all__ = ["COSTS", "SOFT", "Chart", "front_of", "fronts", "learning_curves", "looks_at_dev", "rates"]
+    """Cut in the middle, as what names of a family differ in stands at their end."""
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST // 2 - 1]}…{name[-_LONGEST // 2 :]}"

@@ -39,12 +39,24 @@ def _panel(charts: Charts, table: Table, title: str, factor: str, lines: list[Li
         for number, (rest, group) in enumerate(groups.items()):
             places = [_place(line.place.factors[factor], ordered, numeric) for line in group]
             shift = 0.0 if numeric else (number - (len(groups) - 1) / 2) * 0.16
-            _draw(axes, table, group, [x + shift for x in places], looks, _STYLES[number % len(_STYLES)] if numeric else "")
+            _draw(
+                axes,
+                table,
+                group,
+                [x + shift for x in places],
+                looks,
+                _STYLES[number % len(_STYLES)] if numeric else "",
+            )
             if rest:
-                axes.plot([], [], color=SOFT, ls=_STYLES[number % len(_STYLES)] if numeric else "", marker="", label=rest)
+                axes.plot(
+                    [], [], color=SOFT, ls=_STYLES[number % len(_STYLES)] if numeric else "", marker="", label=rest
+                )
         axes.set_xticks(
             [_place(value, ordered, numeric) for value in ordered],
-            [f"{value:g}" if isinstance(value, (int, float)) else "none" if value is None else value for value in ordered],
+            [
+                f"{value:g}" if isinstance(value, (int, float)) else "none" if value is None else value
+                for value in ordered
+            ],
         )
         axes.minorticks_off()
         if not numeric:

@@ -68,7 +68,9 @@ class Look:
         return _DASHES[self.dash]
 
 
-def looks_of(names: Sequence[str], family_of: dict[str, str], learned: dict[str, bool], reference: str) -> dict[str, Look]:
+def looks_of(
+    names: Sequence[str], family_of: dict[str, str], learned: dict[str, bool], reference: str
+) -> dict[str, Look]:
     """A colour for each contender (Okabe & Ito 2008; the reference in ink, unlearned ones grey) and a marker for each family."""
     families = list(dict.fromkeys(family_of[name] for name in names))
     found, used, grey = {}, 0, 0

@@ -193,7 +193,9 @@ def gather(results: Results) -> Report:
     reference, margin = str(results.suite.get("reference", "full")), float(results.suite.get("margin", MARGIN))
     lines = [_line(group) for group in groups]
     learned = {name: any(line.learned for line in lines if line.name == name) for name in names}
-    families = list(dict.fromkeys(line.place.family or line.name for name in names for line in lines if line.name == name))
+    families = list(
+        dict.fromkeys(line.place.family or line.name for name in names for line in lines if line.name == name)
+    )
     report = Report(results, names, families, learned, reference, margin)
     pairs = list(dict.fromkeys((line.place.base, line.place.task) for line in lines))
     for base, task in sorted(pairs):
@@ -219,7 +221,9 @@ def _order(groups: list[tuple[str, Place, list[Record]]], suite: dict[str, Any])
         own = [(place, records) for other, place, records in groups if other == name]
         family = own[0][0].family
         found = places.get(name, places.get(family, len(places)))
-        parts = [(int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)]  # length=5 before length=20
+        parts = [
+            (int(part) if part.isdecimal() else 0, part) for part in re.split(r"(\d+)", name)
+        ]  # length=5 before length=20
         return any(is_learned(*one) for one in own), name == suite.get("reference", "full"), found, parts
 
     return sorted({name for name, _, _ in groups}, key=key)

@@ -15,7 +15,10 @@ def markdown(report: Report) -> str:
     suite = report.results.suite
     parts = [f"# {text(title_of(report))}"]
     if failed := words.failures(report):
-        parts += ["**Runs that failed, in none of the tables:**", _list([f"{run}: {reason}" for run, _, reason in failed])]
+        parts += [
+            "**Runs that failed, in none of the tables:**",
+            _list([f"{run}: {reason}" for run, _, reason in failed]),
+        ]
     parts.append(_list([f"{place}: {said}" for place, said in words.verdicts(report)]))
     facts = [*words.compared(report), *words.origin(report)]
     parts.append(_table(["", ""], [[name, value] for name, value in facts], "ll"))
@@ -63,7 +66,7 @@ def _line(report: Report, table: Table, line: Line) -> list[str]:
 
 
 def _costs(table: Table) -> str:
-    header = ["contender", "time until usable", "peak memory", "tokens of 1,000 requests", "… what all share kept"]
+    header = ["contender", "time until usable", "peak memory", "tokens of 1,000 requests", "… shared part kept"]
     lines = []
     for line in table.lines:
         requests = [line.over_seeds("tokens.request"), line.over_seeds("tokens.request_kept")]
@@ -75,7 +78,9 @@ def _costs(table: Table) -> str:
 
 def _table(header: Sequence[str], lines: Sequence[Sequence[str]], align: str) -> str:
     rule = [":---" if side == "l" else "---:" for side in align]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [list(map(text, header)), rule, *[map(text, one) for one in lines]])
+    return "\n".join(
+        f"| {' | '.join(cells)} |" for cells in [list(map(text, header)), rule, *[map(text, one) for one in lines]]
+    )
 
 
 def _list(lines: Sequence[str]) -> str:

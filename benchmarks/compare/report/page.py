@@ -45,7 +45,11 @@ def page(report: Report, texts: Texts | None = None) -> str:
     """
     folder = Path(__file__).parent
     env = Environment(
-        loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     env.filters |= {"count": numbers.count, "size": numbers.size, "seconds": numbers.seconds, "p": numbers.p_value}
     env.globals |= {"numbers": numbers, "words": words, "value_of": words.value_of, "ruler": ruler, "width": DRAWING}

@@ -16,7 +16,9 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run
 def runs(report: Report) -> str:
     """`report.csv`: one line per reported run and test."""
     lines = []
-    for one in sorted(report.finals, key=lambda one: (one.place.base, one.place.task, report.names.index(one.place.contender))):
+    for one in sorted(
+        report.finals, key=lambda one: (one.place.base, one.place.task, report.names.index(one.place.contender))
+    ):
         for test, found in one.tests.items():
             lines.append(
                 {
@@ -91,7 +93,10 @@ def summary(report: Report) -> str:
 
 def _place(place: Any) -> dict[str, Any]:
     factors = json.dumps(place.factors, ensure_ascii=False) if place.factors else None
-    return {**{name: getattr(place, name) for name in ("base", "task", "contender", "family", "size")}, "factors": factors}
+    return {
+        **{name: getattr(place, name) for name in ("base", "task", "contender", "family", "size")},
+        "factors": factors,
+    }
 
 
 def _csv(lines: Sequence[dict[str, Any]]) -> str:

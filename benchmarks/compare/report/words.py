@@ -104,7 +104,9 @@ def origin(report: Report) -> list[tuple[str, str]]:
 def _machine(name: str, value: object) -> str:
     if name in ("cores", "threads"):
         return f"{value} {name}"
-    return f"{numbers.size(float(value))} memory" if name == "memory" and isinstance(value, (int, float)) else str(value)
+    return (
+        f"{numbers.size(float(value))} memory" if name == "memory" and isinstance(value, (int, float)) else str(value)
+    )
 
 
 def _commits(report: Report) -> str:
@@ -142,5 +144,7 @@ def failures(report: Report) -> list[tuple[str, str, str]]:
     for (place_, stage, reason), records in found.items():
         seeds = listed(sorted({str(one.seed) for one in records}))
         rates = listed([numbers.rate(rate) for rate in sorted({one.lr for one in records if one.lr is not None})])
-        lines.append((f"{place_}: {stage}, seed {seeds}{f', rate {rates}' if rates else ''}", str(len(records)), reason))
+        lines.append(
+            (f"{place_}: {stage}, seed {seeds}{f', rate {rates}' if rates else ''}", str(len(records)), reason)
+        )
     return lines

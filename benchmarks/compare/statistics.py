@@ -1,7 +1,7 @@
 """Means and differences with intervals that cover training seeds and test rows.
 
-What is computed and why, with sources and calibration: docs/statistics.md. Scores are matrices [k seeds, n rows], crossed: every
-seed is tested on the same rows.
+What is computed and why, with sources and calibration: docs/statistics.md. Scores are matrices [k seeds, n rows], crossed:
+every seed is tested on the same rows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats
 from softprompt.benchmarks.compare.results import Tested
-from softprompt.benchmarks.compare.variance import ALPHA, POWER, variance_of, variance_of_difference
+from softprompt.benchmarks.compare.variance import ALPHA, variance_of, variance_of_difference
 
 from softprompt.config import suggest
 from softprompt.errors import ConfigError, DataError, MissingExtraError
@@ -134,7 +134,7 @@ def _share_interval(hits: np.ndarray, half: float) -> Interval:
 
 
 def compare(
-    one: str, a: np.ndarray, other: str, b: np.ndarray, margin: float, scale: float = 1.0, *, resamples: int = 9999
+    one: str, a: np.ndarray, other: str, b: np.ndarray, margin: float, scale: float, *, resamples: int = 9999
 ) -> Comparison:
     """One contender's scores minus another's, on the same rows.
 
@@ -165,29 +165,27 @@ def compare(
         (by_row,), np.mean, permutation_type="samples", n_resamples=resamples, batch=256, rng=0, vectorized=True
     )
     found = Comparison(
-        one,
-        other,
-        difference,
-        (difference - half, difference + half),
-        float(variance.error),
-        float(variance.df),
-        p,
-        p,
-        percentile(difference, (by_row,), np.mean) or (difference, difference),
-        mcnemar(a[0], b[0]) if _binary(a) and _binary(b) else None,
-        float(permuted.pvalue),
-        half + float(variance.quantile(POWER)),
-        "unclear",
-        "",
-        (len(a), len(b)),
-        a.shape[1],
+        one=one,
+        other=other,
+        difference=difference,
+        interval=(difference - half, difference + half),
+        error=float(variance.error),
+        df=float(variance.df),
+        p=p,
+        p_holm=p,
+        rows_interval=percentile(difference, (by_row,), np.mean) or (-100 / scale, 100 / scale),
+        p_mcnemar=mcnemar(a[0], b[0]) if _binary(a) and _binary(b) else None,
+        p_permutation=float(permuted.pvalue),
+        smallest=float(variance.detectable()),
+        verdict="unclear",  # it and its words follow
+        words="",
+        seeds=(len(a), len(b)),
+        rows=a.shape[1],
     )
     return _judged(found, margin, scale)
 
 
-def compare_all(
-    scores: Mapping[str, np.ndarray], reference: str, margin: float, scale: float = 1.0
-) -> list[Comparison]:
+def compare_all(scores: Mapping[str, np.ndarray], reference: str, margin: float, scale: float) -> list[Comparison]:
     """Each contender against the reference, p adjusted for all of them together (Holm 1979).
 
     Args:

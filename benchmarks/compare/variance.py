@@ -6,6 +6,7 @@ score = mean + seed + row + rest, the rest being what a seed does to a row, and 
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,15 @@ class Variance:
         """
         return np.sqrt(sum(stats.t.ppf(chance, df) ** 2 * variance for variance, df in self.parts))
 
+    def detectable(self) -> Any:
+        """The difference that a test at 5 % finds with a power of 80 %: √Σ c²·variance, c from a t test (`_needed`).
+
+        A variance with few degrees of freedom is mostly estimated too low (with two, in 63 of 100 cases), so each is divided
+        by the median of χ²/df first: the figure is then as often too high as too low.
+        """
+        typical = ((variance * df / stats.chi2.median(df), df) for variance, df in self.parts)
+        return np.sqrt(sum(_needed(df) ** 2 * variance for variance, df in typical))
+
     def p(self, difference: float) -> float:
         """Two-sided p: the α at which |difference| = quantile(1 − α/2). Of numbers, not arrays."""
         size = abs(difference)
@@ -53,10 +63,17 @@ class Variance:
 
         def over(log_p: float) -> float:  # isf keeps the digits of a tiny p that 1 − p/2 would lose
             half = math.exp(log_p) / 2
-            return math.sqrt(sum(stats.t.isf(half, df) ** 2 * float(variance) for variance, df in self.parts)) - size
+            return math.hypot(*(stats.t.isf(half, df) * math.sqrt(variance) for variance, df in self.parts)) - size
 
         lowest = -690.0  # e^-690 is about the smallest float
         return 0.0 if over(lowest) < 0 else math.exp(optimize.brentq(over, lowest, 0.0))
+
+
+@functools.cache
+def _needed(df: int) -> float:
+    """Standard errors that a t test at 5 % finds with a power of 80 % (noncentral t); about t.975 + t.80."""
+    critical = stats.t.ppf(1 - ALPHA / 2, df)
+    return float(optimize.brentq(lambda errors: stats.nct.sf(critical, df, errors) - POWER, 0, 10 * critical))
 
 
 def variance_of(scores: np.ndarray, span: float = 1.0) -> Variance:

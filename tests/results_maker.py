@@ -1,4 +1,4 @@
-"""Results of a comparison as a run of the suite would leave them, made up: rows of known difficulty, contenders of known skill."""
+"""Results of a comparison as a suite's run leaves them, made up: rows of known difficulty, contenders of known skill."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def make_results(
     for test, (where, gold, _) in makers.items():
         (folder / "rows").mkdir(parents=True, exist_ok=True)
         (folder / "rows" / f"{test}-digest.json").write_text(json.dumps({"where": where, "gold": gold}))
-    names = contenders or (*UNLEARNED, *LEARNED)
+    names = (*UNLEARNED, *LEARNED) if contenders is None else contenders
     for base in bases:
         for name in names:
             for size in sizes if name in LEARNED else (None,):
@@ -90,7 +90,7 @@ def _rows(test, rows, labels, metric, rng):
     hardness = rng.normal(size=rows)
     where = [f"{test}.jsonl:{i + 1}" for i in range(rows)]
     if metric_of(metric).takes == "labels":
-        return where, [labels[min(int(rng.exponential(0.9)), len(labels) - 1)] for _ in where], hardness
+        return where, [labels[min(int(rng.exponential(0.3 * len(labels))), len(labels) - 1)] for _ in where], hardness
     return where, [[" ".join(rng.choice(["the", "cat", "sat", "on", "a", "red", "mat"], 6))] for _ in where], hardness
 
 
@@ -100,8 +100,11 @@ def _answers(name, skill, gold, hardness, labels, rng):
     luck = rng.normal(0, 0.08) + norm.ppf(skill) * 1.17
     right = rng.normal(size=len(gold)) * 0.6 + luck - hardness > 0
     if isinstance(gold[0], str):
-        return [g if ok else str(rng.choice([x for x in labels if x != g])) for g, ok in zip(gold, right)]
-    return [g[0] if ok else " ".join(g[0].split()[: rng.integers(1, 5)] + ["dog"]) for g, ok in zip(gold, right)]
+        return [g if ok else str(rng.choice([x for x in labels if x != g])) for g, ok in zip(gold, right, strict=True)]
+    return [
+        g[0] if ok else " ".join([*g[0].split()[: rng.integers(1, 5)], "dog"])
+        for g, ok in zip(gold, right, strict=True)
+    ]
 
 
 def _skill(name, size, sizes):
@@ -122,8 +125,8 @@ def _measured(metric, test, gold, answers, hold):
     scores = row_scores(metric, gold, answers)
     value, error = float(scores.mean()), float(scores.std() / len(scores) ** 0.5)
     digest, kept = f"{test}-digest", answers if hold else None
-    return Measured(metric=metric, value=value, interval=(value - 2 * error, value + 2 * error), rows=len(gold), nll=0.4,
-                    digest=digest, predicted=kept)  # fmt: skip
+    bounds = (value - 2 * error, value + 2 * error)
+    return Measured(metric=metric, value=value, interval=bounds, rows=len(gold), nll=0.4, digest=digest, predicted=kept)
 
 
 def _final(folder, base, task, name, size, sizes, seed, makers, metric, rng, rename, measured):
@@ -134,8 +137,8 @@ def _final(folder, base, task, name, size, sizes, seed, makers, metric, rng, ren
         found[test] = _measured(metric, test, gold, answers, True)
     numbers, spent, rate, request = LEARNED[name][2:6] if name in LEARNED else (0, 0, None, UNLEARNED[name][1])
     top = metric_of(metric).top
-    curve = [Look(step=step, value=top * (skill - 0.3 * 2 ** (-step / 40) + rng.normal(0, 0.01)), nll=0.4)
-             for step in range(0, 201, 25)] if rate else []  # fmt: skip
+    reached = {step: top * (skill - 0.3 * 2 ** (-step / 40) + rng.normal(0, 0.01)) for step in range(0, 201, 25)}
+    curve = [Look(step=step, value=value, nll=0.4) for step, value in reached.items()] if rate else []
     spent *= rng.uniform(0.9, 1.1)
     record = Record(
         id=f"{base}_{task}_{name}_n{size}_final_s{seed}",
@@ -145,15 +148,7 @@ def _final(folder, base, task, name, size, sizes, seed, makers, metric, rng, ren
         seed=seed,
         lr=rate,
         tests=found,
-        dev=curve
-        and Measured(
-            metric=metric,
-            value=curve[-1].value,
-            interval=(curve[-1].value - 0.05 * top, curve[-1].value + 0.05 * top),
-            rows=64,
-            digest="dev",
-        )
-        or None,  # fmt: skip
+        dev=_dev(metric, curve[-1].value) if curve else None,
         curve=curve,
         trained=numbers,
         stored=numbers,
@@ -167,7 +162,7 @@ def _final(folder, base, task, name, size, sizes, seed, makers, metric, rng, ren
             per_second=rng.uniform(800, 1000) if rate else None,
             request=request,
             request_kept=min(request, 60),
-        ),  # fmt: skip
+        ),
         peak_rss=int(1.2e9 + numbers * 12) if measured else None,
         versions={"python": "3.11.7", "torch": "2.13.0"},
         commit="0123456789abcdef",
@@ -182,10 +177,22 @@ def _trials(folder, base, task, name, size, sizes, metric, rng, rename):
     for number, (share, powers) in enumerate(((0.25, (-2, -1, 0, 1, 2)), (1.0, (-1, 0, 1)))):
         for power in powers:
             value = top * (skill - 0.05 * power**2 - 0.1 * (1 - share) + rng.normal(0, 0.01))
-            dev = Measured(
-                metric=metric, value=value, interval=(value - 0.05 * top, value + 0.05 * top), rows=64, digest="dev"
-            )
             lr = float(f"{best * 3.0**power:.3g}")
-            write(folder, Record(id=f"{base}_{task}_{name}_n{size}_trial{number}_lr{lr}", suite="made", stage="trial", dev=dev,
-                                 place=_place(base, task, name, size, rename), seed=1000, lr=lr, share=share, round=number,
-                                 seconds_in_all=30.0))  # fmt: skip
+            record = Record(
+                id=f"{base}_{task}_{name}_n{size}_trial{number}_lr{lr}",
+                suite="made",
+                stage="trial",
+                dev=_dev(metric, value),
+                place=_place(base, task, name, size, rename),
+                seed=1000,
+                lr=lr,
+                share=share,
+                round=number,
+                seconds_in_all=30.0,
+            )
+            write(folder, record)
+
+
+def _dev(metric, value):
+    room = 0.05 * metric_of(metric).top
+    return Measured(metric=metric, value=value, interval=(value - room, value + room), rows=64, digest="dev")

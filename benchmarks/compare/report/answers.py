@@ -101,7 +101,8 @@ def examples(table: Table, texts: Mapping[str, str] | None) -> list[Example]:
         gold = tested.gold[i]
         answers = [(name, cut(given[i]), _right(table, given[i], gold)) for name, given in shown.items()]
         right = gold if isinstance(gold, str) else " / ".join(str(text) for text in gold)
-        found.append(Example(tested.where[i], cut(right), cut("" if texts is None else texts.get(tested.where[i], "")), answers))
+        text = "" if texts is None else texts.get(tested.where[i], "")
+        found.append(Example(tested.where[i], cut(right), cut(text), answers))
     return found
 
 

@@ -71,7 +71,7 @@ class Look:
 def looks_of(
     names: Sequence[str], family_of: dict[str, str], learned: dict[str, bool], reference: str
 ) -> dict[str, Look]:
-    """A colour for each contender (Okabe & Ito 2008; the reference in ink, unlearned ones grey) and a marker for each family."""
+    """A colour for each contender (Okabe & Ito 2008; the reference in ink, unlearned ones grey), a marker for each family."""
     families = list(dict.fromkeys(family_of[name] for name in names))
     found, used, grey = {}, 0, 0
     for name in names:

@@ -54,7 +54,7 @@ def runs(report: Report) -> str:
 
 
 def summary(report: Report) -> str:
-    """`summary.csv`: one line per place and test; one without a size stands in the table of every size, and is there for each."""
+    """`summary.csv`: one line per place and test; one without a size is there for each table it stands in."""
     lines = []
     for table in report.tables:
         for rank, line in enumerate(table.lines, 1):

@@ -19,7 +19,7 @@ def markdown(report: Report) -> str:
             "**Runs that failed, in none of the tables:**",
             _list([f"{run}: {reason}" for run, _, reason in failed]),
         ]
-    parts.append(_list([f"{place}: {said}" for place, said in words.verdicts(report)]))
+    parts.append(_list([f"{place}: {said}" for place, said, _ in words.verdicts(report)]))
     facts = [*words.compared(report), *words.origin(report)]
     parts.append(_table(["", ""], [[name, value] for name, value in facts], "ll"))
     if cut := suite.get("cut"):

@@ -76,8 +76,15 @@ def title_of(report: Report) -> str:
 
 
 def ruler(table: Table, margin: float) -> Ruler:
-    """From the lowest to the highest bound of a table's intervals and the reference's margin, `margin` a share of the range."""
-    bounds = [bound for line in table.lines for bound in line.mean.interval]
+    """From the lowest to the highest bound of the learned contenders' intervals and the reference's margin.
+
+    What is not learned is mostly far below, and would press the others together; it stands at the edge.
+
+    Args:
+        margin: a share of the metric's range.
+    """
+    lines = [line for line in table.lines if line.learned]
+    bounds = [bound for line in (lines if len(lines) > 1 else table.lines) for bound in line.mean.interval]
     if table.reference:
         value, room = table.reference.mean.value, margin * table.metric.top
         bounds += [max(value - room, table.metric.bottom), min(value + room, table.metric.top)]

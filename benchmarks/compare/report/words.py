@@ -11,9 +11,15 @@ from softprompt.benchmarks.compare.report.gather import Line, Report, Table
 VERDICTS = {"better": "better", "no worse": "no worse", "worse": "worse", "unclear": "can't tell"}
 
 
-def verdicts(report: Report) -> list[tuple[str, str]]:
-    """For each table of a task's own test: (where, what may be said of its contenders), in words."""
-    return [(_place(report, table), verdict(report, table)) for table in report.tables if table.own]
+def verdicts(report: Report) -> list[tuple[str, str, bool]]:
+    """For each table of a task's own test: (where, what may be said of its contenders, whether its size is the largest)."""
+    largest = [id(section.main) for section in report.sections]
+    return [
+        (_place(report, table), verdict(report, table), id(table) in largest)
+        for section in report.sections
+        for table in reversed(section.tables)
+        if table.own
+    ]
 
 
 def verdict(report: Report, table: Table) -> str:

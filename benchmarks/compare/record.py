@@ -169,7 +169,7 @@ def write(folder: Path, record: Record, rows: dict[str, Rows] | None = None) -> 
     for digest, held in (rows or {}).items():
         if not (path := folder / "rows" / f"{digest}.json").exists():
             write_text(path, json.dumps(held, ensure_ascii=False) + "\n")
-    text = json.dumps(record.model_dump(mode="json"), indent=1, ensure_ascii=False)
+    text = json.dumps(record.model_dump(mode="json"), ensure_ascii=False)
     write_text(folder / "runs" / f"{record.id}.json", text + "\n")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -463,3 +464,32 @@ def test_more_workers_than_the_cluster_has_are_refused():
         make_lanes("ray", 1, make().cache, artifacts=Path("x"))
     with pytest.raises(ConfigError, match="--workers"):
         make_lanes("here", 2, make().cache)
+
+
+def test_peak_memory_is_that_of_a_run_alone(folder, tmp_path):
+    suite = suite_of(folder)
+    work = begin(suite, tmp_path, ["zero-shot", "2-shot"])
+    drive(work, make_lanes("here", 1, suite.cache, isolate=True), isolate=True)
+    assert len(work.records) == 3 and all(record.peak_rss > 50_000_000 for record in work.records.values())
+
+
+def test_results_name_no_folder(undisturbed):
+    to, _ = undisturbed
+    texts = [path.read_text(encoding="utf-8") for path in (to / "rows").iterdir()]
+    assert texts and all("rows.jsonl:" in text and "/" not in text for text in texts)
+
+
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in RESULTS.iterdir() if path.is_dir()))
+def test_committed_results_are_whole(name):
+    """Every figure of a committed report can be computed again from the records beside it."""
+    results = Results.load(RESULTS / name)
+    assert results.records and not results.failed and results.suite["command"].startswith("softprompt bench compare")
+    for tested in results.tested():
+        for found in tested.measured:
+            assert estimate(found.metric, tested.gold, found.predicted).value == pytest.approx(found.value)
+    text = "".join(path.read_text(encoding="utf-8") for path in (RESULTS / name).rglob("*.*") if path.suffix != ".html")
+    assert not re.search(r"/(root|home|tmp|work)/", text)
+    assert "<script" not in (RESULTS / name / "report.html").read_text(encoding="utf-8")

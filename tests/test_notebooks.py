@@ -18,6 +18,7 @@ def executed(name, folder, check=""):
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")
     shutil.copytree(ROOT / "examples", folder / "examples")
+    shutil.copytree(ROOT / "benchmarks" / "results", folder / "benchmarks" / "results")
     (folder / "notebooks").mkdir()
     notebook = nbformat.read(ROOT / "notebooks" / name, as_version=4)
     notebook.cells.append(nbformat.v4.new_code_cell(check))
@@ -65,6 +66,21 @@ def test_question_answering(tmp_path):
         assert re.findall(r"  [A-D]\. \d\.\d\d (.+?。)", options) == rows[term] and right in rows[term]
 
 
+COMPARED = """
+assert len(finals) == 23 and table.reference.name == "full" and len(table.lines) == 9
+assert table.lines[0].comparison.seeds == (3, 3) and few.seeds == (1, 1)
+assert few.p != table.lines[0].comparison.p
+"""
+
+
+def test_compare_methods(tmp_path):
+    """The committed results are read, and the notebook prints what their report says."""
+    cells = executed("03_compare_methods.ipynb", tmp_path, COMPARED)
+    summary = (ROOT / "benchmarks" / "results" / "quick" / "report.md").read_text(encoding="utf-8")
+    for name, value in re.findall(r"^(\S+) +(0\.\d{3}) \[", cells[2], re.MULTILINE):
+        assert re.search(rf"^\| {name}[^|]*\| {float(value) * 100:.1f} \|", summary, re.MULTILINE), name
+
+
 def test_the_notebooks_are_kept_with_what_they_printed():
     nbformat = pytest.importorskip("nbformat")
     for path in (ROOT / "notebooks").glob("*.ipynb"):
@@ -82,6 +98,7 @@ def test_readme_names_commands_that_exist():
         app,
         base,
         bench,
+        compare,
         data,
         distil,
         doctor,

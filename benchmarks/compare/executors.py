@@ -66,8 +66,8 @@ class Here:
 class Process:
     """A process of its own, started anew by `restart`. It ends when its parent does, however that ends."""
 
-    def __init__(self, place: int, threads: int, cache: CacheSpec, artifacts: Path | None) -> None:
-        self._settings = (place, threads, cache, artifacts)
+    def __init__(self, place: int, threads: int, cache: CacheSpec, artifacts: Path | None, isolate: bool) -> None:
+        self._settings, self._isolate = (place, threads, cache, artifacts), isolate
         self._start()
 
     def _start(self) -> None:
@@ -82,8 +82,8 @@ class Process:
 
     def submit(self, run: Run) -> Future[Done]:
         """Start the run."""
-        fresh, self.fresh = self.fresh, False
-        return self._pool.submit(_run, run, fresh)
+        self.fresh = False
+        return self._pool.submit(_run, run, self._isolate)
 
     def restart(self) -> None:
         """End the process, take a new one."""
@@ -118,17 +118,17 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _run(run: Run, fresh: bool) -> Done:
+def _run(run: Run, alone: bool) -> Done:
     assert _worker is not None
     shop, artifacts = _worker
-    return execute(run, shop, fresh, artifacts)
+    return execute(run, shop, alone, artifacts)
 
 
 class RayActor:
     """An actor of a Ray cluster; with a GPU of its own where the cluster has any."""
 
-    def __init__(self, threads: int, gpus: int, cache: CacheSpec) -> None:
-        self._threads, self._gpus, self._cache = threads, gpus, cache
+    def __init__(self, threads: int, gpus: int, cache: CacheSpec, isolate: bool) -> None:
+        self._threads, self._gpus, self._cache, self._isolate = threads, gpus, cache, isolate
         self._start()
 
     def _start(self) -> None:
@@ -140,8 +140,8 @@ class RayActor:
 
     def submit(self, run: Run) -> Future[Done]:
         """Start the run."""
-        fresh, self.fresh = self.fresh, False
-        return self._actor.run.remote(run, fresh).future()
+        self.fresh = False
+        return self._actor.run.remote(run, self._isolate).future()
 
     def restart(self) -> None:
         """End the actor, take a new one."""
@@ -160,8 +160,8 @@ class _Actor:
         torch.set_num_threads(threads)
         self.shop = Shop(cache)
 
-    def run(self, run: Run, fresh: bool) -> Done:
-        return execute(run, self.shop, fresh)
+    def run(self, run: Run, alone: bool) -> Done:
+        return execute(run, self.shop, alone)
 
 
 def make_lanes(
@@ -192,13 +192,13 @@ def make_lanes(
     if name == "here" and not isolate:
         return [Here(cache, artifacts, progress)]
     if name != "ray":
-        return [Process(place, threads, cache, artifacts) for place in range(workers)]
+        return [Process(place, threads, cache, artifacts, isolate) for place in range(workers)]
     if artifacts is not None:
         raise ConfigError("--artifacts: a cluster's workers may have no folder in common; take --executor pool")
-    return _on_ray(workers, cache, address)
+    return _on_ray(workers, cache, isolate, address)
 
 
-def _on_ray(workers: int, cache: CacheSpec, address: str | None) -> list[Lane]:
+def _on_ray(workers: int, cache: CacheSpec, isolate: bool, address: str | None) -> list[Lane]:
     """Actors that the cluster has room for: one that it has not would wait for ever."""
     try:
         import ray
@@ -216,4 +216,4 @@ def _on_ray(workers: int, cache: CacheSpec, address: str | None) -> list[Lane]:
         raise ConfigError(f"--workers {workers}: the cluster has {has}; take fewer")
     smallest = min(int(node.get("CPU", 0)) or processors for node in nodes)
     threads = max(1, min(processors // workers, smallest))
-    return [RayActor(threads, 1 if gpus else 0, cache) for _ in range(workers)]
+    return [RayActor(threads, 1 if gpus else 0, cache, isolate) for _ in range(workers)]

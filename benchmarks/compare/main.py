@@ -9,8 +9,9 @@ from typing import Any
 from softprompt.benchmarks.compare import probe
 from softprompt.benchmarks.compare.drive import Work, begin, describe, drive
 from softprompt.benchmarks.compare.executors import Name, make_lanes
-from softprompt.benchmarks.compare.report import gather, verdicts, write_report
-from softprompt.benchmarks.compare.report.gather import Table
+from softprompt.benchmarks.compare.report import write_report
+from softprompt.benchmarks.compare.report.gather import Table, gather
+from softprompt.benchmarks.compare.report.words import verdicts
 from softprompt.benchmarks.compare.results import Results
 from softprompt.benchmarks.compare.runs import Cell, count
 from softprompt.benchmarks.compare.shop import Shop
@@ -91,7 +92,7 @@ def report(folder: Path) -> tuple[list[Path], list[Table], list[str]]:
     results = Results.load(folder)
     files = write_report(folder, texts_of(results))
     found = gather(results)
-    return files, found.tables, verdicts(found)
+    return files, found.tables, [f"{place}: {said}" for place, said, _ in verdicts(found)]
 
 
 def _plan(work: Work, costs: dict[str, probe.Cost], workers: int) -> Plan:

@@ -7,6 +7,7 @@ DIR/rows/DIGEST.json   where the rows of a test are and what is right; several r
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -150,7 +151,7 @@ Rows = dict[str, Any]
 
 def measured(found: Evaluation, answers: bool = True) -> tuple[Measured, Rows]:
     """An evaluation as a record holds it, and its rows."""
-    rows = {"where": [one.where for one in found.outcomes], "gold": [one.gold for one in found.outcomes]}
+    rows = {"where": [short(one.where) for one in found.outcomes], "gold": [one.gold for one in found.outcomes]}
     estimate = found.estimate
     held = Measured(
         metric=estimate.metric,
@@ -162,6 +163,11 @@ def measured(found: Evaluation, answers: bool = True) -> tuple[Measured, Rows]:
         predicted=[one.predicted for one in found.outcomes] if answers else None,
     )
     return held, rows
+
+
+def short(where: str) -> str:
+    """`file:line` without the file's folder: results travel, and the folder is another one on each machine."""
+    return re.split(r"[/\\]", where)[-1]
 
 
 def write(folder: Path, record: Record, rows: dict[str, Rows] | None = None) -> None:

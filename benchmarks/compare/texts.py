@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from softprompt.benchmarks.compare.record import short
 from softprompt.benchmarks.compare.results import Results
 from softprompt.benchmarks.compare.runs import Cell, cells_of
 from softprompt.benchmarks.compare.shop import Shop
@@ -38,5 +39,6 @@ def texts_of(results: Results) -> Texts:
 def _shown(shop: Shop, cell: Cell, held: dict[str, object]) -> dict[str, str]:
     fields = sorted(Task.load(held).fields)
     return {
-        row.where: " | ".join(str(row.values.get(name)) for name in fields) for row in shop.rows_of(cell, held)["test"]
+        short(row.where): " | ".join(str(row.values.get(name)) for name in fields)
+        for row in shop.rows_of(cell, held)["test"]
     }

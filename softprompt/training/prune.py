@@ -218,7 +218,7 @@ def _one(
     assert isinstance(method, LearnedTensor)
     kept = sorted(ranked.argsort(descending=True, stable=True)[:length].tolist())
     smaller = keep(base, method, kept)
-    ready = prepare(base, task, smaller, cache, rows, whole, ("train", "dev"))
+    ready = prepare(base, task, smaller, cache, rows, [whole], ("train", "dev"))
     start = evaluate(ready.engine, smaller, ready.bound, ready.splits["dev"], progress)
     folder = out / str(length)
     save(Result(ready, {"dev": start}, None, {}, smaller.value.numel(), 0, ready.bound.cut), folder / "start")

@@ -77,11 +77,29 @@ def compared(report: Report) -> list[tuple[str, str]]:
         ("test rows", listed(_distinct(f"{line.mean.rows:,}" for table in report.tables for line in table.lines))),
         ("seeds", listed([str(seed) for seed in sorted({one.seed for one in finals})])),
         ("trials per method", _tried(trials)),
+        ("at the grid's edge", _at_the_edge(report)),
         ("runs", f"{len(finals):,} reported, {len(trials):,} trials, {len(report.results.failed):,} failed"),
         ("reference", f"{report.reference}, margin δ = {margin_of(report)}"),
-        ("time of all runs", numbers.seconds(sum(one.seconds_in_all for one in report.results.records))),
+        ("time of all runs", _spent(report.results.records)),
     ]
     return [(name, value) for name, value in facts if value]
+
+
+def _at_the_edge(report: Report) -> str:
+    """Contenders whose chosen rate is the lowest or highest that was tried: a wider search might have found a better one."""
+    found = []
+    for name in report.names:
+        tried = [one.lr for one in report.results.trials if one.place.contender == name and one.lr is not None]
+        chosen = {one.lr for one in report.finals if one.place.contender == name}
+        if len(set(tried)) > 2 and chosen & {min(tried), max(tried)}:
+            found.append(name)
+    return f"the rate of {listed(found)}; search.spread or lr can be wider" if found else ""
+
+
+def _spent(records: Sequence[Record]) -> str:
+    """Wall time of all runs, one after the other, and processor time, which other work on the machine lengthens less."""
+    wall, processor = sum(one.seconds_in_all for one in records), sum(one.cpu_seconds for one in records)
+    return numbers.seconds(wall) + (f", {numbers.seconds(processor)} of processor time" if processor else "")
 
 
 def _tried(trials: list[Record]) -> str:

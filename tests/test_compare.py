@@ -493,3 +493,53 @@ def test_committed_results_are_whole(name):
     text = "".join(path.read_text(encoding="utf-8") for path in (RESULTS / name).rglob("*.*") if path.suffix != ".html")
     assert not re.search(r"/(root|home|tmp|work)/", text)
     assert "<script" not in (RESULTS / name / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def ask(folder):
+    """The command on the suite in the folder."""
+    from test_cli import cli
+
+    return lambda *arguments: cli("bench", "compare", folder / "suite.yaml", *arguments, cwd=folder)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["sizes=[16,500]"], ["500 training rows asked for, there are"]),
+        (["seeds=[]"], ["seeds", "at least 1"]),
+        (["--only", "infx"], ["did you mean 'infix'"]),
+        (["tests=[product-reviews]"], ["product-reviews.jsonl:", "rows of `tests` need the fields and labels of tiny"]),
+        (["--workers", "3", "--executor", "here"], ["--workers", "--executor pool"]),
+        (["test=9000"], ["9000"]),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_anything_runs(ask, tmp_path, arguments, words):
+    done = ask(*arguments, "--no-estimate", "--out", tmp_path / "out")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ") and all(word in last for word in words), done.stderr
+    assert not list((tmp_path / "out").glob("runs/*"))
+
+
+def test_the_plan_says_what_is_shared_and_makes_nothing(ask, tmp_path):
+    done = ask("--dry-run", "--out", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    assert "tiny on base: each row is encoded once for all 5 runs of infix" in done.stdout
+    assert "16 runs in all" in done.stdout and "expected: about" in done.stdout
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_writes_a_report_and_fails_if_a_run_does(ask, tmp_path):
+    to = tmp_path / "out"
+    done = ask("--no-estimate", "--only", "infix", "--only", "zero-shot", "--only", "full", "--out", to, "--artifacts")
+    assert done.returncode == 0, done.stderr
+    assert "in runs" not in done.stderr and "infix" in done.stdout and "report.html" in done.stdout
+    assert {path.name for path in to.glob("report.*")} == {"report.html", "report.md", "report.csv"}
+    assert len(list((to / "artifacts").glob("*infix*/adapter_model.safetensors"))) == 2
+    before = {path.name: path.stat().st_mtime_ns for path in (to / "runs").iterdir()}
+    again = ask("--no-estimate", "--only", "infix", "--only", "zero-shot", "--only", "full", "--out", to)
+    assert again.returncode == 0 and before == {path.name: path.stat().st_mtime_ns for path in (to / "runs").iterdir()}
+    wild = "contenders=[{name: wild, method: {name: prefix, layers: 20-}}]"
+    done = ask(wild, "--no-estimate", "--out", tmp_path / "wild", "--only", "wild", "--only", "zero-shot")
+    assert done.returncode == 1 and "failed: tiny_base_wild" in done.stderr and "has layers 0 to 2" in done.stderr

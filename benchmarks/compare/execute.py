@@ -188,6 +188,8 @@ def _tell_artifact(record: Record, result: Result, run: Run, spec: TrainSpec, ke
     record.stored = sum(value.numel() for value in tensors.values())
     if run.stage == "trial":
         return
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=keep) as scratch:
         folder = Path(scratch) / "artifact" if keep is None else keep / run.id
         trains = bool(method.parameters())

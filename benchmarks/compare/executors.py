@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from concurrent.futures import Future, ProcessPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -187,23 +188,33 @@ def make_lanes(
     """
     cores = os.cpu_count() or 1
     threads = max(1, min(torch.get_num_threads(), cores // workers))
-    if name == "here" and workers > 1:
-        raise ConfigError("--workers: --executor here has one; take --executor pool")
+    refuse(name, workers, artifacts is not None)
     if name == "here" and not isolate:
         return [Here(cache, artifacts, progress)]
     if name != "ray":
         return [Process(place, threads, cache, artifacts, isolate) for place in range(workers)]
-    if artifacts is not None:
-        raise ConfigError("--artifacts: a cluster's workers may have no folder in common; take --executor pool")
     return _on_ray(workers, cache, isolate, address)
+
+
+def refuse(name: Name, workers: int, artifacts: bool) -> None:
+    """What cannot go together, before anything is read.
+
+    Raises:
+        ConfigError: more than one worker in this process, or artifacts from a cluster.
+        MissingExtraError: Ray is not installed.
+    """
+    if name == "here" and workers > 1:
+        raise ConfigError("--workers: --executor here has one; take --executor pool")
+    if name == "ray" and artifacts:
+        raise ConfigError("--artifacts: a cluster's workers may have no folder in common; take --executor pool")
+    if name == "ray" and find_spec("ray") is None:
+        raise MissingExtraError("--executor ray needs Ray: pip install 'softprompt[ray]'")
 
 
 def _on_ray(workers: int, cache: CacheSpec, isolate: bool, address: str | None) -> list[Lane]:
     """Actors that the cluster has room for: one that it has not would wait for ever."""
-    try:
-        import ray
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("--executor ray needs Ray: pip install 'softprompt[ray]'") from error
+    import ray
+
     if not ray.is_initialized():
         try:
             ray.init(address=address, include_dashboard=False, log_to_driver=False)

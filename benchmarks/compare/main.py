@@ -8,7 +8,7 @@ from typing import Any
 
 from softprompt.benchmarks.compare import probe
 from softprompt.benchmarks.compare.drive import Work, begin, describe, drive
-from softprompt.benchmarks.compare.executors import Name, make_lanes
+from softprompt.benchmarks.compare.executors import Name, make_lanes, refuse
 from softprompt.benchmarks.compare.report import write_report
 from softprompt.benchmarks.compare.report.gather import Table, gather
 from softprompt.benchmarks.compare.report.words import verdicts
@@ -33,7 +33,7 @@ def compare(
     only: Sequence[str] = (),
     dry_run: bool = False,
     estimate: bool = True,
-    executor: Name = "here",
+    executor: Name | None = None,
     workers: int = 1,
     address: str | None = None,
     isolate: bool = False,
@@ -60,20 +60,21 @@ def compare(
     work = begin(spec, folder, only, look_only=dry_run)
     if work.stale:
         notice(f"{work.stale} records of other settings than the suite's were moved to {folder / 'stale'}")
+    executor = executor or ("here" if workers == 1 else "pool")
+    refuse(executor, workers, artifacts)
+    shop = Shop(spec.cache, progress)
+    shop.check(work.cells)
     costs: dict[str, probe.Cost] = {}
     if estimate and work.left():
-        costs = probe.probe(work.cells, Shop(spec.cache), None if dry_run else folder / "probe.json", progress)
+        costs = probe.probe(work.cells, shop, None if dry_run else folder / "probe.json", progress)
     plan(_plan(work, costs, workers))
     if dry_run:
         return None
     describe(work, command)
-    kept = folder / "artifacts" if artifacts else None
-    if kept is not None:
-        kept.mkdir(parents=True, exist_ok=True)
     if work.left():
-        drive(
-            work, make_lanes(executor, workers, spec.cache, isolate, kept, address, progress), isolate, progress, notice
-        )
+        kept = folder / "artifacts" if artifacts else None
+        lanes = make_lanes(executor, workers, spec.cache, isolate, kept, address, progress)
+        drive(work, lanes, isolate, progress, notice)
         describe(work, command)  # now with what could not be run
     files, tables, told = report(folder)
     failed = [f"{record.id}: {record.reason}" for record in work.failed]

@@ -33,6 +33,7 @@ class Cost:
         row: one evaluated row.
         encode: one row that is encoded; 0 where rows are not kept.
         plan: what runs how often, in words.
+        context: digest of what rows are encoded behind; empty where none are kept.
         problem: why it could not be tried; empty otherwise.
     """
 
@@ -40,6 +41,7 @@ class Cost:
     row: float = 0.0
     encode: float = 0.0
     plan: str = ""
+    context: str = ""
     problem: str = ""
 
 
@@ -91,16 +93,15 @@ def total(cells: Sequence[Cell], costs: dict[str, Cost]) -> float:
 
 def shared(cells: Sequence[Cell], costs: dict[str, Cost]) -> list[str]:
     """Lines that say which runs use the same encoded rows."""
-    groups: dict[tuple[str, str, str], list[Cell]] = {}
+    groups: dict[str, list[Cell]] = {}
     for cell in cells:
-        kept = [part for part in costs.get(key_of(cell), Cost()).plan.split("; ") if "kept" in part]
-        if kept:
-            groups.setdefault((cell.place.base, cell.place.task, kept[0]), []).append(cell)
+        if context := costs.get(key_of(cell), Cost()).context:
+            groups.setdefault(context, []).append(cell)
     lines = []
-    for (base, task, kept), members in groups.items():
+    for members in groups.values():
         names = ", ".join(dict.fromkeys(cell.place.contender for cell in members))
-        runs = sum(count(cell) for cell in members)
-        lines.append(f"{task} on {base}: {kept} once for all {runs} runs of {names}")
+        runs, place = sum(count(cell) for cell in members), members[0].place
+        lines.append(f"{place.task} on {place.base}: each row is encoded once for all {runs} runs of {names}")
     return lines
 
 
@@ -142,10 +143,12 @@ def _try(cell: Cell, shop: Shop) -> Cost:
         began = time.perf_counter()
         evaluate(ready.engine, ready.method, ready.bound, examples)
         row = (time.perf_counter() - began) / max(1, len(examples))
-        kept = len(ready.splits["train"]) if learns and ready.engine.plan.keeps_rows else 0
+        keeps = learns and ready.engine.plan.keeps_rows
+        kept = len(ready.splits["train"]) if keeps else 0
         shop.keep(cell, ready)
         encode = result.seconds["encode"] / kept if kept else 0.0
-        return Cost(times[0] if times else 0.0, row, encode, ready.engine.plan.explain())
+        context = ready.engine.context if keeps else ""
+        return Cost(times[0] if times else 0.0, row, encode, ready.engine.plan.explain(), context)
     except SoftpromptError as error:
         return Cost(problem=str(error))
     except Exception as error:

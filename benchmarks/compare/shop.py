@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from softprompt.benchmarks.compare.runs import Cell, Run
@@ -97,9 +98,31 @@ class Shop:
         return self._rows[key]
 
     def tests(self, run: Run, own: list[Row]) -> dict[str, list[Row]]:
-        """Test rows by task, the run's own first."""
-        others = {Task.load(data).name: self.rows_of(run.cell, data)["test"] for data in run.cell.tests}
-        return {run.cell.place.task: own} | others
+        """Test rows by task, the run's own first.
+
+        Raises:
+            DataError: rows of another task that the run's own cannot ask: without its fields, or with other labels.
+        """
+        task, found = Task.load(run.cell.task), {run.cell.place.task: own}
+        for data in run.cell.tests:
+            name, rows = str(data["name"]), self.rows_of(run.cell, data)["test"]
+            for row in rows:
+                if problem := task.check_row(row.values):
+                    raise DataError(
+                        f"{row.where}: {problem}; rows of `tests` need the fields and labels of {task.name}"
+                    )
+            found[name] = rows
+        return found
+
+    def check(self, cells: Sequence[Cell]) -> None:
+        """Read the rows of all cells, before anything is loaded or trained.
+
+        Raises:
+            DataError: too few of them, or rows that cannot be used.
+        """
+        for key in {(str(cell.task), str(cell.tests), cell.place.size): cell for cell in cells}.values():
+            run = Run(key, "final", key.seeds[0], None)
+            self.tests(run, self.rows(run)["test"])
 
     def shared(self, cell: Cell) -> list[Prepared]:
         """What earlier runs on this base and task have prepared, the nearest first."""

@@ -39,8 +39,11 @@ def compare_verb(
         typer.Option("--estimate/--no-estimate", help="Try a few steps of each contender to say how long all takes."),
     ] = True,
     executor: Annotated[
-        Literal["here", "pool", "ray"], typer.Option("--executor", help="This process, processes, or a Ray cluster.")
-    ] = "here",
+        Literal["here", "pool", "ray"] | None,
+        typer.Option(
+            "--executor", help="This process, processes, or a Ray cluster (default: pool, of one worker here)."
+        ),
+    ] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes, or actors of the cluster.")] = 1,
     address: Annotated[
         str | None, typer.Option("--address", help="Of a Ray cluster (default: one on this machine).")

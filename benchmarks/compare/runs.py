@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 import re
@@ -14,7 +15,7 @@ from softprompt.benchmarks.compare.record import Place, Record
 from softprompt.benchmarks.compare.suite import ContenderSpec, SearchSpec, SuiteSpec
 
 from softprompt.errors import ConfigError
-from softprompt.storage import digest_of
+from softprompt.storage import digest_of, sha256_file
 from softprompt.tasks import Task
 from softprompt.training.loop import best_of
 from softprompt.training.spec import BaseSpec, resolved_task
@@ -163,6 +164,8 @@ def _cell(
         "dev_pool": dev_rows(suite, largest),
     }
     what = row.model_dump(mode="json", include={"kind", "method", "demonstrations"})
+    files = _files([task, *(spec for _, spec in tests)])
+    what |= {"files": files} if files else {}
     what |= {"cache": suite.cache.dtype} if suite.cache.dtype else {}  # the rest of it changes no result
     held_place = Place(
         base=label_of(base),
@@ -182,6 +185,18 @@ def _cell(
         settings=digest_of([values, what, size, held_place.model_dump()])[:16],
         **values,
     )
+
+
+def _files(tasks: list[dict[str, Any]]) -> list[str]:
+    """Digests of the files that rows come from, as they are now: other rows under the same name are another suite."""
+    names = {str(task["data"].get(key) or "") for task in tasks for key in ("source", "train", "dev", "test")}
+    paths = [path for path in map(Path, sorted(names)) if path.is_absolute() and path.is_file()]
+    return [_digest_of(path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths]
+
+
+@functools.lru_cache(maxsize=64)
+def _digest_of(path: Path, changed: int, size: int) -> str:
+    return sha256_file(path)
 
 
 def dev_rows(suite: SuiteSpec, size: int) -> int:

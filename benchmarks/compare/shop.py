@@ -67,7 +67,10 @@ class Shop:
             raise DataError(
                 f"{cell.place.task}: {size} training rows asked for, there are {len(pool['train'])}; make sizes smaller"
             )
-        seed = run.seed if cell.draws == "seeded" else task.spec.data.split.seed
+        only_shown = (
+            cell.place.size is None and cell.contender.demonstrations
+        )  # what stands in front is each seed's own
+        seed = run.seed if cell.draws == "seeded" or only_shown else task.spec.data.split.seed
         train = split(pool["train"], {"train": size}, task.label, seed, task.spec.data.split.group)["train"]
         if cell.dev > len(pool["dev"]):
             raise DataError(

@@ -110,6 +110,34 @@ def _exchange(one: Path, other: Path) -> bool:
         return False
 
 
+@contextlib.contextmanager
+def held(folder: Path, refusal: str) -> Iterator[None]:
+    """Hold a folder, made if need be, against other processes that want to; however this one ends, it is free again.
+
+    Raises:
+        SoftpromptError: another process holds it, with this refusal; it cannot be made or read.
+    """
+    with plain_disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows
+        yield
+        return
+    with plain_disk_errors(folder):
+        handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise SoftpromptError(f"{folder}: {refusal}") from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(handle)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically."""
     with atomic_file(path) as temporary:

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,16 +20,18 @@ from models import tiny_model, tiny_tokenizer
 from softprompt.benchmarks.compare.drive import begin, drive
 from softprompt.benchmarks.compare.execute import execute
 from softprompt.benchmarks.compare.executors import make_lanes
-from softprompt.benchmarks.compare.record import Measured, Place, Record, gold_of, read_all
+from softprompt.benchmarks.compare.record import Measured, Place, Record, gold_of, read_all, write
+from softprompt.benchmarks.compare.main import compare
 from softprompt.benchmarks.compare.results import Results
-from softprompt.benchmarks.compare.runs import cells_of, count, next_runs
+from softprompt.benchmarks.compare.runs import Run, cells_of, count, left, next_runs
 from softprompt.benchmarks.compare.shop import Shop
 from softprompt.benchmarks.compare.suite import SuiteSpec, load_suite, ready_suites
 
 from softprompt.config import parse
 from softprompt.engine.cache import RowCache
-from softprompt.errors import ConfigError, DataError
+from softprompt.errors import ConfigError, DataError, SoftpromptError
 from softprompt.metrics import estimate
+from softprompt.storage import held
 
 TASK = {
     "version": 1,
@@ -127,6 +130,22 @@ def test_what_is_varied_becomes_rows(together, count):
         ({"contenders": [{"name": "x"}]}, ["needs a method"]),
         ({"tasks": []}, ["tasks"]),
         ({"dev": 64.5}, ["whole number"]),
+        ({"margin": 2}, ["margin"]),
+        ({"seeds": [0, 0]}, ["seeds", "twice"]),
+        ({"seeds": [-1]}, ["seeds"]),
+        ({"sizes": [16, 16]}, ["sizes", "twice"]),
+        ({"tasks": ["tweets", "tweets"]}, ["tasks", "tweets there twice"]),
+        ({"bases": ["a/base", "b/base"]}, ["bases", "base there twice"]),
+        ({"tests": [{**TASK, "name": "movie-reviews"}]}, ["movie-reviews", "another task"]),
+        ({"train": {"lr": 0.1}}, ["rates are searched"]),
+        ({"contenders": [{"method": "soft", "train": {"lr": 0.1}}]}, ["rates are searched"]),
+        ({"contenders": [{"method": "soft", "lr": [0.1, 0.1, 0.1]}]}, ["lr", "twice"]),
+        ({"contenders": [{"method": "probe", "lr": [0.1, 0.2, 0.3]}]}, ["probe", "nothing", "gradients"]),
+        ({"contenders": [{"method": {"name": 5}}]}, ["method's name (got 5)"]),
+        ({"contenders": [{"method": "soft", "vary": {"length": []}}]}, ["vary.length"]),
+        ({"contenders": [{"method": "soft", "vary": {"name": ["infix"]}}]}, ["vary", "the method itself"]),
+        ({"contenders": [{"method": "soft", "seeds": []}]}, ["seeds"]),
+        ({"contenders": [{"kind": "majority", "method": "soft"}]}, ["majority takes no other method"]),
     ],
 )
 def test_a_suite_that_cannot_be_used_is_refused(changes, words):
@@ -212,7 +231,81 @@ def test_another_setting_is_another_run():
         assert ids().isdisjoint(ids(**changes)), changes
 
 
+def test_other_precision_of_kept_rows_or_other_data_is_another_run(folder):
+    def ids(*settings):
+        return {run.id for cell in cells_of(suite_of(folder, *settings)) for run in next_runs(cell, {})}
+
+    before = ids()
+    assert before == ids("cache.ram_gb=1") and before.isdisjoint(ids("cache.dtype=bf16"))
+    rows = folder / "rows.jsonl"
+    text = rows.read_text(encoding="utf-8")
+    rows.write_text(text + '{"text": "one more", "label": "good"}\n', encoding="utf-8")
+    try:
+        assert before.isdisjoint(ids())
+    finally:
+        rows.write_text(text, encoding="utf-8")
+
+
+def test_a_record_has_a_file_name_however_long_its_settings_are():
+    long = {"method": {"name": "soft", "init": "text"}, "vary": {"text": ["word " * 80, "other " * 80]}}
+    runs = [run for cell in cells_of(make(contenders=[long])) for run in next_runs(cell, {})]
+    assert len({run.id for run in runs}) == len(runs) and max(len(run.id) for run in runs) < 250
+
+
 # the rows
+
+
+def task_of(folder, name, **data):
+    """A suite's task whose rows come from elsewhere."""
+    return {**TASK, "name": name, "data": {key: str(folder / value) for key, value in data.items()}}
+
+
+def cell_of(folder, contender, *settings, **changes):
+    suite = parse(SuiteSpec, {**suite_of(folder, *settings).model_dump(exclude_unset=True), **changes}, "suite")
+    return next(cell for cell in cells_of(suite) if cell.place.contender == contender)
+
+
+def test_rows_of_files_of_their_own(folder):
+    """Dev rows are a stratified sample of a file that is sorted by label; what is not there is said before anything runs."""
+    lines = (folder / "rows.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    ordered = sorted(lines[60:90], key=lambda line: json.loads(line)["label"])
+    for name, part in {"train": lines[:60], "dev": ordered, "test": lines[90:]}.items():
+        (folder / f"{name}.jsonl").write_text("".join(part), encoding="utf-8")
+    files = {name: f"{name}.jsonl" for name in ("train", "dev", "test")}
+
+    def rows(*settings, **found):
+        cell = cell_of(folder, "infix", *settings, tasks=[task_of(folder, "own", **found)])
+        return Shop(suite_of(folder).cache).rows(Run(cell, "final", 0, 0.1))
+
+    found = rows(**files)
+    assert [row.values["label"] for row in found["dev"]].count("good") == 4 and len(found["dev"]) == 8
+    with pytest.raises(DataError, match="31 dev rows asked for, there are 30"):
+        rows("dev=31", **files)
+    with pytest.raises(DataError, match="own: has no test rows"):
+        rows(train=files["train"], dev=files["dev"])
+
+
+def test_rows_of_another_task_are_none_that_were_learned_from(folder):
+    """The same rows under another name would be split otherwise, and test rows be among those that are trained on."""
+    other = task_of(folder, "other", source="rows.jsonl") | {"template": {"input": "{{ text }}", "cue": " So:"}}
+    other["data"]["split"] = {"seed": 7}
+    run = Run(cell_of(folder, "infix", tests=[other]), "final", 0, 0.1)
+    shop = Shop(suite_of(folder).cache)
+    rows = shop.rows(run)
+    asked = {row.where for row in shop.tests(run, rows["test"])["other"]}
+    pool = shop.rows_of(run.cell)
+    assert asked and asked <= {row.where for row in pool["test"]}
+    (folder / "fields.jsonl").write_text('{"words": "fine", "label": "good"}\n' * 3, encoding="utf-8")
+    strange = task_of(folder, "strange", test="fields.jsonl") | {"template": {"input": "{{ words }}", "cue": ":"}}
+    run = Run(cell_of(folder, "infix", tests=[strange]), "trial", 1000, 0.1)
+    record = execute(run, shop, False)[0]
+    assert record.status == "failed" and "missing field 'text'" in str(record.reason)
+
+
+def test_demonstrations_are_each_seeds_own_where_training_rows_are_fixed(folder):
+    shop, cell = Shop(suite_of(folder).cache), cell_of(folder, "2-shot", "draws=fixed")
+    drawn = [{row.where for row in shop.rows(Run(cell, "final", seed, None))["train"]} for seed in (0, 1)]
+    assert drawn[0] != drawn[1]
 
 
 def test_rows_of_a_run(folder):
@@ -221,8 +314,6 @@ def test_rows_of_a_run(folder):
     shop = Shop(suite.cache)
 
     def rows(size, seed):
-        from softprompt.benchmarks.compare.runs import Run
-
         found = shop.rows(Run(cells[size], "final", seed, 0.1))
         return {name: [row.where for row in part] for name, part in found.items()}
 
@@ -232,8 +323,6 @@ def test_rows_of_a_run(folder):
     assert large["test"] == other["test"] == small["test"] and len(large["test"]) == 20
     assert large["dev"] == other["dev"] and not set(large["dev"]) & {*large["train"], *other["train"], *large["test"]}
     fixed = next(cell for cell in cells_of(suite_of(folder, "draws=fixed")) if cell.place.contender == "infix")
-    from softprompt.benchmarks.compare.runs import Run
-
     drawn = [[row.where for row in shop.rows(Run(fixed, "final", seed, 0.1))["train"]] for seed in (0, 1)]
     assert drawn[0] == drawn[1]
     with pytest.raises(DataError, match="500 training rows asked for"):
@@ -450,6 +539,51 @@ def test_seeds_and_rates_that_are_not_asked_for_any_more_are_put_aside(folder, t
     again.records[trial.id] = trial
     drive(again, make_lanes("here", 1, suite_of(folder).cache))
     assert [record.lr for record in again.records.values() if record.stage == "final"] == [trial.lr]
+
+
+def test_other_seeds_are_made_although_as_many_records_are_there(folder, tmp_path):
+    only = ("probe", "2-shot")
+    run_all(suite_of(folder), tmp_path, only=only)
+    work = begin(suite_of(folder, "seeds=[2,3]"), tmp_path, only)
+    assert work.left() == 4 and sum(left(cell, {}) for cell in work.cells) == work.total == 4
+    drive(work, make_lanes("here", 1, work.suite.cache))
+    assert {record.seed for record in read_all(tmp_path).values()} == {2, 3} and work.left() == 0
+
+
+def test_a_failed_run_that_is_not_asked_for_any_more_is_put_aside(folder, tmp_path):
+    run_all(suite_of(folder), tmp_path, only=("probe",))
+    path = next((tmp_path / "runs").glob("*s1*"))
+    path.write_text(
+        path.read_text(encoding="utf-8").replace('"status": "done"', '"status": "failed"'), encoding="utf-8"
+    )
+    drive(begin(suite_of(folder, "seeds=[0]"), tmp_path, ("probe",)), [])
+    assert {record.seed for record in read_all(tmp_path).values()} == {0}
+
+
+def test_a_seed_counts_once_while_a_search_goes_on(undisturbed, tmp_path):
+    """Killed between two rates' final runs, both are there; those of the newest rate are meant."""
+    to, records = undisturbed
+    shutil.copytree(to, tmp_path / "copy")
+    final = next(r for r in records.values() if r.stage == "final" and r.place.contender == "infix" and r.seed == 0)
+    again = final.model_copy(update={"id": "again", "lr": 0.5, "when": "9999-01-01T00:00:00+00:00"})
+    write(tmp_path / "copy", again)
+    (found,) = [t for t in Results.load(make_results(tmp_path / "copy")).tested() if t.place.contender == "infix"]
+    assert [record.id for record in found.records] == ["again"]
+
+
+def test_one_command_a_folder_and_one_suite(folder, tmp_path):
+    to = tmp_path / "out"
+    with held(to, "taken"), pytest.raises(SoftpromptError, match="another `bench compare` is at work here"):
+        compare(str(folder / "suite.yaml"), [], to, estimate=False)
+    make_results(to)
+    with pytest.raises(ConfigError, match="holds the results of suite 'small', not of 'other'"):
+        compare(str(folder / "suite.yaml"), ["name=other"], to, estimate=False)
+    (to / "suite.json").write_text("{", encoding="utf-8")
+    with pytest.raises(DataError, match=r"suite\.json: cannot be read"):
+        Results.load(to)
+    (tmp_path / "file").touch()
+    with pytest.raises(SoftpromptError, match="cannot be written"):
+        compare(str(folder / "suite.yaml"), [], tmp_path / "file", estimate=False)
 
 
 def test_more_workers_than_the_cluster_has_are_refused():

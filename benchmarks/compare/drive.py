@@ -11,9 +11,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from softprompt.benchmarks.compare import provenance
-from softprompt.benchmarks.compare.executors import Done, Lane
+from softprompt.benchmarks.compare.execute import Done
+from softprompt.benchmarks.compare.executors import Lane
 from softprompt.benchmarks.compare.record import Record, read_all, write
-from softprompt.benchmarks.compare.runs import Cell, Run, all_runs, cells_of, count, next_runs
+from softprompt.benchmarks.compare.results import suite_in
+from softprompt.benchmarks.compare.runs import Cell, Run, cells_of, count, left, next_runs, runs_of
 from softprompt.benchmarks.compare.suite import SuiteSpec
 
 from softprompt.config import suggest
@@ -49,17 +51,22 @@ class Work:
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Contenders that cannot run here, and why."""
+        """Contenders that cannot run here (of several bases or tasks, where), and why."""
         skipped = [record for record in self.records.values() if record.status == "skipped"]
-        return {record.place.contender: str(record.reason) for record in skipped}
+        several = len({(cell.place.base, cell.place.task) for cell in self.cells}) > 1
+        return {record.place.named(several): str(record.reason) for record in skipped}
 
     def tidy(self) -> None:
         """Put aside what the suite does not ask for any more: other seeds, or the runs of a rate that was chosen before."""
+        there = read_all(self.folder)  # with what failed in earlier calls
         for cell in self.cells:
-            wanted = {run.id for run in all_runs(cell, self.records)}
-            for record in list(self.records.values()):
-                if wanted and record.digests.get("settings") == cell.settings and record.id not in wanted:
-                    self.put_aside(record.id)
+            known = runs_of(cell, self.records)
+            if any(run.id not in self.records for run in known):
+                continue
+            wanted = {run.id for run in known}
+            for name, record in there.items():
+                if record.digests.get("settings") == cell.settings and name not in wanted:
+                    self.put_aside(name)
 
     def put_aside(self, name: str) -> None:
         """Move a record to DIR/stale."""
@@ -70,18 +77,19 @@ class Work:
 
     def left(self) -> int:
         """Runs still to be made, as far as can be said."""
-        ours = {cell.settings for cell in self.cells}
-        return self.total - sum(record.digests.get("settings") in ours for record in self.records.values())
+        return sum(left(cell, self.records) for cell in self.cells)
 
 
 def begin(suite: SuiteSpec, folder: Path, only: Sequence[str] = (), look_only: bool = False) -> Work:
     """The suite's cells, and what the folder holds of them. Records of other settings are put aside, unless `look_only`.
 
     Raises:
-        ConfigError: `only` names no contender.
+        ConfigError: `only` names no contender, or the folder is another suite's.
         DataError: a record that cannot be read.
     """
     everything = cells_of(suite)
+    if (other := suite_in(folder).get("name", suite.name)) != suite.name:
+        raise ConfigError(f"{folder}: holds the results of suite {other!r}, not of {suite.name!r}; give another --out")
     names = {cell.place.contender for cell in everything} | {cell.place.family for cell in everything}
     for name in only:
         if name not in names:
@@ -113,7 +121,7 @@ def describe(work: Work, command: str) -> None:
         "commit": commit,
         "dirty": dirty,
         "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "suite": work.suite.model_dump(mode="json", exclude_none=True),
+        "suite": work.suite.model_dump(mode="json"),  # with nulls: of `test` it is no default
     }
     write_json(work.folder / "suite.json", held)
 

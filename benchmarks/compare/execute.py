@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -45,7 +46,7 @@ def execute(
     Returns:
         The record, `failed` with a reason if it came to that, and the rows that it names by digest.
     """
-    began, processor = time.perf_counter(), time.process_time()
+    began, processor = time.perf_counter(), _processor_seconds()
     record, rows = run.record(), {}
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -59,21 +60,28 @@ def execute(
         record = run.record()
         record.status, record.reason = "failed", f"{type(error).__name__}: {error}".splitlines()[0]
     peak = peak_memory()
-    if own_process and "peak_rss_gb" in peak:
+    if own_process and record.peak_rss is None and "peak_rss_gb" in peak:  # a peer tells that of its own process
         record.peak_rss = round(peak["peak_rss_gb"] * GB)
-    if "peak_cuda_gb" in peak:
+    if record.peak_cuda is None and "peak_cuda_gb" in peak:
         record.peak_cuda = round(peak["peak_cuda_gb"] * GB)
-    record.seconds_in_all, record.cpu_seconds = time.perf_counter() - began, time.process_time() - processor
+    record.seconds_in_all, record.cpu_seconds = time.perf_counter() - began, _processor_seconds() - processor
     record.when = datetime.now(timezone.utc).isoformat(timespec="seconds")
     record.versions, record.machine = provenance.versions(), provenance.machine()
     record.commit, record.dirty = provenance.commit()
     return record, rows
 
 
+def _processor_seconds() -> float:
+    """Of this process and of the peers that it has waited for."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
+
+
 def _run_method(run: Run, shop: Shop, record: Record, artifacts: Path | None, progress: Progress) -> dict[str, Rows]:
     """Train (or, where nothing is learned, only ask) and measure: on dev, and a reported run on the tests, once."""
     cell = run.cell
     base, task, rows = shop.base(cell), shop.task(cell), shop.rows(run)
+    tests = shop.tests(run, rows["test"])  # what is wrong with them a trial says, before hours have gone
     if cell.contender.demonstrations:
         shots = task.spec.demonstrations.model_copy(update={"k": cell.contender.demonstrations, "seed": run.seed})
         task = type(task)(task.spec.model_copy(update={"demonstrations": shots}), task.folder)
@@ -103,7 +111,7 @@ def _run_method(run: Run, shop: Shop, record: Record, artifacts: Path | None, pr
         record.dev = measured(dev, answers=False)[0]
     spent, began = 0.0, time.perf_counter()
     if run.stage == "final":
-        for name, part in shop.tests(run, rows["test"]).items():
+        for name, part in tests.items():
             record.tests[name], held = _test(ready, part, progress)
             found[record.tests[name].digest] = held
         spent = time.perf_counter() - began

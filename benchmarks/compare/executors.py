@@ -5,8 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import threading
-import time
 from concurrent.futures import Future, ProcessPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 from softprompt.benchmarks.compare.execute import Done, execute
+from softprompt.benchmarks.compare.parent import end_with
 from softprompt.benchmarks.compare.runs import Run
 from softprompt.benchmarks.compare.shop import Shop
 
@@ -22,7 +21,6 @@ from softprompt.training.spec import CacheSpec
 from softprompt.types import Progress, ignore_progress
 
 Name = Literal["here", "pool", "ray"]
-SECONDS_BETWEEN_LOOKS_AT_PARENT = 2.0
 
 
 class Lane(Protocol):
@@ -105,18 +103,11 @@ def _begin(parent: int, place: int, threads: int, cache: CacheSpec, artifacts: P
     """Set up a worker process: its threads, its GPU, its shop."""
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then ends this
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    end_with(parent)
     if torch.cuda.is_available():
         torch.cuda.set_device(place % torch.cuda.device_count())
     torch.set_num_threads(threads)
     _worker = (Shop(cache), artifacts)
-
-
-def _end_with(parent: int) -> None:
-    """A worker whose parent was killed would otherwise wait for work for ever."""
-    while os.getppid() == parent:
-        time.sleep(SECONDS_BETWEEN_LOOKS_AT_PARENT)
-    os._exit(1)
 
 
 def _run(run: Run, alone: bool) -> Done:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from softprompt.benchmarks.compare.shop import Shop
 from softprompt.benchmarks.compare.suite import load_suite
 from softprompt.benchmarks.compare.texts import texts_of
 
+from softprompt.errors import MissingExtraError
 from softprompt.parallel import processes
+from softprompt.storage import held
 from softprompt.types import Notice, Progress, ignore_notice, ignore_progress
 
 Plan = dict[str, Any]
@@ -56,29 +59,42 @@ def compare(
         SoftpromptError: a suite that cannot be used. What fails in a run is recorded instead.
     """
     processes().only_one("bench compare")
+    _refuse_without_report()
     spec = load_suite(suite, list(settings))
-    work = begin(spec, folder, only, look_only=dry_run)
-    if work.stale:
-        notice(f"{work.stale} records of other settings than the suite's were moved to {folder / 'stale'}")
     executor = executor or ("here" if workers == 1 else "pool")
     refuse(executor, workers, artifacts)
     shop = Shop(spec.cache, progress)
-    shop.check(work.cells)
-    costs: dict[str, probe.Cost] = {}
-    if estimate and work.left():
-        costs = probe.probe(work.cells, shop, None if dry_run else folder / "probe.json", progress)
-    plan(_plan(work, costs, workers))
     if dry_run:
+        work = begin(spec, folder, only, look_only=True)
+        shop.check(work.cells)
+        plan(_plan(work, _costs(work, shop, None, progress) if estimate else {}, workers))
         return None
-    describe(work, command)
-    if work.left():
+    with held(folder, "another `bench compare` is at work here; wait for it, or give another --out"):
+        work = begin(spec, folder, only)
+        if work.stale:
+            notice(f"{work.stale} records of other settings than the suite's were moved to {folder / 'stale'}")
+        shop.check(work.cells)
+        plan(_plan(work, _costs(work, shop, folder / "probe.json", progress) if estimate else {}, workers))
+        describe(work, command)
         kept = folder / "artifacts" if artifacts else None
-        lanes = make_lanes(executor, workers, spec.cache, isolate, kept, address, progress)
+        lanes = make_lanes(executor, workers, spec.cache, isolate, kept, address, progress) if work.left() else []
         drive(work, lanes, isolate, progress, notice)
         describe(work, command)  # now with what could not be run
-    files, tables, told = report(folder)
+        files, tables, told = report(folder)
     failed = [f"{record.id}: {record.reason}" for record in work.failed]
     return {"tables": tables, "verdicts": told, "files": files, "failed": failed}
+
+
+def _refuse_without_report() -> None:
+    """What the report needs is asked for before the hours that it reports."""
+    for name in ("statsmodels", "matplotlib"):
+        if find_spec(name) is None:
+            raise MissingExtraError(f"bench compare needs {name}: pip install 'softprompt[bench]'")
+
+
+def _costs(work: Work, shop: Shop, path: Path | None, progress: Progress) -> dict[str, probe.Cost]:
+    """What a run of each contender takes, if any is to be made."""
+    return probe.probe(work.cells, shop, path, progress) if work.left() else {}
 
 
 def report(folder: Path) -> tuple[list[Path], list[Table], list[str]]:
@@ -125,5 +141,6 @@ def _row(cell: Cell, cost: probe.Cost | None) -> dict[str, Any]:
 
 
 def _problems(cells: Sequence[Cell], costs: dict[str, probe.Cost]) -> dict[str, str]:
-    found = {cell.place.contender: costs.get(probe.key_of(cell), probe.Cost()).problem for cell in cells}
+    several = len({(cell.place.base, cell.place.task) for cell in cells}) > 1
+    found = {cell.place.named(several): costs.get(probe.key_of(cell), probe.Cost()).problem for cell in cells}
     return {name: problem for name, problem in found.items() if problem}

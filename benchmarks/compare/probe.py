@@ -48,7 +48,8 @@ class Cost:
 def probe(
     cells: Sequence[Cell], shop: Shop, path: Path | None = None, progress: Progress = ignore_progress
 ) -> dict[str, Cost]:
-    """A few steps of every contender on every base and task; what a file holds of an earlier call is not measured again.
+    """A few steps of every contender on every base and task; what a file holds of an earlier call is not measured again,
+    what could not be tried then is.
 
     Args:
         path: the file, written when all are measured.
@@ -124,7 +125,7 @@ def _try(cell: Cell, shop: Shop) -> Cost:
         method = make_method(cell.contender.method)
         learns = cell.contender.default_lr is not None
         if cell.contender.demonstrations:
-            task, _ = task.with_demonstrations(rows["train"][: cell.contender.demonstrations]), None
+            task = task.with_demonstrations(rows["train"][: cell.contender.demonstrations])
         spec = parse(TrainSpec, {**cell.train, "max_steps": STEPS, "epochs": STEPS}, "train")
         result = train(
             base,
@@ -159,6 +160,7 @@ def _read(path: Path | None) -> dict[str, Cost]:
     if path is None or not path.is_file():
         return {}
     try:
-        return {key: Cost(**values) for key, values in json.loads(path.read_text(encoding="utf-8")).items()}
-    except (OSError, ValueError, TypeError):
+        found = {key: Cost(**values) for key, values in json.loads(path.read_text(encoding="utf-8")).items()}
+        return {key: cost for key, cost in found.items() if not cost.problem}
+    except (OSError, ValueError, TypeError, AttributeError):
         return {}  # measured again

@@ -36,6 +36,10 @@ class Place(Strict):
     family: str = ""
     factors: dict[str, str | int | float | None] = Field(default_factory=dict)
 
+    def named(self, several: bool) -> str:
+        """The contender; where there are several bases or tasks, on which."""
+        return f"{self.contender} on {self.base}, {self.task}" if several else self.contender
+
 
 class Measured(Strict):
     """A metric on rows, with what was answered row by row.

@@ -64,10 +64,9 @@ class Results:
         Raises:
             DataError: it is none.
         """
-        path = folder / "suite.json"
-        if not path.is_file():
+        if not (suite := suite_in(folder)):
             raise DataError(f"{folder}: is no results folder (it has no suite.json); give the --out of `bench compare`")
-        return Results(folder, json.loads(path.read_text(encoding="utf-8")), list(read_all(folder).values()))
+        return Results(folder, suite, list(read_all(folder).values()))
 
     @property
     def failed(self) -> list[Record]:
@@ -82,6 +81,8 @@ class Results:
     def tested(self) -> list[Tested]:
         """Final runs by place and test; seeds whose rows are others than the first seed's are refused.
 
+        Where a search that goes on has come to another rate, those of the newest one only: a seed counts once.
+
         Raises:
             DataError: seeds of one place were tested on different rows.
         """
@@ -91,7 +92,9 @@ class Results:
                 for test in record.tests:
                     groups.setdefault((record.place.model_dump_json(), test), []).append(record)
         found = []
-        for (_, test), records in groups.items():
+        for (_, test), members in groups.items():
+            newest = max(members, key=lambda record: record.when)
+            records = [record for record in members if _of(record) == _of(newest)]
             records.sort(key=lambda record: record.seed)
             digests = {record.tests[test].digest for record in records}
             if len(digests) > 1:
@@ -99,3 +102,22 @@ class Results:
             where, gold = gold_of(self.folder, digests.pop())
             found.append(Tested(records[0].place, test, records, where, gold))
         return found
+
+
+def _of(record: Record) -> tuple[str | None, float | None]:
+    return record.digests.get("settings"), record.lr
+
+
+def suite_in(folder: Path) -> dict[str, Any]:
+    """What `suite.json` says; nothing of a folder without one.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    path = folder / "suite.json"
+    if not path.is_file():
+        return {}
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path}: cannot be read as JSON ({error}); run the suite again") from None

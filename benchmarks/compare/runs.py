@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 import re
@@ -13,12 +14,14 @@ from typing import Any, Literal
 from softprompt.benchmarks.compare.record import Place, Record
 from softprompt.benchmarks.compare.suite import ContenderSpec, SearchSpec, SuiteSpec
 
-from softprompt.storage import digest_of
+from softprompt.errors import ConfigError
+from softprompt.storage import digest_of, sha256_file
 from softprompt.tasks import Task
 from softprompt.training.loop import best_of
 from softprompt.training.spec import BaseSpec, resolved_task
 
 LEAST_DEV = 16  # rows; fewer choose by chance
+LONGEST_PART = 60  # letters of a name in a record's name; a file's name has room for 255 bytes
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Run:
     def id(self) -> str:
         """Name of the record: readable, and another one for other settings."""
         place = self.cell.place
-        parts = [place.task, place.base, place.contender]
+        parts = [part[:LONGEST_PART] for part in (place.task, place.base, place.contender)]
         parts += [f"n{place.size}"] if place.size is not None else []
         parts += [self.stage if self.round is None else f"{self.stage}{self.round}"]
         parts += [f"lr{self.lr:.3g}"] if self.lr is not None else []
@@ -95,17 +98,40 @@ class Run:
 
 
 def cells_of(suite: SuiteSpec, only: list[str] | None = None) -> list[Cell]:
-    """All cells, in the order in which one process best works through them."""
+    """All cells, in the order in which one process best works through them.
+
+    Raises:
+        ConfigError: a task that cannot be used; two bases or tasks that a table could not tell apart.
+    """
     found = []
-    tests = [_named(task) for task in suite.tests]
+    tasks, tests = ([_named(task) for task in part] for part in (suite.tasks, suite.tests))
+    _refuse_twice("bases", [label_of(base) for base in suite.bases])
+    _refuse_twice("tasks", [name for name, _ in tasks])
+    _refuse_twice("tests", [name for name, _ in tests])
+    if unlike := [name for name, task in tests if dict(tasks).get(name, task) != task]:
+        raise ConfigError(f"tests: {unlike[0]!r} is another task than the one of this name in tasks; rename one")
     for base in suite.bases:
-        for name, task in map(_named, suite.tasks):
+        for name, task in tasks:
             for row in suite.rows():
                 if only and row.name not in only and row.family not in only:
                     continue
                 for size in (row.sizes or suite.sizes) if row.fits_rows else [None]:
                     found.append(_cell(suite, base, name, task, tests, row, size))
     return found
+
+
+def label_of(base: BaseSpec) -> str:
+    """What a base is called in tables: its name without the folder, and how it is held, if not as usual."""
+    held = base.model_dump(mode="json", exclude_defaults=True)
+    shown = [str(held[key]) for key in ("dtype", "quantization", "kind") if key in held]
+    return "-".join([Path(base.name).name, *shown, *([] if base.isolated else ["together"])])
+
+
+def _refuse_twice(what: str, names: list[str]) -> None:
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(
+            f"{what}: {', '.join(twice)} there twice; results are told apart by name, so each needs its own"
+        )
 
 
 def _named(task: str | dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -124,7 +150,6 @@ def _cell(
 ) -> Cell:
     largest = max(size for one in suite.rows() for size in (one.sizes or suite.sizes))
     held = base.model_dump(mode="json", exclude_defaults=True) | {"name": base.name}
-    label = "-".join([Path(base.name).name, *(str(held[key]) for key in ("dtype", "quantization") if key in held)])
     train = {**suite.train.model_dump(mode="json", exclude_unset=True), **row.train}
     train.pop("lr", None)
     values: dict[str, Any] = {
@@ -139,8 +164,16 @@ def _cell(
         "dev_pool": dev_rows(suite, largest),
     }
     what = row.model_dump(mode="json", include={"kind", "method", "demonstrations"})
+    files = _files([task, *(spec for _, spec in tests)])
+    what |= {"files": files} if files else {}
+    what |= {"cache": suite.cache.dtype} if suite.cache.dtype else {}  # the rest of it changes no result
     held_place = Place(
-        base=label, task=name, contender=row.name, size=size, family=row.family or row.name, factors=row.factors
+        base=label_of(base),
+        task=name,
+        contender=row.name,
+        size=size,
+        family=row.family or row.name,
+        factors=row.factors,
     )
     return Cell(
         suite=suite.name,
@@ -152,6 +185,18 @@ def _cell(
         settings=digest_of([values, what, size, held_place.model_dump()])[:16],
         **values,
     )
+
+
+def _files(tasks: list[dict[str, Any]]) -> list[str]:
+    """Digests of the files that rows come from, as they are now: other rows under the same name are another suite."""
+    names = {str(task["data"].get(key) or "") for task in tasks for key in ("source", "train", "dev", "test")}
+    paths = [path for path in map(Path, sorted(names)) if path.is_absolute() and path.is_file()]
+    return [_digest_of(path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths]
+
+
+@functools.lru_cache(maxsize=64)
+def _digest_of(path: Path, changed: int, size: int) -> str:
+    return sha256_file(path)
 
 
 def dev_rows(suite: SuiteSpec, size: int) -> int:
@@ -180,41 +225,36 @@ def rates_of(row: ContenderSpec, search: SearchSpec) -> tuple[float, ...]:
     return tuple(float(f"{default * math.exp(rng.uniform(low, high)):.3g}") for _ in powers)
 
 
-def next_runs(cell: Cell, records: Mapping[str, Record]) -> list[Run]:
-    """The runs of a cell that can start now and are not there; empty when it is done, or waits, or cannot go on.
+def runs_of(cell: Cell, records: Mapping[str, Record]) -> list[Run]:
+    """The cell's runs as far as they are known: those of a search up to its first unfinished round, then the reported ones.
 
     Args:
-        records: by id, failed ones included: they are not started again.
+        records: by id, failed ones included: they are out of the search.
     """
     rates, search = list(cell.rates), cell.search
+    found: list[Run] = []
     if len(rates) > 1:
         for number, share in enumerate(search.shares):
             trials = [Run(cell, "trial", search.seed, rate, share, number) for rate in rates]
-            if missing := [run for run in trials if run.id not in records]:
-                return missing
-            if not (ranked := ranking([records[run.id] for run in trials])):
-                return []
-            rates = [record.lr for record in ranked[: search.kept(len(trials))] if record.lr is not None]
-    lr = rates[0] if rates else None
-    finals = [Run(cell, "final", seed, lr) for seed in cell.seeds]
-    return [run for run in finals if run.id not in records]
-
-
-def all_runs(cell: Cell, records: Mapping[str, Record]) -> list[Run]:
-    """All runs of a cell that is done; nothing of one that is not."""
-    if next_runs(cell, records):
-        return []
-    found: list[Run] = []
-    rates = list(cell.rates)
-    if len(rates) > 1:
-        for number, share in enumerate(cell.search.shares):
-            trials = [Run(cell, "trial", cell.search.seed, rate, share, number) for rate in rates]
             found += trials
-            ranked = ranking([records[run.id] for run in trials])
-            rates = [record.lr for record in ranked[: cell.search.kept(len(trials))] if record.lr is not None]
-            if not rates:
+            if any(run.id not in records for run in trials):
                 return found
+            if not (ranked := ranking([records[run.id] for run in trials])):
+                return found
+            rates = [record.lr for record in ranked[: search.kept(len(trials))] if record.lr is not None]
     return [*found, *(Run(cell, "final", seed, rates[0] if rates else None) for seed in cell.seeds)]
+
+
+def next_runs(cell: Cell, records: Mapping[str, Record]) -> list[Run]:
+    """The runs of a cell that can start now and are not there; empty when it is done, or cannot go on."""
+    return [run for run in runs_of(cell, records) if run.id not in records]
+
+
+def left(cell: Cell, records: Mapping[str, Record]) -> int:
+    """How many runs the cell still has to make, if all go well."""
+    known = runs_of(cell, records)
+    there = sum(run.id in records for run in known)
+    return count(cell) - there if there < len(known) else 0
 
 
 def ranking(trials: list[Record]) -> list[Record]:

@@ -11,7 +11,7 @@ from softprompt.benchmarks.compare.runs import Cell, Run
 from softprompt.base import Base
 from softprompt.config import parse
 from softprompt.data import Row
-from softprompt.data.splits import split
+from softprompt.data.splits import normalize, split
 from softprompt.errors import DataError
 from softprompt.methods import make_method
 from softprompt.storage import digest_of
@@ -68,22 +68,32 @@ class Shop:
             raise DataError(
                 f"{cell.place.task}: {size} training rows asked for, there are {len(pool['train'])}; make sizes smaller"
             )
-        seed = run.seed if cell.draws == "seeded" else task.spec.data.split.seed
+        only_shown = (
+            cell.place.size is None and cell.contender.demonstrations
+        )  # what stands in front is each seed's own
+        seed = run.seed if cell.draws == "seeded" or only_shown else task.spec.data.split.seed
         train = split(pool["train"], {"train": size}, task.label, seed, task.spec.data.split.group)["train"]
+        if cell.dev > len(pool["dev"]):
+            raise DataError(
+                f"{cell.place.task}: {cell.dev} dev rows asked for, there are {len(pool['dev'])}; make dev smaller"
+            )
         return {"train": train, "dev": pool["dev"][: cell.dev], "test": pool["test"]}
 
     def rows_of(self, cell: Cell, other: dict[str, Any] | None = None) -> dict[str, list[Row]]:
-        """All rows of the cell's task (or of another), split once: test, dev, and the pool that training rows are drawn from.
+        """All rows of the cell's task, split once: test, dev, and the pool that training rows are drawn from.
+
+        Args:
+            other: another task, whose test rows are wanted.
 
         Raises:
             DataError: too few of them, or a task that does not say how many are for the test.
         """
-        held = cell.task if other is None else other
-        key = digest_of([held, cell.test, cell.dev_pool])
+        held, dev = (cell.task, cell.dev_pool) if other is None else (other, 0)
+        key = digest_of([held, cell.test, dev])
         if key not in self._rows:
             task = Task.load(held)
             data, cut = task.spec.data, task.spec.data.split
-            sizes: dict[str, Any] = {"train": None, "dev": cell.dev_pool}
+            sizes: dict[str, Any] = {"train": None, "dev": dev}
             if data.source is None:
                 sizes["test"] = None  # a file of its own, of which a sample is drawn below
             elif cell.test is not None:
@@ -92,26 +102,37 @@ class Shop:
                 raise DataError(f"{task.name}: gives all rows that are left to the test; set `test` in the suite")
             changed = data.model_copy(update={"split": cut.model_copy(update=sizes)})
             rows = type(task)(task.spec.model_copy(update={"data": changed}), task.folder).load_data(self.progress)
+            if not rows.get("test"):
+                raise DataError(
+                    f"{task.name}: has no test rows; give data.test, or data.source and `test` in the suite"
+                )
             if cell.test is not None and len(rows["test"]) > cell.test:
                 rows["test"] = split(rows["test"], {"test": cell.test}, task.label, cut.seed)["test"]
+            if (
+                data.dev is not None
+            ):  # a file in an order of its own, perhaps by label, of which the first rows are taken
+                rows["dev"] = split(rows["dev"], {"dev": len(rows["dev"])}, task.label, cut.seed)["dev"]
             self._rows[key] = rows
         return self._rows[key]
 
     def tests(self, run: Run, own: list[Row]) -> dict[str, list[Row]]:
-        """Test rows by task, the run's own first.
+        """Test rows by task, the run's own first; of other tasks those that no run can train on or choose by.
 
         Raises:
-            DataError: rows of another task that the run's own cannot ask: without its fields, or with other labels.
+            DataError: rows of another task that this one cannot ask, or none that are left.
         """
         task, found = Task.load(run.cell.task), {run.cell.place.task: own}
         for data in run.cell.tests:
-            name, rows = str(data["name"]), self.rows_of(run.cell, data)["test"]
-            for row in rows:
-                if problem := task.check_row(row.values):
-                    raise DataError(
-                        f"{row.where}: {problem}; rows of `tests` need the fields and labels of {task.name}"
-                    )
-            found[name] = rows
+            name = str(data["name"])
+            rows = self.rows_of(run.cell, data)["test"]
+            problems = [f"{row.where}: {reason}" for row in rows if (reason := task.check_row(row.values))]
+            if problems:
+                raise DataError(f"tests: {name}: {len(problems)} rows are none of {task.name}, the first {problems[0]}")
+            pool = self.rows_of(run.cell)
+            seen = {normalize(task.content(row)) for part in ("train", "dev") for row in pool[part]}
+            found[name] = [row for row in rows if normalize(task.content(row)) not in seen]
+            if not found[name]:
+                raise DataError(f"tests: {name}: all of its test rows are among those that {task.name} is trained on")
         return found
 
     def check(self, cells: Sequence[Cell]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from softprompt.config import Strict, override, parse, read_yaml, suggest
 from softprompt.errors import ConfigError
@@ -17,7 +18,18 @@ from softprompt.training.spec import BaseSpec, CacheSpec, TrainSpec
 READY = files("softprompt.benchmarks") / "suites"
 Kind = Literal["method", "majority", "setfit"]
 USUAL = ("lora", "full")  # what people would do instead
+SEARCHED = "train.lr: rates are searched; give `lr: [...]` to a contender, or search.trials: 1"
 SETFIT_LR = 2e-5  # SetFit's own default for the encoder
+
+
+def refuse_twice(name: str, values: Sequence[Any]) -> None:
+    """A run stands for one value.
+
+    Raises:
+        ValueError: one stands twice.
+    """
+    if len(set(values)) < len(values):
+        raise ValueError(f"{name}: a value stands twice in {list(values)}")
 
 
 class SearchSpec(Strict):
@@ -85,12 +97,12 @@ class ContenderSpec(Strict):
     kind: Kind = "method"
     method: dict[str, Any] = Field(default_factory=dict)
     demonstrations: int = Field(default=0, ge=0)
-    vary: dict[str, list[str | int | float | None]] = Field(default_factory=dict)
+    vary: dict[str, Annotated[list[str | int | float | None], Field(min_length=1)]] = Field(default_factory=dict)
     together: bool = True
     lr: list[PositiveFloat] | None = Field(default=None, min_length=1)
     optional: bool = False
-    sizes: list[PositiveInt] | None = None
-    seeds: list[int] | None = None
+    sizes: list[PositiveInt] | None = Field(default=None, min_length=1)
+    seeds: list[NonNegativeInt] | None = Field(default=None, min_length=1)
     train: dict[str, Any] = Field(default_factory=dict)
     family: str = ""
     factors: dict[str, str | int | float | None] = Field(default_factory=dict)
@@ -104,6 +116,16 @@ class ContenderSpec(Strict):
     def _something(self) -> ContenderSpec:
         if self.kind == "method" and "name" not in self.method:
             raise ValueError("a contender needs a method (or kind: majority, setfit)")
+        if self.kind == "method" and not isinstance(self.method["name"], str):
+            raise ValueError(f"method.name: expected a method's name (got {self.method['name']!r})")
+        if self.kind != "method" and (self.demonstrations or "name" in self.method):
+            raise ValueError(f"kind: {self.kind} takes no other method and no demonstrations")
+        if "name" in self.vary:
+            raise ValueError("vary: name is the method itself; give each method a contender of its own")
+        for name in ("lr", "sizes", "seeds"):
+            refuse_twice(name, getattr(self, name) or [])
+        if "lr" in self.train:
+            raise ValueError(SEARCHED)
         if not self.name:
             object.__setattr__(self, "name", self.method.get("name", self.kind).replace(":", "-"))
         if not self.family:
@@ -171,7 +193,7 @@ class SuiteSpec(Strict):
     sizes: list[PositiveInt] = Field(default=[256], min_length=1)
     dev: PositiveInt | float = Field(default=0.5, gt=0)
     test: PositiveInt | None = 1000
-    seeds: list[int] = Field(default=[0, 1, 2], min_length=1)
+    seeds: list[NonNegativeInt] = Field(default=[0, 1, 2], min_length=1)
     draws: Literal["seeded", "fixed"] = "seeded"
     search: SearchSpec = Field(default_factory=SearchSpec)
     train: TrainSpec = Field(default_factory=TrainSpec)
@@ -180,7 +202,7 @@ class SuiteSpec(Strict):
     without: list[Literal["lora", "full"]] = Field(default_factory=list)
     contenders: list[ContenderSpec] = Field(default_factory=list)
     reference: str = "full"
-    margin: PositiveFloat = 0.02
+    margin: float = Field(default=0.02, gt=0, lt=1)
     cut: list[str] = Field(default_factory=list)
 
     @field_validator("bases", mode="before")
@@ -206,9 +228,15 @@ class SuiteSpec(Strict):
             raise ValueError(f"contenders: {', '.join(twice)} there twice; give each a name")
         if self.reference not in names:
             raise ValueError(f"reference: no contender {self.reference!r}{suggest(self.reference, names)}")
+        for name in ("sizes", "seeds"):
+            refuse_twice(name, getattr(self, name))
+        if self.train.lr is not None:
+            raise ValueError(SEARCHED)
         for row in rows:
             parse(TrainSpec, {**self.train.model_dump(exclude_none=True), **row.train}, f"{row.name}: train")
-            if row.lr and row.default_lr and len(row.lr) != self.search.trials:
+            if row.lr and row.default_lr is None:
+                raise ValueError(f"{row.name}: lr: nothing of it is learned by gradients; leave it out")
+            if row.lr and len(row.lr) != self.search.trials:
                 raise ValueError(
                     f"{row.name}: {len(row.lr)} learning rates, but search.trials is {self.search.trials}; "
                     "every method gets the same number"

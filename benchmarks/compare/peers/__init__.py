@@ -99,13 +99,13 @@ def run_setfit(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def ask(module: str, request: dict[str, Any]) -> dict[str, Any]:
-    """Run a module that reads one JSON object and answers with one.
+    """Run a module that reads one JSON object and answers with one; its argument is the process that it is to end with.
 
     Raises:
         SoftpromptError: it says {"error": …}, or ends without an answer.
     """
     done = subprocess.run(
-        [sys.executable, "-m", module],
+        [sys.executable, "-m", module, str(os.getpid())],
         input=json.dumps(request),
         capture_output=True,
         text=True,

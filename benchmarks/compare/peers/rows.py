@@ -40,7 +40,9 @@ def run_setfit_row(run: Run, shop: Shop, record: Record) -> dict[str, Rows]:
             "train": _texts(task, rows["train"]),
             "dev": _texts(task, rows["dev"]),
             "tests": {name: _texts(task, part) for name, part in tests.items()},
-            "labels": sorted({str(task.gold(row.values)) for row in rows["train"]}),
+            "labels": sorted(
+                {str(task.gold(row.values)) for part in (rows["train"], rows["dev"], *tests.values()) for row in part}
+            ),
             "seed": run.seed,
             "lr": run.lr,
         }

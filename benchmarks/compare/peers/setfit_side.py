@@ -1,7 +1,7 @@
 """SetFit as its documentation trains it: contrastive pairs tune the body, a logistic regression reads its embeddings.
 
-`python -m softprompt.benchmarks.compare.peers.setfit_side`: one JSON request on the standard input (see `SetFitRequest`), one
-JSON answer on the standard output, all else on the standard error.
+`python -m softprompt.benchmarks.compare.peers.setfit_side [PARENT]`: one JSON request on the standard input (see
+`SetFitRequest`), one JSON answer on the standard output, all else on the standard error.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from softprompt.benchmarks.compare.parent import end_with
 from softprompt.benchmarks.compare.peers import LabelledText, SetFitRequest
 
 from softprompt.base import bundled
@@ -137,8 +138,14 @@ def _bytes(model: Any, folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and path.name != "README.md")
 
 
-def main() -> int:
-    """Answer one request; an error is an answer too, of one line."""
+def main(parent: int | None = None) -> int:
+    """Answer one request; an error is an answer too, of one line.
+
+    Args:
+        parent: the process that asks; with it this one ends.
+    """
+    if parent is not None:
+        end_with(parent)
     out, sys.stdout = sys.stdout, sys.stderr  # nothing that a library prints may get into the answer
     try:
         found, code = answer(parse(SetFitRequest, json.load(sys.stdin), "setfit")), 0
@@ -151,4 +158,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(*map(int, sys.argv[1:2])))

@@ -255,7 +255,8 @@ def _table(lines: list[Line], test: str, size: int | None, report: Report) -> Ta
     if reference is None:
         notes.append(f"The reference {report.reference} has no finished run here, so nothing is compared with it.")
     most = max(len(line.records) for line in by_name.values())
-    if short := [line.name for line in by_name.values() if 1 < len(line.records) < most]:
+    few = (line for line in by_name.values() if len(line.records) < most)
+    if short := [line.name for line in few if line.learned or len(line.records) > 1]:  # what is not trained runs once
         notes.append(f"Fewer seeds than the others ({most}): {', '.join(short)}.")
     compared: dict[str, Comparison] = {}
     if reference is not None:

@@ -52,7 +52,7 @@ def test_both_sides_take_steps(name, folder):
     losses = [(step(), peer_step()) for _ in range(3)]
     assert all(0 < loss < 20 for pair in losses for loss in pair)
     assert len({pair[0] for pair in losses}) == 3  # other rows, moved parameters
-    assert facts["text_tokens"] > 0 and len(facts["flops"]) == 3 and peak() > 1e6
+    assert facts["text_tokens"] > 0 and len(facts["flops"]) == 3 and min(peak()) > 1e6
     if case.same_loss:
         assert torch.allclose(*torch.tensor(losses).T, rtol=0, atol=sides.LOSS_TOLERANCE["cpu"]), losses
         assert facts["parameters"] == peer_facts["parameters"]
@@ -125,7 +125,7 @@ def test_attention_is_counted_pair_by_pair():
 def test_peak_is_a_rate_of_products():
     peak = Peak(Base(tiny_model("llama"), tiny_tokenizer()), 40)
     assert {(len(a), *b.shape) for a, b in peak.pairs[3:]} == {(40, 64, 64), (40, 64, 32), (40, 64, 128), (40, 128, 64)}
-    assert 1e8 < peak.measure() < 1e14
+    assert all(1e8 < rate < 1e14 for rate in peak.measure())
 
 
 def test_slopes_find_the_power():
@@ -201,7 +201,7 @@ def test_the_verb(folder, tmp_path):
     assert found["prefix-upper"]["losses_equal"] is None and found["prefix-upper"]["peer"] == "ours, all layers, P=20"
     for row in found.values():
         assert row["speedup"] > 0 and row["memory_ratio"] > 0
-        assert 0 < row["utilisation"] < 1 and row["model_gflops"] > 0
+        assert 0 < row["utilisation"] < 1 and row["model_gflops"] > 0 and row["utilisation_of_cpu_time"] > 0
         assert row["name"] in done.stdout
     assert "<svg" in (tmp_path / "speed.svg").read_text() and "left out: joint" in done.stdout
     refused(cli("bench", "speed", "--only", "lra", cwd=tmp_path), "did you mean 'lora'")
@@ -242,6 +242,7 @@ def test_a_sweep_and_encoding(folder, monkeypatch):
     found = measure(folder, task, {"max_steps": 2}, rates=(0.01, 0.05), seeds=(0, 1))
     assert found["trials"] == 4 and len(found["trial_seconds"]) == 4
     assert found["our_seconds"] == pytest.approx(sum(found["trial_seconds"]))
+    assert min(found["cpu_seconds"]) > 0
     assert found["ratio"] == pytest.approx(found["our_seconds"] / found["peer_seconds"])
     monkeypatch.setattr(speed, "CHUNKS", ((30, 2), (30, 6), (120, 2)))
     monkeypatch.setattr(speed, "rows_for", lambda tokens, count: rows(count))

@@ -96,7 +96,7 @@ def _mixed(base: str, steps: int, progress: Progress) -> dict[str, Any]:
     with Side(OURS, {**request, "prefixes": list(MIXED_PREFIXES)}) as mixed, Side(OURS, single_of) as single:
         pairs = []
         for done in range(steps + 1):
-            pairs.append((mixed.step()[0], single.step()[0]))
+            pairs.append((mixed.step().seconds, single.step().seconds))
             progress(f"{MIXED}, steps", done + 1, steps + 1)
         memory = (mixed.peak(), single.peak())
     mine, theirs = (statistics.median(pair[side] for pair in pairs[1:]) for side in (0, 1))
@@ -133,7 +133,7 @@ def _encoding(base: str, progress: Progress) -> tuple[dict[str, Any], list[dict[
         side.step()  # what is set up at the first use is not timed; later texts that are the same are found in the cache
         measured = []
         for place, (about, count) in enumerate(CHUNKS):
-            measured.append((about, side.facts["tokens"][place + 1], count, side.step()[0]))
+            measured.append((about, side.facts["tokens"][place + 1], count, side.step().seconds))
             progress(f"{ENCODING}, {count} rows of {about} tokens", place + 1, len(CHUNKS))
         memory = side.peak()
     about, most = 30, max(count for _, count in CHUNKS)

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 from softprompt.benchmarks.speed.cases import Case, rows_for
 
@@ -18,6 +18,14 @@ from softprompt.types import Progress
 
 LOSS_TOLERANCE = {"cpu": 5e-5, "cuda": 1e-3}  # "equal to four decimals"; a GPU sums in another order each time
 OURS, PEERS = "softprompt.benchmarks.speed.ours", "softprompt.benchmarks.speed.peft_side"
+
+
+class Taken(NamedTuple):
+    """What one step took: seconds on the clock, its loss, seconds of processor time (of all threads together)."""
+
+    seconds: float
+    loss: float
+    cpu_seconds: float
 
 
 class Side:
@@ -47,14 +55,15 @@ class Side:
             raise SoftpromptError(f"{self.module} ended with exit code {self.process.wait()}; see its message above")
         return json.loads(line)
 
-    def step(self) -> tuple[float, float]:
-        """(seconds, loss) of one step."""
+    def step(self) -> Taken:
+        """One step."""
         answer = self.ask({"do": "step"})
-        return answer["seconds"], answer["loss"]
+        return Taken(answer["seconds"], answer["loss"], answer["cpu_seconds"])
 
-    def rate(self) -> float:
-        """FLOPs per second of the fastest matrix product there, measured now."""
-        return self.ask({"do": "sgemm"})["rate"]
+    def rates(self) -> tuple[float, float]:
+        """FLOPs per second of the fastest matrix product there, measured now (see `flops.Peak`)."""
+        clock, cpu = self.ask({"do": "sgemm"})["rates"]
+        return clock, cpu
 
     def peak(self) -> float:
         """Most memory held so far, GB: the GPU's where there is one, else resident memory."""
@@ -79,40 +88,44 @@ def _gb(found: dict[str, float]) -> float:
 
 @dataclass
 class Steps:
-    """What was measured in turns: per turn the sgemm rate, our steps, the peer's step; the first turn only warms up."""
+    """What was measured in turns: per turn the rates of sgemm, our steps, the peer's step; the first turn only warms up."""
 
-    rates: list[float] = field(default_factory=list)
-    ours: list[list[tuple[float, float]]] = field(default_factory=list)
-    peer: list[tuple[float, float]] = field(default_factory=list)
+    rates: list[tuple[float, float]] = field(default_factory=list)
+    ours: list[list[Taken]] = field(default_factory=list)
+    peer: list[Taken] = field(default_factory=list)
 
     @property
     def off(self) -> float:
         """Largest difference of the two sides' losses, step by step."""
-        ours = [loss for turn in self.ours for _, loss in turn]  # both sides' n-th step is on the same rows
-        return max((abs(mine - theirs) for mine, (_, theirs) in zip(ours, self.peer, strict=False)), default=0)
+        ours = [step for turn in self.ours for step in turn]  # both sides' n-th step is on the same rows
+        return max((abs(mine.loss - theirs.loss) for mine, theirs in zip(ours, self.peer, strict=False)), default=0)
 
     @property
     def our_seconds(self) -> float:
         """Median of our steps."""
-        return statistics.median(seconds for turn in self.ours[1:] for seconds, _ in turn)
+        return statistics.median(step.seconds for turn in self.ours[1:] for step in turn)
 
     @property
     def peer_seconds(self) -> float | None:
         """Median of the peer's steps."""
-        return statistics.median(seconds for seconds, _ in self.peer[1:]) if self.peer else None
+        return statistics.median(step.seconds for step in self.peer[1:]) if self.peer else None
 
-    def utilisation(self, flops: list[dict[str, float]]) -> float:
+    def utilisation(self, flops: list[dict[str, float]], threads: int = 0) -> float:
         """Median over turns of model FLOPs / (seconds · peak), the peak measured right before the turn's steps.
 
         Args:
             flops: of our steps, in order, from the first on again at the end.
+            threads: take the processor time that each of so many threads was given instead of the clock's, for step and peak:
+                where others use the machine, a step of seconds loses time to them that the best of many short products does
+                not. (What threads wait for each other is not in it.)
         """
         found, done = [], 0
         for place, turn in enumerate(self.ours):
             needed = sum(flops[(done + step) % len(flops)]["total"] for step in range(len(turn)))
             done += len(turn)
             if place:
-                found.append(needed / (sum(seconds for seconds, _ in turn) * self.rates[place]))
+                taken = sum(step.cpu_seconds / threads if threads else step.seconds for step in turn)
+                found.append(needed / (taken * self.rates[place][1 if threads else 0]))
         return statistics.median(found)
 
 
@@ -134,7 +147,7 @@ def compare(base: str, case: Case, steps: int, progress: Progress, peer: bool = 
         theirs = stack.enter_context(Side(other, {**request, "upper": False})) if peer else None
         allowed = LOSS_TOLERANCE[ours.facts["device"]]
         for done in range(steps + 1):
-            taken.rates.append(ours.rate())
+            taken.rates.append(ours.rates())
             taken.ours.append([ours.step() for _ in range(case.turn)])
             if theirs is not None:
                 taken.peer.append(theirs.step())
@@ -143,7 +156,7 @@ def compare(base: str, case: Case, steps: int, progress: Progress, peer: bool = 
             progress(f"{case.name}, steps", done + 1, steps + 1)
         facts, memory = ours.facts, [ours.peak(), theirs.peak() if theirs else None]
         loaded = [ours.loaded, theirs.loaded if theirs else None]
-    told = equal is not False
+    told, on_cpu = equal is not False, facts["device"] == "cpu"
     mine, other_seconds = (taken.our_seconds, taken.peer_seconds) if told else (None, None)
     flops = facts["flops"]
     return {
@@ -165,12 +178,14 @@ def compare(base: str, case: Case, steps: int, progress: Progress, peer: bool = 
         "our_loaded_gb": loaded[0],
         "memory_ratio": memory[0] / memory[1] if memory[0] and memory[1] else None,
         "model_gflops": statistics.mean(of["total"] for of in flops) / 1e9,
-        "sgemm_gflops": statistics.median(taken.rates) / 1e9,
+        "sgemm_gflops": statistics.median(clock for clock, _ in taken.rates) / 1e9,
         "utilisation": taken.utilisation(flops) if told else None,
+        "utilisation_of_cpu_time": taken.utilisation(flops, facts["threads"]) if told and on_cpu else None,
+        "our_cpu_seconds": statistics.median(step.cpu_seconds for turn in taken.ours[-steps:] for step in turn),
         "threads": facts["threads"],
         "losses_equal": equal,
         "largest_loss_difference": taken.off if equal is not None else None,
-        "losses": [loss for turn in taken.ours for _, loss in turn],
-        "peer_losses": [loss for _, loss in taken.peer],
+        "losses": [step.loss for turn in taken.ours for step in turn],
+        "peer_losses": [step.loss for step in taken.peer],
         "steps": steps,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -39,7 +40,8 @@ def measure(
     Returns:
         The row of the table. `our_seconds` of the sweep and `peer_seconds` of the trial alone: from the first row that is
         tokenized to the last metric on dev, encoding included, loading of the base and of the file of rows not. `ratio` is
-        the one over the other, `process_ratio` that of the whole processes, from start to exit.
+        the one over the other, `process_ratio` that of the whole processes, from start to exit, and `cpu_ratio` the same in
+        processor time, which others that use the machine hardly change (None on Windows, which does not count it so).
 
     Raises:
         SoftpromptError: a process failed; its last line.
@@ -65,6 +67,8 @@ def measure(
         "peer_seconds": one["work"],
         "ratio": many["work"] / one["work"],
         "process_ratio": many["process_seconds"] / one["process_seconds"],
+        "cpu_ratio": many["cpu"] / one["cpu"] if one["cpu"] else None,
+        "cpu_seconds": [one["cpu"], many["cpu"]],
         "encode_seconds": [one["encode_seconds"], many["encode_seconds"]],
         "process_seconds": [one["process_seconds"], many["process_seconds"]],
         "trial_seconds": [sum(trial["seconds"].values()) for trial in many["trials"]],
@@ -78,17 +82,23 @@ def _sweep(run: Path, rates: Sequence[float], seeds: Sequence[int]) -> dict[str,
     """The report of `softprompt sweep`, with the seconds of its trials (`work`) and of the process."""
     to = run.parent / f"of-{len(rates) * len(seeds)}"
     settings = [f"train.lr={','.join(map(str, rates))}", f"seed={','.join(map(str, seeds))}"]
-    began = time.perf_counter()
+    began, cpu = time.perf_counter(), _cpu_of_children()
     done = subprocess.run(
         [sys.executable, "-m", "softprompt", "sweep", str(run), *settings, "--out", str(to)],
         capture_output=True,
         text=True,
         encoding="utf-8",
     )
-    took = time.perf_counter() - began
+    took, cpu = time.perf_counter() - began, _cpu_of_children() - cpu
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise SoftpromptError(f"softprompt sweep ended with exit code {done.returncode}: {last}")
     report = json.loads((to / "sweep.json").read_text("utf-8"))
     work = sum(sum(trial["seconds"].values()) for trial in report["trials"])
-    return {**report, "work": work, "process_seconds": took}
+    return {**report, "work": work, "process_seconds": took, "cpu": cpu}
+
+
+def _cpu_of_children() -> float:
+    """Seconds of processor time of processes that have ended; 0 on Windows."""
+    found = os.times()
+    return found.children_user + found.children_system

@@ -17,7 +17,7 @@ def tables(found: dict[str, Any]) -> list[Table]:
 
 def _cases(rows: list[dict[str, Any]]) -> Table:
     names = ["case", "against", "P", "B", "text tokens", "trained", "peer's", "peer s", "ours s", "times faster"]
-    table = Table(*names, "peak GB, peer, ours", "utilisation", "losses equal")
+    table = Table(*names, "peak GB, peer, ours", "utilisation, of cpu time", "losses equal")
     table.columns[0].no_wrap = True
     for row in rows:
         length, equal = row["prompt_length"], {True: "yes", False: "no", None: "–"}[row["losses_equal"]]
@@ -33,7 +33,7 @@ def _cases(rows: list[dict[str, Any]]) -> Table:
             _number(row["our_seconds"], 3),
             _number(row["speedup"], 2),
             f"{_number(row.get('peer_peak_gb'), 2)}, {_number(row.get('our_peak_gb'), 2)}",
-            _number(row.get("utilisation"), 2),
+            f"{_number(row.get('utilisation'), 2)}, {_number(row.get('utilisation_of_cpu_time'), 2)}",
             equal,
         )
     return table

@@ -25,12 +25,13 @@ class Work(NamedTuple):
     Attributes:
         step: runs one step, gives its loss.
         facts: what the other process should know of it.
-        peak: FLOPs per second of the machine's fastest matrix product, measured now; None where nobody asks.
+        peak: FLOPs per second of the fastest matrix product, measured now: by the clock, and by the processor time that a
+            thread was given; None where nobody asks.
     """
 
     step: Step
     facts: dict[str, Any]
-    peak: Callable[[], float] | None = None
+    peak: Callable[[], tuple[float, float]] | None = None
 
 
 def digest(states: Tensor) -> float:
@@ -52,11 +53,12 @@ def serve(set_up: Callable[[dict[str, Any]], Work]) -> None:
     _answer(answers, {"ready": True, **work.facts, "loaded": peak_memory()})
     for request in requests:
         if request.get("do") == "step":
-            began = time.perf_counter()
+            began, cpu = time.perf_counter(), time.process_time()
             loss = work.step()
-            _answer(answers, {"seconds": time.perf_counter() - began, "loss": loss})
+            taken = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
+            _answer(answers, {**taken, "loss": loss})
         elif request.get("do") == "sgemm" and work.peak is not None:
-            _answer(answers, {"rate": work.peak()})
+            _answer(answers, {"rates": work.peak()})
         else:
             _answer(answers, peak_memory())
 

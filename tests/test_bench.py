@@ -222,8 +222,8 @@ def test_a_grid_of_real_processes(folder, tmp_path, monkeypatch):
     assert [row["name"] for row in found["rows"]] == [f"soft P={length} B=4 T=30" for length in (2, 8)]
     assert found["left_out"] == ["soft P=8 B=4 T=30, PEFT prompt tuning, P=8: it would take about 31 GB of 14"]
     assert found["rows"][1]["peer_seconds"] is None and found["rows"][1]["our_seconds"] > 0
-    over = {(one["side"], one["over"]): one["points"] for one in found["scaling"]}
-    assert over == {("ours", "P"): 2}
+    over = {(one["side"], one["over"], one["unit"]): one["points"] for one in found["scaling"]}
+    assert over == {("ours", "P", "seconds"): 2, ("ours", "P", "cpu_seconds"): 2}
     assert slopes(found["rows"]) == found["scaling"]
     plot(found, tmp_path / "grid.png")
     assert (tmp_path / "grid.png").read_bytes()[:4] == b"\x89PNG"

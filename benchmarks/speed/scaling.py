@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
@@ -13,10 +14,12 @@ from scipy import stats
 
 ASKED = {"T": "tokens", "P": "prompt_length", "B": "batch"}  # the sizes of a row of the grid, as they were asked for
 
+UNITS = ("seconds", "cpu_seconds")
+
 
 @dataclass(frozen=True)
 class Slope:
-    """seconds ∝ size^exponent.
+    """seconds ∝ size^exponent, of the clock or (`unit`) of processor time, which others that use the machine hardly change.
 
     Attributes:
         over: T (text tokens), P (prompt length), B (rows of a batch) or rows (that are encoded).
@@ -31,6 +34,7 @@ class Slope:
     interval: tuple[float, float] | None
     points: int
     groups: int
+    unit: str = "seconds"
 
     def as_dict(self) -> dict[str, Any]:
         """For the JSON."""
@@ -74,17 +78,17 @@ def slopes(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for method in dict.fromkeys(row["grid"] for row in rows if "grid" in row):
         mine = [row for row in rows if row.get("grid") == method]
         for side in ("our", "peer"):
-            told = [row for row in mine if row[f"{side}_seconds"]]
-            for over, key in ASKED.items():
+            for unit, (over, key) in itertools.product(UNITS, ASKED.items()):
+                told = [row for row in mine if row[f"{side}_{unit}"]]
                 fixed = [other for other in ASKED.values() if other != key]
                 axis = "text_tokens" if over == "T" else key  # tokens as they were, not about how many were asked for
                 points = [
-                    (row[axis], row[f"{side}_seconds"], tuple(row[other] for other in fixed))
+                    (row[axis], row[f"{side}_{unit}"], tuple(row[other] for other in fixed))
                     for row in told
                     if row[axis]
                 ]
                 if one := slope(method, "ours" if side == "our" else "peer", over, points):
-                    found.append(one.as_dict())
+                    found.append({**one.as_dict(), "unit": unit})
     return found
 
 

@@ -40,10 +40,17 @@ def _cases(rows: list[dict[str, Any]]) -> Table:
 
 
 def _scaling(slopes: list[dict[str, Any]]) -> Table:
-    table = Table("case", "side", "seconds grow with", "to the power", "points")
+    table = Table("case", "side", "unit", "grows with", "to the power", "points")
     for one in slopes:
         between = "" if one["interval"] is None else " [{:.2f}, {:.2f}]".format(*one["interval"])
-        table.add_row(one["name"], one["side"], one["over"], f"{one['exponent']:.2f}{between}", str(one["points"]))
+        table.add_row(
+            one["name"],
+            one["side"],
+            one["unit"].replace("_", " "),
+            one["over"],
+            f"{one['exponent']:.2f}{between}",
+            str(one["points"]),
+        )
     return table
 
 

@@ -42,8 +42,9 @@ _SHIPPED: dict[str, dict[str, str]] = {
         "metric": "softprompt.doctor.trained:metric",
     },
     "softprompt.benchmarks": {
-        "speed": "softprompt.benchmarks.speed:main",
-        "names": "softprompt.benchmarks.cases:NAMES",
+        "speed": "softprompt.benchmarks.speed.main:main",
+        "speed_tables": "softprompt.benchmarks.speed.tables:tables",
+        "speed_plot": "softprompt.benchmarks.speed.plot:plot",
         "compare": "softprompt.benchmarks.compare.main:compare",
         "report": "softprompt.benchmarks.compare.main:report",
         "suites": "softprompt.benchmarks.compare.suite:ready_suites",

@@ -20,8 +20,8 @@ from models import tiny_model, tiny_tokenizer
 from softprompt.benchmarks.compare.drive import begin, drive
 from softprompt.benchmarks.compare.execute import execute
 from softprompt.benchmarks.compare.executors import make_lanes
-from softprompt.benchmarks.compare.record import Measured, Place, Record, gold_of, read_all, write
 from softprompt.benchmarks.compare.main import compare
+from softprompt.benchmarks.compare.record import Measured, Place, Record, gold_of, read_all, write
 from softprompt.benchmarks.compare.results import Results
 from softprompt.benchmarks.compare.runs import Run, cells_of, count, left, next_runs
 from softprompt.benchmarks.compare.shop import Shop

@@ -50,8 +50,8 @@ def test_checkpointing_takes_less_memory():
 @pytest.mark.parametrize("case", ["soft-p20", "prefix", "lora", "full"])
 def test_the_benchmark_runs_there_with_equal_losses(case):
     """Its figures are for people to read (`softprompt bench speed`); a test does not judge them."""
-    from softprompt.benchmarks import speed
+    from softprompt.benchmarks.speed.main import main
 
-    (row,) = speed.main("smollm2", steps=3, only=[case])["rows"]
+    (row,) = main("smollm2", steps=3, only=[case])["rows"]
     print(case, "times faster:", row["speedup"], "memory:", row["memory_ratio"])
     assert row["losses_equal"] and row["our_peak_gb"] > 0

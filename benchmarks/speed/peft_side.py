@@ -1,4 +1,4 @@
-"""The peer's side: what is trained as PEFT's documentation does it. `python -m softprompt.benchmarks.peft_side`.
+"""The peer's side: what is trained as PEFT's documentation does it. `python -m softprompt.benchmarks.speed.peft_side`.
 
 Right-padded batches, labels of -100 everywhere but at the answer, the model's own loss.
 """
@@ -9,26 +9,43 @@ from itertools import cycle
 from typing import Any
 
 import torch
-from softprompt.benchmarks.cases import INIT_TEXT, LORA, P_TUNING_HIDDEN
-from softprompt.benchmarks.worker import Step, serve
+from softprompt.benchmarks.speed.cases import INIT_TEXT, LORA, P_TUNING_HIDDEN, TEMPLATE
+from softprompt.benchmarks.speed.worker import Work, digest, serve
+
+PLAIN = ("full", "plain", "features")  # transformers alone
 
 
-def set_up(request: dict[str, Any]) -> tuple[Step, dict[str, Any]]:
-    """Training steps of `get_peft_model`, or of the plain model with all its weights."""
+def set_up(request: dict[str, Any]) -> Work:
+    """Training steps of `get_peft_model`, or of the plain model with all its weights, or its forward alone."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(request["base"])
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    base = AutoModelForCausalLM.from_pretrained(request["base"], dtype=torch.float32).to(device)
-    model = base if request["peer_method"] == "full" else _with_peft(base, tokenizer, request)
+    base: Any = AutoModelForCausalLM.from_pretrained(request["base"], dtype=torch.float32)
+    base.to(device)
+    kind = request["peer_method"]
+    model = base if kind in PLAIN else _with_peft(base, tokenizer, request)
     model.eval()  # no dropout on either side, so that losses can be compared
-    trained = [weight for weight in model.parameters() if weight.requires_grad]
-    # fused as ours; the default is slower
-    optimizer = torch.optim.AdamW(trained, lr=request["lr"], weight_decay=0.0, fused=True)
     rows, size = request["rows"], request["batch"]
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     parts = [_batch(tokenizer, rows[begin : begin + size], pad) for begin in range(0, len(rows), size)]
     batches = cycle([{key: value.to(device) for key, value in part.items()} for part in parts])
+
+    @torch.no_grad()
+    def look() -> float:
+        batch = dict(next(batches))
+        if kind == "plain":
+            return model(**batch).loss.item()
+        scored = batch.pop("labels") != -100
+        states = model(**batch, output_hidden_states=True, logits_to_keep=1).hidden_states[-1]
+        places = scored.int().argmax(1) - 1  # of the token before the answer
+        return digest(states[torch.arange(len(states), device=device), places])
+
+    if kind in ("plain", "features"):
+        return Work(look, {"parameters": 0, "device": device})
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    # fused as ours; the default is slower
+    optimizer = torch.optim.AdamW(trained, lr=request["lr"], weight_decay=0.0, fused=True)
 
     def step() -> float:
         loss = model(**next(batches)).loss
@@ -37,7 +54,7 @@ def set_up(request: dict[str, Any]) -> tuple[Step, dict[str, Any]]:
         optimizer.zero_grad()
         return loss.item()
 
-    return step, {"parameters": sum(weight.numel() for weight in trained), "device": device}
+    return Work(step, {"parameters": sum(weight.numel() for weight in trained), "device": device})
 
 
 def _with_peft(base: Any, tokenizer: Any, request: dict[str, Any]) -> Any:
@@ -60,9 +77,16 @@ def _with_peft(base: Any, tokenizer: Any, request: dict[str, Any]) -> Any:
         config = peft.PromptEncoderConfig(
             task_type=peft.TaskType.CAUSAL_LM, num_virtual_tokens=length, encoder_hidden_size=P_TUNING_HIDDEN
         )
+    elif method == "ia3":
+        config = peft.IA3Config(task_type=peft.TaskType.CAUSAL_LM)
     else:
+        cue = tokenizer(TEMPLATE["cue"], add_special_tokens=False).input_ids
         config = peft.LoraConfig(
-            task_type=peft.TaskType.CAUSAL_LM, r=LORA["r"], lora_alpha=LORA["alpha"], lora_dropout=LORA["dropout"]
+            task_type=peft.TaskType.CAUSAL_LM,
+            r=LORA["r"],
+            lora_alpha=LORA["alpha"],
+            lora_dropout=LORA["dropout"],
+            alora_invocation_tokens=cue if method == "alora" else None,
         )
     start = _prefix(base, tokenizer, length) if method == "prefix" else None
     torch.manual_seed(0)  # as ours does, so that LoRA starts from the same weights

@@ -6,6 +6,8 @@ import random
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from softprompt.benchmarks.speed.sweep import SWEEP
+
 # the text that both sides start from; repeated or cut to the prompt's length, as PEFT does
 INIT_TEXT = "Classify the sentiment of the movie review as positive or negative. "
 LR = 5e-3
@@ -52,7 +54,11 @@ PEERS = {
     "prefix": "PEFT prefix tuning",
     "p_tuning": "PEFT P-tuning",
     "lora": "PEFT LoRA",
+    "alora": "PEFT activated LoRA",
+    "ia3": "PEFT IA3",
     "full": "transformers, all weights",
+    "plain": "transformers, forward",
+    "features": "transformers, hidden states",
     "ours": "ours, all layers",
 }
 P_TUNING_HIDDEN = 256  # width of both sides' encoder
@@ -82,11 +88,22 @@ CASES = (
     Case("prefix-upper", _PREFIX, 16, 30, "ours", upper=True),
     Case("p_tuning", _P_TUNING, 16, 30, "p_tuning", lr=1e-3),
     Case("lora", LORA, 32, 30, "lora", None, same_loss=True, lr=5e-4),
-    Case("alora", _ALORA, 32, 30, "lora", None, turn=8, lr=5e-4),
+    Case("alora", _ALORA, 32, 30, "alora", None, same_loss=True, turn=8, lr=5e-4),
     Case("full", {"name": "full"}, 32, 30, "full", None, same_loss=True, lr=2e-5),
 )
-MIXED = "mixed-batch"
-NAMES = (*(case.name for case in CASES), MIXED)
+# on request only: the default run takes ten minutes as it is
+EXTRA = (
+    Case("soft-b32", _soft(20), 32, 30, peer_length=20, same_loss=True),
+    Case("ia3", {"name": "peft:IA3"}, 32, 30, "ia3", None, same_loss=True, lr=5e-3),
+    Case("hard", {"name": "hard"}, 32, 30, "plain", None, same_loss=True),
+    Case("probe", {"name": "probe"}, 32, 30, "features", None, same_loss=True),
+)
+MIXED, ENCODING = "mixed-batch", "encoding"
+NAMES = (*(case.name for case in CASES), MIXED, *(case.name for case in EXTRA), ENCODING, SWEEP)
+NO_PEER = {"joint": "several methods learned together: no peer trains them"}
+
+# rows whose encoding is timed: (about how many tokens, how many rows), each three times
+CHUNKS = (*((30, count) for count in (8, 16, 32, 64, 128)), (120, 8), (300, 8)) * 3
 
 
 def rows_for(tokens: int, count: int) -> list[dict[str, str]]:

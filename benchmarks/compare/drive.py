@@ -87,6 +87,9 @@ def begin(suite: SuiteSpec, folder: Path, only: Sequence[str] = (), look_only: b
         ConfigError: `only` names no contender, or the folder is another suite's.
         DataError: a record that cannot be read.
     """
+    if not look_only:
+        for leftover in [*folder.glob(".*.tmp"), *folder.glob("r*/.*.tmp")]:  # of a write that was killed
+            leftover.unlink(missing_ok=True)
     everything = cells_of(suite)
     if (other := suite_in(folder).get("name", suite.name)) != suite.name:
         raise ConfigError(f"{folder}: holds the results of suite {other!r}, not of {suite.name!r}; give another --out")

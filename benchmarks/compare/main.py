@@ -31,7 +31,7 @@ Plan = dict[str, Any]
 def compare(
     suite: str,
     settings: Sequence[str],
-    folder: Path,
+    folder: Path | None = None,
     *,
     only: Sequence[str] = (),
     dry_run: bool = False,
@@ -49,6 +49,7 @@ def compare(
     """Make a suite's runs and its report; see the command's options.
 
     Args:
+        folder: by default `runs/NAME`.
         command: what reproduces it, for the report.
         plan: given what will be done, before it is.
 
@@ -61,6 +62,7 @@ def compare(
     processes().only_one("bench compare")
     _refuse_without_report()
     spec = load_suite(suite, list(settings))
+    folder = folder or Path("runs") / spec.name
     executor = executor or ("here" if workers == 1 else "pool")
     refuse(executor, workers, artifacts)
     shop = Shop(spec.cache, progress)

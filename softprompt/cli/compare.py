@@ -28,8 +28,9 @@ def compare_verb(
         list[str] | None, typer.Argument(help="key=value overrides of the suite, e.g. test=300.")
     ] = None,
     to: Annotated[
-        Path, typer.Option("--out", help="Results folder; the same one goes on where it was cut short.")
-    ] = Path("runs/compare"),
+        Path | None,
+        typer.Option("--out", help="Results folder (default: runs/NAME); the same one goes on where it was cut short."),
+    ] = None,
     only: Annotated[
         list[str] | None, typer.Option("--only", help="Run these contenders or families only (may be given again).")
     ] = None,

@@ -22,6 +22,7 @@ from softprompt.benchmarks.compare.execute import execute
 from softprompt.benchmarks.compare.executors import make_lanes
 from softprompt.benchmarks.compare.record import Measured, Place, Record, gold_of, read_all, write
 from softprompt.benchmarks.compare.main import compare
+from softprompt.benchmarks.compare.report.gather import Section, Table
 from softprompt.benchmarks.compare.results import Results
 from softprompt.benchmarks.compare.runs import Run, cells_of, count, left, next_runs
 from softprompt.benchmarks.compare.shop import Shop
@@ -302,6 +303,18 @@ def test_rows_of_another_task_are_none_that_were_learned_from(folder):
     assert record.status == "failed" and "missing field 'text'" in str(record.reason)
 
 
+def test_demonstrations_of_a_task_with_options(folder):
+    """Options stand in no template that does not show them, but the right one is the answer of a demonstration."""
+    lines = [{"text": f"the {n}th", "choices": ["good", "bad"], "answer": n % 2} for n in range(60)]
+    (folder / "options.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    task = {**task_of(folder, "options", source="options.jsonl"), "type": "choice"}
+    task.pop("verbalizer")
+    record = execute(
+        Run(cell_of(folder, "2-shot", tasks=[task]), "final", 0, None), Shop(suite_of(folder).cache), False
+    )[0]
+    assert record.status == "done", record.reason
+
+
 def test_demonstrations_are_each_seeds_own_where_training_rows_are_fixed(folder):
     shop, cell = Shop(suite_of(folder).cache), cell_of(folder, "2-shot", "draws=fixed")
     drawn = [{row.where for row in shop.rows(Run(cell, "final", seed, None))["train"]} for seed in (0, 1)]
@@ -500,6 +513,8 @@ def test_ready_suites_can_be_planned(name):
     cells = cells_of(suite)
     assert suite.name == name and suite.title and {"majority", "zero-shot"} <= {cell.place.contender for cell in cells}
     assert all(count(cell) for cell in cells)
+    again = parse(SuiteSpec, suite.model_dump(mode="json"), "suite.json")  # as the report reads it
+    assert again.test == suite.test and [cell.place for cell in cells_of(again)] == [cell.place for cell in cells]
 
 
 def test_a_record_that_is_no_record_is_told(tmp_path):
@@ -569,6 +584,13 @@ def test_a_seed_counts_once_while_a_search_goes_on(undisturbed, tmp_path):
     write(tmp_path / "copy", again)
     (found,) = [t for t in Results.load(make_results(tmp_path / "copy")).tested() if t.place.contender == "infix"]
     assert [record.id for record in found.records] == ["again"]
+
+
+def test_the_main_table_is_one_with_the_reference():
+    """A size that only cheap methods have says nothing of the others."""
+    small, large = (Table("b", "t", size, "t", None, [], there, []) for size, there in ((16, object()), (64, None)))
+    assert Section("b", "t", [small, large], []).main is small
+    assert Section("b", "t", [large], []).main is large
 
 
 def test_one_command_a_folder_and_one_suite(folder, tmp_path):

@@ -51,9 +51,9 @@ class Work:
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Contenders that cannot run here (of several bases or tasks, where), and why."""
-        skipped = [record for record in self.records.values() if record.status == "skipped"]
-        several = len({(cell.place.base, cell.place.task) for cell in self.cells}) > 1
+        """Contenders that cannot run here (of several bases or tasks, where), and why; those of earlier calls, too."""
+        skipped = [record for record in read_all(self.folder).values() if record.status == "skipped"]
+        several = len(self.suite.bases) * len(self.suite.tasks) > 1
         return {record.place.named(several): str(record.reason) for record in skipped}
 
     def tidy(self) -> None:

@@ -465,10 +465,34 @@ def test_a_worker_that_dies_is_recorded_and_replaced(folder, tmp_path, monkeypat
     assert "its process ended" in str(records[killed[0]].reason) and len(records) == 6
 
 
+def test_a_process_ends_with_the_one_that_started_it(tmp_path):
+    """A peer's process must not train on when the run that waits for it is ended."""
+    watch = "from softprompt.benchmarks.compare.parent import end_with\nimport os, sys, time\n"
+    child = watch + "end_with(int(sys.argv[1]))\nprint('there', flush=True)\ntime.sleep(100)"
+    parent = (
+        "import os, subprocess, sys\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {child!r}, str(os.getpid())], stdout=subprocess.PIPE)\n"
+        "child.stdout.readline()\nprint(child.pid)"
+    )
+    pid = int(subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, check=True).stdout)
+    for _ in range(100):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        if Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":
+            return  # ended; nobody has asked for its exit code
+        time.sleep(0.1)
+    os.kill(pid, signal.SIGKILL)
+    raise AssertionError("it went on without its parent")
+
+
 def test_records_of_other_settings_are_put_aside(folder, tmp_path):
     only = ("majority", "zero-shot")
     before = run_all(suite_of(folder), tmp_path, only=only)
+    (tmp_path / "runs" / ".half.json.0123.tmp").touch()
     changed = begin(suite_of(folder, "test=10"), tmp_path)
+    assert not list((tmp_path / "runs").iterdir())
     assert changed.stale == 2 and not changed.records
     assert {path.stem for path in (tmp_path / "stale").iterdir()} == set(before)
 

@@ -96,6 +96,9 @@ def begin(suite: SuiteSpec, folder: Path, only: Sequence[str] = (), look_only: b
             raise ConfigError(f"--only: no contender {name!r}{suggest(name, names)}")
     chosen = [cell for cell in everything if not only or {cell.place.contender, cell.place.family} & set(only)]
     work = Work(suite, folder, chosen)
+    for part in () if look_only else ("", "runs", "rows"):
+        for half in (folder / part).glob(".*.tmp"):  # a kill while it was written
+            half.unlink()
     known = {cell.settings for cell in everything}
     for name, record in read_all(folder).items():
         if record.digests.get("settings") not in known:

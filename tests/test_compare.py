@@ -22,6 +22,7 @@ from softprompt.benchmarks.compare.execute import execute
 from softprompt.benchmarks.compare.executors import make_lanes
 from softprompt.benchmarks.compare.main import compare
 from softprompt.benchmarks.compare.record import Measured, Place, Record, gold_of, read_all, write
+from softprompt.benchmarks.compare.report.gather import Section, Table
 from softprompt.benchmarks.compare.results import Results
 from softprompt.benchmarks.compare.runs import Run, cells_of, count, left, next_runs
 from softprompt.benchmarks.compare.shop import Shop
@@ -302,6 +303,18 @@ def test_rows_of_another_task_are_none_that_were_learned_from(folder):
     assert record.status == "failed" and "missing field 'text'" in str(record.reason)
 
 
+def test_demonstrations_of_a_task_with_options(folder):
+    """Options stand in no template that does not show them, but the right one is the answer of a demonstration."""
+    lines = [{"text": f"the {n}th", "choices": ["good", "bad"], "answer": n % 2} for n in range(60)]
+    (folder / "options.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    task = {**task_of(folder, "options", source="options.jsonl"), "type": "choice"}
+    task.pop("verbalizer")
+    record = execute(
+        Run(cell_of(folder, "2-shot", tasks=[task]), "final", 0, None), Shop(suite_of(folder).cache), False
+    )[0]
+    assert record.status == "done", record.reason
+
+
 def test_demonstrations_are_each_seeds_own_where_training_rows_are_fixed(folder):
     shop, cell = Shop(suite_of(folder).cache), cell_of(folder, "2-shot", "draws=fixed")
     drawn = [{row.where for row in shop.rows(Run(cell, "final", seed, None))["train"]} for seed in (0, 1)]
@@ -452,10 +465,34 @@ def test_a_worker_that_dies_is_recorded_and_replaced(folder, tmp_path, monkeypat
     assert "its process ended" in str(records[killed[0]].reason) and len(records) == 6
 
 
+def test_a_process_ends_with_the_one_that_started_it(tmp_path):
+    """A peer's process must not train on when the run that waits for it is ended."""
+    watch = "from softprompt.benchmarks.compare.parent import end_with\nimport os, sys, time\n"
+    child = watch + "end_with(int(sys.argv[1]))\nprint('there', flush=True)\ntime.sleep(100)"
+    parent = (
+        "import os, subprocess, sys\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {child!r}, str(os.getpid())], stdout=subprocess.PIPE)\n"
+        "child.stdout.readline()\nprint(child.pid)"
+    )
+    pid = int(subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, check=True).stdout)
+    for _ in range(100):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        if Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":
+            return  # ended; nobody has asked for its exit code
+        time.sleep(0.1)
+    os.kill(pid, signal.SIGKILL)
+    raise AssertionError("it went on without its parent")
+
+
 def test_records_of_other_settings_are_put_aside(folder, tmp_path):
     only = ("majority", "zero-shot")
     before = run_all(suite_of(folder), tmp_path, only=only)
+    (tmp_path / "runs" / ".half.json.0123.tmp").touch()
     changed = begin(suite_of(folder, "test=10"), tmp_path)
+    assert not list((tmp_path / "runs").iterdir())
     assert changed.stale == 2 and not changed.records
     assert {path.stem for path in (tmp_path / "stale").iterdir()} == set(before)
 
@@ -500,6 +537,8 @@ def test_ready_suites_can_be_planned(name):
     cells = cells_of(suite)
     assert suite.name == name and suite.title and {"majority", "zero-shot"} <= {cell.place.contender for cell in cells}
     assert all(count(cell) for cell in cells)
+    again = parse(SuiteSpec, suite.model_dump(mode="json"), "suite.json")  # as the report reads it
+    assert again.test == suite.test and [cell.place for cell in cells_of(again)] == [cell.place for cell in cells]
 
 
 def test_a_record_that_is_no_record_is_told(tmp_path):
@@ -569,6 +608,13 @@ def test_a_seed_counts_once_while_a_search_goes_on(undisturbed, tmp_path):
     write(tmp_path / "copy", again)
     (found,) = [t for t in Results.load(make_results(tmp_path / "copy")).tested() if t.place.contender == "infix"]
     assert [record.id for record in found.records] == ["again"]
+
+
+def test_the_main_table_is_one_with_the_reference():
+    """A size that only cheap methods have says nothing of the others."""
+    small, large = (Table("b", "t", size, "t", None, [], there, []) for size, there in ((16, object()), (64, None)))
+    assert Section("b", "t", [small, large], []).main is small
+    assert Section("b", "t", [large], []).main is large
 
 
 def test_one_command_a_folder_and_one_suite(folder, tmp_path):

@@ -51,9 +51,9 @@ class Work:
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Contenders that cannot run here (of several bases or tasks, where), and why."""
-        skipped = [record for record in self.records.values() if record.status == "skipped"]
-        several = len({(cell.place.base, cell.place.task) for cell in self.cells}) > 1
+        """Contenders that cannot run here (of several bases or tasks, where), and why; those of earlier calls, too."""
+        skipped = [record for record in read_all(self.folder).values() if record.status == "skipped"]
+        several = len(self.suite.bases) * len(self.suite.tasks) > 1
         return {record.place.named(several): str(record.reason) for record in skipped}
 
     def tidy(self) -> None:
@@ -87,9 +87,6 @@ def begin(suite: SuiteSpec, folder: Path, only: Sequence[str] = (), look_only: b
         ConfigError: `only` names no contender, or the folder is another suite's.
         DataError: a record that cannot be read.
     """
-    if not look_only:
-        for leftover in [*folder.glob(".*.tmp"), *folder.glob("r*/.*.tmp")]:  # of a write that was killed
-            leftover.unlink(missing_ok=True)
     everything = cells_of(suite)
     if (other := suite_in(folder).get("name", suite.name)) != suite.name:
         raise ConfigError(f"{folder}: holds the results of suite {other!r}, not of {suite.name!r}; give another --out")
@@ -99,6 +96,9 @@ def begin(suite: SuiteSpec, folder: Path, only: Sequence[str] = (), look_only: b
             raise ConfigError(f"--only: no contender {name!r}{suggest(name, names)}")
     chosen = [cell for cell in everything if not only or {cell.place.contender, cell.place.family} & set(only)]
     work = Work(suite, folder, chosen)
+    for part in () if look_only else ("", "runs", "rows"):
+        for half in (folder / part).glob(".*.tmp"):  # a kill while it was written
+            half.unlink()
     known = {cell.settings for cell in everything}
     for name, record in read_all(folder).items():
         if record.digests.get("settings") not in known:

@@ -196,9 +196,7 @@ def _tell_artifact(record: Record, result: Result, run: Run, spec: TrainSpec, ke
     record.stored = sum(value.numel() for value in tensors.values())
     if run.stage == "trial":
         return
-    if keep is not None:
-        keep.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=keep) as scratch:
+    with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "artifact" if keep is None else keep / run.id
         trains = bool(method.parameters())
         save(result, folder, settings_of(result.prepared, spec if trains else None, run.seed))

@@ -20,8 +20,8 @@ from softprompt.training import TrainSpec
 from softprompt.training.run import train
 from softprompt.types import Progress, ignore_progress
 
-STEPS = 3  # of each contender; the first warms up
-ROWS = 16  # evaluated
+STEPS = 2  # of each contender; the first warms up
+ROWS = 8  # evaluated
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ class Shop:
         self.cache, self.progress = cache, progress
         self._base: tuple[str, Base] | None = None
         self._rows: dict[str, dict[str, list[Row]]] = {}
+        self._others: dict[str, list[Row]] = {}
         self._settled: dict[str, Task] = {}
         self._prepared: dict[str, Prepared] = {}
         self._key = ""
@@ -121,19 +122,23 @@ class Shop:
         Raises:
             DataError: rows of another task that this one cannot ask, or none that are left.
         """
-        task, found = Task.load(run.cell.task), {run.cell.place.task: own}
-        for data in run.cell.tests:
-            name = str(data["name"])
-            rows = self.rows_of(run.cell, data)["test"]
-            problems = [f"{row.where}: {reason}" for row in rows if (reason := task.check_row(row.values))]
-            if problems:
+        others = {str(data["name"]): self._asked(run.cell, data) for data in run.cell.tests}
+        return {run.cell.place.task: own} | others
+
+    def _asked(self, cell: Cell, data: dict[str, Any]) -> list[Row]:
+        """Test rows of another task for this one."""
+        key = digest_of([cell.task, data, cell.test, cell.dev_pool])
+        if key not in self._others:
+            task, pool, name = Task.load(cell.task), self.rows_of(cell), data["name"]
+            rows = self.rows_of(cell, data)["test"]
+            if problems := [f"{row.where}: {reason}" for row in rows if (reason := task.check_row(row.values))]:
                 raise DataError(f"tests: {name}: {len(problems)} rows are none of {task.name}, the first {problems[0]}")
-            pool = self.rows_of(run.cell)
             seen = {normalize(task.content(row)) for part in ("train", "dev") for row in pool[part]}
-            found[name] = [row for row in rows if normalize(task.content(row)) not in seen]
-            if not found[name]:
+            left = [row for row in rows if normalize(task.content(row)) not in seen]
+            if not left:
                 raise DataError(f"tests: {name}: all of its test rows are among those that {task.name} is trained on")
-        return found
+            self._others[key] = left
+        return self._others[key]
 
     def check(self, cells: Sequence[Cell]) -> None:
         """Read the rows of all cells, before anything is loaded or trained.

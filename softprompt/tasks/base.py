@@ -86,7 +86,7 @@ class Task(ABC):
 
     def with_demonstrations(self, rows: Sequence[Row]) -> Task:
         """The same task that carries these rows as its demonstrations."""
-        keep = self.fields | set(self.answer_fields)
+        keep = self.fields | set(self.answer_fields) | set(self.derived.values())
         shots = [{key: value for key, value in row.values.items() if key in keep} for row in rows]
         demonstrations = self.spec.demonstrations.model_copy(update={"k": len(shots), "rows": shots})
         return type(self)(self.spec.model_copy(update={"demonstrations": demonstrations}), self.folder)

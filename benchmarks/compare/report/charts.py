@@ -184,7 +184,7 @@ def _by_name(tables: list[Table]) -> dict[str, list[Line]]:
 
 
 def rates(charts: Charts, section: Section, looks: dict[str, Look]) -> list[Chart]:
-    """The dev metric over learning rates, a panel a family at the largest size; early rounds paler, the chosen one ringed."""
+    """The dev metric over learning rates, a panel a family at the main table's size; early rounds paler, chosen ones ringed."""
     size = section.main.size
     trials = [one for one in section.trials if one.lr is not None and one.dev is not None and one.place.size == size]
     chosen = {(line.name, record.lr) for line in section.main.lines for record in line.records}

@@ -135,8 +135,9 @@ class Section:
 
     @property
     def main(self) -> Table:
-        """The first test at the largest size."""
-        return self.of_test(self.tests[0])[-1]
+        """The first test at the largest size that the reference was trained at; where at none, at the largest."""
+        own = self.of_test(self.tests[0])
+        return next((table for table in reversed(own) if table.reference), own[-1])
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,8 @@ def _section(report: Report, section: Section, made: Charts, looks: Any, texts: 
     main = section.main
     curves = drawn.learning_curves(made, section, looks)
     labels, matrices = confusions(main)
-    transfer = [section.of_test(test)[-1] for test in section.tests] if len(section.tests) > 1 else []
+    tested = [table for test in section.tests for table in section.of_test(test) if table.size == main.size]
+    transfer = tested if len(section.tests) > 1 else []
     return {
         "section": section,
         "main": main,

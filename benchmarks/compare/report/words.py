@@ -12,10 +12,10 @@ VERDICTS = {"better": "better", "no worse": "no worse", "worse": "worse", "uncle
 
 
 def verdicts(report: Report) -> list[tuple[str, str, bool]]:
-    """For each table of a task's own test: (where, what may be said of its contenders, whether its size is the largest)."""
-    largest = [id(section.main) for section in report.sections]
+    """For each table of a task's own test: (where, what may be said of its contenders, whether it is the main one)."""
+    main = [id(section.main) for section in report.sections]
     return [
-        (_place(report, table), verdict(report, table), id(table) in largest)
+        (_place(report, table), verdict(report, table), id(table) in main)
         for section in report.sections
         for table in reversed(section.tables)
         if table.own

@@ -562,6 +562,22 @@ def test_what_cannot_run_on_a_base_is_left_out_and_said(folder, tmp_path):
     assert not work.failed and list(work.skipped) == ["wild"] and "has layers 0 to 2" in work.skipped["wild"]
 
 
+def test_an_encoder_is_not_asked_without_training(folder, tmp_path):
+    """Its answers come from a head, and a head that has been trained on all rows is no zero-shot."""
+    tiny_model("distilbert").save_pretrained(tmp_path / "encoder")
+    tiny_tokenizer(frame="masked").save_pretrained(tmp_path / "encoder")
+    base = f"bases=[{{name: {tmp_path / 'encoder'}, kind: encoder}}]"
+    suite = suite_of(folder, base, "without=[lora, full]", "reference=probe", "search.trials=1")
+    suite = parse(
+        SuiteSpec, suite.model_dump() | {"contenders": ["probe", {"method": {"name": "hard", "head": True}}]}, "s"
+    )
+    assert [(cell.place.size, cell.rates) for cell in cells_of(suite)][-2:] == [(16, ()), (16, (0.005,))]
+    work = begin(suite, tmp_path / "out")
+    drive(work, make_lanes("here", 1, suite.cache))
+    assert not work.failed and list(work.skipped) == ["2-shot", "zero-shot"]
+    assert all("has no words to answer with" in reason for reason in work.skipped.values())
+
+
 def test_seeds_and_rates_that_are_not_asked_for_any_more_are_put_aside(folder, tmp_path):
     run_all(suite_of(folder), tmp_path, only=("infix",))
     fewer = begin(suite_of(folder, "seeds=[1]"), tmp_path, ["infix"])

@@ -21,7 +21,6 @@ from softprompt.base.memory import peak_memory
 from softprompt.config import parse
 from softprompt.errors import ConfigError, MissingExtraError, SoftpromptError
 from softprompt.evaluate import evaluate
-from softprompt.methods import make_method
 from softprompt.tasks import Task
 from softprompt.training import TrainSpec
 from softprompt.training.loop import batch_at
@@ -85,7 +84,7 @@ def _run_method(run: Run, shop: Shop, record: Record, artifacts: Path | None, pr
     if cell.contender.demonstrations:
         shots = task.spec.demonstrations.model_copy(update={"k": cell.contender.demonstrations, "seed": run.seed})
         task = type(task)(task.spec.model_copy(update={"demonstrations": shots}), task.folder)
-    method = make_method(cell.contender.method)
+    method = shop.method(cell)
     spec = parse(TrainSpec, {**cell.train, "lr": run.lr}, f"{cell.place.contender}: train")
     if run.share < 1:
         whole = spec.filled(method, len(rows["train"])).max_steps

@@ -122,7 +122,7 @@ def _try(cell: Cell, shop: Shop) -> Cost:
     run = Run(cell, "trial", cell.search.seed, None)
     try:
         base, task, rows = shop.base(cell), shop.task(cell), shop.rows(run)
-        method = make_method(cell.contender.method)
+        method = shop.method(cell)
         learns = cell.contender.default_lr is not None
         if cell.contender.demonstrations:
             task = task.with_demonstrations(rows["train"][: cell.contender.demonstrations])

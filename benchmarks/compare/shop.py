@@ -12,8 +12,9 @@ from softprompt.base import Base
 from softprompt.config import parse
 from softprompt.data import Row
 from softprompt.data.splits import normalize, split
-from softprompt.errors import DataError
-from softprompt.methods import make_method
+from softprompt.errors import ConfigError, DataError
+from softprompt.methods import Method, make_method
+from softprompt.methods.headed import Headed, with_head
 from softprompt.storage import digest_of
 from softprompt.tasks import Task
 from softprompt.training.choosing import settle
@@ -55,6 +56,17 @@ class Shop:
                 self.base(cell), Task.load(cell.task), self.rows_of(cell), self.cache, self.progress
             )
         return self._settled[key]
+
+    def method(self, cell: Cell) -> Method:
+        """The cell's method, before it has learned anything.
+
+        Raises:
+            ConfigError: one that learns nothing, on a base that answers by a trained head only.
+        """
+        method, base = make_method(cell.contender.method), self.base(cell)
+        if not cell.contender.fits_rows and isinstance(with_head(method, base, self.task(cell)), Headed):
+            raise ConfigError(f"base {base.name!r} has no words to answer with; without training it cannot be asked")
+        return method
 
     def rows(self, run: Run) -> dict[str, list[Row]]:
         """Rows of a run: as many of `train` and `dev` as its size asks for, and `test`.

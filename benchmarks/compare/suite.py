@@ -135,13 +135,16 @@ class ContenderSpec(Strict):
     @property
     def fits_rows(self) -> bool:
         """Whether it learns from the training rows, so that their number matters."""
-        return not (self.kind == "majority" or (self.kind == "method" and self.method["name"] == "hard"))
+        if self.kind != "method":
+            return self.kind != "majority"
+        return self.method["name"] != "hard" or bool(self.method.get("head"))
 
     @property
     def default_lr(self) -> float | None:
         """The rate that the grid is laid round; None: nothing is learned by gradients."""
         if self.kind == "method":
-            return make_method(self.method).defaults.lr or None
+            defaults = make_method(self.method).defaults
+            return defaults.lr or (defaults.head_lr if self.method.get("head") else None)
         return SETFIT_LR if self.kind == "setfit" else None
 
     def spread_out(self) -> list[ContenderSpec]:

@@ -705,7 +705,7 @@ def ask(folder):
         (["sizes=[16,500]"], ["500 training rows asked for, there are"]),
         (["seeds=[]"], ["seeds", "at least 1"]),
         (["--only", "infx"], ["did you mean 'infix'"]),
-        (["tests=[product-reviews]"], ["product-reviews.jsonl:", "rows of `tests` need the fields and labels of tiny"]),
+        (["tests=[product-reviews]"], ["tests: product-reviews", "rows are none of tiny", "product-reviews.jsonl:"]),
         (["--workers", "3", "--executor", "here"], ["--workers", "--executor pool"]),
         (["test=9000"], ["9000"]),
     ],

@@ -419,7 +419,8 @@ def test_processes_give_the_same_records(folder, undisturbed, tmp_path):
 
 def test_ray_gives_the_same_records(folder, undisturbed, tmp_path):
     ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'softprompt[ray]'")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    # workers are nice by default, and would wait for the tests beside them
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, _system_config={"worker_niceness": 0})
     try:
         found = run_all(suite_of(folder), tmp_path, "ray", 2, only=("infix", "zero-shot", "majority"))
     finally:

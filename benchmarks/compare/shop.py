@@ -81,9 +81,8 @@ class Shop:
             raise DataError(
                 f"{cell.place.task}: {size} training rows asked for, there are {len(pool['train'])}; make sizes smaller"
             )
-        only_shown = (
-            cell.place.size is None and cell.contender.demonstrations
-        )  # what stands in front is each seed's own
+        # demonstrations are each seed's own
+        only_shown = cell.place.size is None and cell.contender.demonstrations
         seed = run.seed if cell.draws == "seeded" or only_shown else task.spec.data.split.seed
         train = split(pool["train"], {"train": size}, task.label, seed, task.spec.data.split.group)["train"]
         if cell.dev > len(pool["dev"]):
@@ -121,9 +120,7 @@ class Shop:
                 )
             if cell.test is not None and len(rows["test"]) > cell.test:
                 rows["test"] = split(rows["test"], {"test": cell.test}, task.label, cut.seed)["test"]
-            if (
-                data.dev is not None
-            ):  # a file in an order of its own, perhaps by label, of which the first rows are taken
+            if data.dev is not None:  # in an order of its own, perhaps by label; the first rows of it will be taken
                 rows["dev"] = split(rows["dev"], {"dev": len(rows["dev"])}, task.label, cut.seed)["dev"]
             self._rows[key] = rows
         return self._rows[key]

@@ -55,6 +55,26 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
+def yaml_files(folder: Any) -> dict[str, Path]:
+    """The YAML files in a folder of the package (`importlib.resources.files`), by name, sorted."""
+    files = sorted((Path(str(item)) for item in folder.iterdir()), key=str)
+    return {path.stem: path for path in files if path.suffix == ".yaml"}
+
+
+def named_file(kind: str, source: str, ready: dict[str, Path]) -> Path:
+    """The file that a ready name stands for, or that a path leads to.
+
+    Raises:
+        ConfigError: it is neither, and does not look like a file; with the nearest ready name.
+    """
+    if source in ready:
+        return ready[source]
+    path = Path(source)
+    if not path.exists() and path.suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"no {kind} {source!r}: neither a ready one{suggest(source, ready)} nor a file")
+    return path
+
+
 def parse(model: type[M], data: Any, where: str) -> M:
     """Validate `data` as `model`.
 

@@ -47,7 +47,6 @@ _SHIPPED: dict[str, dict[str, str]] = {
         "speed_plot": "softprompt.benchmarks.speed.plot:plot",
         "compare": "softprompt.benchmarks.compare.main:compare",
         "report": "softprompt.benchmarks.compare.main:report",
-        "suites": "softprompt.benchmarks.compare.suite:ready_suites",
     },
 }
 

@@ -100,6 +100,22 @@ def without_times(records):
     return found
 
 
+def assert_alike(found, expected, where=""):
+    """Equal but for the last digits of losses: a run that is taken up again encodes its rows in another company."""
+    if isinstance(expected, dict):
+        assert found.keys() == expected.keys(), where
+        for key, value in expected.items():
+            assert_alike(found[key], value, f"{where}/{key}")
+    elif isinstance(expected, list | tuple):
+        assert len(found) == len(expected), where
+        for index, value in enumerate(expected):
+            assert_alike(found[index], value, f"{where}/{index}")
+    elif isinstance(expected, float):
+        assert found == pytest.approx(expected, rel=1e-5), where
+    else:
+        assert found == expected, where
+
+
 # what there is to run
 
 
@@ -414,7 +430,7 @@ def make_results(to: Path) -> Path:
 
 def test_processes_give_the_same_records(folder, undisturbed, tmp_path):
     found = run_all(suite_of(folder), tmp_path, "pool", 2)
-    assert without_times(found) == without_times(undisturbed[1])
+    assert_alike(without_times(found), without_times(undisturbed[1]))
 
 
 def test_ray_gives_the_same_records(folder, undisturbed, tmp_path):
@@ -426,7 +442,8 @@ def test_ray_gives_the_same_records(folder, undisturbed, tmp_path):
     finally:
         ray.shutdown()
     everything = without_times(undisturbed[1])
-    assert without_times(found) == {name: everything[name] for name in found} and len(found) == 7
+    assert len(found) == 7
+    assert_alike(without_times(found), {name: everything[name] for name in found})
 
 
 def test_what_fails_is_recorded_and_tried_again(folder, tmp_path):
@@ -525,7 +542,7 @@ def test_killed_at_random_moments(folder, undisturbed, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert seen[0] < len(undisturbed[1])
-    assert without_times(read_all(tmp_path)) == without_times(undisturbed[1])
+    assert_alike(without_times(read_all(tmp_path)), without_times(undisturbed[1]))
     assert not list(tmp_path.glob("runs/.*"))
 
 

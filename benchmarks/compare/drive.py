@@ -7,10 +7,9 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 
-from softprompt.benchmarks.compare import provenance
+from softprompt.benchmarks import provenance
 from softprompt.benchmarks.compare.execute import Done
 from softprompt.benchmarks.compare.executors import Lane
 from softprompt.benchmarks.compare.record import Record, read_all, write
@@ -30,6 +29,7 @@ class Work:
 
     Attributes:
         records: by id; failed and skipped ones of earlier calls are not among them, so they are tried again.
+        earlier: those.
         stale: records of other settings than the suite's now, moved to DIR/stale.
     """
 
@@ -37,6 +37,7 @@ class Work:
     folder: Path
     cells: list[Cell]
     records: dict[str, Record] = field(default_factory=dict)
+    earlier: dict[str, Record] = field(default_factory=dict)
     stale: int = 0
 
     @property
@@ -52,13 +53,14 @@ class Work:
     @property
     def skipped(self) -> dict[str, str]:
         """Contenders that cannot run here (of several bases or tasks, where), and why; those of earlier calls, too."""
-        skipped = [record for record in read_all(self.folder).values() if record.status == "skipped"]
+        there = self.earlier | self.records
+        skipped = [there[name] for name in sorted(there) if there[name].status == "skipped"]
         several = len(self.suite.bases) * len(self.suite.tasks) > 1
         return {record.place.named(several): str(record.reason) for record in skipped}
 
     def tidy(self) -> None:
         """Put aside what the suite does not ask for any more: other seeds, or the runs of a rate that was chosen before."""
-        there = read_all(self.folder)  # with what failed in earlier calls
+        there = self.earlier | self.records
         for cell in self.cells:
             known = runs_of(cell, self.records)
             if any(run.id not in self.records for run in known):
@@ -73,6 +75,7 @@ class Work:
         (self.folder / "stale").mkdir(exist_ok=True)
         shutil.move(self.folder / "runs" / f"{name}.json", self.folder / "stale" / f"{name}.json")
         self.records.pop(name, None)
+        self.earlier.pop(name, None)
         self.stale += 1
 
     def left(self) -> int:
@@ -104,8 +107,8 @@ def begin(suite: SuiteSpec, folder: Path, only: Sequence[str] = (), look_only: b
         if record.digests.get("settings") not in known:
             if not look_only:
                 work.put_aside(name)
-        elif record.status == "done":
-            work.records[name] = record
+        else:
+            (work.records if record.status == "done" else work.earlier)[name] = record
     return work
 
 
@@ -123,7 +126,7 @@ def describe(work: Work, command: str) -> None:
         "versions": provenance.versions(),
         "commit": commit,
         "dirty": dirty,
-        "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "when": provenance.now(),
         "suite": work.suite.model_dump(mode="json"),  # with nulls: of `test` it is no default
     }
     write_json(work.folder / "suite.json", held)
@@ -200,7 +203,7 @@ def _outcome(future: Future[Done], lane: Lane, run: Run) -> Done:
         record = run.record()
         record.status = "failed"
         record.reason = f"its process ended ({type(error).__name__}): out of memory, or killed"
-        record.when = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        record.when = provenance.now()
         return record, {}
 
 

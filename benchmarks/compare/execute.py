@@ -6,21 +6,20 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
-from softprompt.benchmarks.compare import provenance
+from softprompt.benchmarks import provenance
 from softprompt.benchmarks.compare.majority import run_majority
-from softprompt.benchmarks.compare.record import Look, Record, Rows, Seconds, Tokens, measured
+from softprompt.benchmarks.compare.record import Look, Record, Rows, Seconds, Tokens, keep_tests, measured
 from softprompt.benchmarks.compare.runs import Run
 from softprompt.benchmarks.compare.shop import Shop
 
 from softprompt.base.memory import peak_memory
 from softprompt.config import parse
 from softprompt.errors import ConfigError, MissingExtraError, SoftpromptError
-from softprompt.evaluate import evaluate
+from softprompt.evaluate import Evaluation, evaluate
 from softprompt.tasks import Task
 from softprompt.training import TrainSpec
 from softprompt.training.loop import batch_at
@@ -64,7 +63,7 @@ def execute(
     if record.peak_cuda is None and "peak_cuda_gb" in peak:
         record.peak_cuda = round(peak["peak_cuda_gb"] * GB)
     record.seconds_in_all, record.cpu_seconds = time.perf_counter() - began, _processor_seconds() - processor
-    record.when = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    record.when = provenance.now()
     record.versions, record.machine = provenance.versions(), provenance.machine()
     record.commit, record.dirty = provenance.commit()
     return record, rows
@@ -79,11 +78,8 @@ def _processor_seconds() -> float:
 def _run_method(run: Run, shop: Shop, record: Record, artifacts: Path | None, progress: Progress) -> dict[str, Rows]:
     """Train (or, where nothing is learned, only ask) and measure: on dev, and a reported run on the tests, once."""
     cell = run.cell
-    base, task, rows = shop.base(cell), shop.task(cell), shop.rows(run)
+    base, task, rows = shop.base(cell), shop.asked(run), shop.rows(run)
     tests = shop.tests(run, rows["test"])  # what is wrong with them a trial says, before hours have gone
-    if cell.contender.demonstrations:
-        shots = task.spec.demonstrations.model_copy(update={"k": cell.contender.demonstrations, "seed": run.seed})
-        task = type(task)(task.spec.model_copy(update={"demonstrations": shots}), task.folder)
     method = shop.method(cell)
     spec = parse(TrainSpec, {**cell.train, "lr": run.lr}, f"{cell.place.contender}: train")
     if run.share < 1:
@@ -105,15 +101,12 @@ def _run_method(run: Run, shop: Shop, record: Record, artifacts: Path | None, pr
         check=not shared,  # the first one on a base and task is looked at by the doctor
     )
     ready = result.prepared
-    found: dict[str, Rows] = {}
     if dev := result.metrics.get("dev"):
         record.dev = measured(dev, answers=False)[0]
-    spent, began = 0.0, time.perf_counter()
-    if run.stage == "final":
-        for name, part in tests.items():
-            record.tests[name], held = _test(ready, part, progress)
-            found[record.tests[name].digest] = held
-        spent = time.perf_counter() - began
+    began = time.perf_counter()
+    asked = tests if run.stage == "final" else {}
+    found = keep_tests(record, {name: _test(ready, part, progress) for name, part in asked.items()})
+    spent = time.perf_counter() - began if asked else 0.0
     spec = spec.filled(ready.method, len(ready.splits["train"]))
     _tell_training(record, result, spec, run.seed, spent)
     _tell_artifact(record, result, run, spec, artifacts)
@@ -130,12 +123,12 @@ def _run_method(run: Run, shop: Shop, record: Record, artifacts: Path | None, pr
     return found
 
 
-def _test(ready: Prepared, rows: Sequence[Any], progress: Progress) -> tuple[Any, Rows]:
+def _test(ready: Prepared, rows: Sequence[Any], progress: Progress) -> Evaluation:
     """The metric on test rows; texts that are kept for the next run are encoded before."""
     examples = ready.bound.examples(rows)
     if ready.method.parameters():
         ready.engine.encode(examples, progress)
-    return measured(evaluate(ready.engine, ready.method, ready.bound, examples, progress))
+    return evaluate(ready.engine, ready.method, ready.bound, examples, progress)
 
 
 def _tell_training(record: Record, result: Result, spec: TrainSpec, seed: int, test: float) -> None:

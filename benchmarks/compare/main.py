@@ -10,7 +10,7 @@ from typing import Any
 from softprompt.benchmarks.compare import probe
 from softprompt.benchmarks.compare.drive import Work, begin, describe, drive
 from softprompt.benchmarks.compare.executors import Name, make_lanes, refuse
-from softprompt.benchmarks.compare.report import write_report
+from softprompt.benchmarks.compare.report import write
 from softprompt.benchmarks.compare.report.gather import Table, gather
 from softprompt.benchmarks.compare.report.words import verdicts
 from softprompt.benchmarks.compare.results import Results
@@ -109,9 +109,8 @@ def report(folder: Path) -> tuple[list[Path], list[Table], list[str]]:
         DataError: it is no results folder, or nothing in it has been tested.
     """
     results = Results.load(folder)
-    files = write_report(folder, texts_of(results))
     found = gather(results)
-    return files, found.tables, [f"{place}: {said}" for place, said, _ in verdicts(found)]
+    return write(found, texts_of(results)), found.tables, [f"{place}: {said}" for place, said, _ in verdicts(found)]
 
 
 def _plan(work: Work, costs: dict[str, probe.Cost], workers: int) -> Plan:

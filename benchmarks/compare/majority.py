@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from softprompt.benchmarks.compare.record import Record, Rows, measured
+from softprompt.benchmarks.compare.record import Record, Rows, keep_tests
 
 from softprompt.data import Row
 from softprompt.errors import DataError
@@ -22,14 +22,13 @@ def run_majority(
         DataError: no training row has an answer.
     """
     answer = commonest(task, rows["train"])
-    found: dict[str, Rows] = {}
-    for name, part in tests.items():
-        outcomes = [Outcome(row.where, task.gold(row.values), answer) for row in part]
-        record.tests[name], held = measured(summarize(task.spec.metric, outcomes))
-        found[record.tests[name].digest] = held
+    found = {
+        name: summarize(task.spec.metric, [Outcome(row.where, task.gold(row.values), answer) for row in part])
+        for name, part in tests.items()
+    }
     record.trained = record.stored = record.artifact_bytes = 0
     record.config = {"task": task.spec.model_dump(mode="json", exclude_none=True), "answer": answer}
-    return found
+    return keep_tests(record, found)
 
 
 def commonest(task: Task, rows: Sequence[Row]) -> str:

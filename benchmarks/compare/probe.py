@@ -121,11 +121,9 @@ def _try(cell: Cell, shop: Shop) -> Cost:
         return Cost(plan="no base" if cell.contender.kind == "majority" else "a process of its own")
     run = Run(cell, "trial", cell.search.seed, None)
     try:
-        base, task, rows = shop.base(cell), shop.task(cell), shop.rows(run)
+        base, task, rows = shop.base(cell), shop.asked(run), shop.rows(run)
         method = shop.method(cell)
         learns = cell.contender.default_lr is not None
-        if cell.contender.demonstrations:
-            task = task.with_demonstrations(rows["train"][: cell.contender.demonstrations])
         spec = parse(TrainSpec, {**cell.train, "max_steps": STEPS, "epochs": STEPS}, "train")
         result = train(
             base,

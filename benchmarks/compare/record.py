@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from softprompt.config import Strict, parse
 from softprompt.errors import DataError
@@ -26,6 +26,7 @@ class Place(Strict):
     Attributes:
         contender: the row's name in the suite.
         size: labelled rows for training and choosing; null where none are trained on.
+        family: contenders that differ in `factors` only; by default the contender itself.
         factors: settings by which contenders of one family differ, e.g. {"length": 20, "init": "text"}.
     """
 
@@ -35,6 +36,12 @@ class Place(Strict):
     size: int | None = None
     family: str = ""
     factors: dict[str, str | int | float | None] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _of_its_own(self) -> Place:
+        if not self.family:
+            object.__setattr__(self, "family", self.contender)
+        return self
 
     def named(self, several: bool) -> str:
         """The contender; where there are several bases or tasks, on which."""
@@ -167,6 +174,15 @@ def measured(found: Evaluation, answers: bool = True) -> tuple[Measured, Rows]:
         predicted=[one.predicted for one in found.outcomes] if answers else None,
     )
     return held, rows
+
+
+def keep_tests(record: Record, found: Mapping[str, Evaluation]) -> dict[str, Rows]:
+    """Put what came of each test into the record; their rows, by the digests that it names."""
+    held: dict[str, Rows] = {}
+    for name, evaluation in found.items():
+        record.tests[name], rows = measured(evaluation)
+        held[record.tests[name].digest] = rows
+    return held
 
 
 def short(where: str) -> str:

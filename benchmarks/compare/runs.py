@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from softprompt.benchmarks.compare.record import Place, Record
-from softprompt.benchmarks.compare.suite import ContenderSpec, SearchSpec, SuiteSpec
+from softprompt.benchmarks.compare.suite import ContenderSpec, SearchSpec, SuiteSpec, repeated
 
 from softprompt.errors import ConfigError
 from softprompt.storage import digest_of, sha256_file
@@ -97,7 +97,7 @@ class Run:
         )
 
 
-def cells_of(suite: SuiteSpec, only: list[str] | None = None) -> list[Cell]:
+def cells_of(suite: SuiteSpec) -> list[Cell]:
     """All cells, in the order in which one process best works through them.
 
     Raises:
@@ -105,16 +105,20 @@ def cells_of(suite: SuiteSpec, only: list[str] | None = None) -> list[Cell]:
     """
     found = []
     tasks, tests = ([_named(task) for task in part] for part in (suite.tasks, suite.tests))
-    _refuse_twice("bases", [label_of(base) for base in suite.bases])
-    _refuse_twice("tasks", [name for name, _ in tasks])
-    _refuse_twice("tests", [name for name, _ in tests])
+    for part, names in (
+        ("bases", [label_of(base) for base in suite.bases]),
+        ("tasks", [name for name, _ in tasks]),
+        ("tests", [name for name, _ in tests]),
+    ):
+        if twice := repeated(names):
+            raise ConfigError(
+                f"{part}: {', '.join(twice)} there twice; results are told apart by name, so each needs its own"
+            )
     if unlike := [name for name, task in tests if dict(tasks).get(name, task) != task]:
         raise ConfigError(f"tests: {unlike[0]!r} is another task than the one of this name in tasks; rename one")
     for base in suite.bases:
         for name, task in tasks:
             for row in suite.rows():
-                if only and row.name not in only and row.family not in only:
-                    continue
                 for size in (row.sizes or suite.sizes) if row.fits_rows else [None]:
                     found.append(_cell(suite, base, name, task, tests, row, size))
     return found
@@ -125,13 +129,6 @@ def label_of(base: BaseSpec) -> str:
     held = base.model_dump(mode="json", exclude_defaults=True)
     shown = [str(held[key]) for key in ("dtype", "quantization", "kind") if key in held]
     return "-".join([Path(base.name).name, *shown, *([] if base.isolated else ["together"])])
-
-
-def _refuse_twice(what: str, names: list[str]) -> None:
-    if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(
-            f"{what}: {', '.join(twice)} there twice; results are told apart by name, so each needs its own"
-        )
 
 
 def _named(task: str | dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -172,7 +169,7 @@ def _cell(
         task=name,
         contender=row.name,
         size=size,
-        family=row.family or row.name,
+        family=row.family,
         factors=row.factors,
     )
     return Cell(

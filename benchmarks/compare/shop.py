@@ -57,6 +57,14 @@ class Shop:
             )
         return self._settled[key]
 
+    def asked(self, run: Run) -> Task:
+        """The run's task, with as many demonstrations as its contender has, to be drawn by its seed."""
+        task, count = self.task(run.cell), run.cell.contender.demonstrations
+        if not count:
+            return task
+        shots = task.spec.demonstrations.model_copy(update={"k": count, "seed": run.seed})
+        return type(task)(task.spec.model_copy(update={"demonstrations": shots}), task.folder)
+
     def method(self, cell: Cell) -> Method:
         """The cell's method, before it has learned anything.
 

@@ -10,10 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from softprompt.config import Strict, override, parse, read_yaml, suggest
-from softprompt.errors import ConfigError
+from softprompt.config import Strict, named_file, override, parse, read_yaml, suggest, yaml_files
 from softprompt.methods import make_method
-from softprompt.training.spec import BaseSpec, CacheSpec, TrainSpec
+from softprompt.training.spec import BaseSpec, CacheSpec, TrainSpec, beside, short_form
 
 READY = files("softprompt.benchmarks") / "suites"
 Kind = Literal["method", "majority", "setfit"]
@@ -22,14 +21,9 @@ SEARCHED = "train.lr: rates are searched; give `lr: [...]` to a contender, or se
 SETFIT_LR = 2e-5  # SetFit's own default for the encoder
 
 
-def refuse_twice(name: str, values: Sequence[Any]) -> None:
-    """A run stands for one value.
-
-    Raises:
-        ValueError: one stands twice.
-    """
-    if len(set(values)) < len(values):
-        raise ValueError(f"{name}: a value stands twice in {list(values)}")
+def repeated(values: Sequence[Any]) -> list[Any]:
+    """Values that stand there more than once, sorted: a run stands for one."""
+    return sorted({value for value in values if values.count(value) > 1})
 
 
 class SearchSpec(Strict):
@@ -110,7 +104,7 @@ class ContenderSpec(Strict):
     @field_validator("method", mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
+        return short_form(value)
 
     @model_validator(mode="after")
     def _something(self) -> ContenderSpec:
@@ -123,7 +117,8 @@ class ContenderSpec(Strict):
         if "name" in self.vary:
             raise ValueError("vary: name is the method itself; give each method a contender of its own")
         for name in ("lr", "sizes", "seeds"):
-            refuse_twice(name, getattr(self, name) or [])
+            if repeated(values := getattr(self, name) or []):
+                raise ValueError(f"{name}: a value stands twice in {values}")
         if "lr" in self.train:
             raise ValueError(SEARCHED)
         if not self.name:
@@ -155,7 +150,7 @@ class ContenderSpec(Strict):
             chosen = [dict(zip(self.vary, values, strict=True)) for values in itertools.product(*self.vary.values())]
         else:
             chosen = [{key: value} for key, values in self.vary.items() for value in values]
-        plain = {"vary": {}, "family": self.family or self.name}
+        plain = {"vary": {}, "family": self.family}
         return [
             self.model_copy(
                 update={
@@ -211,9 +206,7 @@ class SuiteSpec(Strict):
     @field_validator("bases", mode="before")
     @classmethod
     def _bases(cls, value: Any) -> Any:
-        return (
-            [{"name": item} if isinstance(item, str) else item for item in value] if isinstance(value, list) else value
-        )
+        return [short_form(item) for item in value] if isinstance(value, list) else value
 
     @field_validator("contenders", mode="before")
     @classmethod
@@ -227,12 +220,13 @@ class SuiteSpec(Strict):
     def _sound(self) -> SuiteSpec:
         rows = self.rows()
         names = [row.name for row in rows]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
+        if twice := repeated(names):
             raise ValueError(f"contenders: {', '.join(twice)} there twice; give each a name")
         if self.reference not in names:
             raise ValueError(f"reference: no contender {self.reference!r}{suggest(self.reference, names)}")
         for name in ("sizes", "seeds"):
-            refuse_twice(name, getattr(self, name))
+            if repeated(values := getattr(self, name)):
+                raise ValueError(f"{name}: a value stands twice in {values}")
         if self.train.lr is not None:
             raise ValueError(SEARCHED)
         for row in rows:
@@ -276,24 +270,13 @@ def load_suite(source: str, assignments: list[str]) -> SuiteSpec:
     Raises:
         ConfigError: all that is wrong, in one line.
     """
-    ready = ready_suites()
-    path = Path(source)
-    if source in ready:
-        path = ready[source]
-    elif not path.exists() and path.suffix not in (".yaml", ".yml"):
-        raise ConfigError(f"no suite {source!r}: neither a ready one{suggest(source, ready)} nor a file")
+    path = named_file("suite", source, ready_suites())
     suite = parse(SuiteSpec, override(read_yaml(path), assignments), str(path))
     for tasks in (suite.tasks, suite.tests):
-        tasks[:] = [_from(path.parent, task) for task in tasks]
+        tasks[:] = [beside(path.parent, task) for task in tasks]
     return suite
-
-
-def _from(folder: Path, task: str | dict[str, Any]) -> str | dict[str, Any]:
-    is_file = isinstance(task, str) and not Path(task).is_absolute() and (folder / task).is_file()
-    return str((folder / str(task)).resolve()) if is_file else task
 
 
 def ready_suites() -> dict[str, Path]:
     """Names and files of the suites that come with the package."""
-    found = sorted((Path(str(item)) for item in READY.iterdir()), key=str) if READY.is_dir() else []
-    return {path.stem: path for path in found if path.suffix == ".yaml" and not path.stem.endswith("-task")}
+    return {name: path for name, path in yaml_files(READY).items() if not name.endswith("-task")}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from softprompt.benchmarks.compare.record import short
+from softprompt.benchmarks.compare.report.page import Texts
 from softprompt.benchmarks.compare.results import Results
 from softprompt.benchmarks.compare.runs import Cell, cells_of
 from softprompt.benchmarks.compare.shop import Shop
@@ -13,8 +14,6 @@ from softprompt.benchmarks.compare.suite import SuiteSpec
 from softprompt.config import parse
 from softprompt.errors import SoftpromptError
 from softprompt.tasks import Task
-
-Texts = Callable[[str], Mapping[str, str]]
 
 
 def texts_of(results: Results) -> Texts:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import platform
 import statistics
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
+from softprompt.benchmarks import provenance
 from softprompt.benchmarks.speed.cases import CASES, CHUNKS, ENCODING, EXTRA, MIXED, NAMES, NO_PEER, TEMPLATE, rows_for
 from softprompt.benchmarks.speed.grid import METHODS, run_grid
 from softprompt.benchmarks.speed.scaling import encoding_slopes, slopes
@@ -76,15 +75,8 @@ def main(
             rows.append(measure(folder, progress=progress))
     import torch
 
-    machine = {"processor": _processor(), "threads": torch.get_num_threads()}
+    machine = {"processor": provenance.processor(), "threads": torch.get_num_threads()}
     return {"rows": rows, "scaling": scaling, "left_out": left_out, "machine": machine, "versions": versions}
-
-
-def _processor() -> str:
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text().splitlines() if told.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _mixed(base: str, steps: int, progress: Progress) -> dict[str, Any]:

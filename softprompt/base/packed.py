@@ -95,11 +95,13 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def make_packable(model: nn.Module) -> None:
     """Let every plain linear layer of a CPU model use packed weights when asked. Parameters stay as they are.
 
-    Nothing is done on a GPU, without oneDNN, or where a subclass computes something of its own.
+    Nothing is done on a GPU, without oneDNN, in a type that oneDNN does not have on this processor (bf16 takes AVX-512), or
+    where a subclass computes something of its own.
     """
     if not torch.backends.mkldnn.is_available() or _LINEAR is None:
         return
+    types = [torch.float32, *([torch.bfloat16] if torch.ops.mkldnn._is_mkldnn_bf16_supported() else [])]
     layers = [layer for layer in model.modules() if type(layer) is nn.Linear and layer.weight.device.type == "cpu"]
     for layer in layers:
-        if layer.weight.dtype in (torch.float32, torch.bfloat16):
+        if layer.weight.dtype in types:
             layer.forward = Packed(layer).forward  # type: ignore[method-assign, assignment]

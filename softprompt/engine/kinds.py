@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..base import Base
 from ..types import Ids
 from .bidirectional import BothWays
@@ -17,7 +19,7 @@ def make_engine(
     head: Ids,
     cue: Ids,
     cache: CacheConfig | None = None,
-    share: Engine | None = None,
+    share: Sequence[Engine] = (),
     start: Learned = NOTHING,
     tail: Ids = (),
 ) -> Engine:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from .. import registry
-from ..config import parse, read_yaml, suggest
+from ..config import named_file, parse, read_yaml, suggest, yaml_files
 from ..data import CATALOGUE, Row, get_source, read_rows
 from ..data.splits import Duplicates, apart, deduplicate, few_shot, hold_out, refuse_leaks, split
 from ..errors import ConfigError, DataError
@@ -63,11 +63,9 @@ class Task(ABC):
         """
         if isinstance(source, dict):
             return Task._make(source, "task", Path())
-        if str(source) in (ready := ready_tasks()):
-            return Task._make(read_yaml(ready[str(source)]), str(source), Path())
-        path = Path(source)
-        if not path.exists() and path.suffix not in (".yaml", ".yml"):
-            raise ConfigError(f"no task {str(source)!r}: neither a ready one{suggest(str(source), ready)} nor a file")
+        path = named_file("task", str(source), ready := ready_tasks())
+        if str(source) in ready:
+            return Task._make(read_yaml(path), str(source), Path())
         return Task._make(read_yaml(path), str(path), path.parent)
 
     @staticmethod
@@ -291,8 +289,4 @@ class Task(ABC):
 
 def ready_tasks() -> dict[str, Path]:
     """Names and files of the tasks that come with the package."""
-    return {
-        Path(str(item)).stem: Path(str(item))
-        for item in sorted(READY.iterdir(), key=str)
-        if item.name.endswith(".yaml")
-    }
+    return yaml_files(READY)

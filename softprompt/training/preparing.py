@@ -51,8 +51,8 @@ def prepare(
 
     Args:
         rows: splits that were loaded already (default: the task's own data).
-        share: earlier runs; what the first fitting one has encoded and tokenized is used again: rows where base and what they
-            are encoded behind are the same, whatever is learned behind them.
+        share: earlier runs. Of the first fitting ones what was encoded is used again, where base and what rows are encoded
+            behind are the same; and all that was made ready, where the plan and the rows are the same, too.
         splits: which of them become examples.
         parallel: the processes that share the run, each of which keeps its own encoded rows.
         seed: initialise what the method learns; None for a method that holds it already.
@@ -72,18 +72,14 @@ def prepare(
     digest = digest_of({name: [row.values for row in part] for name, part in rows.items()})
     kept = (cache or CacheSpec()).config((parallel or Processes()).name)
     start = method.learned() if how.first_layer else NOTHING
-    for other in [*share, None]:
-        earlier = None if other is None else other.engine
-        engine = make_engine(base, how, bound.head, bound.cue, kept, earlier, start, bound.tail)
-        if other is None or earlier is None or engine.cache is not earlier.cache:
-            continue
-        if engine.same(earlier):
-            engine = earlier
-            there = all(name in other.splits for name in splits if name in rows)
-            if there and (other.digest, other.task.spec, other.bound.room) == (digest, task.spec, bound.room):
-                bound.cut = other.bound.cut
-                return Prepared(base, task, method, bound, engine, other.splits, digest)
-        break
+    engine = make_engine(base, how, bound.head, bound.cue, kept, [other.engine for other in share], start, bound.tail)
+    near = next((other for other in share if engine.same(other.engine)), None)
+    if near is not None:
+        engine = near.engine
+        there = all(name in near.splits for name in splits if name in rows)
+        if there and (near.digest, near.task.spec, near.bound.room) == (digest, task.spec, bound.room):
+            bound.cut = near.bound.cut
+            return Prepared(base, task, method, bound, engine, near.splits, digest)
     parts = {name: train_rows if name == "train" else rows[name] for name in splits if name in rows}
     return Prepared(
         base, task, method, bound, engine, {name: bound.examples(part) for name, part in parts.items()}, digest

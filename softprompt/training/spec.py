@@ -147,7 +147,18 @@ class RunSpec(Strict):
     @field_validator("base", "method", mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
+        return short_form(value)
+
+
+def short_form(value: Any) -> Any:
+    """A name alone stands for a mapping with that name."""
+    return {"name": value} if isinstance(value, str) else value
+
+
+def beside(folder: Path, task: str | dict[str, Any]) -> str | dict[str, Any]:
+    """A task as a file in `folder` names it: a path that leads to a file from there is made absolute."""
+    is_file = isinstance(task, str) and not Path(task).is_absolute() and (folder / task).is_file()
+    return str((folder / str(task)).resolve()) if is_file else task
 
 
 def load_run(path: Path, assignments: list[str]) -> RunSpec:
@@ -161,8 +172,7 @@ def load_run(path: Path, assignments: list[str]) -> RunSpec:
         data["task"] = _task_data(data["task"], path.parent)
     data = override(data, assignments)
     spec = parse(RunSpec, data, str(path))
-    if isinstance(spec.task, str) and not Path(spec.task).is_absolute() and (path.parent / spec.task).is_file():
-        spec.task = str((path.parent / spec.task).resolve())
+    spec.task = beside(path.parent, spec.task)
     return spec
 
 

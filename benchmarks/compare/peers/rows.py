@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from softprompt.benchmarks.compare.peers import run_setfit
-from softprompt.benchmarks.compare.record import Record, Rows, Seconds, measured
+from softprompt.benchmarks.compare.record import Record, Rows, Seconds, keep_tests, measured
 from softprompt.benchmarks.compare.runs import Run
 from softprompt.benchmarks.compare.shop import Shop
 
 from softprompt.data import Row
 from softprompt.errors import ConfigError
-from softprompt.evaluate import Outcome, summarize
+from softprompt.evaluate import Evaluation, Outcome, summarize
 from softprompt.tasks import Task
 
 
@@ -47,11 +47,8 @@ def run_setfit_row(run: Run, shop: Shop, record: Record) -> dict[str, Rows]:
             "lr": run.lr,
         }
     )
-    record.dev = _measured(task, rows["dev"], found, "dev")[0].model_copy(update={"predicted": None})
-    held: dict[str, Rows] = {}
-    for name, part in tests.items():
-        record.tests[name], of_test = _measured(task, part, found, name)
-        held[record.tests[name].digest] = of_test
+    record.dev = measured(_evaluated(task, rows["dev"], found, "dev"), answers=False)[0]
+    held = keep_tests(record, {name: _evaluated(task, part, found, name) for name, part in tests.items()})
     record.seconds = Seconds(train=found["seconds"]["train"], test=found["seconds"]["test"])
     record.steps, record.trained, record.stored = found["steps"], found["trained"], found["stored"]
     record.artifact_bytes, record.truncated = found["artifact_bytes"], found["truncated"]
@@ -69,8 +66,9 @@ def _texts(task: Task, rows: Sequence[Row]) -> list[dict[str, Any]]:
     return [{"text": task.content(row), "label": str(task.gold(row.values))} for row in rows]
 
 
-def _measured(task: Task, rows: Sequence[Row], found: dict[str, Any], name: str) -> tuple[Any, Rows]:
+def _evaluated(task: Task, rows: Sequence[Row], found: dict[str, Any], name: str) -> Evaluation:
+    """The metric, with the loss that SetFit tells as a mean: there it is every row's."""
     pairs = zip(rows, found["predicted"][name], strict=True)
-    outcomes = [Outcome(row.where, task.gold(row.values), predicted) for row, predicted in pairs]
-    held, of_rows = measured(summarize(task.spec.metric, outcomes))
-    return held.model_copy(update={"nll": found["nll"].get(name)}), of_rows
+    nll = found["nll"].get(name)
+    outcomes = [Outcome(row.where, task.gold(row.values), predicted, nll=nll) for row, predicted in pairs]
+    return summarize(task.spec.metric, outcomes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from softprompt.benchmarks.compare.report.gather import gather
+from softprompt.benchmarks.compare.report.gather import Report, gather
 from softprompt.benchmarks.compare.report.markdown import markdown
 from softprompt.benchmarks.compare.report.page import Texts, page
 from softprompt.benchmarks.compare.report.sheets import runs, summary
@@ -12,7 +12,7 @@ from softprompt.benchmarks.compare.results import Results
 
 from softprompt.storage import write_text
 
-__all__ = ["write_report"]
+__all__ = ["write", "write_report"]
 
 
 def write_report(folder: Path, texts: Texts | None = None) -> list[Path]:
@@ -28,7 +28,12 @@ def write_report(folder: Path, texts: Texts | None = None) -> list[Path]:
         DataError: no results folder, no reported run that ended well, or a broken record.
         MissingExtraError: matplotlib or statsmodels is not installed.
     """
-    report = gather(Results.load(folder))
+    return write(gather(Results.load(folder)), texts)
+
+
+def write(report: Report, texts: Texts | None = None) -> list[Path]:
+    """`write_report` of what was gathered already."""
+    folder = report.results.folder
     made = {
         "report.html": page(report, texts),
         "report.md": markdown(report),

@@ -10,7 +10,7 @@ from typing import Any
 from softprompt.benchmarks.compare.record import Record
 from softprompt.benchmarks.compare.report import numbers
 from softprompt.benchmarks.compare.report.figures import GRID, HEIGHT, INK, WIDTH, Charts, Look
-from softprompt.benchmarks.compare.report.gather import Line, Section, Table
+from softprompt.benchmarks.compare.report.gather import Line, Section, Table, points_of
 from softprompt.benchmarks.compare.report.labels import name_ends, name_points
 
 from softprompt.metrics import Metric, metric_of
@@ -39,7 +39,7 @@ COSTS: Costs = [
     ("time until usable (encode + train + look)", lambda line: line.working_seconds, numbers.seconds, ""),
     (
         "peak memory",
-        lambda line: line.over_seeds("peak_cuda") or line.over_seeds("peak_rss"),
+        lambda line: line.peak_memory,
         numbers.size,
         "not measured: run with --isolate",
     ),
@@ -98,7 +98,7 @@ def _front(
         axes.plot(*zip(*path, strict=True), color=INK, lw=1, alpha=0.6)
         _cost_ticks(axes, places, zero, shown)
         axes.set_xlabel(cost)
-        axes.set_ylabel(_axis(table.metric))
+        axes.set_ylabel(axis_of(table.metric))
         order = [*best, *(i for i in range(len(lines)) if i not in best)]
         name_points(
             axes, [(places[i], values[i], _short(lines[i].name), looks[lines[i].name].hue) for i in order], path
@@ -169,7 +169,7 @@ def learning_curves(charts: Charts, section: Section, looks: dict[str, Look]) ->
         axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
         axes.minorticks_off()
         axes.set_xlabel("training rows")
-        axes.set_ylabel(_axis(metric))
+        axes.set_ylabel(axis_of(metric))
         name_ends(axes, ends, HEIGHT * 1.25)
         return Chart("Learning curves", charts.svg(axes, f"{metric.name} over training rows"))
 
@@ -190,9 +190,9 @@ def rates(charts: Charts, section: Section, looks: dict[str, Look]) -> list[Char
     chosen = {(line.name, record.lr) for line in section.main.lines for record in line.records}
     panels = []
     for family in dict.fromkeys(
-        _family(one) for one in sorted(trials, key=lambda one: list(looks).index(one.place.contender))
+        one.place.family for one in sorted(trials, key=lambda one: list(looks).index(one.place.contender))
     ):
-        own = [one for one in trials if _family(one) == family]
+        own = [one for one in trials if one.place.family == family]
         with charts.style():
             axes = charts.axes(*SMALL)
             axes.set_xscale("log")
@@ -205,7 +205,7 @@ def rates(charts: Charts, section: Section, looks: dict[str, Look]) -> list[Char
             axes.minorticks_off()
             axes.set_title(_short(family), loc="left")
             assert own[0].dev is not None
-            axes.set_ylabel(_axis(metric_of(own[0].dev.metric), "dev "))
+            axes.set_ylabel(axis_of(metric_of(own[0].dev.metric), "dev "))
             panels.append(Chart(family, charts.svg(axes, f"dev metric over learning rates, {family}")))
     return panels
 
@@ -221,10 +221,6 @@ def _rate_line(axes: Any, trials: list[Record], look: Look, chosen: set[tuple[st
         for one, y in zip(found, ys, strict=True):
             if number == last and (one.place.contender, one.lr) in chosen:
                 axes.plot(one.lr, y, "o", ms=11, mfc="none", mec=INK, mew=1.2)
-
-
-def _family(record: Record) -> str:
-    return record.place.family or record.place.contender
 
 
 def looks_at_dev(charts: Charts, table: Table, looks: dict[str, Look]) -> list[Chart]:
@@ -244,16 +240,17 @@ def looks_at_dev(charts: Charts, table: Table, looks: dict[str, Look]) -> list[C
                     axes.plot(*kept[0], look.marker, color=look.hue, ms=6)
             axes.set_title(_short(line.name), loc="left")
             axes.set_xlabel("step")
-            axes.set_ylabel(_axis(metric, "dev "))
+            axes.set_ylabel(axis_of(metric, "dev "))
             panels.append(Chart(line.name, charts.svg(axes, f"looks at dev over steps, {line.name}")))
     return panels
 
 
 def _shown(value: float, metric: Metric) -> float:
-    return value * 100 / metric.top
+    return value * points_of(metric)
 
 
-def _axis(metric: Metric, before: str = "") -> str:
+def axis_of(metric: Metric, before: str = "") -> str:
+    """What an axis of this metric is called, with its unit."""
     unit = numbers.unit_of(metric).strip()
     return f"{before}{metric.name}{f', {unit}' if unit else ''}"
 

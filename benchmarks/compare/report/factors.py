@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from softprompt.benchmarks.compare.report import numbers
-from softprompt.benchmarks.compare.report.charts import SMALL, Chart
+from softprompt.benchmarks.compare.report.charts import SMALL, Chart, axis_of
 from softprompt.benchmarks.compare.report.figures import INK, SOFT, Charts, Look
 from softprompt.benchmarks.compare.report.gather import Line, Table
 
@@ -62,8 +61,7 @@ def _panel(charts: Charts, table: Table, title: str, factor: str, lines: list[Li
         if not numeric:
             axes.set_xlim(-0.5, len(ordered) - 0.5)
         axes.set_xlabel(factor)
-        unit = numbers.unit_of(table.metric).strip()
-        axes.set_ylabel(f"{table.metric.name}{f', {unit}' if unit else ''}")
+        axes.set_ylabel(axis_of(table.metric))
         axes.set_title(title, loc="left")
         if len(groups) > 1 and numeric:
             axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)

@@ -64,6 +64,11 @@ class Line:
         return float(np.mean(found)) if found else None
 
     @property
+    def peak_memory(self) -> float | None:
+        """Mean bytes at most: of the GPU where there is one, else resident; None where it was not measured."""
+        return self.over_seeds("peak_cuda") or self.over_seeds("peak_rss")
+
+    @property
     def trained(self) -> float:
         """Numbers that are learned; 0 where nothing is."""
         return self.over_seeds("trained") or 0.0
@@ -194,9 +199,7 @@ def gather(results: Results) -> Report:
     reference, margin = str(results.suite.get("reference", "full")), float(results.suite.get("margin", MARGIN))
     lines = [_line(group) for group in groups]
     learned = {name: any(line.learned for line in lines if line.name == name) for name in names}
-    families = list(
-        dict.fromkeys(line.place.family or line.name for name in names for line in lines if line.name == name)
-    )
+    families = list(dict.fromkeys(line.place.family for name in names for line in lines if line.name == name))
     report = Report(results, names, families, learned, reference, margin)
     pairs = list(dict.fromkeys((line.place.base, line.place.task) for line in lines))
     for base, task in sorted(pairs):

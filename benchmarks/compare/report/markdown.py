@@ -71,8 +71,8 @@ def _costs(table: Table) -> str:
     for line in table.lines:
         requests = [line.over_seeds("tokens.request"), line.over_seeds("tokens.request_kept")]
         counts = [numbers.count(None if one is None else one * 1000) for one in requests]
-        memory = line.over_seeds("peak_cuda") or line.over_seeds("peak_rss")
-        lines.append([line.name, numbers.seconds(line.working_seconds), numbers.size(memory), *counts])
+        spent = [numbers.seconds(line.working_seconds), numbers.size(line.peak_memory)]
+        lines.append([line.name, *spent, *counts])
     return _table(header, lines, "lrrrr")
 
 

@@ -160,9 +160,8 @@ def failures(report: Report) -> list[tuple[str, str, str]]:
     """(runs in words, how many, reason), equal reasons of a contender together."""
     found: dict[tuple[str, str, str], list[Record]] = {}
     for one in report.results.failed:
-        place = one.place
-        size = "" if place.size is None else f", {place.size:,} rows"
-        key = (f"{place.contender} on {place.base}, {place.task}{size}", one.stage, one.reason or "no reason was kept")
+        size = "" if one.place.size is None else f", {one.place.size:,} rows"
+        key = (f"{one.place.named(several=True)}{size}", one.stage, one.reason or "no reason was kept")
         found.setdefault(key, []).append(one)
     lines = []
     for (place_, stage, reason), records in found.items():

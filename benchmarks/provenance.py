@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 import subprocess
+from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import torch
 PACKAGES = ("softprompt", "torch", "transformers", "tokenizers", "peft", "numpy", "scipy", "scikit-learn", "setfit")
 
 
+@functools.cache
 def versions() -> dict[str, str]:
     """Of the packages that decide results, those that are installed."""
     found = {"python": platform.python_version()}
@@ -25,9 +28,10 @@ def versions() -> dict[str, str]:
     return found
 
 
+@functools.cache  # what a process runs is what it has loaded, whatever is committed meanwhile
 def commit() -> tuple[str | None, bool | None]:
     """(commit, whether tracked files differ from it) of the checkout that this package lies in; None where it lies in none."""
-    folder = Path(__file__).resolve().parents[2]
+    folder = Path(__file__).resolve().parents[1]
     if not (folder / ".git").exists():  # installed elsewhere, maybe inside another project's checkout
         return None, None
 
@@ -43,7 +47,7 @@ def commit() -> tuple[str | None, bool | None]:
 def machine() -> dict[str, Any]:
     """Processor, cores, threads that torch uses, memory in bytes, GPU's name (None without)."""
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "system": platform.system(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -52,7 +56,13 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
+def now() -> str:
+    """The time, in UTC, to the second (ISO 8601)."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def processor() -> str:
+    """The processor's name."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

@@ -24,6 +24,14 @@ LEARNED = {
     "full": (0.83, 0.94, 134_515_008, 310, 2e-5, 70, "full", {}),
 }
 UNLEARNED = {"majority": (0.0, 0), "zero-shot": (0.55, 70), "8-shot": (0.66, 420)}
+MACHINE = {
+    "processor": "Some CPU @ 2.0 GHz",
+    "system": "Linux",
+    "cores": 2,
+    "threads": 2,
+    "memory": 2**34,
+    "gpu": None,
+}
 LABELS = ("negative", "neutral", "positive")
 
 
@@ -71,15 +79,6 @@ def make_results(
         "reference": (rename or {}).get("full", "full"),
         "margin": 0.02,
         "cut": ["3 seeds rather than 5: the time of this machine", "sizes above 256"],
-        "machine": {
-            "processor": "Some CPU @ 2.0 GHz",
-            "system": "Linux",
-            "cores": 2,
-            "threads": 2,
-            "memory": 2**34,
-            "gpu": None,
-        },
-        "when": "2026-01-02T03:04:05",
         **(suite or {}),
     }
     (folder / "suite.json").write_text(json.dumps(told))
@@ -165,6 +164,7 @@ def _final(folder, base, task, name, size, sizes, seed, makers, metric, rng, ren
         ),
         peak_rss=int(1.2e9 + numbers * 12) if measured else None,
         versions={"python": "3.11.7", "torch": "2.13.0"},
+        machine=MACHINE,
         commit="0123456789abcdef",
         dirty=True,
         when="2026-01-02T03:04:05",

@@ -415,7 +415,10 @@ def test_records(undisturbed):
         and infix.artifact_bytes
         and full.artifact_bytes > infix.artifact_bytes > zero.artifact_bytes
     )
+    assert {look.metric for look in infix.curve} == {"accuracy"}
     assert infix.steps == 4 and infix.tokens.trained > 0 and infix.curve and infix.config["train"]["lr"] == infix.lr
+    same = {finals[name, seed].tokens.request_kept for name in ("probe", "full") for seed in (0, 1)}
+    assert same == {zero.tokens.request_kept}  # the same requests to all
     assert finals["2-shot", 0].tokens.request > zero.tokens.request > zero.tokens.request_kept
     assert majority.tests["tiny"].value == pytest.approx(0.5, abs=0.1)
     trials = [record for record in records.values() if record.stage == "trial"]
@@ -753,6 +756,8 @@ def test_the_command_writes_a_report_and_fails_if_a_run_does(ask, tmp_path):
     assert len(list((to / "artifacts").glob("*infix*/adapter_model.safetensors"))) == 2
     before = {path.name: path.stat().st_mtime_ns for path in (to / "runs").iterdir()}
     again = ask("--no-estimate", "--only", "infix", "--only", "zero-shot", "--only", "full", "--out", to)
+    commands = json.loads((to / "suite.json").read_text(encoding="utf-8"))["command"].splitlines()
+    assert len(commands) == 2 and "--artifacts" in commands[0] and "--artifacts" not in commands[1]
     assert again.returncode == 0 and before == {path.name: path.stat().st_mtime_ns for path in (to / "runs").iterdir()}
     wild = "contenders=[{name: wild, method: {name: prefix, layers: 20-}}]"
     done = ask(wild, "--no-estimate", "--out", tmp_path / "wild", "--only", "wild", "--only", "zero-shot")

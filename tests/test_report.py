@@ -23,6 +23,7 @@ from softprompt.benchmarks.compare.report.figures import Charts, looks_of
 from softprompt.benchmarks.compare.report.gather import Report, gather
 from softprompt.benchmarks.compare.report.labels import name_points
 from softprompt.benchmarks.compare.report.page import page
+from softprompt.benchmarks.compare.report.words import origin
 from softprompt.benchmarks.compare.results import Results
 
 from softprompt.errors import DataError, MissingExtraError
@@ -295,7 +296,63 @@ def test_fewer_seeds_are_told(tmp_path):
     folder = small(tmp_path, contenders=("majority", "probe", "full"))
     next((folder / "runs").glob("*probe*s2.json")).unlink()
     (table,) = gather(Results.load(folder)).tables
-    assert table.notes == ["Fewer seeds than the others (3): probe."]
+    assert table.notes == [
+        "Fewer seeds than the others (3): probe.",
+        "Has other seeds than full; those that both have are compared: probe.",
+    ]
+
+
+def test_trials_without_a_reported_run_are_told(tmp_path):
+    small(tmp_path)
+    for path in tmp_path.glob("runs/*prefix-length=5_*_final_*.json"):
+        path.unlink()
+    write_report(tmp_path)
+    (table,) = gather(Results.load(tmp_path)).tables
+    assert [note for note in table.notes if "prefix-length=5" in note and "no reported run" in note]
+
+
+def test_a_method_that_was_trained_once_is_told(tmp_path):
+    small(tmp_path)
+    for path in tmp_path.glob("runs/*_full_*_final_s[12].json"):
+        path.unlink()
+    (table,) = gather(Results.load(tmp_path)).tables
+    assert [note for note in table.notes if note.startswith("Trained once: full.")]
+    assert not [note for note in table.notes if "Trained once" in note and "zero-shot" in note]
+
+
+def test_seeds_that_both_have_are_compared(tmp_path):
+    small(tmp_path, seeds=(0, 1, 2, 3))
+    for name, seed in (("full", 1), ("prefix-length=5", 3)):
+        next(tmp_path.glob(f"runs/*_{name}_*_final_s{seed}.json")).unlink()
+    (table,) = gather(Results.load(tmp_path)).tables
+    lines = {line.name: line for line in table.lines}
+    assert [note for note in table.notes if "Has other seeds than full" in note and "prefix-length=5" in note]
+    full, prefix = lines["full"], lines["prefix-length=5"]
+    found = prefix.comparison
+    both = prefix.scores[[0, 2]].mean() - full.scores[[0, 1]].mean()  # 0, 2 of 0, 1, 2 and of 0, 2, 3
+    assert found.seeds == (2, 2) and found.difference == pytest.approx(both)
+    assert lines["zero-shot"].comparison.seeds == (1, 3)
+
+
+def test_machines_dates_and_versions_are_those_of_the_runs(tmp_path):
+    small(tmp_path)
+    path = next(tmp_path.glob("runs/*_full_*_final_s0.json"))
+    record = Record.model_validate_json(path.read_text())
+    other = {"machine": record.machine | {"threads": 1}, "versions": {"torch": "2.14.0"}, "when": "2026-02-03T00:00:00"}
+    write(tmp_path, record.model_copy(update=other))
+    facts = dict(origin(gather(Results.load(tmp_path))))
+    assert "2 threads" in facts["machine"] and "1 threads" in facts["machine"]
+    assert facts["date"] == "2026-01-02 to 2026-02-03"
+    assert "torch 2.13.0" in facts["versions"] and "torch 2.14.0" in facts["versions"]
+
+
+def test_looks_by_likelihood_are_named_so(tmp_path):
+    small(tmp_path, metric="chrf")
+    for record in read_all(tmp_path).values():
+        curve = [look.model_copy(update={"metric": "log_likelihood", "value": -look.nll}) for look in record.curve]
+        write(tmp_path, record.model_copy(update={"curve": curve}))
+    text = (tmp_path / "report.html") if write_report(tmp_path) else None
+    assert "dev log-likelihood" in Page(text.read_text(encoding="utf-8")).text
 
 
 def test_no_reported_run(tmp_path):

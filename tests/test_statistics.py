@@ -145,8 +145,11 @@ def test_the_smallest_detectable_difference_has_a_power_of_80_percent():
     rng = np.random.default_rng(0)
     seeds = rng.normal(size=(20_000, 3))
     found = Variance(((seeds.var(axis=1, ddof=1) / 3, 2),))
-    typical = np.median(found.detectable())
-    assert np.mean(np.abs(seeds.mean(axis=1) + typical) > found.quantile(0.975)) == pytest.approx(0.8, abs=0.03)
+    for alpha in (0.05, 0.05 / 8):  # of one comparison, and of the first that Holm's method looks at of eight
+        typical = np.median(found.detectable(alpha))
+        assert np.mean(np.abs(seeds.mean(axis=1) + typical) > found.quantile(1 - alpha / 2)) == pytest.approx(
+            0.8, abs=0.03
+        )
 
 
 def test_one_seed_is_a_t_test_over_rows():
@@ -156,6 +159,14 @@ def test_one_seed_is_a_t_test_over_rows():
     low, high = theirs.confidence_interval()
     assert found.quantile(0.975) == pytest.approx((high - low) / 2)
     assert variance_of(1e-3 * row[None] + 1, span=0).p(1) < 1e-60  # digits of a tiny p
+
+
+@pytest.mark.parametrize("seeds", range(2, 15))
+def test_seeds_without_any_spread(seeds):
+    """A prompt that answers alike whatever its seed is has a p value, too."""
+    rows = binary(1, 80)[0]
+    found = compare("probe", np.tile(rows, (seeds, 1)), "zero-shot", binary(1, 80, seed=1), 0.02, 100, resamples=9)
+    assert found.p == pytest.approx(compare("a", rows[None], "b", binary(1, 80, seed=1), 0.02, 100, resamples=9).p)
 
 
 def test_other_numbers_of_seeds():
@@ -257,6 +268,8 @@ def test_holm_over_all_comparisons():
         least = max(least, min(1.0, (3 - place) * one.p))
         assert one.p_holm == pytest.approx(least)
         assert one.p == compare(one.one, scores[one.one], "a", scores["a"], 0.02, 100, resamples=9).p
+        alone = compare(one.one, scores[one.one], "a", scores["a"], 0.02, 100, resamples=9)
+        assert one.smallest > alone.smallest and alone.of == 1  # no more is promised than Holm's first step finds
     assert compare_all({"a": scores["a"]}, "a", 0.02, 100) == []
     with pytest.raises(ConfigError, match=r"'fulll' is no contender.*'full'"):
         compare_all({"full": scores["a"]}, "fulll", 0.02, 100)

@@ -113,12 +113,14 @@ def begin(suite: SuiteSpec, folder: Path, only: Sequence[str] = (), look_only: b
 
 
 def describe(work: Work, command: str) -> None:
-    """Write `suite.json`: what the report says of the suite itself."""
+    """Write `suite.json`: what the report says of the suite itself, with all commands that had parts of it made."""
     commit, dirty = provenance.commit()
+    suite, before = work.suite.model_dump(mode="json"), suite_in(work.folder)  # with nulls: of `test` it is no default
+    commands = str(before["command"]).splitlines() if before.get("suite") == suite and before.get("command") else []
     held = {
         "name": work.suite.name,
         "title": work.suite.title,
-        "command": command,
+        "command": "\n".join(dict.fromkeys([*commands, command])),
         "reference": work.suite.reference,
         "margin": work.suite.margin,
         "cut": [*work.suite.cut, *(f"left out: {name}: {reason}" for name, reason in work.skipped.items())],
@@ -127,7 +129,7 @@ def describe(work: Work, command: str) -> None:
         "commit": commit,
         "dirty": dirty,
         "when": provenance.now(),
-        "suite": work.suite.model_dump(mode="json"),  # with nulls: of `test` it is no default
+        "suite": suite,
     }
     write_json(work.folder / "suite.json", held)
 

@@ -7,7 +7,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from softprompt.benchmarks import provenance
@@ -105,10 +104,13 @@ def _run_method(run: Run, shop: Shop, record: Record, artifacts: Path | None, pr
         record.dev = measured(dev, answers=False)[0]
     began = time.perf_counter()
     asked = tests if run.stage == "final" else {}
-    found = keep_tests(record, {name: _test(ready, part, progress) for name, part in asked.items()})
+    examples = {name: ready.bound.examples(part) for name, part in asked.items()}
+    found = keep_tests(record, {name: _test(ready, part, progress) for name, part in examples.items()})
     spent = time.perf_counter() - began if asked else 0.0
     spec = spec.filled(ready.method, len(ready.splits["train"]))
-    _tell_training(record, result, spec, run.seed, spent)
+    # of a reported run the same requests as every other contender's
+    requests = next(iter(examples.values()), None) or ready.splits.get("dev", [])
+    _tell_training(record, result, spec, run.seed, spent, requests)
     _tell_artifact(record, result, run, spec, artifacts)
     record.config = {
         "base": cell.base,
@@ -123,19 +125,20 @@ def _run_method(run: Run, shop: Shop, record: Record, artifacts: Path | None, pr
     return found
 
 
-def _test(ready: Prepared, rows: Sequence[Any], progress: Progress) -> Evaluation:
+def _test(ready: Prepared, examples: Sequence[Example], progress: Progress) -> Evaluation:
     """The metric on test rows; texts that are kept for the next run are encoded before."""
-    examples = ready.bound.examples(rows)
     if ready.method.parameters():
         ready.engine.encode(examples, progress)
     return evaluate(ready.engine, ready.method, ready.bound, examples, progress)
 
 
-def _tell_training(record: Record, result: Result, spec: TrainSpec, seed: int, test: float) -> None:
+def _tell_training(
+    record: Record, result: Result, spec: TrainSpec, seed: int, test: float, requests: Sequence[Example]
+) -> None:
     """Times, tokens and looks, from the run's event log."""
     steps = [event for event in result.events if event["event"] == "step"]
     looks = [event for event in result.events if event["event"] == "dev"]
-    record.curve = [Look(step=look["step"], value=look["value"], nll=look["nll"]) for look in looks]
+    record.curve = [Look(**{name: look[name] for name in ("step", "value", "nll", "metric")}) for look in looks]
     record.steps, record.best_step, record.truncated = len(steps), result.best_step, result.truncated
     looking = sum(look["seconds"] for look in looks)
     record.seconds = Seconds(
@@ -146,8 +149,7 @@ def _tell_training(record: Record, result: Result, spec: TrainSpec, seed: int, t
     )
     ready = result.prepared
     front, row = _request(ready)
-    examples = [*ready.splits.get("dev", []), *ready.splits["train"]]
-    sizes = [len(example.text) for example in examples]
+    sizes = [len(example.text) for example in requests]
     mean = sum(sizes) / max(1, len(sizes))
     record.tokens = Tokens(request=front + mean + row, request_kept=mean + row)
     if steps:

@@ -68,11 +68,12 @@ class Measured(Strict):
 
 
 class Look(Strict):
-    """One look at dev."""
+    """One look at dev: `metric` is the task's, or `log_likelihood` where looks do not write answers; null in older records."""
 
     step: int
     value: float
     nll: float
+    metric: str | None = None
 
 
 class Seconds(Strict):

@@ -7,14 +7,14 @@ every seed is tested on the same rows.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from scipy import stats
 from softprompt.benchmarks.compare.results import Tested
-from softprompt.benchmarks.compare.variance import ALPHA, variance_of, variance_of_difference
+from softprompt.benchmarks.compare.variance import ALPHA, in_pairs, variance_of, variance_of_difference
 
 from softprompt.config import suggest
 from softprompt.errors import ConfigError, DataError, MissingExtraError
@@ -55,7 +55,8 @@ class Comparison:
         p_holm: p adjusted for all comparisons of the table (Holm 1979).
         rows_interval, p_permutation: over rows only, seeds as they are: paired bootstrap; sign flips of rows' mean differences.
         p_mcnemar: over rows only, of the first seed of each; None unless scores are 0 or 1.
-        smallest: the difference that would be found significant in 4 of 5 cases, with so many seeds and rows.
+        smallest: the difference that would be found significant in 4 of 5 cases, with so many seeds and rows, were it the first
+            of its table that Holm's method looks at (the strictest step).
         seeds: of one, of other.
         of: how many comparisons `p_holm` is adjusted for.
         words: for people, in points (hundredths of the scale).
@@ -134,7 +135,15 @@ def _share_interval(hits: np.ndarray, half: float) -> Interval:
 
 
 def compare(
-    one: str, a: np.ndarray, other: str, b: np.ndarray, margin: float, scale: float, *, resamples: int = 9999
+    one: str,
+    a: np.ndarray,
+    other: str,
+    b: np.ndarray,
+    margin: float,
+    scale: float,
+    *,
+    resamples: int = 9999,
+    of: int = 1,
 ) -> Comparison:
     """One contender's scores minus another's, on the same rows.
 
@@ -147,6 +156,7 @@ def compare(
         margin: a share of the scale, 0.02 for 2 points: being worse by less does not matter.
         scale: points to one unit of the scores: 100 of metrics from 0 to 1, 1 of metrics from 0 to 100.
         resamples: of the permutation test.
+        of: how many comparisons this is one of; `smallest` allows for it, p does not (`compare_all` adjusts that).
 
     Raises:
         DataError: different rows, fewer than two, or a score that is not finite.
@@ -176,21 +186,29 @@ def compare(
         rows_interval=percentile(difference, (by_row,), np.mean) or (-100 / scale, 100 / scale),
         p_mcnemar=mcnemar(a[0], b[0]) if _binary(a) and _binary(b) else None,
         p_permutation=float(permuted.pvalue),
-        smallest=float(variance.detectable()),
+        smallest=float(variance.detectable(ALPHA / of)),
         verdict="unclear",  # it and its words follow
         words="",
         seeds=(len(a), len(b)),
         rows=a.shape[1],
+        of=of,
     )
     return _judged(found, margin, scale)
 
 
-def compare_all(scores: Mapping[str, np.ndarray], reference: str, margin: float, scale: float) -> list[Comparison]:
+def compare_all(
+    scores: Mapping[str, np.ndarray],
+    reference: str,
+    margin: float,
+    scale: float,
+    seeds: Mapping[str, Sequence[int]] | None = None,
+) -> list[Comparison]:
     """Each contender against the reference, p adjusted for all of them together (Holm 1979).
 
     Args:
         scores: [k, n] of each contender by name, the same rows.
         margin, scale: see `compare`.
+        seeds: [k] of each contender; those that two have both are compared (default: 0 to k − 1).
 
     Raises:
         ConfigError: no contender has the reference's name.
@@ -198,18 +216,16 @@ def compare_all(scores: Mapping[str, np.ndarray], reference: str, margin: float,
     """
     if reference not in scores:
         raise ConfigError(f"the reference {reference!r} is no contender{suggest(reference, list(scores))}")
-    found = [
-        compare(name, own, reference, scores[reference], margin, scale)
-        for name, own in scores.items()
-        if name != reference
-    ]
+    of = {name: range(len(own)) for name, own in scores.items()} if seeds is None else seeds
+    found = []
+    for name, own in scores.items():
+        if name != reference:
+            a, b = in_pairs(own, of[name], scores[reference], of[reference])
+            found.append(compare(name, a, reference, b, margin, scale, of=len(scores) - 1))
     if not found:
         return []
     adjusted = _statsmodels("multitest").multipletests([one.p for one in found], method="holm")[1]
-    return [
-        _judged(replace(one, p_holm=float(p), of=len(found)), margin, scale)
-        for one, p in zip(found, adjusted, strict=True)
-    ]
+    return [_judged(replace(one, p_holm=float(p)), margin, scale) for one, p in zip(found, adjusted, strict=True)]
 
 
 def mcnemar(a: np.ndarray, b: np.ndarray) -> float:

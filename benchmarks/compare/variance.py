@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,14 +47,14 @@ class Variance:
         """
         return np.sqrt(sum(stats.t.ppf(chance, df) ** 2 * variance for variance, df in self.parts))
 
-    def detectable(self) -> Any:
-        """The difference that a test at 5 % finds with a power of 80 %: √Σ c²·variance, c from a t test (`_needed`).
+    def detectable(self, alpha: float = ALPHA) -> Any:
+        """The difference that a test at level alpha finds with a power of 80 %: √Σ c²·variance, c from a t test (`_needed`).
 
         A variance with few degrees of freedom is mostly estimated too low (with two, in 63 of 100 cases), so each is divided
         by the median of χ²/df first: the figure is then as often too high as too low.
         """
         typical = ((variance * df / stats.chi2.median(df), df) for variance, df in self.parts)
-        return np.sqrt(sum(_needed(df) ** 2 * variance for variance, df in typical))
+        return np.sqrt(sum(_needed(df, alpha) ** 2 * variance for variance, df in typical))
 
     def p(self, difference: float) -> float:
         """Two-sided p: the α at which |difference| = quantile(1 − α/2). Of numbers, not arrays."""
@@ -65,14 +66,14 @@ class Variance:
             half = math.exp(log_p) / 2
             return math.hypot(*(stats.t.isf(half, df) * math.sqrt(variance) for variance, df in self.parts)) - size
 
-        lowest = -690.0  # e^-690 is about the smallest float
+        lowest = -500.0  # of much less scipy's isf is not finite
         return 0.0 if over(lowest) < 0 else math.exp(optimize.brentq(over, lowest, 0.0))
 
 
 @functools.cache
-def _needed(df: int) -> float:
-    """Standard errors that a t test at 5 % finds with a power of 80 % (noncentral t); about t.975 + t.80."""
-    critical = stats.t.ppf(1 - ALPHA / 2, df)
+def _needed(df: int, alpha: float) -> float:
+    """Standard errors that a t test at level alpha finds with a power of 80 % (noncentral t); about t.975 + t.80 at 5 %."""
+    critical = stats.t.ppf(1 - alpha / 2, df)
     return float(optimize.brentq(lambda errors: stats.nct.sf(critical, df, errors) - POWER, 0, 10 * critical))
 
 
@@ -101,6 +102,19 @@ def variance_of_difference(a: np.ndarray, b: np.ndarray, span: float = 1.0) -> V
         return variance_of(a - b, span)
     by_row = a.mean(axis=-2, keepdims=True) - b.mean(axis=-2, keepdims=True)
     return Variance((*variance_of(by_row, span).parts, *_of_seeds(a), *_of_seeds(b)))
+
+
+def in_pairs(
+    a: np.ndarray, a_seeds: Sequence[int], b: np.ndarray, b_seeds: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Scores [k, n] and [k2, n] of the seeds that both have, in one order, so that places are pairs.
+
+    As they are where one side has one seed, or where fewer than two are common: then there is nothing to pair.
+    """
+    common = [seed for seed in a_seeds if seed in b_seeds]
+    if 1 in (len(a_seeds), len(b_seeds)) or len(common) < 2:
+        return a, b
+    return a[[list(a_seeds).index(seed) for seed in common]], b[[list(b_seeds).index(seed) for seed in common]]
 
 
 def _of_seeds(scores: np.ndarray) -> tuple[tuple[Any, int], ...]:

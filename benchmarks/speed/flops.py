@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from softprompt.engine import Engine, Learned, Slot
 from softprompt.types import Example
 
 SQUARES = (512, 1024, 1536)  # of matrices whose products are timed for the peak
-REPEATS = 2
+STRETCH = 0.04  # seconds at least that each of them is repeated: processor time of milliseconds is not to be relied on
 
 
 @dataclass(frozen=True)
@@ -153,17 +154,21 @@ class Peak:
 
     def measure(self) -> tuple[float, float]:
         """FLOPs per second of the fastest product of this round: by the clock, and by the time a thread was given."""
-        found = [self._rates(a, b) for a, b in self.pairs for _ in range(REPEATS)]
+        found = [self._rates(a, b) for a, b in self.pairs]
         return max(clock for clock, _ in found), max(cpu for _, cpu in found)
 
     def _rates(self, a: Tensor, b: Tensor) -> tuple[float, float]:
+        needed = 2.0 * a.shape[0] * a.shape[1] * b.shape[1]
         self._wait()
         began, cpu = time.perf_counter(), time.process_time()
-        torch.mm(a, b)
-        self._wait()
-        seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
-        needed = 2.0 * a.shape[0] * a.shape[1] * b.shape[1]
-        return needed / seconds, needed * torch.get_num_threads() / max(cpu, 1e-9)
+        laps = [began]
+        while laps[-1] - began < STRETCH or len(laps) < 3:
+            torch.mm(a, b)
+            self._wait()
+            laps.append(time.perf_counter())
+        cpu = (time.process_time() - cpu) / (len(laps) - 1)
+        best = min(after - before for before, after in pairwise(laps))
+        return needed / best, needed * torch.get_num_threads() / max(cpu, 1e-9)
 
     def _wait(self) -> None:
         if self.cuda:

@@ -13,6 +13,7 @@ from softprompt.benchmarks.compare.report.figures import GRID, HEIGHT, INK, WIDT
 from softprompt.benchmarks.compare.report.gather import Line, Section, Table, points_of
 from softprompt.benchmarks.compare.report.labels import name_ends, name_points
 
+from softprompt.evaluate import LIKELIHOOD
 from softprompt.metrics import Metric, metric_of
 
 SMALL = (260, 170)
@@ -186,7 +187,8 @@ def _by_name(tables: list[Table]) -> dict[str, list[Line]]:
 def rates(charts: Charts, section: Section, looks: dict[str, Look]) -> list[Chart]:
     """The dev metric over learning rates, a panel a family at the main table's size; early rounds paler, chosen ones ringed."""
     size = section.main.size
-    trials = [one for one in section.trials if one.lr is not None and one.dev is not None and one.place.size == size]
+    there = [one for one in section.trials if one.place.size == size and one.place.contender in looks]
+    trials = [one for one in there if one.lr is not None and one.dev is not None]
     chosen = {(line.name, record.lr) for line in section.main.lines for record in line.records}
     panels = []
     for family in dict.fromkeys(
@@ -231,16 +233,17 @@ def looks_at_dev(charts: Charts, table: Table, looks: dict[str, Look]) -> list[C
         if not runs:
             continue
         metric, look = metric_of(runs[0].dev.metric) if runs[0].dev else table.metric, looks[line.name]
+        by_likelihood = runs[0].curve[0].metric == LIKELIHOOD  # of answers that are written, which looks do not write
         with charts.style():
             axes = charts.axes(*SMALL)
             for record in runs:
-                points = [(one.step, _shown(one.value, metric)) for one in record.curve]
+                points = [(one.step, one.value if by_likelihood else _shown(one.value, metric)) for one in record.curve]
                 axes.plot(*zip(*points, strict=True), color=look.hue, lw=1, alpha=0.75)
                 if kept := [point for point in points if point[0] == record.best_step]:
                     axes.plot(*kept[0], look.marker, color=look.hue, ms=6)
             axes.set_title(_short(line.name), loc="left")
             axes.set_xlabel("step")
-            axes.set_ylabel(axis_of(metric, "dev "))
+            axes.set_ylabel("dev log-likelihood" if by_likelihood else axis_of(metric, "dev "))
             panels.append(Chart(line.name, charts.svg(axes, f"looks at dev over steps, {line.name}")))
     return panels
 

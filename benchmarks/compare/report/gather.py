@@ -205,7 +205,7 @@ def gather(results: Results) -> Report:
     for base, task in sorted(pairs):
         here = [line for line in lines if (line.place.base, line.place.task) == (base, task)]
         trials = [one for one in results.trials if (one.place.base, one.place.task) == (base, task)]
-        report.sections.append(Section(base, task, _tables(here, report), trials))
+        report.sections.append(Section(base, task, _tables(here, trials, report), trials))
     return report
 
 
@@ -233,7 +233,7 @@ def _order(groups: list[tuple[str, Place, list[Record]]], suite: dict[str, Any])
     return sorted({name for name, _, _ in groups}, key=key)
 
 
-def _tables(lines: list[Line], report: Report) -> list[Table]:
+def _tables(lines: list[Line], trials: list[Record], report: Report) -> list[Table]:
     """Of one base and task."""
     task = lines[0].place.task
     tests = sorted({line.tested.test for line in lines}, key=lambda test: (test != task, test))
@@ -242,11 +242,13 @@ def _tables(lines: list[Line], report: Report) -> list[Table]:
         here = [line for line in lines if line.tested.test == test]
         sizes: list[int | None] = [*sorted({line.place.size for line in here if line.place.size is not None})]
         for size in sizes or [None]:
-            found.append(_table([line for line in here if line.place.size in (None, size)], test, size, report))
+            tried = dict.fromkeys(one.place.contender for one in trials if one.place.size == size)
+            at_size = [line for line in here if line.place.size in (None, size)]
+            found.append(_table(at_size, test, size, list(tried), report))
     return found
 
 
-def _table(lines: list[Line], test: str, size: int | None, report: Report) -> Table:
+def _table(lines: list[Line], test: str, size: int | None, tried: list[str], report: Report) -> Table:
     # a name may stand for two places here (with a size and without); the one that was trained at this size is meant
     by_name = {line.name: line for line in sorted(lines, key=lambda line: line.place.size is not None)}
     reference = by_name.get(report.reference)
@@ -258,14 +260,27 @@ def _table(lines: list[Line], test: str, size: int | None, report: Report) -> Ta
         notes.append(f"Tested on other rows, so not compared here: {', '.join(others)}.")
     if reference is None:
         notes.append(f"The reference {report.reference} has no finished run here, so nothing is compared with it.")
+    if untested := [name for name in tried if name not in by_name]:
+        notes.append(f"Tried, but no reported run has ended well, so not in this table: {', '.join(untested)}.")
     most = max(len(line.records) for line in by_name.values())
+    if once := [line.name for line in same.values() if most > 1 and line.learned and len(line.records) == 1]:
+        notes.append(
+            f"Trained once: {', '.join(once)}. What another training would give is in no interval of it and in no p of a "
+            "comparison with it; “better” and “worse” are then wrong more often than in 5 % of tables."
+        )
     few = (line for line in by_name.values() if len(line.records) < most)
     if short := [line.name for line in few if line.learned or len(line.records) > 1]:  # what is not trained runs once
         notes.append(f"Fewer seeds than the others ({most}): {', '.join(short)}.")
     compared: dict[str, Comparison] = {}
     if reference is not None:
         scores = {name: line.scores for name, line in same.items()}
-        found = compare_all(scores, report.reference, report.margin, points_of(metric))
+        seeds = {name: [record.seed for record in line.records] for name, line in same.items()}
+        theirs = seeds[report.reference]
+        if parted := [name for name, own in seeds.items() if min(len(own), len(theirs)) > 1 and own != theirs]:
+            notes.append(
+                f"Has other seeds than {report.reference}; those that both have are compared: {', '.join(parted)}."
+            )
+        found = compare_all(scores, report.reference, report.margin, points_of(metric), seeds)
         compared = {one.one: one for one in found}
     ranked = sorted(same.values(), key=lambda line: (-line.mean.value, report.names.index(line.name)))
     lines = [Line(line.tested, line.scores, line.mean, compared.get(line.name)) for line in ranked]

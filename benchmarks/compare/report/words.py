@@ -113,14 +113,19 @@ def _tried(trials: list[Record]) -> str:
 
 
 def origin(report: Report) -> list[tuple[str, str]]:
-    """Machine, date, commit, versions, as (name, value)."""
-    suite, last = report.results.suite, report.results.records[-1]
-    machine = suite.get("machine") or last.machine
+    """Machines, dates, commits and versions of the reported runs, whichever call made them, as (name, value)."""
+    finals = report.finals
+    machines = _distinct(
+        ", ".join(_machine(name, value) for name, value in one.machine.items() if value not in (None, ""))
+        for one in finals
+    )
+    dates = _distinct(sorted(one.when[:10] for one in finals))
+    versions = _distinct(", ".join(f"{name} {value}" for name, value in one.versions.items()) for one in finals)
     facts = [
-        ("machine", ", ".join(_machine(name, value) for name, value in machine.items() if value not in (None, ""))),
-        ("date", str(suite.get("when") or max(one.when for one in report.results.records))),
+        ("machine", "; ".join(machines)),
+        ("date", " to ".join([dates[0], dates[-1]] if len(dates) > 1 else dates)),
         ("commit", _commits(report)),
-        ("versions", ", ".join(f"{name} {value}" for name, value in last.versions.items())),
+        ("versions", "; ".join(versions)),
     ]
     return [(name, value) for name, value in facts if value]
 

@@ -33,6 +33,7 @@ from softprompt.engine.cache import RowCache
 from softprompt.errors import ConfigError, DataError, SoftpromptError
 from softprompt.metrics import estimate
 from softprompt.storage import held
+from softprompt.tasks import Task
 
 TASK = {
     "version": 1,
@@ -516,6 +517,47 @@ def test_records_of_other_settings_are_put_aside(folder, tmp_path):
     assert not list((tmp_path / "runs").iterdir())
     assert changed.stale == 2 and not changed.records
     assert {path.stem for path in (tmp_path / "stale").iterdir()} == set(before)
+
+
+def test_what_is_refused_moves_no_record(folder, tmp_path):
+    before = run_all(suite_of(folder), tmp_path, only=("majority", "zero-shot"))
+    with pytest.raises(DataError, match="100000 training rows asked for"):
+        compare(str(folder / "suite.yaml"), ["sizes=[100000]"], tmp_path)
+    assert {path.stem for path in (tmp_path / "runs").iterdir()} == set(before)
+    (tmp_path / "stale").touch()
+    with pytest.raises(SoftpromptError, match="stale: cannot be written"):
+        begin(suite_of(folder, "test=10"), tmp_path)
+
+
+def test_zero_shot_shows_nothing_and_few_shot_what_it_says(folder):
+    """Whatever demonstrations the task has of its own, which other contenders keep."""
+    suite = suite_of(folder)
+    own = [{"text": "a good day", "label": "positive"}]
+    asked = {}
+    for cell in cells_of(suite):
+        shop = Shop(suite.cache)
+        task = Task.load(cell.task)
+        shots = task.spec.demonstrations.model_copy(update={"k": 1, "rows": own})
+        shown = type(task)(task.spec.model_copy(update={"demonstrations": shots}), task.folder)
+        shop.task = lambda cell, shown=shown: shown
+        found = shop.asked(Run(cell, "final", 3, None)).spec.demonstrations
+        asked[cell.place.contender] = (found.k, found.rows, found.seed)
+    assert asked["zero-shot"][:2] == (0, []) and asked["2-shot"] == (2, [], 3) and asked["infix"][:2] == (1, own)
+
+
+def test_a_worker_that_died_between_two_runs_is_replaced(folder):
+    suite = suite_of(folder)
+    cell = next(cell for cell in cells_of(suite) if cell.place.contender == "majority")
+    (lane,) = make_lanes("pool", 1, suite.cache)
+    try:
+        assert lane.submit(Run(cell, "final", 0, None)).result()[0].status == "done"
+        for process in lane._pool._processes.values():
+            process.kill()
+            process.join()
+        time.sleep(1)  # the pool's thread sees it
+        assert lane.submit(Run(cell, "final", 0, None)).result()[0].status == "done"
+    finally:
+        lane.close()
 
 
 def test_only_names_contenders(folder, tmp_path):

@@ -122,6 +122,8 @@ def test_an_error_is_an_answer_too(monkeypatch, capsys):
         ({"max_steps": 3}, 40, None),  # ⌈40 / 16⌉
         ({"max_steps": 5, "epochs": 2}, 40, 5),
         ({"max_steps": None, "iterations": 200}, 3200, None),
+        ({"share": 1 / 3}, 40, 1),  # of the 3 steps that it makes, not of the 60 that it may
+        ({"share": 0.5, "max_steps": None, "iterations": 200}, 3200, 100),
     ],
 )
 def test_how_long_it_trains(changes, pairs, steps):
@@ -242,7 +244,7 @@ def test_a_row_of_the_comparison(tmp_path, monkeypatch):
         patch.setattr(peers.rows, "run_setfit", lambda request: asked.append(request) or run_setfit({}))
         refused = [execute(run, shop, False)[0] for run in next_runs(cell, {})]
     assert all(record.status == "failed" and "setfit: missing key" in record.reason for record in refused)
-    assert len({request["lr"] for request in asked}) == 2 and {request["max_steps"] for request in asked} == {2}
+    assert len({request["lr"] for request in asked}) == 2 and {request["share"] for request in asked} == {0.5}
     final, rows_of_test = execute(Run(cell, "final", 0, 2e-5), shop, False)
     assert final.status == "done" and final.steps == 3, final.reason
     assert final.tests["tiny"].digest in rows_of_test and len(final.tests["tiny"].predicted) == 6

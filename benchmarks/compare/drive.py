@@ -19,7 +19,7 @@ from softprompt.benchmarks.compare.suite import SuiteSpec
 
 from softprompt.config import suggest
 from softprompt.errors import ConfigError
-from softprompt.storage import write_json
+from softprompt.storage import plain_disk_errors, write_json
 from softprompt.types import Notice, Progress, ignore_notice, ignore_progress
 
 
@@ -72,8 +72,9 @@ class Work:
 
     def put_aside(self, name: str) -> None:
         """Move a record to DIR/stale."""
-        (self.folder / "stale").mkdir(exist_ok=True)
-        shutil.move(self.folder / "runs" / f"{name}.json", self.folder / "stale" / f"{name}.json")
+        with plain_disk_errors(self.folder / "stale"):
+            (self.folder / "stale").mkdir(exist_ok=True)
+            shutil.move(self.folder / "runs" / f"{name}.json", self.folder / "stale" / f"{name}.json")
         self.records.pop(name, None)
         self.earlier.pop(name, None)
         self.stale += 1

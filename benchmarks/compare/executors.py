@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -81,8 +82,13 @@ class Process:
 
     def submit(self, run: Run) -> Future[Done]:
         """Start the run."""
+        try:
+            future = self._pool.submit(_run, run, self._isolate)
+        except BrokenProcessPool:  # it died between two runs
+            self.restart()
+            future = self._pool.submit(_run, run, self._isolate)
         self.fresh = False
-        return self._pool.submit(_run, run, self._isolate)
+        return future
 
     def restart(self) -> None:
         """End the process, take a new one."""

@@ -72,11 +72,12 @@ def compare(
         plan(_plan(work, _costs(work, shop, None, progress) if estimate else {}, workers))
         return None
     with held(folder, "another `bench compare` is at work here; wait for it, or give another --out"):
+        shop.check(begin(spec, folder, only, look_only=True).cells)  # what is wrong is said before any record is moved
         work = begin(spec, folder, only)
         if work.stale:
             notice(f"{work.stale} records of other settings than the suite's were moved to {folder / 'stale'}")
-        shop.check(work.cells)
         plan(_plan(work, _costs(work, shop, folder / "probe.json", progress) if estimate else {}, workers))
+        shop.clear()  # the lanes have a base each; this one would stand beside them
         describe(work, command)
         kept = folder / "artifacts" if artifacts else None
         lanes = make_lanes(executor, workers, spec.cache, isolate, kept, address, progress) if work.left() else []

@@ -160,7 +160,7 @@ def _cell(
         "pool": largest,
         "dev_pool": dev_rows(suite, largest),
     }
-    what = row.model_dump(mode="json", include={"kind", "method", "demonstrations"})
+    what = row.model_dump(mode="json", include={"kind", "method"}) | {"demonstrations": row.demonstrations or 0}
     files = _files([task, *(spec for _, spec in tests)])
     what |= {"files": files} if files else {}
     what |= {"cache": suite.cache.dtype} if suite.cache.dtype else {}  # the rest of it changes no result

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from softprompt.benchmarks.compare.runs import Cell, Run
 
 from softprompt.base import Base
@@ -43,11 +44,17 @@ class Shop:
         """The cell's base; another one than before takes the place of all that was kept with it."""
         key = digest_of(cell.base)
         if self._base is None or self._base[0] != key:
-            self._base = None  # before the next one is loaded: two may not fit
-            self._settled.clear()
-            self._prepared.clear()
+            self.clear()  # before the next one is loaded: two may not fit
             self._base = (key, parse(BaseSpec, cell.base, "base").load(self.progress))
         return self._base[1]
+
+    def clear(self) -> None:
+        """Give back the base and what was prepared with it."""
+        self._base, self._key = None, ""
+        self._settled.clear()
+        self._prepared.clear()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def task(self, cell: Cell) -> Task:
         """The cell's task; how options are scored, if that is to be chosen, is chosen once, on the largest dev."""
@@ -58,11 +65,11 @@ class Shop:
         return self._settled[key]
 
     def asked(self, run: Run) -> Task:
-        """The run's task, with as many demonstrations as its contender has, to be drawn by its seed."""
+        """The run's task, with as many demonstrations as its contender says, to be drawn by its seed; else the task's own."""
         task, count = self.task(run.cell), run.cell.contender.demonstrations
-        if not count:
+        if count is None:
             return task
-        shots = task.spec.demonstrations.model_copy(update={"k": count, "seed": run.seed})
+        shots = task.spec.demonstrations.model_copy(update={"k": count, "seed": run.seed, "rows": []})
         return type(task)(task.spec.model_copy(update={"demonstrations": shots}), task.folder)
 
     def method(self, cell: Cell) -> Method:

@@ -77,7 +77,7 @@ class ContenderSpec(Strict):
         kind: `method` (anything in `softprompt methods`), `majority` (always the most frequent training answer), or `setfit`
             (Tunstall et al. 2022, a peer; extra `setfit`).
         method: a method's name, or a mapping with its settings.
-        demonstrations: labelled rows in front of every row, drawn anew by each seed.
+        demonstrations: labelled rows in front of every row, drawn anew by each seed; null: those of the task, if it has any.
         vary: settings of the method with several values each; every combination is a row. Of `together: false` one setting
             is varied at a time, the others staying as they are.
         lr: learning rates to try instead of the search's; as many.
@@ -90,7 +90,7 @@ class ContenderSpec(Strict):
     name: str = Field(default="", pattern=r"^$|^[A-Za-z0-9][\w.+=-]*$", max_length=60)
     kind: Kind = "method"
     method: dict[str, Any] = Field(default_factory=dict)
-    demonstrations: int = Field(default=0, ge=0)
+    demonstrations: int | None = Field(default=None, ge=0)
     vary: dict[str, Annotated[list[str | int | float | None], Field(min_length=1)]] = Field(default_factory=dict)
     together: bool = True
     lr: list[PositiveFloat] | None = Field(default=None, min_length=1)
@@ -253,7 +253,7 @@ class SuiteSpec(Strict):
         )
         always = [
             ContenderSpec(kind="majority"),
-            ContenderSpec(name="zero-shot", method={"name": "hard"}, optional=True),
+            ContenderSpec(name="zero-shot", method={"name": "hard"}, demonstrations=0, optional=True),
             shots,
         ]
         usual = [ContenderSpec(method={"name": name}, optional=True) for name in USUAL if name not in self.without]

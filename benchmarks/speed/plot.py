@@ -35,7 +35,7 @@ def plot(found: dict[str, Any], to: Path) -> None:
         _bars(figure, rows)
     try:
         figure.savefig(to)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"--plot {to}: {error}") from error
 
 

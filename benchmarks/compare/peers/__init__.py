@@ -40,6 +40,7 @@ class SetFitRequest(Strict):
         iterations: draws 2 · iterations pairs a row instead (SetFit before 1.0, and Tunstall et al. 2022, took 20).
         max_steps: optimizer steps at most; of more pairs, as many as these steps take are drawn. SetFit's own is null, no end:
             9 steps for 16 rows of two labels, 132 for 64, 520 for 128 (short reviews: 1.5 s each on one core).
+        share: of the steps that this makes, those that a trial makes.
         sampling: how pairs are drawn without `iterations`.
         max_length: tokens of a text, the rest is cut; 256 is what all-MiniLM-L6-v2 is published with.
     """
@@ -56,6 +57,7 @@ class SetFitRequest(Strict):
     epochs: PositiveInt = 1
     iterations: PositiveInt | None = None
     max_steps: PositiveInt | None = 60
+    share: float = Field(default=1.0, gt=0, le=1)
     sampling: Literal["oversampling", "undersampling", "unique"] = "oversampling"
     max_length: PositiveInt = 256
 

@@ -31,12 +31,10 @@ def run_setfit_row(run: Run, shop: Shop, record: Record) -> dict[str, Rows]:
         raise ConfigError(f"setfit takes one text and one label a row; task {task.name!r} is another kind")
     rows = shop.rows(run)
     tests = shop.tests(run, rows["test"]) if run.stage == "final" else {}
-    settings = {"max_steps": 60, **cell.contender.method}
-    if run.share < 1 and settings["max_steps"]:
-        settings["max_steps"] = max(1, round(settings["max_steps"] * run.share))
     found = run_setfit(
         {
-            **settings,
+            **cell.contender.method,
+            "share": run.share,
             "train": _texts(task, rows["train"]),
             "dev": _texts(task, rows["dev"]),
             "tests": {name: _texts(task, part) for name, part in tests.items()},
@@ -55,7 +53,13 @@ def run_setfit_row(run: Run, shop: Shop, record: Record) -> dict[str, Rows]:
     record.peak_rss, record.peak_cuda = found["peak_rss"], found["peak_cuda"]
     record.config = {
         "task": task.spec.model_dump(mode="json", exclude_none=True),
-        "setfit": {**settings, "lr": run.lr, "pairs": found["pairs"], "pairs_by_default": found["pairs_by_default"]},
+        "setfit": {
+            "max_steps": 60,
+            **cell.contender.method,
+            "lr": run.lr,
+            "pairs": found["pairs"],
+            "pairs_by_default": found["pairs_by_default"],
+        },
         "versions": found["versions"],
         "rows": {name: len(rows[name]) for name in ("train", "dev")},
     }

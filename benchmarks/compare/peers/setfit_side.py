@@ -102,7 +102,7 @@ def load_body(base: str, max_length: int) -> Any:
 
 
 def length_of_training(request: SetFitRequest) -> tuple[int, int | None]:
-    """(pairs of an epoch by SetFit's own settings, optimizer steps if those are more than allowed, else None).
+    """(pairs of an epoch by SetFit's own settings, optimizer steps if fewer than those pairs take are made, else None).
 
     SetFit pairs each text with each, itself included; oversampling repeats the rarer kind until both are equally many.
     """
@@ -116,8 +116,8 @@ def length_of_training(request: SetFitRequest) -> tuple[int, int | None]:
     else:
         pairs = 2 * (max(kinds) if request.sampling == "oversampling" else min(kinds))
     steps = math.ceil(pairs / request.batch_size) * request.epochs
-    over = request.max_steps is not None and steps > request.max_steps
-    return pairs, request.max_steps if over else None
+    made = max(1, round(min(steps, request.max_steps or steps) * request.share))
+    return pairs, made if made < steps else None
 
 
 def _asked(model: Any, labels: Sequence[str], rows: Sequence[LabelledText]) -> tuple[list[str], float]:

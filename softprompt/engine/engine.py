@@ -56,13 +56,11 @@ class Engine:
         self.context = context_digest(
             base.digest, base.arithmetic, dtype, head, cue, cut, plan.first_layer, config.part, *below.values()
         )
-        near = next((other for other in share if self._keeps_as(other)), None)
-        if near is not None:
-            self.cache: RowCache = near.cache
-        else:
-            self.cache = RowCache(
-                self._layout(base), dtype, config.ram, config.disk, self.context if config.keep else None
-            )
+        rows = next((other.cache for other in share if self._keeps_as(other)), None)
+        if rows is None:
+            kept_as = self.context if config.keep else None
+            rows = RowCache(self._layout(base), dtype, config.ram, config.disk, kept_as)
+        self.cache: RowCache = rows
         self.lower = Lower(self.base, plan, self._ids, below, self.cache) if plan.first_layer else None
         self._frozen: Past | None = None
         self._ends: dict[Ids, Tensor] = {}  # text ids → last hidden state [H], where nothing is learned

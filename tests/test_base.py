@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from helpers import tiny_rows, tiny_task
@@ -14,6 +16,7 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
 )
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from softprompt import registry
 from softprompt.base import Base
@@ -127,3 +130,41 @@ def test_keys_turn_as_the_model_turns_them(family):
     each = base.turn([layer[:, :1].expand(-1, 4, -1, -1, -1) for layer in here], at)
     assert all(torch.allclose(a[0], b[0], atol=1e-5) for a, b in zip(one, each, strict=True))
     assert not torch.allclose(here[0][0, 3], there[0][0, 3], atol=1e-2)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen", "gemma3"])
+def test_norms_in_few_passes_are_the_models_own(family):
+    """Value and gradient, at sizes from where epsilon decides; where the weight is trained the model's own code runs."""
+    theirs = {name: layer for name, layer in tiny_model(family).named_modules() if "RMSNorm" in type(layer).__name__}
+    ours = tiny_base(family).branch().model
+    assert theirs
+    for name, own in theirs.items():
+        fast = ours.get_submodule(name)
+        assert "forward" in vars(fast) and "forward" not in vars(own)
+        own.weight.requires_grad_(False)
+        own.weight.data.copy_(torch.linspace(0.5, 2, len(own.weight)))
+        fast = copy.deepcopy(fast)
+        fast.weight.data.copy_(own.weight)
+        x = torch.randn(2, 5, 3, len(own.weight)) * torch.tensor([1e-4, 1e-2, 1, 10, 1000])[:, None, None]
+        one, two = x.clone().requires_grad_(), x.clone().requires_grad_()
+        weights = torch.randn_like(x)
+        want, found = own(one), fast(two)
+        (want * weights).sum().backward()
+        (found * weights).sum().backward()
+        assert (want - found).abs().max() <= 1e-5
+        assert ((one.grad - two.grad).abs() <= 1e-5 * one.grad.abs().amax(-1, keepdim=True) + 1e-7).all()
+        fast.weight.requires_grad_()
+        fast(x).sum().backward()
+        assert fast.weight.grad is not None
+
+
+def test_a_norm_that_computes_something_else_keeps_its_code():
+    class OddRMSNorm(LlamaRMSNorm):
+        def forward(self, x):
+            return super().forward(x) + 0.01
+
+    model = small_llama()
+    model.model.norm = OddRMSNorm(64)
+    base = Base(model, tiny_tokenizer())
+    assert "forward" not in vars(base.model.model.norm)
+    assert "forward" in vars(base.model.model.layers[0].input_layernorm)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,6 +12,8 @@ from models import FAMILIES, tiny_base
 from transformers import DynamicCache
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
+from softprompt.base import model
+from softprompt.base.groups import order
 from softprompt.engine import NOTHING, SLOTS, CacheConfig, Engine, Learned, Slot, plan, score
 
 HEAD, CUE = (5, 6, 7), (8, 9, 10)
@@ -222,6 +226,32 @@ def test_rows_do_not_depend_on_their_company():
     alone = [scores_of(engine, [row])[0] for row in rows]
     for a, b in zip(together, alone, strict=True):
         close(a, b)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("form", ["embeddings", "kv", "upper"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_that_attend_in_groups_equal_rows_alone(family, form, recompute, monkeypatch):
+    base, rows = tiny_base(family).view(recompute=recompute), examples(13)
+    rows = [replace(row, text=row.text * (1 + place % 4)) for place, row in enumerate(rows)]
+    taken = []
+    monkeypatch.setattr(model, "order", lambda *given: taken.append(order(*given)) or taken[-1])
+    s = base.shape
+    sizes = (5, s.hidden_size) if form == "embeddings" else (s.layers, 2, s.kv_heads, 5, s.head_size)
+    start = torch.randn(*sizes, generator=torch.Generator().manual_seed(6))
+    plan_of = plan(FRONT_SOFT if form == "embeddings" else FRONT_KV, first_layer=1 if form == "upper" else 0)
+    found = []
+    for parts in ([rows], [[row] for row in rows]):
+        learned = start.clone().requires_grad_()
+        engine = Engine(base, plan_of, HEAD, CUE, start=prompt(start))
+        engine.encode(rows)
+        taken.clear()
+        totals = [engine.loss(part, prompt(learned))[0] for part in parts]
+        sum(totals).backward()
+        found.append((sum(totals), learned.grad))
+        assert any(len(one.cuts) > 1 for one in taken) is (len(parts) == 1), "in groups, then alone"
+    close(found[0][0] / len(rows), found[1][0] / len(rows))
+    close(found[0][1], found[1][1])
 
 
 def test_base_is_untouched_by_training():

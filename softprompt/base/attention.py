@@ -48,6 +48,12 @@ class Block:
     valid: Tensor | None = None
     visible_from: Tensor | None = None
 
+    @property
+    def shared(self) -> bool:
+        """Whether all rows see the same of it (keys may be turned for each row, where their places are the same)."""
+        parts = [*self.kv[-1], self.positions, self.valid, self.visible_from]
+        return all(part is None or part.shape[0] == 1 for part in parts)
+
 
 class Call:
     """One forward of the base: who sees what. Handed through the model as a keyword argument, so threads never mix.
@@ -65,6 +71,7 @@ class Call:
         packed: whether frozen weights are used in their packed form.
         recorded: after the forward, per layer that ran [2, B, G, Q, D] (right-padded).
         kept: after the forward, what would enter layer `stop`, [1, N, H].
+        cuts: rows that attend together, one cut after the other, where all in one grid cost more (see `groups.py`).
     """
 
     def __init__(
@@ -78,11 +85,14 @@ class Call:
         states: Tensor | None = None,
         again: bool = False,
         packed: bool = False,
+        cuts: Sequence[slice] = (),
     ) -> None:
         self.lengths, self.starts, self.blocks, self.record = lengths, starts, blocks, record
         self.first, self.stop, self.states, self.again, self.packed = first, stop, states, again, packed
         self.recorded: list[Tensor] = []
         self.kept: Tensor | None = None
+        self.parts = [Call(lengths[cut], starts[cut], blocks) for cut in cuts]
+        self.tokens = [sum(part.lengths) for part in self.parts]
         device = self.starts.device
         self.rows, self.width = len(self.lengths), max(self.lengths)
         self.ragged = min(self.lengths) != self.width
@@ -194,6 +204,10 @@ def attention(
             position_bias=position_bias,
             **kwargs,
         )
+    if call.parts:
+        cut = zip(call.parts, *(packed.split(call.tokens, dim=2) for packed in (query, key, value)), strict=True)
+        how = (None, scaling, dropout, sliding_window, position_bias)
+        return torch.cat([attention(module, q, k, v, *how, part)[0] for part, q, k, v in cut], dim=1), None
     query, key, value = call.to_rows(query), call.to_rows(key), call.to_rows(value)
     if getattr(module, CROSS, False):  # nothing is learned or kept between an encoder's states and a decoder
         mask = call.with_bias(call.memory_mask, position_bias, 0)

@@ -16,9 +16,9 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from <malloc.h>
 _LARGEST = 2**31 - 1
 
 
-def keep_freed_memory() -> None:
-    """Raise glibc's thresholds for giving memory back; nothing elsewhere."""
-    if platform.libc_ver()[0] != "glibc":
+def keep_freed_memory(device: torch.device) -> None:
+    """Raise glibc's thresholds for giving memory back, for a base on the CPU; nothing elsewhere."""
+    if device.type != "cpu" or platform.libc_ver()[0] != "glibc":
         return
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)

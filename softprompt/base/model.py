@@ -23,9 +23,11 @@ from .attention import KV, NAME, Block, Call
 from .families import Kind, find_body, find_config, kind_of, positions_of, starts_of
 from .fingerprint import model_digest, tokenizer_digest
 from .grid import Grid, check_given, run
+from .groups import Ordered, order
 from .heads import make_head
 from .layers import find_layers
 from .memory import keep_freed_memory
+from .norms import make_norms_fast
 from .packed import make_packable, packed
 from .shape import DTYPES, BaseShape, Hidden
 
@@ -63,9 +65,9 @@ class Base:
         model.eval()  # int8 on the CPU and dropout both compute something else in train()
         model.set_attn_implementation(NAME)
         make_packable(model)
+        make_norms_fast(model)
         self.quantization, self.isolated = quantized.take_over(model, name)
-        if model.device.type == "cpu":
-            keep_freed_memory()
+        keep_freed_memory(model.device)
         self.packed = self.recompute = self._of_encoder = False
         self.autocast: torch.dtype | None = None
         self.device: torch.device = model.device
@@ -233,13 +235,14 @@ class Base:
         """
         check_given(self.kind, lengths, starts, memory)
         inputs = embeddings.to(self.dtype)
-        how = (lengths, starts, blocks, record, first, stop)
         if self.kind != "causal":
-            return self._forward_grid(inputs, how, memory)
-        call = Call(*how, inputs[None] if first else None, self.recompute, self.packed)
+            return self._forward_grid(inputs, (lengths, starts, blocks, record, first, stop), memory)
+        rows = Ordered(inputs, lengths, starts) if record else order(inputs, lengths, starts, blocks)
+        how = (record, first, stop, rows.inputs[None] if first else None, self.recompute, self.packed, rows.cuts)
+        call = Call(rows.lengths, rows.starts, blocks, *how)
         with self._way():
             out = self.body(
-                inputs_embeds=inputs[None],
+                inputs_embeds=rows.inputs[None],
                 position_ids=call.positions[None],
                 # four dimensions tell transformers that the mask is made already; ours lives in the call
                 attention_mask=embeddings.new_zeros(1, 1, 1, 1),
@@ -248,7 +251,7 @@ class Base:
             )
         last = out.last_hidden_state if stop is None else call.kept
         assert last is not None
-        return Hidden(last[0], call.recorded if record else None)
+        return Hidden(rows.restore(last[0]), call.recorded if record else None)
 
     def _forward_grid(self, inputs: Tensor, how: tuple[Any, ...], memory: Sequence[Tensor] | None) -> Hidden:
         memory = None if memory is None else [states.to(self.dtype) for states in memory]

@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,20 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def check_writable(path: Path) -> None:
+    """Refuse a place for a file before the work whose result it is to hold.
+
+    Raises:
+        SoftpromptError: nothing can be written there.
+    """
+    if path.is_dir():
+        raise SoftpromptError(f"{path}: cannot be written (it is a folder); name a file in it")
+    with plain_disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
 
 
 def _settle(file: Path) -> None:

@@ -12,7 +12,7 @@ from helpers import tiny_rows
 from models import tiny_model, tiny_tokenizer
 from softprompt.benchmarks.speed import grid, ours, peft_side, sides
 from softprompt.benchmarks.speed import main as speed
-from softprompt.benchmarks.speed.cases import CASES, EXTRA, NAMES
+from softprompt.benchmarks.speed.cases import CASES, EXTRA, NAMES, rows_for
 from softprompt.benchmarks.speed.flops import Peak, step_flops
 from softprompt.benchmarks.speed.plot import plot
 from softprompt.benchmarks.speed.scaling import encoding_slopes, slope, slopes
@@ -128,6 +128,11 @@ def test_peak_is_a_rate_of_products():
     assert all(1e8 < rate < 1e14 for rate in peak.measure())
 
 
+def test_many_steps_take_the_rows_in_turn_again():
+    found = rows_for(30, 20_000)
+    assert len(found) == 20_000 and found[0] in found[1:]
+
+
 def test_slopes_find_the_power():
     """Two groups with constants of their own; the interval is that of a regression with a dummy for each."""
     measured = [(size, scale * size**1.5, scale) for scale in (1.0, 7.0) for size in (30, 120, 300)]
@@ -205,6 +210,11 @@ def test_the_verb(folder, tmp_path):
         assert row["name"] in done.stdout
     assert "<svg" in (tmp_path / "speed.svg").read_text() and "left out: joint" in done.stdout
     refused(cli("bench", "speed", "--only", "lra", cwd=tmp_path), "did you mean 'lora'")
+    refused(cli("bench", "speed", "--only", "lora", "--base", "nosuch", cwd=tmp_path), "nosuch")  # from the worker
+    refused(
+        cli("bench", "speed", "--json", "speed.svg/speed.json", cwd=tmp_path), "cannot be written"
+    )  # before it works
+    refused(cli("bench", "speed", "--plot", ".", cwd=tmp_path), "it is a folder")
     with pytest.raises(ConfigError, match="no peer"):
         speed.main(folder, only=["joint"])
     assert len(set(NAMES)) == len(NAMES)

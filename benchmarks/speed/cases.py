@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import asdict, dataclass
+from itertools import cycle, islice
 from typing import Any
 
 from softprompt.benchmarks.speed.sweep import SWEEP
@@ -107,13 +108,13 @@ CHUNKS = (*((30, count) for count in (8, 16, 32, 64, 128)), (120, 8), (300, 8)) 
 
 
 def rows_for(tokens: int, count: int) -> list[dict[str, str]]:
-    """Real reviews; for long texts several of the same label are joined to about this many tokens."""
+    """Real reviews, in turn again where there are not so many; for long texts several of the same label are joined."""
     from softprompt.data import get_source, read_rows
 
     rows = [row.values for row in read_rows(get_source("movie-reviews"))]
     random.Random(0).shuffle(rows)
     if tokens <= 40:
-        return [{"text": row["text"], "label": row["label"]} for row in rows[:count]]
+        return [{"text": row["text"], "label": row["label"]} for row in islice(cycle(rows), count)]
     joined: list[dict[str, str]] = []
     by_label = {label: [row["text"] for row in rows if row["label"] == label] for label in ("positive", "negative")}
     each = max(1, round(tokens / 26))  # a review has 26 tokens in the mean

@@ -42,7 +42,7 @@ class Side:
         """Send one request, wait for its answer.
 
         Raises:
-            SoftpromptError: the process ended (its own output is above).
+            SoftpromptError: the process refused, in its words, or ended (its own output is above).
         """
         assert self.process.stdin and self.process.stdout
         try:
@@ -53,7 +53,10 @@ class Side:
         line = self.process.stdout.readline()
         if not line:
             raise SoftpromptError(f"{self.module} ended with exit code {self.process.wait()}; see its message above")
-        return json.loads(line)
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise SoftpromptError(answer["error"])
+        return answer
 
     def step(self) -> Taken:
         """One step."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from softprompt.base.memory import peak_memory
+from softprompt.errors import SoftpromptError
 
 Step = Callable[[], float]
 
@@ -41,13 +42,20 @@ def digest(states: Tensor) -> float:
 
 
 def serve(set_up: Callable[[dict[str, Any]], Work]) -> None:
-    """Answer requests until the input ends.
+    """Answer requests until the input ends, or until one is refused in words: these are the answer then.
 
     Args:
         set_up: takes the first line.
     """
     answers = sys.stdout
     sys.stdout = sys.stderr  # nothing that a library prints may get between the answers
+    try:
+        _serve(set_up, answers)
+    except SoftpromptError as error:
+        _answer(answers, {"error": str(error)})
+
+
+def _serve(set_up: Callable[[dict[str, Any]], Work], answers: Any) -> None:
     requests = _requests()
     work = set_up(next(requests))
     _answer(answers, {"ready": True, **work.facts, "loaded": peak_memory()})

@@ -227,8 +227,7 @@ class Base:
             blocks: earlier keys and values, in order (see `Block`).
             record: also return the live tokens' K/V.
             first, stop: only run these layers; with `stop` the states that enter it are returned, without the final norm.
-            memory: of a sequence-to-sequence base, and only of one, B tensors [m_b, H]: the encoder's states, which all live
-                tokens of a row attend to.
+            memory: of a sequence-to-sequence base, and only there: B tensors [m_b, H], what a row's encoder has read.
 
         Raises:
             ValueError: positions or a memory that a base of this kind has not.
@@ -236,10 +235,10 @@ class Base:
         check_given(self.kind, lengths, starts, memory)
         inputs = embeddings.to(self.dtype)
         if self.kind != "causal":
-            return self._forward_grid(inputs, (lengths, starts, blocks, record, first, stop), memory)
+            return self._forward_grid(inputs, memory, lengths, starts, blocks, record, first, stop)
         rows = Ordered(inputs, lengths, starts) if record else order(inputs, lengths, starts, blocks)
-        how = (record, first, stop, rows.inputs[None] if first else None, self.recompute, self.packed, rows.cuts)
-        call = Call(rows.lengths, rows.starts, blocks, *how)
+        how = (blocks, record, first, stop, rows.inputs[None] if first else None)
+        call = Call(rows.lengths, rows.starts, *how, self.recompute, self.packed, rows.cuts)
         with self._way():
             out = self.body(
                 inputs_embeds=rows.inputs[None],
@@ -253,7 +252,7 @@ class Base:
         assert last is not None
         return Hidden(rows.restore(last[0]), call.recorded if record else None)
 
-    def _forward_grid(self, inputs: Tensor, how: tuple[Any, ...], memory: Sequence[Tensor] | None) -> Hidden:
+    def _forward_grid(self, inputs: Tensor, memory: Sequence[Tensor] | None, *how: Any) -> Hidden:
         memory = None if memory is None else [states.to(self.dtype) for states in memory]
         call = Grid(*how, again=self.recompute, packed=self.packed, bidirectional=self.bidirectional, memory=memory)
         with self._way():

@@ -16,11 +16,6 @@ verbs = typer.Typer(
 app.add_typer(verbs, name="bench")
 
 
-@verbs.callback()
-def _group() -> None:
-    """Keep `speed` a verb of its own while it is the only one."""
-
-
 @verbs.command("speed", epilog="Example: `softprompt bench speed --only lora --only full --json speed.json`")
 def speed_verb(
     base: Annotated[str, typer.Option("--base", help="Bundled name or folder.")] = "smollm2",
@@ -43,8 +38,11 @@ def speed_verb(
     """
     from .. import registry
     from ..errors import SoftpromptError
-    from ..storage import write_json
+    from ..storage import check_writable, write_json
 
+    for path in (to, plot):
+        if path is not None:
+            check_writable(path)
     with progress() as show:
         found = registry.find("softprompt.benchmarks", "speed")(base, steps, only or None, show, grid)
     for table in registry.find("softprompt.benchmarks", "speed_tables")(found):

@@ -110,8 +110,10 @@ def same(folder: Path, one: Path, steps: int) -> None:
         assert len(losses(folder)) == steps
     found, expected = tensors(folder), tensors(one)
     assert found.keys() == expected.keys()
+    # processes have other rows, so other groups attend together (base/groups.py) and sums have another order
+    allowed = 5e-6 if folder.name == "upper-prefix" else 1e-6
     for key, value in expected.items():
-        torch.testing.assert_close(found[key], value, atol=5e-6, rtol=5e-6)
+        torch.testing.assert_close(found[key], value, atol=allowed, rtol=allowed)
     looks = [
         [(event["step"], event["value"]) for event in events(where) if event["event"] == "dev"]
         for where in (folder, one)
@@ -184,7 +186,7 @@ def test_killed_runs_go_on_and_only_the_first_process_is_heard(work):
     assert sum(event["event"] == "resumed" for event in events(work / "two")) == 1
     assert losses(work / "two") == pytest.approx(losses(work / "one"), abs=1e-6, rel=1e-6)
     for key, value in tensors(work / "one").items():
-        torch.testing.assert_close(tensors(work / "two")[key], value, atol=5e-6, rtol=5e-6)
+        torch.testing.assert_close(tensors(work / "two")[key], value, atol=1e-6, rtol=1e-6)
     # (a process that is killed while it writes leaves a hidden file)
     names = {path.name for path in (work / "two").iterdir() if not path.name.startswith(".")}
     assert names == {"artifact", "checkpoint.pt", "events.jsonl", "result.json", "run.yaml"}

@@ -12,9 +12,10 @@ from models import FAMILIES, tiny_base
 from transformers import DynamicCache
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from softprompt.base import model
+from softprompt.base import Base, Lead, model
 from softprompt.base.groups import order
 from softprompt.engine import NOTHING, SLOTS, CacheConfig, Engine, Learned, Slot, plan, score
+from softprompt.engine.rows import has_run
 
 HEAD, CUE = (5, 6, 7), (8, 9, 10)
 FRONT_SOFT = (Slot("prompt", learned="embeddings"), *SLOTS)
@@ -249,9 +250,47 @@ def test_rows_that_attend_in_groups_equal_rows_alone(family, form, recompute, mo
         totals = [engine.loss(part, prompt(learned))[0] for part in parts]
         sum(totals).backward()
         found.append((sum(totals), learned.grad))
-        assert any(len(one.cuts) > 1 for one in taken) is (len(parts) == 1), "in groups, then alone"
+        assert any(len(one.cuts) > 1 + (one.lead > 0) for one in taken) is (len(parts) == 1), "in groups, then alone"
     close(found[0][0] / len(rows), found[1][0] / len(rows))
     close(found[0][1], found[1][1])
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("form", ["embeddings", "kv", "upper", "behind"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_trunk_that_runs_with_its_rows_equals_one_that_ran_before(family, form, recompute, monkeypatch):
+    """`behind`: what is learned stands behind a part of the head that is frozen."""
+    base, rows = tiny_base(family).view(recompute=recompute), examples(13)
+    s = base.shape
+    sizes = (5, s.hidden_size) if form in ("embeddings", "behind") else (s.layers, 2, s.kv_heads, 5, s.head_size)
+    start = torch.randn(*sizes, generator=torch.Generator().manual_seed(6))
+    learned_slot, rest = Slot("prompt", learned="embeddings"), SLOTS[1:]
+    slots = FRONT_SOFT if form == "embeddings" else FRONT_KV
+    if form == "behind":
+        slots = (Slot("head", same=True, stop=2), learned_slot, Slot("head", same=True, start=2), *rest)
+    found, leads = [], []
+    forward = Base.forward
+    monkeypatch.setattr(Base, "forward", lambda *given: leads.append(given[-1]) or forward(*given))
+    for before in (False, True):
+        if before:
+            monkeypatch.setattr(Engine, "front", ran_before(Engine.front))
+        learned = start.clone().requires_grad_()
+        engine = Engine(base, plan(slots, first_layer=1 if form == "upper" else 0), HEAD, CUE, start=prompt(start))
+        engine.encode(rows)
+        leads.clear()
+        total, count = engine.loss(rows, prompt(learned))
+        assert any(isinstance(one, Lead) for one in leads) is not before
+        total.backward()
+        found.append((total / count, learned.grad))
+    close(found[0][0], found[1][0])
+    close(found[0][1], found[1][1])
+
+
+def ran_before(front):
+    """`Engine.front` with its tokens run."""
+    return lambda self, learned, low=False: has_run(
+        self._live(learned), front(self, learned, low), self.plan.first_layer if low else 0
+    )
 
 
 def test_base_is_untouched_by_training():

@@ -1,8 +1,8 @@
 """Bases: the only part that knows the internals of transformers."""
 
-from .attention import KV, Block
+from .attention import KV, Block, Lead
 from .families import KINDS, Kind
 from .model import Base
 from .shape import BaseShape, Hidden
 
-__all__ = ["KINDS", "KV", "Base", "BaseShape", "Block", "Hidden", "Kind"]
+__all__ = ["KINDS", "KV", "Base", "BaseShape", "Block", "Hidden", "Kind", "Lead"]

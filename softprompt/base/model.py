@@ -19,7 +19,7 @@ from torch import Tensor
 from ..errors import BaseModelError
 from ..types import Ids, Progress, ignore_progress
 from . import quantized
-from .attention import KV, NAME, Block, Call
+from .attention import KV, NAME, Block, Call, Lead
 from .families import Kind, find_body, find_config, kind_of, positions_of, starts_of
 from .fingerprint import model_digest, tokenizer_digest
 from .grid import Grid, check_given, run
@@ -96,14 +96,12 @@ class Base:
 
         Args:
             dtype: `fp32` or `bf16` (or `fp16` on a GPU).
-            device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1` … Of several processes each takes its own GPU
-                for `auto` and `cuda`.
+            device: `auto` (a GPU if there is one), `cpu`, `cuda` (of several processes each takes its own), `cuda:1` …
             progress: told while a bundled base is fetched, the first time.
             quantization: hold the linear layers' weights as `int8` or `nf4` (see `quantized.py`); `dtype` is then that of
                 everything else. The digest stays that of the checkpoint, so artifacts go from one to the other.
             isolated: False lets int8 work as bitsandbytes does, where a row's result depends on the rows beside it.
-            kind: `causal`, `masked`, `encoder` or `seq2seq`, where the checkpoint can be more than what its config says; a
-                masked model's encoder alone, for instance.
+            kind: `causal`, `masked`, `encoder` or `seq2seq`, where it is not what the config says (a masked model's encoder).
 
         Raises:
             BaseModelError: nothing of that name, no such device, not a model of texts, not of the kind that is asked for, or
@@ -217,6 +215,7 @@ class Base:
         first: int = 0,
         stop: int | None = None,
         memory: Sequence[Tensor] | None = None,
+        lead: Lead | None = None,
     ) -> Hidden:
         """Run live tokens through all layers; of a sequence-to-sequence base, through its decoder's.
 
@@ -228,6 +227,7 @@ class Base:
             record: also return the live tokens' K/V.
             first, stop: only run these layers; with `stop` the states that enter it are returned, without the final norm.
             memory: of a sequence-to-sequence base, and only there: B tensors [m_b, H], what a row's encoder has read.
+            lead: a row before all of them, in a causal base: its tokens come first in `embeddings`, and are no result.
 
         Raises:
             ValueError: positions or a memory that a base of this kind has not.
@@ -236,9 +236,9 @@ class Base:
         inputs = embeddings.to(self.dtype)
         if self.kind != "causal":
             return self._forward_grid(inputs, memory, lengths, starts, blocks, record, first, stop)
-        rows = Ordered(inputs, lengths, starts) if record else order(inputs, lengths, starts, blocks)
+        rows = Ordered(inputs, lengths, starts) if record else order(inputs, lengths, starts, blocks, lead)
         how = (blocks, record, first, stop, rows.inputs[None] if first else None)
-        call = Call(rows.lengths, rows.starts, *how, self.recompute, self.packed, rows.cuts)
+        call = Call(rows.lengths, rows.starts, *how, self.recompute, self.packed, rows.cuts, lead)
         with self._way():
             out = self.body(
                 inputs_embeds=rows.inputs[None],

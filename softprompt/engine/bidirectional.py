@@ -60,7 +60,7 @@ class BothWays(Engine):
     def row(
         self,
         example: Example,
-        trunk: Past | None,
+        trunk: Past | Row | None,
         middle: Mapping[str, Piece],
         answer: Ids = (),
         low: bool = False,

@@ -15,7 +15,7 @@ from .encode import encode, in_buckets
 from .lower import Lower
 from .past import Past, join, learned_past
 from .plan import NOTHING, Learned, Plan, Slot
-from .rows import Piece, Row, run
+from .rows import Piece, Row, has_run, run
 
 ENDS_AT_ONCE = 256  # states whose logits are taken together; each has V of them
 
@@ -88,9 +88,13 @@ class Engine:
             learned: what the method brings to this step.
             low: go on from kept states, in the layers from the first learned one on.
         """
+        return has_run(self._live(learned), self.front(learned, low), self.plan.first_layer if low else 0)
+
+    def front(self, learned: Learned, low: bool = False) -> Past | Row | None:
+        """The same for rows that run at once: what is live of it runs together with them, if it has tokens."""
         if self._frozen is None and self.plan.trunk_frozen:
             with torch.no_grad():
-                self._frozen = self._extend(self.base, None, self.plan.trunk_frozen, NOTHING)
+                self._frozen = has_run(self.base, self._extend(self.base, None, self.plan.trunk_frozen, NOTHING))
         return self._extend(self._live(learned), self._frozen, self.plan.trunk_live, learned, low)
 
     def encode(self, examples: Sequence[Example], progress: Progress = ignore_progress) -> None:
@@ -116,7 +120,7 @@ class Engine:
         if learned.head is not None:
             return self.headed(examples, learned)
         low = self._kept(examples)
-        trunk, middle = self.trunk(learned, low), self.middle(learned)
+        trunk, middle = self.front(learned, low), self.middle(learned)
         rows = [self.row(example, trunk, middle, example.answer[:-1], low) for example in examples]
         first = self.plan.first_layer if low else 0
         batch = run(self.base, rows, self.cache, live=self._live(learned), first=first)
@@ -130,7 +134,7 @@ class Engine:
 
     def pooled(self, examples: Sequence[Example], learned: Learned) -> Tensor:
         """What a head reads of each row: the state at the end of its context, [B, H], with gradients."""
-        trunk, middle = self.trunk(learned), self.middle(learned)
+        trunk, middle = self.front(learned), self.middle(learned)
         rows = [self.row(example, trunk, middle) for example in examples]
         return run(self.base, rows, self.cache, live=self._live(learned)).last
 
@@ -208,7 +212,7 @@ class Engine:
     def row(
         self,
         example: Example,
-        trunk: Past | None,
+        trunk: Past | Row | None,
         middle: Mapping[str, Piece],
         answer: Ids = (),
         low: bool = False,
@@ -265,28 +269,22 @@ class Engine:
 
     def _extend(
         self, base: Base, past: Past | None, slots: Sequence[Slot], learned: Learned, low: bool = False
-    ) -> Past | None:
-        """Run shared slots behind `past` as a batch of one; learned K/V is put in its place without running."""
+    ) -> Past | Row | None:
+        """Shared slots behind `past` as one more row; learned K/V is put in its place, what is before it has run then."""
         pieces: list[Piece] = []
         first = self.plan.first_layer if low else 0
 
-        def flush() -> None:
-            nonlocal past
+        def behind() -> Past | Row | None:
             row = Row(past, (), tuple(pieces))
-            if row.live_tokens:
-                batch = run(base, [row], record=True, first=first)
-                assert batch.kv is not None
-                places = torch.arange(row.live_tokens, device=base.device) + row.start
-                new = Past([*[None] * first, *batch.kv], places, row.live_tokens)
-                past = join([new] if past is None else [past, new])
             pieces.clear()
+            return row if row.live_tokens else past
 
         for slot in slots:
             value = learned.segments.get(slot.name) if slot.learned else None
             if slot.learned is None:
                 pieces.append(self._shared_ids(slot))
             elif value is not None and slot.learned == "kv":
-                flush()
+                past = has_run(base, behind(), first)
                 new = learned_past(value.to(base.dtype), slot.takes_positions and base.kind == "causal")
                 past = join([new] if past is None else [past, new])
             elif value is not None:
@@ -294,5 +292,4 @@ class Engine:
         if low and self.lower is not None:
             states = self.lower.head()[1]
             pieces[:] = [] if states is None else [states]  # in place of the head's ids
-        flush()
-        return past
+        return behind()

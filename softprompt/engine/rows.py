@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from ..base import Base, Block
+from ..base import Base, Block, Lead
 from ..types import Ids
 from .batch import Batch
 from .cache import RowCache
-from .past import Past, block_of
+from .past import Past, block_of, join
 
 Piece = Ids | Tensor | Past
 """Ids [n], learned embeddings [P, H] (or kept states [n, H]), or learned K/V that later live tokens see.
@@ -29,13 +30,13 @@ class Row:
     """One row of a batch.
 
     Attributes:
-        trunk: what stands in front of it; rows that share it pass the same object.
+        trunk: what stands in front of it; rows that share it pass the same object. Another row runs together with them.
         cached: ids whose K/V lies in the row cache and follows the trunk.
         live: what runs now, in order; at least one token.
         frozen: ids that follow the trunk and run through the frozen base, not through the method's own.
     """
 
-    trunk: Past | None
+    trunk: Past | Row | None
     cached: Ids
     live: tuple[Piece, ...]
     frozen: Ids = ()
@@ -49,6 +50,11 @@ class Row:
     def start(self) -> int:
         """Position of the first live token."""
         return (self.trunk.width if self.trunk else 0) + len(self.cached) + len(self.frozen)
+
+    @property
+    def width(self) -> int:
+        """Position behind its last live token."""
+        return self.start + self.live_tokens
 
     @property
     def size(self) -> int:
@@ -75,14 +81,47 @@ def run(
         memory: of each row what its encoder has read, [m, H], where the base is a sequence-to-sequence one.
     """
     live = live or base
-    before = [block_of([row.trunk for row in rows]), _cached_block(base, rows, cache), _frozen_block(base, rows)]
+    lead, front = _lead(rows)
+    assert lead is None or not record, "what follows these rows would not find what stands before them"
+    before = [_cached_block(base, rows, cache), _frozen_block(base, rows)]
+    if lead is None:
+        before.insert(0, block_of([cast(Past | None, row.trunk) for row in rows]))
     lengths = [row.live_tokens for row in rows]
     starts = torch.tensor([row.start for row in rows], device=base.device)
     blocks = [block for block in [*before, *_learned_blocks(base, rows)] if block is not None]
-    inputs = _states(rows) if first else _embed(live, rows)
-    hidden = live.forward(inputs, lengths, starts, blocks, record, first, stop, memory)
+    inputs = _states([*front, *rows]) if first else _embed(live, [*front, *rows])
+    hidden = live.forward(inputs, lengths, starts, blocks, record, first, stop, memory, lead)
     ends = torch.tensor(lengths, device=base.device).cumsum(0)
     return Batch(live, hidden.states, ends, blocks, lengths, starts, hidden.kv)
+
+
+def _lead(rows: Sequence[Row]) -> tuple[Lead | None, list[Row]]:
+    """The row that all of these stand behind and that runs with them; there is at most one."""
+    front = rows[0].trunk
+    if not isinstance(front, Row):
+        return None, []
+    assert all(row.trunk is front and not row.cached and not row.frozen for row in rows), (
+        "each needs a trunk that has run"
+    )
+    assert not isinstance(front.trunk, Row) and not front.cached
+    past = block_of([front.trunk])
+    return Lead(front.live_tokens, front.start, [] if past is None else [past]), [front]
+
+
+def has_run(base: Base, trunk: Past | Row | None, first: int = 0) -> Past | None:
+    """A trunk whose tokens have all run: a row's are run now, and their keys and values join what lies before them.
+
+    Args:
+        first: see `run`.
+    """
+    if not isinstance(trunk, Row):
+        return trunk
+    assert not isinstance(trunk.trunk, Row)
+    batch = run(base, [trunk], record=True, first=first)
+    assert batch.kv is not None
+    places = torch.arange(trunk.live_tokens, device=base.device) + trunk.start
+    new = Past([*[None] * first, *batch.kv], places, trunk.live_tokens)
+    return join([new] if trunk.trunk is None else [trunk.trunk, new])
 
 
 def _embed(base: Base, rows: Sequence[Row]) -> Tensor:

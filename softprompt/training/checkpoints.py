@@ -91,7 +91,8 @@ class FolderStore:
     def save(self, state: State) -> None:
         """Write the state."""
         began = time.monotonic()
-        held = {"run": self.run, "state": {item.name: getattr(state, item.name) for item in fields(state)}}
+        names = [item.name for item in fields(state) if item.name != "found"]  # outcomes are found again
+        held = {"run": self.run, "state": {name: getattr(state, name) for name in names}}
         # into a file of Python's: given a path, torch's own writer does not say that the disk is full
         with atomic_file(self._path) as temporary, temporary.open("wb") as file:
             torch.save(held, file)

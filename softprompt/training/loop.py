@@ -15,7 +15,7 @@ from ..base.memory import peak_memory
 from ..doctor.trained import above_majority
 from ..engine import Engine, Learned
 from ..errors import TrainingError
-from ..evaluate import LIKELIHOOD, evaluate
+from ..evaluate import LIKELIHOOD, Evaluation, evaluate
 from ..methods import Method
 from ..metrics import Estimate
 from ..parallel import Processes
@@ -58,6 +58,7 @@ class State:
         looks: at dev, those that may still be the best: {"value", "error", "nll", "step", "parameters"}.
         best: the best of them so far.
         since: looks at dev since then.
+        found: what those looks found, whole, by step; not kept in checkpoints.
     """
 
     step: int = 0
@@ -67,6 +68,7 @@ class State:
     best: dict[str, Any] = field(default_factory=dict)
     since: int = 0
     ended: str = ""
+    found: dict[int, Evaluation] = field(default_factory=dict)
 
 
 class Store(Protocol):
@@ -224,6 +226,9 @@ def look(
     earlier = state.best.get("step")
     state.looks = undominated([*state.looks, this])
     state.best = best_of(state.looks)
+    if write or found.estimate.metric != LIKELIHOOD:
+        state.found[state.step] = found
+    state.found = {step: one for step, one in state.found.items() if step in {look["step"] for look in state.looks}}
     state.since = state.since + 1 if state.best["step"] == earlier else 0
     if spec.target is not None and now.interval[0] >= spec.target:
         state.ended = f"the dev {now.metric}'s lower bound {now.interval[0]:.3f} reached the target {spec.target:g}"

@@ -112,9 +112,9 @@ def train(
         kept = [*parallel.share(ready.splits["train"]), *parallel.share(ready.splits.get("dev", []))]
         ready.engine.encode(kept, progress)
     seconds, began = {"encode": time.perf_counter() - began}, time.perf_counter()
-    best_step = _learn(ready, spec, seed, store, teaching, parallel, progress)
+    best_step, seen = _learn(ready, spec, seed, store, teaching, parallel, progress)
     seconds["train"], began = time.perf_counter() - began, time.perf_counter()
-    metrics = _measure(ready, wanted[1:], store, teaching, parallel, progress)
+    metrics = _measure(ready, wanted[1:], {"dev": seen}, store, teaching, parallel, progress)
     seconds["evaluate"] = time.perf_counter() - began
     if check and "dev" in metrics:
         findings += _tell([above_majority(ready.task, ready.splits["dev"], metrics["dev"].estimate)], notice)
@@ -193,33 +193,37 @@ def _learn(
     teaching: Teaching | None,
     parallel: Processes,
     progress: Progress,
-) -> int:
-    """Train by gradients, or solve; the step that was kept."""
+) -> tuple[int, Evaluation | None]:
+    """Train by gradients, or solve; the step that was kept, and what its look at dev found."""
     method, train_rows, dev = ready.method, ready.splits["train"], ready.splits.get("dev", [])
     if method.parameters():
         objective = None if teaching is None else teaching.objective(ready.engine)
         state = fit(
             ready.engine, method, ready.bound, train_rows, dev, spec, seed, store, progress, objective, parallel
         )
-        return int(state.best.get("step", state.step))
+        best = int(state.best.get("step", state.step))
+        return best, state.found.get(best)
     method.solve(ready.engine, train_rows, dev, ready.task, seed, progress)
     store.save(State(ended="solved"))
-    return 0
+    return 0, None
 
 
 def _measure(
     ready: Prepared,
     splits: Sequence[str],
+    seen: dict[str, Evaluation | None],
     store: Store,
     teaching: Teaching | None,
     parallel: Processes,
     progress: Progress,
 ) -> dict[str, Evaluation]:
-    """The task's metric on these splits, where they have rows."""
+    """The task's metric on these splits, where they have rows; what a look has `seen` is not asked again."""
     metrics: dict[str, Evaluation] = {}
     for name in splits:
         if ready.splits.get(name):
-            found = evaluate(ready.engine, ready.method, ready.bound, ready.splits[name], progress, parallel)
+            found = seen.get(name) or evaluate(
+                ready.engine, ready.method, ready.bound, ready.splits[name], progress, parallel
+            )
             if teaching is not None:
                 found = replace(found, estimate=replace(found.estimate, metric=teaching.metric))
             metrics[name] = found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,10 +141,13 @@ def drive(
     isolate: bool = False,
     progress: Progress = ignore_progress,
     notice: Notice = ignore_notice,
+    expected: Callable[[Cell], float] = lambda cell: 0.0,
 ) -> None:
     """Make all runs that are not there yet. Each is written when it ends, so a kill costs the runs under way.
 
     Args:
+        expected: seconds of a cell. Where there are several lanes the longest is begun first, so that none waits long for
+            another at the end.
         isolate: give every run a new process.
         progress: of runs, where lanes are other processes.
     """
@@ -157,7 +160,8 @@ def drive(
             waiting = _waiting(work, {run.id for _, run in busy.values()})
             while free and waiting:
                 lane = free.pop(0)
-                run = _nearest(waiting, last.get(id(lane)), [run for _, run in busy.values()])
+                others = [run for _, run in busy.values()]
+                run = _nearest(waiting, last.get(id(lane)), others, expected if len(lanes) > 1 else None)
                 waiting.remove(run)
                 if isolate and not lane.fresh:
                     lane.restart()
@@ -186,13 +190,20 @@ def _waiting(work: Work, started: set[str]) -> list[Run]:
     return [run for cell in work.cells for run in next_runs(cell, work.records) if run.id not in started]
 
 
-def _nearest(waiting: list[Run], last: tuple[str, str, str] | None, elsewhere: list[Run]) -> Run:
-    """The run that uses most of what the lane holds; else one of a contender that no other lane is at; else the first."""
+def _nearest(
+    waiting: list[Run],
+    last: tuple[str, str, str] | None,
+    elsewhere: list[Run],
+    expected: Callable[[Cell], float] | None = None,
+) -> Run:
+    """The run that uses most of what the lane holds; else one of a contender that no other lane is at; else of the longest
+    cell; else the first."""
     others = {run.cell.key for run in elsewhere}
 
-    def far(run: Run) -> tuple[bool, bool, bool]:
+    def far(run: Run) -> tuple[bool, bool, bool, float]:
         same = last is not None and run.cell.key[:2] == last[:2]
-        return (last is not None and not same, run.cell.key != last, run.cell.key in others)
+        length = expected(run.cell) if expected else 0.0
+        return (last is not None and not same, run.cell.key != last, run.cell.key in others, -length)
 
     return min(waiting, key=far)  # of equals the first
 

@@ -183,14 +183,18 @@ def make_lanes(
         ConfigError: more than one worker in this process, or artifacts from a cluster.
         MissingExtraError: Ray is not installed.
     """
-    cores = os.cpu_count() or 1
-    threads = max(1, min(torch.get_num_threads(), cores // workers))
+    threads = threads_of(workers)
     refuse(name, workers, artifacts is not None)
     if name == "here" and not isolate:
         return [Here(cache, artifacts, progress)]
     if name != "ray":
         return [Process(place, threads, cache, artifacts, isolate) for place in range(workers)]
     return _on_ray(workers, cache, isolate, address)
+
+
+def threads_of(workers: int) -> int:
+    """Threads of each of so many processes on this machine."""
+    return max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) // workers))
 
 
 def refuse(name: Name, workers: int, artifacts: bool) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import torch
 from softprompt.benchmarks.compare import probe
 from softprompt.benchmarks.compare.drive import Work, begin, describe, drive
-from softprompt.benchmarks.compare.executors import Name, make_lanes, refuse
+from softprompt.benchmarks.compare.executors import Name, make_lanes, refuse, threads_of
 from softprompt.benchmarks.compare.report import write
 from softprompt.benchmarks.compare.report.gather import Table, gather
 from softprompt.benchmarks.compare.report.words import verdicts
@@ -69,19 +71,20 @@ def compare(
     if dry_run:
         work = begin(spec, folder, only, look_only=True)
         shop.check(work.cells)
-        plan(_plan(work, _costs(work, shop, None, progress) if estimate else {}, workers))
+        plan(_plan(work, _costs(work, shop, None, workers, progress) if estimate else {}, workers))
         return None
     with held(folder, "another `bench compare` is at work here; wait for it, or give another --out"):
         shop.check(begin(spec, folder, only, look_only=True).cells)  # what is wrong is said before any record is moved
         work = begin(spec, folder, only)
         if work.stale:
             notice(f"{work.stale} records of other settings than the suite's were moved to {folder / 'stale'}")
-        plan(_plan(work, _costs(work, shop, folder / "probe.json", progress) if estimate else {}, workers))
+        costs = _costs(work, shop, folder / "probe.json", workers, progress) if estimate else {}
+        plan(_plan(work, costs, workers))
         shop.clear()  # the lanes have a base each; this one would stand beside them
         describe(work, command)
         kept = folder / "artifacts" if artifacts else None
         lanes = make_lanes(executor, workers, spec.cache, isolate, kept, address, progress) if work.left() else []
-        drive(work, lanes, isolate, progress, notice)
+        drive(work, lanes, isolate, progress, notice, partial(probe.expected, costs=costs))
         describe(work, command)  # now with what could not be run
         files, tables, told = report(folder)
     failed = [f"{record.id}: {record.reason}" for record in work.failed]
@@ -95,9 +98,16 @@ def _refuse_without_report() -> None:
             raise MissingExtraError(f"bench compare needs {name}: pip install 'softprompt[bench]'")
 
 
-def _costs(work: Work, shop: Shop, path: Path | None, progress: Progress) -> dict[str, probe.Cost]:
-    """What a run of each contender takes, if any is to be made."""
-    return probe.probe(work.cells, shop, path, progress) if work.left() else {}
+def _costs(work: Work, shop: Shop, path: Path | None, workers: int, progress: Progress) -> dict[str, probe.Cost]:
+    """What a run of each contender takes on a worker's share of the cores, if any is to be made."""
+    if not work.left():
+        return {}
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads_of(workers))
+    try:
+        return probe.probe(work.cells, shop, path, progress)
+    finally:
+        torch.set_num_threads(before)
 
 
 def report(folder: Path) -> tuple[list[Path], list[Table], list[str]]:

@@ -1,4 +1,4 @@
-"""What a suite will take, from a few steps of each contender; and what its runs share."""
+"""What a suite will take, from a step of each contender; and what its runs share."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from softprompt.benchmarks.compare.runs import Cell, Run, count
 from softprompt.benchmarks.compare.shop import Shop
@@ -17,11 +18,12 @@ from softprompt.evaluate import evaluate
 from softprompt.methods import make_method
 from softprompt.storage import write_json
 from softprompt.training import TrainSpec
-from softprompt.training.run import train
+from softprompt.training.preparing import Prepared
+from softprompt.training.run import Result, train
 from softprompt.types import Progress, ignore_progress
 
-STEPS = 2  # of each contender; the first warms up
-ROWS = 8  # evaluated
+ROWS = 16  # evaluated
+FITTED = 32  # training rows of what is solved and makes no steps
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Cost:
 def probe(
     cells: Sequence[Cell], shop: Shop, path: Path | None = None, progress: Progress = ignore_progress
 ) -> dict[str, Cost]:
-    """A few steps of every contender on every base and task; what a file holds of an earlier call is not measured again,
+    """A step of every contender on every base and task; what a file holds of an earlier call is not measured again,
     what could not be tried then is.
 
     Args:
@@ -61,7 +63,7 @@ def probe(
     keys = {key_of(cell): cell for cell in cells}
     found: dict[str, Cost] = {}
     for done, (key, cell) in enumerate(keys.items()):
-        progress(f"trying a few steps: {cell.place.contender}", done, len(keys))
+        progress(f"trying a step: {cell.place.contender}", done, len(keys))
         found[key] = known.get(key) or _try(cell, shop)
     if path is not None:
         write_json(path, {key: asdict(cost) for key, cost in (known | found).items()})
@@ -80,7 +82,7 @@ def seconds(cell: Cell, cost: Cost) -> float:
         return 0.0
     steps, looks = _steps(cell)
     finals, tests = len(cell.seeds), (cell.test or 0) * (1 + len(cell.tests))
-    full = steps * cost.step + (looks + 1) * cell.dev * cost.row
+    full = steps * cost.step + max(1, looks) * cell.dev * cost.row
     search = cell.search.cost if len(cell.rates) > 1 else 0.0
     draws = finals + 1 if cell.draws == "seeded" else 1
     encoded = ((cell.place.size or 0) * draws + cell.dev + tests) * cost.encode
@@ -89,7 +91,12 @@ def seconds(cell: Cell, cost: Cost) -> float:
 
 def total(cells: Sequence[Cell], costs: dict[str, Cost]) -> float:
     """Expected seconds of all cells in one process."""
-    return sum(seconds(cell, costs[key_of(cell)]) for cell in cells if key_of(cell) in costs)
+    return sum(expected(cell, costs) for cell in cells)
+
+
+def expected(cell: Cell, costs: dict[str, Cost]) -> float:
+    """Expected seconds of a cell; 0 where nothing is known."""
+    return seconds(cell, costs.get(key_of(cell), Cost()))
 
 
 def shared(cells: Sequence[Cell], costs: dict[str, Cost]) -> list[str]:
@@ -110,10 +117,13 @@ def _steps(cell: Cell) -> tuple[int, int]:
     """Optimizer steps of a whole run, and looks at dev."""
     if cell.contender.default_lr is None:
         return 0, 0
-    method = make_method(cell.contender.method)
-    spec = parse(TrainSpec, cell.train, "train").filled(method, cell.place.size or 1)
+    spec = _spec(cell)
     assert spec.max_steps and spec.eval_every
     return spec.max_steps, -(-spec.max_steps // spec.eval_every)
+
+
+def _spec(cell: Cell) -> TrainSpec:
+    return parse(TrainSpec, cell.train, "train").filled(make_method(cell.contender.method), cell.place.size or 1)
 
 
 def _try(cell: Cell, shop: Shop) -> Cost:
@@ -122,27 +132,26 @@ def _try(cell: Cell, shop: Shop) -> Cost:
     run = Run(cell, "trial", cell.search.seed, None)
     try:
         base, task, rows = shop.base(cell), shop.asked(run), shop.rows(run)
-        method = shop.method(cell)
         learns = cell.contender.default_lr is not None
-        spec = parse(TrainSpec, {**cell.train, "max_steps": STEPS, "epochs": STEPS}, "train")
-        result = train(
-            base,
-            task,
-            method,
-            train=spec,
-            cache=shop.cache,
-            seed=run.seed,
-            rows={"train": rows["train"][: ROWS * 4]},
-            share=shop.shared(cell),
-            check=False,
-        )
+        spec = parse(TrainSpec, {**cell.train, "min_steps": None, "max_steps": 1, "epochs": 1}, "train")
+        some = {"train": rows["train"][: _spec(cell).batch_size if learns else FITTED]}
+
+        def a_step(share: Sequence[Prepared]) -> Result:
+            how: dict[str, Any] = {"train": spec, "cache": shop.cache, "seed": run.seed, "rows": some}
+            return train(base, task, shop.method(cell), share=share, check=False, **how)
+
+        result = a_step(shop.shared(cell))
         ready = result.prepared
-        times = sorted(event["seconds"] for event in result.events if event["event"] == "step")
+        keeps = learns and ready.engine.plan.keeps_rows
+        # short steps are many, and the first takes several times as long
+        events = a_step([ready]).events if keeps else result.events
+        times = [event["seconds"] for event in events if event["event"] == "step"]
         examples = ready.bound.examples(rows["dev"][:ROWS])
+        if keeps:
+            ready.engine.encode(examples)
         began = time.perf_counter()
         evaluate(ready.engine, ready.method, ready.bound, examples)
         row = (time.perf_counter() - began) / max(1, len(examples))
-        keeps = learns and ready.engine.plan.keeps_rows
         kept = len(ready.splits["train"]) if keeps else 0
         shop.keep(cell, ready)
         encode = result.seconds["encode"] / kept if kept else 0.0

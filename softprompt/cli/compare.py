@@ -37,7 +37,7 @@ def compare_verb(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and what it will take, and stop.")] = False,
     estimate: Annotated[
         bool,
-        typer.Option("--estimate/--no-estimate", help="Try a few steps of each contender to say how long all takes."),
+        typer.Option("--estimate/--no-estimate", help="Try a step of each contender to say how long all takes."),
     ] = True,
     executor: Annotated[
         Literal["here", "pool", "ray"] | None,

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -543,6 +544,25 @@ def test_zero_shot_shows_nothing_and_few_shot_what_it_says(folder):
         found = shop.asked(Run(cell, "final", 3, None)).spec.demonstrations
         asked[cell.place.contender] = (found.k, found.rows, found.seed)
     assert asked["zero-shot"][:2] == (0, []) and asked["2-shot"] == (2, [], 3) and asked["infix"][:2] == (1, own)
+
+
+@pytest.mark.parametrize(("workers", "first"), [(1, ["majority"]), (2, ["full", "infix"])])
+def test_of_several_lanes_each_begins_with_the_longest_cell(folder, tmp_path, workers, first):
+    class Slow:
+        fresh, restart, close = True, (lambda self: None), (lambda self: None)
+
+        def __init__(self):
+            self.thread = ThreadPoolExecutor(1)
+
+        def submit(self, run):
+            begun.append(run.cell.place.contender)
+            return self.thread.submit(lambda: (time.sleep(0.05), (run.record(), {}))[1])
+
+    begun = []
+    long = {"full": 9.0, "infix": 5.0, "probe": 1.0}
+    lanes = [Slow() for _ in range(workers)]
+    drive(begin(suite_of(folder), tmp_path), lanes, expected=lambda cell: long.get(cell.place.contender, 0.0))
+    assert begun[:workers] == first
 
 
 def test_a_worker_that_died_between_two_runs_is_replaced(folder):

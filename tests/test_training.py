@@ -220,6 +220,25 @@ def test_the_best_look_is_within_one_standard_error_of_the_top(monkeypatch):
         assert result.best_step == best, looks
 
 
+def test_what_the_best_look_found_is_not_asked_again(tmp_path, monkeypatch):
+    """It is what asking the kept parameters again would find; a run that goes on from its end has to ask."""
+    from softprompt.evaluate import evaluate
+    from softprompt.training import run
+
+    asked = []
+    monkeypatch.setattr(run, "evaluate", lambda *given: asked.append(given) or evaluate(*given))
+    how = {
+        "train": {**SETTINGS, "lr": 0.5, "epochs": 6},
+        "rows": tiny_rows(),
+    }  # so high a rate that the best is not the last
+    result = train(tiny_base(), tiny_task(), "soft", tmp_path, **how)
+    assert not asked and result.best_step < 36
+    ready = result.prepared
+    again = evaluate(ready.engine, ready.method, ready.bound, ready.splits["dev"])
+    assert again == result.metrics["dev"]
+    assert train(tiny_base(), tiny_task(), "soft", tmp_path, **how).metrics == result.metrics and len(asked) == 1
+
+
 def test_few_rows_get_more_epochs_unless_told():
     method = make_method("infix")
     assert TrainSpec().filled(method, 1024).epochs == 3

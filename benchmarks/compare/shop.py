@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from softprompt.benchmarks.compare.runs import Cell, Run
 
 from softprompt.base import Base
+from softprompt.base.memory import give_back_freed_memory
 from softprompt.config import parse
 from softprompt.data import Row
 from softprompt.data.splits import normalize, split
@@ -53,8 +53,7 @@ class Shop:
         self._base, self._key = None, ""
         self._settled.clear()
         self._prepared.clear()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        give_back_freed_memory()
 
     def task(self, cell: Cell) -> Task:
         """The cell's task; how options are scored, if that is to be chosen, is chosen once, on the largest dev."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import platform
 
 import torch
@@ -18,12 +19,26 @@ _LARGEST = 2**31 - 1
 
 def keep_freed_memory(device: torch.device) -> None:
     """Raise glibc's thresholds for giving memory back, for a base on the CPU; nothing elsewhere."""
-    if device.type != "cpu" or platform.libc_ver()[0] != "glibc":
+    if device.type != "cpu" or not _on_glibc():
         return
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST)
         libc.mallopt(_M_TRIM_THRESHOLD, _LARGEST)
+
+
+def give_back_freed_memory() -> None:
+    """Let the system have what nothing holds any more, where it was kept: a base that is done with stands beside no other."""
+    gc.collect()  # modules and their hooks hold each other
+    if _on_glibc():
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _on_glibc() -> bool:
+    return platform.libc_ver()[0] == "glibc"
 
 
 def peak_memory() -> dict[str, float]:

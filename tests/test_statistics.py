@@ -306,6 +306,13 @@ def test_verdicts_and_words(difference, spread, verdict, words):
     assert re.fullmatch(words, found.words), found.words
 
 
+def test_where_seeds_differ_by_chance_alone_no_difference_could_be_found():
+    rng = np.random.default_rng(3)
+    a, b = (rng.random((2, 60)) < np.array([[0.9], [0.3]]) for _ in range(2))
+    found = compare("soft", a.astype(float), "full", b[::-1].astype(float), 0.02, 100, resamples=9)
+    assert found.smallest > 1 and "no difference, however large, would be found in 4 of 5 cases" in found.words
+
+
 def test_words_of_one_run_and_of_many_comparisons():
     a, b = planted(-0.006, 0.1, seeds=1)
     assert compare("soft", a, "full", b, 0.02, 100, resamples=9).words.endswith("; over rows only, as each ran once")

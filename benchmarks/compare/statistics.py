@@ -262,8 +262,9 @@ def _words(found: Comparison, margin: float, scale: float) -> str:
     words = f"{words}{f', but by less than {points}' if small else ''}"
     if found.verdict == "unclear":
         of = "these rows" if found.seeds == (1, 1) else "these rows and seeds"
-        least = f"{found.smallest * scale:.1f}"
-        words = f"{words}: {numbers}; with {of} only differences from {least} points on would be found in 4 of 5 cases"
+        least = found.smallest * scale
+        which = f"only differences from {least:.1f} points on" if least < 100 else "no difference, however large,"
+        words = f"{words}: {numbers}; with {of} {which} would be found in 4 of 5 cases"
     else:
         words = f"{words} ({numbers})"
     if found.p < ALPHA <= found.p_holm:

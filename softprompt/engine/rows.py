@@ -81,7 +81,7 @@ def run(
         memory: of each row what its encoder has read, [m, H], where the base is a sequence-to-sequence one.
     """
     live = live or base
-    lead, front = _lead(rows)
+    lead, front = _lead(base, rows)
     assert lead is None or not record, "what follows these rows would not find what stands before them"
     before = [_cached_block(base, rows, cache), _frozen_block(base, rows)]
     if lead is None:
@@ -95,7 +95,7 @@ def run(
     return Batch(live, hidden.states, ends, blocks, lengths, starts, hidden.kv)
 
 
-def _lead(rows: Sequence[Row]) -> tuple[Lead | None, list[Row]]:
+def _lead(base: Base, rows: Sequence[Row]) -> tuple[Lead | None, list[Row]]:
     """The row that all of these stand behind and that runs with them; there is at most one."""
     front = rows[0].trunk
     if not isinstance(front, Row):
@@ -103,7 +103,7 @@ def _lead(rows: Sequence[Row]) -> tuple[Lead | None, list[Row]]:
     assert all(row.trunk is front and not row.cached and not row.frozen for row in rows), (
         "each needs a trunk that has run"
     )
-    assert not isinstance(front.trunk, Row) and not front.cached
+    assert base.kind == "causal" and not isinstance(front.trunk, Row) and not front.cached
     past = block_of([front.trunk])
     return Lead(front.live_tokens, front.start, [] if past is None else [past]), [front]
 

@@ -25,7 +25,6 @@ from transformers.masking_utils import sdpa_mask
 
 NAME = "softprompt"
 CROSS = "attends_to_encoder"  # marks the attention modules of a decoder that attend to an encoder's states
-FEW = 96  # keys; up to here the CPU takes 0.7 to 0.9 of the time of its fused attention
 ALWAYS = -1  # position of a learned key: it stands at no place in the text, so no window hides it
 
 
@@ -265,24 +264,8 @@ def _attend(
             mask = mask.unflatten(1, (groups, folds)).flatten(2, 3)
         elif mask is not None and mask.shape[2] == width:
             mask = mask.repeat(1, 1, folds, 1)
-    if query.device.type == "cpu" and query.dtype == torch.float32 and keys.shape[2] <= FEW and not dropout:
-        out = _plain(query, keys, values, mask, query.shape[-1] ** -0.5 if scaling is None else scaling)
-    else:
-        out = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, dropout_p=dropout, scale=scaling)
+    out = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, dropout_p=dropout, scale=scaling)
     return out.reshape(out.shape[0], heads, width, out.shape[-1]) if folds > 1 else out
-
-
-def _plain(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
-    """softmax(q kᵀ · scaling + mask) v with all scores in memory: few of them, so no kernel that cuts them up pays."""
-    q, k, v = query.flatten(0, 1), keys.flatten(0, 1), values.flatten(0, 1)
-    scores = torch.baddbmm(q.new_zeros(1, 1, 1), q, k.transpose(1, 2), beta=0, alpha=scaling).unflatten(
-        0, query.shape[:2]
-    )
-    if mask is not None and mask.dtype == torch.bool:
-        mask = torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, -torch.inf)
-    if mask is not None:
-        scores = scores.add_(mask)  # no gradient needs the scores as they were
-    return torch.bmm(scores.softmax(-1).flatten(0, 1), v).unflatten(0, query.shape[:2])
 
 
 def _joined(parts: Sequence[Tensor], rows: int) -> Tensor:

@@ -94,8 +94,9 @@ class Weights:
             yield mine[begin : begin + size], tokens
 
     def backward(self, loss: Tensor) -> None:
-        """Add this loss's gradients."""
-        loss.backward()
+        """Add this loss's gradients; it has none where dropout took away all that is learned (`module_dropout`)."""
+        if loss.requires_grad:
+            loss.backward()
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Let the gradients be those of all processes' rows."""

@@ -227,10 +227,8 @@ def test_what_the_best_look_found_is_not_asked_again(tmp_path, monkeypatch):
 
     asked = []
     monkeypatch.setattr(run, "evaluate", lambda *given: asked.append(given) or evaluate(*given))
-    how = {
-        "train": {**SETTINGS, "lr": 0.5, "epochs": 6},
-        "rows": tiny_rows(),
-    }  # so high a rate that the best is not the last
+    # so high a rate that the best is not the last
+    how = {"train": {**SETTINGS, "lr": 0.5, "epochs": 6}, "rows": tiny_rows()}
     result = train(tiny_base(), tiny_task(), "soft", tmp_path, **how)
     assert not asked and result.best_step < 36
     ready = result.prepared

@@ -141,7 +141,7 @@ def drive(
     isolate: bool = False,
     progress: Progress = ignore_progress,
     notice: Notice = ignore_notice,
-    expected: Callable[[Cell], float] = lambda cell: 0.0,
+    expected: Callable[[Cell], float] | None = None,
 ) -> None:
     """Make all runs that are not there yet. Each is written when it ends, so a kill costs the runs under way.
 
@@ -194,7 +194,7 @@ def _nearest(
     waiting: list[Run],
     last: tuple[str, str, str] | None,
     elsewhere: list[Run],
-    expected: Callable[[Cell], float] | None = None,
+    expected: Callable[[Cell], float] | None,
 ) -> Run:
     """The run that uses most of what the lane holds; else one of a contender that no other lane is at; else of the longest
     cell; else the first."""

@@ -78,7 +78,7 @@ class Runtime:
                 raise ArtifactError(
                     f"{source}: the artifact names no task; it can be loaded in Python with a task of yours"
                 )
-            task, key = Task.load(held.manifest.task), held.digest
+            task, key = Task.load(held.manifest.task, held.manifest.format_version), held.digest
             method = with_head(make_method(held.manifest.method, str(source)), self.base, task)
             method.restore(held.tensors, self.base)
         with self._lock:

@@ -208,7 +208,7 @@ def test_what_looks_like_markup_is_shown_as_it_is(work):
 def test_inspect_methods_help(work):
     done = cli("inspect", "second", cwd=work)
     assert done.returncode == 0 and "nearest words" in done.stdout and "tiny" in done.stdout, done.stderr
-    assert json.loads(cli("inspect", "first", "--manifest", cwd=work).stdout)["format_version"] == 1
+    assert json.loads(cli("inspect", "first", "--manifest", cwd=work).stdout)["format_version"] == 2
     listed = cli("methods", cwd=work).stdout.splitlines()
     assert len(listed) >= 5 and any(line.startswith("infix ") for line in listed)
     assert "method.length" in cli("methods", "infix", cwd=work).stdout

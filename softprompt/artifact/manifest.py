@@ -1,4 +1,4 @@
-"""`manifest.json`, format version 1: what an artifact is, on which base, made how, and how good.
+"""`manifest.json`, format version 2 (1 is still read): what an artifact is, on which base, made how, and how good.
 
 The file holds nothing that changes between two runs of the same seed: no times, no host, no paths of the machine.
 """
@@ -17,7 +17,7 @@ from ..config import Strict, parse
 from ..errors import ArtifactError, ConfigError
 from .files import MAX_JSON_BYTES, decode, one_line, parse_json, read_bytes
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}\z")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*\z", max_length=80)]  # of the folder itself
@@ -137,7 +137,7 @@ class Manifest(_Exact):
         parameters: `trained` and `stored` numbers.
     """
 
-    format_version: Literal[1] = 1
+    format_version: Literal[1, 2] = 2
     softprompt: str = __version__
     kind: Literal["causal"] = "causal"
     method: dict[str, Any]

@@ -56,7 +56,8 @@ def predict_verb(
         folders[name] = path
     held = {name: load(path) for name, path in folders.items()}
     first = next(iter(held))
-    tasks = {name: Task.load(item.manifest.task) for name, item in held.items() if item.manifest.task}
+    manifests = {name: item.manifest for name, item in held.items()}
+    tasks = {name: Task.load(m.task, m.format_version) for name, m in manifests.items() if m.task}
     rows = read_rows(source, lambda values: _problem(values, tasks, first))
     with progress() as show:
         section = base_of(folders[first], held[first].manifest.base.id, base, dtype, quantization)

@@ -55,7 +55,7 @@ def of_artifact(
     check_base(manifest, base.digest, base.tokenizer_digest, base.name)
     if manifest.task is None:
         raise ArtifactError(f"{held.path}: the artifact names no task, so there is nothing to run it on")
-    task = Task.load(manifest.task)
+    task = Task.load(manifest.task, manifest.format_version)
     method = with_head(make_method(manifest.method, str(held.path)), base, task)
     rows: dict[str, list[Row]] = {}
     if run is not None:

@@ -17,7 +17,7 @@ from ..data import CATALOGUE, Row, get_source, read_rows
 from ..data.splits import Duplicates, apart, deduplicate, few_shot, hold_out, refuse_leaks, split
 from ..errors import ConfigError, DataError
 from ..metrics import majority
-from ..template import Prompter
+from ..template import RULES, Prompter
 from ..types import Progress, ignore_progress, megabytes
 from .bound import BoundTask
 from .spec import TaskSpec
@@ -36,6 +36,7 @@ class Task(ABC):
         derived: fields that the template may read and the task makes: name → the row's field that it is made from.
         spec: the file's content.
         folder: relative paths in the file are relative to it.
+        rules: how rows become ids: 2, or 1 as artifacts of format version 1 were trained.
         left_out: duplicates, and rows too near to held-out ones, that the last `load_data` left out.
     """
 
@@ -45,8 +46,8 @@ class Task(ABC):
     answer_fields: tuple[str, ...] = ()
     derived: ClassVar[dict[str, str]] = {}
 
-    def __init__(self, spec: TaskSpec, folder: Path | None = None) -> None:
-        self.spec, self.folder = spec, folder or Path()
+    def __init__(self, spec: TaskSpec, folder: Path | None = None, rules: int = RULES) -> None:
+        self.spec, self.folder, self.rules = spec, folder or Path(), rules
         self.left_out = Duplicates(0, 0)
         if spec.metric not in self.metrics:
             raise ConfigError(
@@ -55,25 +56,28 @@ class Task(ABC):
         self.check()
 
     @staticmethod
-    def load(source: str | Path | dict[str, Any]) -> Task:
+    def load(source: str | Path | dict[str, Any], rules: int = RULES) -> Task:
         """From a ready name (`movie-reviews`), a YAML file, or a mapping.
+
+        Args:
+            rules: the format version of the artifact that holds the task, where one does.
 
         Raises:
             ConfigError: all that is wrong with it, in one line.
         """
         if isinstance(source, dict):
-            return Task._make(source, "task", Path())
+            return Task._make(source, "task", Path(), rules)
         path = named_file("task", str(source), ready := ready_tasks())
         if str(source) in ready:
-            return Task._make(read_yaml(path), str(source), Path())
-        return Task._make(read_yaml(path), str(path), path.parent)
+            return Task._make(read_yaml(path), str(source), Path(), rules)
+        return Task._make(read_yaml(path), str(path), path.parent, rules)
 
     @staticmethod
-    def _make(data: dict[str, Any], where: str, folder: Path) -> Task:
+    def _make(data: dict[str, Any], where: str, folder: Path, rules: int) -> Task:
         kind = registry.find("softprompt.tasks", str(data.get("type", "classification")))
         spec = parse(kind.Spec, data, where)
         try:
-            return kind(spec, folder)
+            return kind(spec, folder, rules)
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from None
 
@@ -87,7 +91,7 @@ class Task(ABC):
         keep = self.fields | set(self.answer_fields) | set(self.derived.values())
         shots = [{key: value for key, value in row.values.items() if key in keep} for row in rows]
         demonstrations = self.spec.demonstrations.model_copy(update={"k": len(shots), "rows": shots})
-        return type(self)(self.spec.model_copy(update={"demonstrations": demonstrations}), self.folder)
+        return type(self)(self.spec.model_copy(update={"demonstrations": demonstrations}), self.folder, self.rules)
 
     def draw_demonstrations(self, rows: Sequence[Row]) -> tuple[Task, list[Row]]:
         """The task with its `demonstrations.k` drawn from the labelled ones of these rows, and the rows that are left.
@@ -208,7 +212,7 @@ class Task(ABC):
                 "method 'hard' and use its artifact, or give the rows in demonstrations.rows"
             )
         shots = [(self.shown(values), self.answer_word(values)) for values in self.spec.demonstrations.rows]
-        prompter = Prompter(self.spec.template, tokenizer, instruction, shots, soft, closing)
+        prompter = Prompter(self.spec.template, tokenizer, instruction, shots, soft, closing, self.rules)
         return BoundTask(self, prompter, room, writes)
 
     def content(self, row: Row) -> str:

@@ -88,7 +88,7 @@ class Choice(ScoredTask):
     def scored_by(self, way: str) -> Choice:
         """The same task with `scoring.by` settled."""
         scoring = self.spec.scoring.model_copy(update={"by": way})
-        return type(self)(self.spec.model_copy(update={"scoring": scoring}), self.folder)
+        return type(self)(self.spec.model_copy(update={"scoring": scoring}), self.folder, self.rules)
 
     def check_input(self, values: dict[str, Any]) -> str | None:
         """Two or more different options must be there."""

@@ -17,6 +17,8 @@ from .sandbox import render
 from .slots import MARK, NAMES, AnySlot, Marked, MaskSlot, SoftSlot, Start, in_input, in_plain, join
 from .spec import TemplateSpec
 
+RULES = 2  # how rows become ids; 1: as artifacts of format version 1 were trained
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -44,6 +46,7 @@ class Prompter:
             learned it always stands).
         demonstrations: (fields of the row, answer word) of each shot.
         soft: soft slots are learned; otherwise each is read as the text that it has.
+        rules: see `RULES`.
         closing: texts are read both ways: what stands behind everything (`template.end`, special tokens such as [SEP]) is in
             `tail`, and the template may hold `{{ mask }}`.
 
@@ -69,8 +72,9 @@ class Prompter:
         demonstrations: Sequence[tuple[Mapping[str, Any], str]] = (),
         soft: bool = False,
         closing: bool = False,
+        rules: int = RULES,
     ) -> None:
-        self.spec, self.tokenizer = spec, tokenizer
+        self.spec, self.tokenizer, self.rules = spec, tokenizer, rules
         self._closing = closing
         self._in_input = in_input(spec.input)
         self._cue, self._in_cue = in_plain(spec.cue)

@@ -46,7 +46,7 @@ def save(result: Result, folder: Path, settings: dict[str, Any] | None = None) -
     settings = settings or settings_of(ready, None, 0)
     taught = {"teaching": settings["teaching"]} if "teaching" in settings else {}
     values: dict[str, Any] = {
-        "format_version": 1,
+        "format_version": artifacts.FORMAT_VERSION,
         "softprompt": importlib.metadata.version("softprompt"),
         "method": _without_paths(method.spec.model_dump(mode="json", exclude_none=True)),
         "layout": method.layout(),

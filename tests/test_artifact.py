@@ -325,7 +325,7 @@ def test_places_that_are_no_artifact(tmp_path, folder):
 
 def test_newer_format_comes_before_all_else(folder):
     rewrite(folder, lambda m: {"format_version": 7, "brand_new": True})
-    refused(folder, "version 7", "up to 1", "pip install -U")
+    refused(folder, "version 7", "up to 2", "pip install -U")
 
 
 @pytest.mark.parametrize("version", [None, "1", 1.0, True, 0, -1, [1], {}])

@@ -19,6 +19,7 @@ def bind(task: Task, base: Base, method: Method) -> BoundTask:
     how = (method.keeps_instruction, method.learns_slots, reader.bidirectional)
     bound = task.bind(base.tokenizer, reader.max_positions, *how, writes)
     bound.points = method.points
+    bound.learns = method.stores != "none"
     return bound
 
 

@@ -10,10 +10,12 @@ from ..engine import lay_out
 from ..errors import ConfigError, DataError
 from ..template import Prompter
 from ..types import Example, Ids
+from .ends import ended, filled
 from .windows import holder, stretches
 
 if TYPE_CHECKING:
     from .base import Task
+    from .scored import ScoredTask
     from .span import Span
 
 
@@ -26,6 +28,7 @@ class BoundTask:
         groups: the template's soft slots where they are learned.
         ends: tokens that end a written answer; the first of them is learned at the end of each.
         points: rows are prepared for a head that points at answers.
+        learns: something is learned from the right answers (set before the first row).
         writes: tokens of an answer that a decoder has room for; None where answers stand behind the text.
         cut: how many texts had to be truncated so far.
     """
@@ -41,7 +44,11 @@ class BoundTask:
         self.cut = 0
         self.ends: Ids = prompter.ends if task.answering == "generated" else ()
         self.points = False
-        self._answers: dict[str, Ids] = {}
+        self.learns = True
+        self._words = task.words
+        # ids are kept of the words that all rows share; a row's own options are its user's texts
+        self._answers: dict[str, Ids | None] = dict.fromkeys(self._words)
+        self._candidates: tuple[Ids, ...] | None = None
 
     def reserve(self, positions: int) -> None:
         """Positions that a method takes, on either side."""
@@ -58,7 +65,7 @@ class BoundTask:
         if self.points:
             return self._pointed(values, where)
         words, gold = self.task.candidates(values)
-        candidates = tuple(self.answer(word) for word in words)
+        candidates = self.candidates(words)
         text, holes = (found := self.prompter.row(self.task.shown(values), where)).ids, found.holes
         # a text is cut alike whether its answer is known yet or not
         longest = max([self.task.longest_answer, *map(len, candidates)])
@@ -135,14 +142,34 @@ class BoundTask:
         """All rows as examples."""
         return [self.example(row.values, row.where) for row in rows]
 
+    def candidates(self, words: Sequence[str]) -> tuple[Ids, ...]:
+        """Ids of a row's possible answers, in a form in which each can be told from the others (see `ends.py`)."""
+        if words is not self._words:
+            return self._distinct([self.answer(word) for word in words])
+        if self._candidates is None:
+            self._candidates = self._distinct([self.answer(word) for word in words])
+        return self._candidates
+
+    def _distinct(self, candidates: Sequence[Ids]) -> tuple[Ids, ...]:
+        if self.task.answering != "scored" or self.task.rules < 2:
+            return tuple(candidates)
+        if not self.prompter.closing or self.writes is not None:
+            return ended(candidates, self.prompter.word_end)
+        if self.learns and not cast("ScoredTask", self.task).contrastive:
+            return filled(candidates, self.prompter.word_end)
+        return tuple(candidates)
+
     def answer(self, word: str) -> Ids:
-        """Ids of an answer's text (kept: a task asks for the same few again and again)."""
-        if word not in self._answers:
-            self._answers[word] = (*self.prompter.answer(word), *self.ends[:1])
-        return self._answers[word]
+        """Ids of an answer's text by itself; of one that is written with the token that ends it."""
+        ids = self._answers.get(word)
+        if ids is None:
+            ids = (*self.prompter.answer(word), *self.ends[:1])
+            if word in self._answers:
+                self._answers[word] = ids
+        return ids
 
     def spoken(self, ids: Ids) -> Ids:
-        """An answer's ids without the token that ends it, where it has one."""
+        """A written answer's ids without the token that ends it."""
         return ids[: len(ids) - len(self.ends[:1])]
 
     def read(self, ids: Ids) -> str:

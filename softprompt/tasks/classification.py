@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any, Literal
 
 import torch
@@ -12,6 +13,8 @@ from ..config import suggest
 from ..errors import ConfigError
 from .scored import Normalized, ScoredTask
 from .spec import TaskSpec
+
+MAX_WORDS = 20_000  # of all labels
 
 
 class LabelScoring(Normalized):
@@ -61,6 +64,10 @@ class Classification(ScoredTask):
         verbalizer = self.spec.verbalizer
         if len(verbalizer) < 2:
             raise ConfigError("verbalizer needs at least two labels, e.g. {positive: positive, negative: negative}")
+        if (count := sum(map(len, verbalizer.values()))) > MAX_WORDS:
+            raise ConfigError(
+                f"verbalizer has {count} words, each of which is scored for each row; at most {MAX_WORDS}"
+            )
         owner: dict[str, str] = {}
         for label, words in verbalizer.items():
             if not words or not all(word.strip() for word in words):
@@ -71,8 +78,8 @@ class Classification(ScoredTask):
                 owner[word] = label
         self.labels = list(verbalizer)
         self._words = [word for words in verbalizer.values() for word in words]
-        self._owner = torch.tensor([k for k, words in enumerate(verbalizer.values()) for _ in words])
-        self._first = [self._words.index(words[0]) for words in verbalizer.values()]
+        self._sizes = [len(words) for words in verbalizer.values()]
+        self._first = dict(zip(verbalizer, accumulate([0, *self._sizes]), strict=False))
 
     @property
     def words(self) -> list[str]:
@@ -102,14 +109,12 @@ class Classification(ScoredTask):
     def candidates(self, values: dict[str, Any]) -> tuple[list[str], int | None]:
         """All words of all labels; right is the first word of the row's label."""
         gold = self.gold(values)
-        return self._words, None if gold is None else self._first[self.labels.index(gold)]
+        return self._words, None if gold is None else self._first[gold]
 
     def label_scores(self, scores: Tensor, lengths: list[int]) -> Tensor:
         """Log of the summed (length-normalised) probability of each label's words, normalised over labels, [K]."""
         scores = self.per_token(scores, lengths)
-        owner = self._owner.to(scores.device)
-        found = torch.stack([scores[owner == k].logsumexp(0) for k in range(len(self.labels))])
-        return found.log_softmax(0)
+        return torch.stack([own.logsumexp(0) for own in scores.split(self._sizes)]).log_softmax(0)
 
     def label_name(self, values: dict[str, Any], index: int) -> str:
         """The k-th label."""

@@ -54,6 +54,7 @@ class Prompter:
         head, cue: ids that all rows share.
         tail: ids behind everything; empty unless `closing`.
         groups: the soft slots that are learned, in order.
+        word_end: a token that ends an answer that is chosen.
         names: for `head`, `text` and `cue` the names of their slots in order: those of `groups`, and `mask`.
         holes: where the slots of `head` and `cue` stand, as in `Tokens`; those of the text differ by row (see `row`).
         ends: tokens that end a written answer.
@@ -75,7 +76,7 @@ class Prompter:
         rules: int = RULES,
     ) -> None:
         self.spec, self.tokenizer, self.rules = spec, tokenizer, rules
-        self._closing = closing
+        self.closing = closing
         self._in_input = in_input(spec.input)
         self._cue, self._in_cue = in_plain(spec.cue)
         kept = instruction or (soft and bool(spec.groups))
@@ -98,6 +99,7 @@ class Prompter:
         self.keeps_end = spec.messages is not None
         eos = getattr(tokenizer, "eos_token_id", None)
         self.ends: Ids = () if eos is None else (eos,)
+        self.word_end = self._word_end(bool(demonstrations))
 
     def text(self, values: Mapping[str, Any], where: str) -> Ids:
         """Ids of the row's own part: what the input renders to, without its fixed beginning."""
@@ -142,6 +144,14 @@ class Prompter:
             raise ConfigError(f"the answer {word!r} renders to no tokens; check template.answer and the label words")
         return ids
 
+    def _word_end(self, shown: bool) -> Ids:
+        """What ends an answer that is chosen: what follows the answers of demonstrations, else the end of a text or turn."""
+        if self.closing and (last := getattr(self.tokenizer, "sep_token_id", None)) is not None:
+            return (last,)
+        if shown and not self.closing and not self.spec.in_chat and (follows := self._ids(self.spec.separator)):
+            return follows[:1]
+        return self.ends[:1] or self._ids("\n")[:1]
+
     def prompt(self, values: Mapping[str, Any], where: str = "row") -> str:
         """The whole prompt as text, to look at; a slot shows as its name, or as the text that it is read as."""
         whole = join(self._front, self._own(values, where), self._back)
@@ -159,7 +169,7 @@ class Prompter:
             mine: list[str | tuple[str, Ids]] = []
             for slot in area:
                 if isinstance(slot, MaskSlot):
-                    if not self._closing:
+                    if not self.closing:
                         raise ConfigError(
                             "the template holds {{ mask }}, but this base goes on behind the text; take it out, or take a "
                             "masked-LM base"
@@ -204,7 +214,7 @@ class Prompter:
                 self.tokenizer, spec.system, MARK.join(self._instruction), MARK.join(self._cue), plain
             )
         else:
-            end = spec.end if self._closing else ""
+            end = spec.end if self.closing else ""
             examples = "".join("".join(shot) + end + spec.separator for shot in shots)
             front, self._back = join(self._instruction, (examples,)), self._cue
         self._front = join(front, self._opening)

@@ -73,9 +73,9 @@ def ask(teacher: Prepared, examples: Sequence[Example], progress: Progress = ign
             labels[index] = outcome(
                 bound, example, relative(method, bound, scores, example.candidates, before)
             ).predicted
-            words, gold = bound.task.candidates(relabel(bound.task, example.values, labels[index]))
+            _, gold = bound.task.candidates(relabel(bound.task, example.values, labels[index]))
             assert gold is not None
-            answers.append(bound.answer(words[gold]))
+            answers.append(example.candidates[gold])
         for index, one in zip(part, answer_states(batch, answers), strict=True):
             states[index] = one.cpu()
     return Taught(labels, states)

@@ -118,5 +118,5 @@ class Full(WeightsMethod):
                 weight.copy_(tensors[name])
 
     def merged(self, base: Base) -> Any:
-        """The branch itself is a plain model."""
-        return self.branch.model
+        """The branch itself is a plain model; what it shares with the base is copied, so that it may be trained on."""
+        return self.branch.model if self.whole else copy.deepcopy(self.branch.model)

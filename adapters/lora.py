@@ -111,15 +111,15 @@ class Lora(Tuner):
         super().attach(base, bound, seed)
         self.activated_by(bound.cue)
 
-    def _put_in(self, branch: Base, seed: int) -> None:
+    def _wrapped(self, branch: Base, seed: int) -> Any:
         """As any tuner; what only the decoder is to see must lie in it.
 
         Raises:
             ConfigError: something else would change, too: texts are read by the frozen base.
         """
-        super()._put_in(branch, seed)
+        model = super()._wrapped(branch, seed)
         if not self._decoder_only:
-            return
+            return model
         shared = {id(weight) for weight in branch.model.get_input_embeddings().parameters()}
         own = {id(weight) for weight in branch.body.parameters()} - shared
         named = [
@@ -130,6 +130,7 @@ class Lora(Tuner):
                 f"method.activate is 'cue', but these settings also change {named[0]!r}, which is not the decoder's alone; "
                 "name modules of its layers, or leave out method.activate"
             )
+        return model
 
     def activated_by(self, cue: Sequence[int]) -> None:
         """The tokens from which on an activated LoRA acts, for PEFT's configuration."""

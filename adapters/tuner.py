@@ -7,6 +7,7 @@ PEFT puts its modules into a branch of the base, gives and takes the state dict,
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import enum
 import inspect
@@ -18,8 +19,9 @@ import peft
 import torch
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
 from pydantic import Field, model_validator
-from softprompt.adapters.weights import WeightsMethod, WeightsSpec, plain, take
+from softprompt.adapters.weights import WeightsMethod, WeightsSpec, plain, take, written_names
 from torch import Tensor, nn
 
 from softprompt.base import Base
@@ -30,11 +32,13 @@ from softprompt.tasks import BoundTask
 
 _OURS = ("peft_type", "task_type", "inference_mode", "auto_mapping", "layers_to_transform")
 _OTHER_FORWARD = {"ADALORA", "XLORA", "POLY", "SHADOW"}  # need calls of their own in each step, or ids
+_MIXES_ROWS = {"LILY": "its router takes the mean over all tokens of a batch"}
 _OTHER_OPTIONS = {  # settings that do, or that give the base other layers
     "alora_invocation_tokens": "; method: lora with activate: cue is PEFT's activated LoRA",
     "layer_replication": "",
     "use_asa": "",
 }
+_ROUND = "base_model.model."  # PEFT's name of the model inside
 _STARTS = ("gaussian", "orthogonal")  # of LoRA, besides PEFT's own; PiSSA, OLoRA, CorDA and LoftQ change the base
 
 
@@ -60,8 +64,10 @@ class TunerSpec(WeightsSpec):
         if kind:
             data.update(name=name, type=kind)
         kind = str(data.get("type", cls.model_fields["type"].default)).upper()
+        if kind in _MIXES_ROWS:
+            raise ValueError(f"with PEFT's {kind} a row's answer depends on the rows beside it: {_MIXES_ROWS[kind]}")
         if kind not in types():
-            raise ValueError(f"PEFT has no tuner {kind!r} that can be trained here{suggest(kind, types())}")
+            raise ValueError(f"PEFT has no tuner {kind!r} that can be used here{suggest(kind, types())}")
         given = {key: data.pop(key) for key in list(data) if key not in cls.model_fields}
         options = {**data.get("options", {}), **given}
         known = [key for key in inspect.signature(types()[kind]).parameters if key not in _OURS]
@@ -87,6 +93,7 @@ class Tuner(WeightsMethod):
 
     def _made(self, kind: str, options: dict[str, Any], base: Base) -> Any:
         config = types()[kind]
+        options = copy.deepcopy(options)  # PEFT writes into lists that it is given
         known = inspect.signature(config).parameters
         start = options.get("init_lora_weights", True)
         if not isinstance(start, bool) and start not in _STARTS:
@@ -115,22 +122,56 @@ class Tuner(WeightsMethod):
 
     def attach(self, base: Base, bound: BoundTask, seed: int) -> None:
         """Let PEFT put its modules in; their start depends on the seed."""
-        self._put_in(base.branch(), seed)
+        self._put_in(base, seed)
 
-    def _put_in(self, branch: Base, seed: int) -> None:
-        config = self.config(branch)
+    def _put_in(self, base: Base, seed: int, own: frozenset[str] = frozenset()) -> None:
+        """PEFT's modules in a branch of the base, with a copy of each weight of the base that they train or save (biases).
+
+        Args:
+            own: names of the base's weights that get a copy in any case.
+        """
+        with _frozen(base):
+            model = self._wrapped(base.branch(own.__contains__), seed)
+            written = written_names(base, self._learned(model))
+            if written:
+                model = self._wrapped(base.branch((own | written).__contains__), seed)
+        if left := written_names(base, self._learned(model)):
+            raise ConfigError(f"PEFT's {self._kind} would write to the base's own {min(left)!r}; change these settings")
+        self._model = model
+
+    def _wrapped(self, branch: Base, seed: int) -> Any:
+        """PEFT's model round that of the branch, which is this method's from now on."""
+        config, before = self.config(branch), {name for name, _ in branch.model.named_modules()}
         self._kind = name = config.peft_type.value
         with _quiet(), torch.random.fork_rng(), _base_kept(branch, name):
             torch.manual_seed(seed)
             try:
-                self._model = peft.get_peft_model(branch.model, config)
+                model = peft.get_peft_model(branch.model, config)
             except Exception as error:  # each of PEFT's tuners refuses settings in its own way
                 raise ConfigError(f"PEFT cannot put {name} into this base: {_first_line(error)}") from error
-        if not any(parameter.numel() for parameter in self.parameters()):
+        for path, module in model.named_modules():
+            # PEFT compares ends of names: `norm` is also the end of DELORA's own `delora_w_norm`, which it then cannot load
+            if isinstance(module, AuxiliaryTrainingWrapper) and (at := path.removeprefix(_ROUND)) not in before:
+                raise ConfigError(f"a name of PEFT's modules_to_save fits its own {at!r}; give the module's whole name")
+        # else PEFT would ask the hub whether the base's vocabulary has grown, whenever tensors are exported
+        model.peft_config["default"].base_model_name_or_path = None
+        if not any(weight.requires_grad and weight.numel() for weight in model.parameters()):
             raise ConfigError(f"PEFT's {name} has nothing to train with these settings; name what it is to change")
-        self._model.eval()
+        model.eval()
         branch.rewire()
         self._branch = branch
+        return model
+
+    def _learned(self, model: Any) -> list[Tensor]:
+        """What training moves, and loading writes."""
+        try:
+            with _quiet():
+                saved = peft.get_peft_model_state_dict(model)
+        except Exception as error:  # e.g. DELORA does not find its own tensors with `bias`
+            raise ConfigError(
+                f"PEFT cannot save {self._kind} with these settings ({_first_line(error)}); change them"
+            ) from error
+        return [*(weight for weight in model.parameters() if weight.requires_grad), *saved.values()]
 
     def parameters(self) -> list[nn.Parameter]:
         """PEFT's."""
@@ -155,7 +196,7 @@ class Tuner(WeightsMethod):
 
     def restore(self, tensors: dict[str, Tensor], base: Base) -> None:
         """Put PEFT's modules into a branch and the tensors into them."""
-        self._put_in(base.branch(), 0)
+        self._put_in(base, 0)
         self._fill(tensors)
 
     def _fill(self, tensors: dict[str, Tensor]) -> None:
@@ -178,7 +219,7 @@ class Tuner(WeightsMethod):
         """
         tensors = self.export()
         whole = make_again(self)
-        whole._put_in(base.branch(own=lambda name: True), 0)
+        whole._put_in(base, 0, frozenset(name for name, _ in base.model.named_parameters()))
         whole._fill(tensors)
         out, embeddings = whole._model.get_output_embeddings(), whole._model.get_input_embeddings()
         if isinstance(out, BaseTunerLayer) and out.get_base_layer().weight is embeddings.weight:
@@ -222,6 +263,15 @@ def _own_modules(model: nn.Module) -> Iterator[nn.Module]:
             inside = getattr(layer, "base_layer", None)
             base = {id(module) for module in inside.modules()} if isinstance(inside, nn.Module) else set()
             yield from (module for module in layer.modules() if id(module) not in base)
+
+
+@contextlib.contextmanager
+def _frozen(base: Base) -> Iterator[None]:
+    """PEFT marks what it trains, which may be the base's own weight before the branch has a copy of it."""
+    try:
+        yield
+    finally:
+        base.model.requires_grad_(False)
 
 
 @contextlib.contextmanager

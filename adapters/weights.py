@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import bisect
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -69,6 +70,26 @@ class WeightsMethod(Method):
     def layers(self, base: Base) -> range:
         """The layers that it may change."""
         return layers_of(self.spec.layers, base) if self.spec.layers else range(base.shape.layers)
+
+
+def written_names(base: Base, tensors: Iterable[Tensor]) -> frozenset[str]:
+    """Names of the base's parameters and buffers that lie in the memory of these tensors, in part or as a whole."""
+    own = [*base.model.named_parameters(), *base.model.named_buffers()]
+    spans = sorted((*_span(value), name) for name, value in own if value.numel())
+    starts = [start for start, _, _ in spans]
+    found = set()
+    for value in tensors:
+        start, end = _span(value)
+        # weights do not overlap each other, so only the last that begins before `end` can reach into this one, or those between
+        place = bisect.bisect_left(starts, end) - 1
+        while place >= 0 and value.numel() and spans[place][1] > start:
+            found.add(spans[place][2])
+            place -= 1
+    return frozenset(found)
+
+
+def _span(value: Tensor) -> tuple[int, int]:
+    return value.data_ptr(), value.data_ptr() + value.numel() * value.element_size()
 
 
 def take(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], name: str) -> None:

@@ -12,10 +12,11 @@ import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from . import yaml_file
 from .errors import ConfigError
+from .values import kind, not_text, shown, text_of
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -30,7 +31,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML mapping.
 
     Raises:
-        ConfigError: the file is missing, is not UTF-8, is not YAML, or is not a mapping (with the line).
+        ConfigError: the file is missing, is not UTF-8, is not a YAML mapping, or has a key twice (with the line).
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -43,15 +44,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise ConfigError(f"{path}:{line}: not valid UTF-8; save the file as UTF-8") from None
-    try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{path}:{mark.line + 1}" if mark else str(path)
-        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError(f"{where}: not valid YAML: {reason}") from None
+    data = yaml_file.load(text, str(path))
     if not isinstance(data, dict):
-        raise ConfigError(f"{path}: expected a mapping of keys to values, got {type(data).__name__}")
+        raise ConfigError(f"{path}: expected a mapping of keys to values, got {kind(data)}")
     return data
 
 
@@ -95,29 +90,36 @@ def override(data: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
     """Apply `a.b=value` assignments (values are YAML) to a nested mapping; returns a new mapping.
 
     Raises:
-        ConfigError: an assignment without `=`, or one that reaches into something that is not a mapping.
+        ConfigError: an assignment without `=`, a key that is given twice, or one that reaches into no mapping.
     """
     result = dict(data)
+    given: set[str] = set()
     for assignment in assignments:
         dotted, sign, raw = assignment.partition("=")
         if not sign or not dotted:
             raise ConfigError(f"{assignment!r}: expected key=value, e.g. train.epochs=2")
+        if dotted in given:
+            raise ConfigError(f"{assignment!r}: {dotted} is given twice; give it once")
+        given.add(dotted)
         node, keys = result, dotted.split(".")
         for depth, key in enumerate(keys[:-1]):
+            key = _written(node, key)
             child = node.get(key)
             if child is None:
                 child = {}
             if isinstance(child, str) and key in ("method", "base"):
                 child = {"name": child}  # the short form `method: soft` becomes a mapping
             if not isinstance(child, dict):
-                raise ConfigError(f"{assignment!r}: {'.'.join(keys[: depth + 1])} is {child!r}, not a mapping")
+                raise ConfigError(f"{assignment!r}: {'.'.join(keys[: depth + 1])} is {shown(child)}, not a mapping")
             node[key] = dict(child)
             node = node[key]
-        try:
-            node[keys[-1]] = yaml.safe_load(raw)
-        except yaml.YAMLError:
-            raise ConfigError(f"{assignment!r}: the value is not valid YAML") from None
+        node[_written(node, keys[-1])] = yaml_file.load(raw, repr(assignment), under=keys, lines=False)
     return result
+
+
+def _written(node: dict[Any, Any], key: str) -> Any:
+    """The key as the mapping has it: 0 where it is written without quotes."""
+    return next((one for one in node if text_of(one) == key), key)
 
 
 def suggest(word: str, known: typing.Iterable[str]) -> str:
@@ -135,9 +137,11 @@ def _problem(model: type[BaseModel], item: Any) -> str:
     if item["type"] == "missing":
         return f"missing key {path!r}"
     message = item["msg"].removeprefix("Value error, ")
-    given = repr(item.get("input"))
-    shown = f" (got {given})" if item["type"] != "value_error" and len(given) < 80 else ""
-    return f"{path}: {message}{shown}" if path else message
+    given = shown(value := item.get("input"))
+    got = f" (got {given})" if item["type"] != "value_error" else ""
+    if item["type"] == "string_type" and (isinstance(value, bool) or not_text(value) is None):
+        got += "; put it in quotes"
+    return f"{path}: {message}{got}" if path else message
 
 
 def _fields_at(model: type[BaseModel], path: list[Any]) -> list[str]:

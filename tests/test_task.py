@@ -78,13 +78,14 @@ def test_held_out_text_in_training_is_refused(tmp_path):
         task.load_data()
 
 
-def test_labels_that_yaml_reads_as_other_types(tmp_path):
+def test_labels_that_yaml_1_1_would_read_as_other_types(tmp_path):
     (tmp_path / "task.yaml").write_text(
         "name: t\ntemplate: {input: '{{ text }}'}\nverbalizer: {yes: good, no: bad}\n", encoding="utf-8"
     )
     task = Task.load(tmp_path / "task.yaml")
-    assert list(task.spec.verbalizer) == ["true", "false"]
-    assert task.check_row({"text": "x", "label": True}) is None
+    assert list(task.spec.verbalizer) == ["yes", "no"]
+    assert task.check_row({"text": "x", "label": "yes"}) is None
+    assert "label is true" in task.check_row({"text": "x", "label": True})  # true is not the word yes
     assert Task.load({**TASK, "verbalizer": {0: "bad", 1: "good"}}).check_row({"text": "x", "label": 1}) is None
 
 

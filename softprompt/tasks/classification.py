@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..config import suggest
 from ..errors import ConfigError
+from ..values import composed, not_text, plain, shown, text_of
 from .scored import Normalized, ScoredTask
 from .spec import TaskSpec
 
@@ -44,12 +45,21 @@ class ClassificationSpec(TaskSpec):
     @field_validator("verbalizer", mode="before")
     @classmethod
     def _words_as_lists(cls, value: Any) -> Any:
-        if isinstance(value, list):
-            value = {str(label): str(label) for label in value}
-        if isinstance(value, dict):
-            # YAML reads yes/no and 0/1 as other types; a label is always text
-            return {_text(label): _words(label, words) for label, words in value.items()}
-        return value
+        if isinstance(value, (list, tuple)):
+            pairs = [(label, None) for label in value]
+        elif isinstance(value, dict):
+            pairs = list(value.items())
+        else:
+            return value
+        found: dict[str, Any] = {}
+        for label, words in pairs:
+            if not_text(label) and not isinstance(label, bool):
+                raise ValueError(f"a label is {shown(label)}; expected text, put it in quotes")
+            name = text_of(label)
+            if same := next((one for one in found if composed(one) == composed(name)), None):
+                raise ValueError(f"label {shown(same)} stands twice; keep one")
+            found[name] = _words(name, words)
+        return found
 
 
 class Classification(ScoredTask):
@@ -77,6 +87,7 @@ class Classification(ScoredTask):
                     raise ConfigError(f"verbalizer: {word!r} stands for both {owner[word]!r} and {label!r}")
                 owner[word] = label
         self.labels = list(verbalizer)
+        self._named = {composed(label): label for label in verbalizer}
         self._words = [word for words in verbalizer.values() for word in words]
         self._sizes = [len(words) for words in verbalizer.values()]
         self._first = dict(zip(verbalizer, accumulate([0, *self._sizes]), strict=False))
@@ -103,7 +114,7 @@ class Classification(ScoredTask):
         if "label" not in values:
             return f"missing field 'label'{suggest('label', values)}"
         if self.gold(values) is None:
-            return f"label {values['label']!r} is not one of {', '.join(map(repr, self.labels))}"
+            return f"label is {shown(values['label'])}; expected one of {', '.join(map(repr, self.labels))}"
         return None
 
     def candidates(self, values: dict[str, Any]) -> tuple[list[str], int | None]:
@@ -121,20 +132,21 @@ class Classification(ScoredTask):
         return self.labels[index]
 
     def gold(self, values: dict[str, Any]) -> str | None:
-        """The row's label as text; None when it is missing or not one of ours."""
-        value = values.get("label")
+        """The verbalizer's label that the row has; None when it is missing or not one of them."""
+        value = plain(values.get("label"))
         if isinstance(value, bool):
-            value = "true" if value else "false"
-        return str(value) if value is not None and str(value) in self.spec.verbalizer else None
+            return self._named.get(text_of(value)) or self._named.get(text_of(value).capitalize())
+        if not_text(value):
+            return None
+        if isinstance(value, float) and value.is_integer():  # a column of whole numbers in which some are missing
+            return self._named.get(str(value)) or self._named.get(str(int(value)))
+        return self._named.get(composed(str(value)))
 
 
-def _text(value: Any) -> str:
-    return {True: "true", False: "false"}[value] if isinstance(value, bool) else str(value)
-
-
-def _words(label: Any, words: Any) -> Any:
+def _words(label: str, words: Any) -> Any:
+    """A label's words as a list of texts; what is no text stays, and is refused by the model."""
     if words is None:
-        return [_text(label)]
-    if isinstance(words, (str, int, float, bool)):
-        return [_text(words)]
-    return words
+        return [label]
+    if isinstance(words, (list, tuple)):
+        return [text_of(word) if isinstance(word, bool) or not not_text(word) else word for word in words]
+    return [text_of(words)] if isinstance(words, bool) or not not_text(words) else words

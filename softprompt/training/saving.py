@@ -6,8 +6,6 @@ import importlib.metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from .. import artifact as artifacts
 from ..artifact.card import model_card
 from ..base import Base
@@ -17,6 +15,7 @@ from ..methods import Method
 from ..parallel import processes
 from ..storage import write_json, write_text
 from ..tasks import Task
+from ..yaml_file import dump
 from .spec import CacheSpec, TrainSpec, resolved_task
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def _save_run_file(
         "cache": cache.model_dump(mode="json", exclude_none=True),
         "seed": seed,
     }
-    write_text(folder / "run.yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+    write_text(folder / "run.yaml", dump(settings))
 
 
 def settings_of(ready: Prepared, spec: TrainSpec | None, seed: int) -> dict[str, Any]:

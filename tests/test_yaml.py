@@ -1,0 +1,150 @@
+"""YAML as people mean it: texts stay as they are written, keys stand once, aliases do not fill the memory."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from softprompt import yaml_file
+from softprompt.config import override, read_yaml
+from softprompt.errors import ConfigError
+from softprompt.tasks import Task
+from softprompt.training import load_run
+
+WRITTEN = (
+    *(
+        "no",
+        "yes",
+        "on",
+        "off",
+        "n",
+        "y",
+        "No",
+        "True",
+        "TRUE",
+        "12:30",
+        "1:2:3",
+        "010",
+        "1_000",
+        "0x1F",
+        "0b11",
+        "1e3",
+    ),
+    *("1E-3", ".5", "1.", "1.10", "+1", "2024-01-02", ".inf", ".nan", "0o7"),
+)
+TASK = "name: t\ntemplate: {input: '{{ text }}'}\n"
+
+
+@pytest.mark.parametrize("word", WRITTEN)
+def test_a_text_stays_as_it_is_written(tmp_path, word):
+    path = tmp_path / "task.yaml"
+    shots = f"demonstrations: {{k: 1, rows: [{{text: {word}, label: other}}]}}\n"
+    path.write_text(f"{TASK}verbalizer: {{{word}: [{word}, two], other: x}}\n{shots}", encoding="utf-8")
+    spec = Task.load(path).spec
+    assert spec.verbalizer == {word: [word, "two"], "other": ["x"]}
+    assert spec.demonstrations.rows[0]["text"] == word
+    path.write_text(f"{TASK}verbalizer: [{word}, other]\n", encoding="utf-8")
+    assert list(Task.load(path).spec.verbalizer) == [word, "other"]
+    assert override({}, [f"task.verbalizer={{a: {word}}}"])["task"]["verbalizer"] == {"a": word}
+    assert override({}, [f"task.template.cue={word}"])["task"]["template"]["cue"] == word
+
+
+def test_what_is_a_number_or_truth_in_any_case_is_one():
+    found = yaml_file.load("verbalizer: [true, 1, -2, 1.5]\ndemonstrations: {rows: [{answer: 1}]}", "f")
+    assert found == {"verbalizer": [True, 1, -2, 1.5], "demonstrations": {"rows": [{"answer": 1}]}}
+
+
+def test_settings_are_numbers_and_truths_as_ever():
+    found = yaml_file.load("{lr: 1e-3, a: 1E5, b: .5, c: no, d: 1_000, e: 0x1F, f: ~, g: on, h: 12:30, i: 010}", "f")
+    numbers = {"lr": 1e-3, "a": 1e5, "b": 0.5, "d": 1000, "e": 31}
+    assert found == numbers | {"c": False, "f": None, "g": True, "h": "12:30", "i": "010"}
+    assert override({}, ["train.lr=1e-3", "train.checkpointing=yes"])["train"] == {"lr": 1e-3, "checkpointing": True}
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("a: 1\nb: 2\na: 3", "f:3: key 'a' stands twice (first on line 1)"),
+        ("task:\n  verbalizer:\n    1: a\n    '1': b", "f:4: key '1' stands twice (first on line 3)"),
+        ("verbalizer: {true: a, 'true': b}", "key 'true' stands twice"),
+        ("verbalizer:\n  a: ~", "f:2: verbalizer holds ~, which YAML reads as nothing; put it in quotes"),
+        ("verbalizer: [null, b]", "verbalizer holds null"),
+        ("a: &a [*a]", "f:1: the alias holds itself"),
+        ("a: !!binary aGk=", "is not read; write the value plainly"),
+        ("a: !!python/object/apply:os.system [x]", "is not read; write the value plainly"),
+        ("a: !!int x", "'x' is no int; put it in quotes"),
+        ("a: {{ text }}", "f:1: a key is an object; put it in quotes"),
+        ("<<: 1", "<< needs a mapping, got 1"),
+        ("a: " + "9" * 5000, "is no int"),
+        ("[" * 3000, "nested too deeply"),
+        ("a: b: c", "f:1: not valid YAML"),
+        ("a: \x01", "not valid YAML"),
+    ],
+)
+def test_what_cannot_be_meant_is_told_in_one_line(text, message):
+    with pytest.raises(ConfigError) as caught:
+        yaml_file.load(text, "f")
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_aliases_do_not_fill_the_memory():
+    lines = ["a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines += [f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]" for a, b in zip("abcdefgh", "bcdefghi", strict=True)]
+    with pytest.raises(ConfigError, match="unfold into more than"):
+        yaml_file.load("\n".join(lines), "f")
+    assert yaml_file.load("x: &x {a: 1, b: 2}\ny: {<<: *x, b: 3}", "f")["y"] == {"a": 1, "b": 3}
+
+
+def test_a_run_files_keys_and_overrides_stand_once(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text(
+        "task: movie-reviews\nmethod: soft\ntrain: {lr: 0.01}\nseed: 0\ntrain: {lr: 0.5}\n", encoding="utf-8"
+    )
+    with pytest.raises(ConfigError, match=r"run.yaml:5: key 'train' stands twice \(first on line 3\)"):
+        load_run(path, [])
+    path.write_text("task: movie-reviews\nmethod: soft\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"train.lr is given twice"):
+        load_run(path, ["train.lr=1", "train.lr=2"])
+    with pytest.raises(ConfigError, match=r"a=\{x: 1, x: 2\}': key 'x' stands twice; keep one"):
+        load_run(path, ["a={x: 1, x: 2}"])
+    assert override({"verbalizer": {0: "a", 1: "b"}}, ["verbalizer.0=no"])["verbalizer"] == {0: "no", 1: "b"}
+
+
+def test_what_we_write_is_what_we_read_and_what_others_read(tmp_path):
+    data = {
+        "a": "1e-3",
+        "lr": 1e-3,
+        "f": None,
+        "t": True,
+        "verbalizer": {word: [word, "~", "null"] for word in WRITTEN},
+    }
+    (tmp_path / "f.yaml").write_text(yaml_file.dump(data), encoding="utf-8")
+    assert read_yaml(tmp_path / "f.yaml") == data == yaml.safe_load(yaml_file.dump(data))
+
+
+@pytest.mark.parametrize(
+    "labels", [["\u00e9", "e\u0301"], ["a", "a"], {"true": "x", True: "y"}, [None, "a"], [["a"], "b"]]
+)
+def test_labels_of_a_verbalizer_are_texts_and_stand_once(labels):
+    with pytest.raises(ConfigError, match=r"stands twice|expected text, put it in quotes"):
+        Task.load({"name": "t", "template": {"input": "{{ text }}"}, "verbalizer": labels})
+
+
+@pytest.mark.parametrize(
+    "labels, value, gold",
+    [
+        ([True, False], True, "true"),
+        ([True, False], "true", "true"),
+        (["True", "False"], False, "False"),
+        (["yes", "no"], True, None),
+        ([0, 1], 1, "1"),
+        ([0, 1], 1.0, "1"),
+        ([0, 1], True, None),
+        (["caf\u00e9", "x"], "cafe\u0301", "caf\u00e9"),
+        (["a", "b"], ["a"], None),
+        (["a", "b"], float("nan"), None),
+    ],
+)
+def test_a_rows_label_is_found_however_it_is_typed(labels, value, gold):
+    task = Task.load({"name": "t", "template": {"input": "{{ text }}"}, "verbalizer": labels})
+    assert task.gold({"label": value}) == gold

@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test setup clean
+.PHONY: demo test test-all setup clean
 
 demo: setup
 	$(BIN)/python examples/demo.py
@@ -12,6 +12,9 @@ test: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m "not full" -n 2 --dist loadfile --no-loadscope-reorder --durations=15
+
+test-all: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=15
 
 setup: $(VENV)/.ready

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .engine import BothWays, Engine, Learned, best_span, whole_words
+from .engine import Answer, BothWays, Engine, Learned, best_span, whole_words
 from .errors import DataError
 from .methods import Method
 from .metrics import Estimate, estimate
@@ -36,6 +36,7 @@ class Outcome:
         scores: of labels, each one's log-score, normalised over labels; empty for what was written.
         nll: −log-score of the right label, or of the right answer's tokens; None where there is none.
         weight: what `nll` counts for in a mean: one label, or so many tokens.
+        cut: what was written had not ended after `max_new_tokens`.
     """
 
     where: str
@@ -44,6 +45,7 @@ class Outcome:
     scores: dict[str, float] = field(default_factory=dict)
     nll: float | None = None
     weight: int = 1
+    cut: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """As written to JSON."""
@@ -86,12 +88,13 @@ def outcomes(
     if bound.task.answering == "scored":
         scores = label_scores(engine, method, bound, examples, learned, progress)
         return [outcome(bound, example, row) for example, row in zip(examples, scores, strict=True)]
-    texts = written(engine, bound, examples, learned, progress) if write else [""] * len(examples)
+    nothing = [Answer((), True)] * len(examples)
+    answers = written(engine, bound, examples, learned, progress) if write else nothing
     known = [example for example in examples if example.gold is not None]
     losses = iter(likelihoods(engine, known, learned, progress))
     return [
-        free_outcome(bound, example, text, None if example.gold is None else next(losses))
-        for example, text in zip(examples, texts, strict=True)
+        free_outcome(bound, example, answer, None if example.gold is None else next(losses))
+        for example, answer in zip(examples, answers, strict=True)
     ]
 
 
@@ -179,7 +182,8 @@ def pointed(
     return [found[index] for index in range(len(examples))]
 
 
-def free_outcome(bound: BoundTask, example: Example, text: str, nll: float | None = None) -> Outcome:
+def free_outcome(bound: BoundTask, example: Example, answer: Answer, nll: float | None = None) -> Outcome:
     """What was written behind one example."""
     weight = 1 if nll is None else len(example.answer)
-    return Outcome(example.where, bound.task.gold(example.values), text, {}, nll, weight)
+    gold = bound.task.gold(example.values)
+    return Outcome(example.where, gold, bound.read(answer.ids, answer.ended), {}, nll, weight, not answer.ended)

@@ -28,11 +28,16 @@ from .types import Progress, ignore_progress
 
 @dataclass(frozen=True)
 class Prediction:
-    """Answer to one row: the artifact that gave it, the label with all labels' probabilities, or what was written (without)."""
+    """Answer to one row: the artifact that gave it, the label with all labels' probabilities, or what was written (without).
+
+    Attributes:
+        cut: what was written had not ended after `generation.max_new_tokens`.
+    """
 
     artifact: str
     label: str
     probabilities: dict[str, float]
+    cut: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """As written by `softprompt predict`: `label` and `probabilities`, or `text`."""
@@ -139,7 +144,9 @@ class Runtime:
         ]
         found = answer(self.base, examples, [prompts[name] for name in chosen], progress)
         return [
-            Prediction(name, item.predicted, {k: float(torch.tensor(v).exp()) for k, v in item.scores.items()})
+            Prediction(
+                name, item.predicted, {k: float(torch.tensor(v).exp()) for k, v in item.scores.items()}, item.cut
+            )
             for name, item in zip(chosen, found, strict=True)
         ]
 
@@ -153,7 +160,7 @@ class Runtime:
     def stream(
         self, row: Mapping[str, Any], artifact: str | None = None, tell: Callable[[str], object] = print
     ) -> Prediction:
-        """Answer one row, telling the text as it is written, in whole words (and whole characters).
+        """Answer one row, telling the text as it is written, in whole characters.
 
         Args:
             row, artifact: as in `predict`.
@@ -176,7 +183,7 @@ class Runtime:
             )
         example = prompt.bound.example(dict(row))
         found = write(self.base, [example], [prompt], told=Told(prompt.bound, tell))
-        return Prediction(name, found[0].predicted, {})
+        return Prediction(name, found[0].predicted, {}, found[0].cut)
 
     def _name_for(self, row: Mapping[str, Any], default: str | None, place: int) -> str:
         name = row.get("artifact", default)

@@ -9,24 +9,24 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 
 from .base import Base
-from .engine import CacheConfig, Engine, Past, Row, buckets, generate, make_engine, plan, run
+from .engine import CacheConfig, Engine, Past, Row, buckets, make_engine, plan, run
 from .engine.rows import Piece
 from .evaluate import Outcome, free_outcome, outcome, outcomes
 from .methods import Method
 from .methods.binding import bind, refuse_unfit
 from .scoring import Prior, prior, relative
 from .tasks import BoundTask, Task
-from .tasks.generation import FreeSpec, Generation
+from .tasks.generation import Generation
 from .types import Example, Progress, ignore_progress
-from .writing import written
+from .writing import write_behind, written
 
 if TYPE_CHECKING:
-    from transformers import TextStreamer
+    from transformers.generation.streamers import BaseStreamer
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Compiled:
     """A prompt ready to serve: its K/V in front of the text, its pieces behind it, what its live tokens run through.
 
     Attributes:
-        writes: settings of `generate` where answers are written; rows of equal ones are written together.
+        writes: how answers are written, where they are; rows that are written alike are written together.
     """
 
     method: Method
@@ -67,8 +67,9 @@ def compile_prompt(base: Base, method: Method, task: Task) -> Compiled:
     bound.reserve(method.positions)
     how = plan(method.segments(bound.slots, len(bound.cue)), bidirectional=base.bidirectional)
     engine = make_engine(base, how, bound.head, bound.cue, CacheConfig(ram=0, disk=0), tail=bound.tail)
-    spec = task.spec
-    writes = json.dumps(spec.generation.settings()) if isinstance(spec, FreeSpec) and not method.points else None
+    writes = None
+    if isinstance(task, Generation) and not method.points:
+        writes = json.dumps([task.spec.generation.settings(), bound.ends, bound.stops])
     with torch.no_grad():
         learned = method.learned()
         trunk = engine.trunk(learned)
@@ -127,7 +128,7 @@ def _choose(base: Base, examples: Sequence[Example], prompts: Sequence[Compiled]
 
 @torch.no_grad()
 def write(
-    base: Base, examples: Sequence[Example], prompts: Sequence[Compiled], told: TextStreamer | None = None
+    base: Base, examples: Sequence[Example], prompts: Sequence[Compiled], told: BaseStreamer | None = None
 ) -> list[Outcome]:
     """What is written behind each row of one batch.
 
@@ -136,15 +137,14 @@ def write(
     """
     bound = prompts[0].bound
     if base.kind != "causal":
-        texts = written(prompts[0].engine, bound, examples, prompts[0].method.learned(), told=told)
-        return [free_outcome(bound, example, text) for example, text in zip(examples, texts, strict=True)]
-    spec = cast(Generation, bound.task).spec.generation
+        answers = written(prompts[0].engine, bound, examples, prompts[0].method.learned(), told=told)
+        return [free_outcome(bound, example, answer) for example, answer in zip(examples, answers, strict=True)]
     rows = [prompt.row(example) for example, prompt in zip(examples, prompts, strict=True)]
     batch = run(base, rows, None, True, prompts[0].live)
-    answers = generate(batch, base.tokenizer, bound.ends, spec.settings(), spec.seed, told)
+    answers = write_behind(batch, examples, [prompt.bound for prompt in prompts], told)
     return [
-        free_outcome(prompt.bound, example, prompt.bound.read(ids))
-        for example, prompt, ids in zip(examples, prompts, answers, strict=True)
+        free_outcome(prompt.bound, example, answer)
+        for example, prompt, answer in zip(examples, prompts, answers, strict=True)
     ]
 
 

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from transformers import TextStreamer
+from transformers.generation.streamers import BaseStreamer
 
+from .engine import stops_in, text_of
 from .tasks import BoundTask
 
 
-class Told(TextStreamer):
-    """Tells the text of an answer as its tokens come, up to where it ends."""
+class Told(BaseStreamer):
+    """Tells the text of one answer as its tokens come: all that is sure to stand in the answer, and nothing else."""
 
     def __init__(self, bound: BoundTask, tell: Callable[[str], object]) -> None:
-        super().__init__(bound.prompter.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        self._bound, self._tell, self._all, self._told = bound, tell, "", ""
+        self._bound, self._tell, self._told = bound, tell, ""
+        self._ids: list[int] = []
+        self._ended = False
 
-    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        """A piece that will not change any more."""
-        self._all += text
-        answer = self._bound.task.answer_of(self._all)
+    def put(self, value: Any) -> None:
+        """New tokens, [1] or [1, n] (first those of the context, of which there are none)."""
+        for token in value.flatten().tolist():
+            self._ended = self._ended or token in self._bound.ends
+            if not self._ended:
+                self._ids.append(token)
+        self._tell_new(self._bound.read(tuple(self._ids), more=True))
+
+    def end(self) -> None:
+        """What was held back is part of the answer, too."""
+        ended = self._ended or stops_in(text_of(self._bound.prompter.tokenizer, self._ids), self._bound.stops)
+        self._tell_new(self._bound.read(tuple(self._ids), ended))
+
+    def _tell_new(self, answer: str) -> None:
         if answer.startswith(self._told) and answer != self._told:
             self._tell(answer[len(self._told) :])
             self._told = answer

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
 
-from .engine import Engine, Learned, buckets, generate
+from .engine import Answer, Batch, Engine, Learned, buckets, generate
 from .tasks import BoundTask
 from .tasks.generation import Generation
 from .types import Example, Progress, ignore_progress
@@ -27,19 +28,37 @@ def written(
     learned: Learned,
     progress: Progress = ignore_progress,
     told: BaseStreamer | None = None,
-) -> list[str]:
+) -> list[Answer]:
     """The answers that are written behind the examples, in their order.
 
     Args:
         told: every token of one example as it comes.
     """
-    spec = cast(Generation, bound.task).spec.generation
-    found: dict[int, str] = {}
+    found: dict[int, Answer] = {}
     for part, batch in engine.contexts(examples, learned, open_ended=True):
-        answers = generate(batch, bound.prompter.tokenizer, bound.ends, spec.settings(), spec.seed, told)
-        found.update((index, bound.read(ids)) for index, ids in zip(part, answers, strict=True))
+        answers = write_behind(batch, [examples[index] for index in part], [bound] * len(part), told)
+        found.update(zip(part, answers, strict=True))
         progress("writing answers", len(found), len(examples))
     return [found[index] for index in range(len(examples))]
+
+
+def write_behind(
+    batch: Batch, examples: Sequence[Example], bounds: Sequence[BoundTask], told: BaseStreamer | None = None
+) -> list[Answer]:
+    """The answers behind contexts that have run; all of these tasks have the same settings, ends and stops."""
+    bound = bounds[0]
+    seeds = [
+        _seed(cast(Generation, own.task).spec.generation.seed, example)
+        for own, example in zip(bounds, examples, strict=True)
+    ]
+    settings = cast(Generation, bound.task).spec.generation.settings()
+    return generate(batch, bound.prompter.tokenizer, bound.ends, settings, bound.stops, seeds, told)
+
+
+def _seed(seed: int, example: Example) -> int:
+    """Of what a row draws: a function of the task's seed and of what the model reads of the row, not of the rows beside it."""
+    digest = hashlib.sha256(repr((seed, example.text)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
 
 
 @torch.no_grad()

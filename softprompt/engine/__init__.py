@@ -3,7 +3,7 @@
 from .batch import Batch, answer_states, score
 from .bidirectional import BothWays
 from .cache import CacheConfig
-from .decode import generate
+from .decode import Answer, generate, stops_in, text_of
 from .encode import buckets
 from .engine import Engine
 from .kinds import make_engine
@@ -15,6 +15,7 @@ from .rows import Row, run
 __all__ = [
     "NOTHING",
     "SLOTS",
+    "Answer",
     "Batch",
     "BothWays",
     "CacheConfig",
@@ -36,5 +37,7 @@ __all__ = [
     "plan",
     "run",
     "score",
+    "stops_in",
+    "text_of",
     "whole_words",
 ]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers import GenerationMixin, PreTrainedConfig, PreTrainedModel, StoppingCriteria
 from transformers.modeling_outputs import CausalLMOutput
 
 from ..base import Block
 from ..types import Ids
 from .batch import Batch, context_blocks
+from .decode import stops_in, text_of
+from .draws import Draws
 
 
 class Continued(PreTrainedModel, GenerationMixin):
@@ -19,17 +22,20 @@ class Continued(PreTrainedModel, GenerationMixin):
 
     Rows of the same item that begin alike have the same keys and values, so a row of a new step (beams change places) finds
     its own by what has been written so far.
+
+    Args:
+        draws: where beams draw their continuations.
     """
 
     main_input_name = "input_ids"
     _is_stateful = True  # no assistant model, no contrastive search: they go back in time
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Batch, draws: Draws | None = None) -> None:
         # to `generate` whatever runs here is a decoder that reads ids
         config = PreTrainedConfig()
         config.vocab_size = batch.base.shape.vocab_size  # type: ignore[attr-defined]
         super().__init__(config)
-        self._batch, self._base = batch, batch.base
+        self._batch, self._base, self._draws = batch, batch.base, draws
         self._rows: dict[tuple[int, Ids], int] = {}
         self._written: list[Tensor] | None = None  # per layer [2, B, G, n, D]
         self._context: list[Block] = []
@@ -44,23 +50,46 @@ class Continued(PreTrainedModel, GenerationMixin):
         """The base's."""
         return self._base.dtype
 
+    @classmethod
+    def _supports_default_dynamic_cache(cls) -> bool:
+        """Keys are kept here."""
+        return False
+
     def prepare_inputs_for_generation(  # type: ignore[override]
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any
+        self,
+        input_ids: Tensor,
+        inputs_embeds: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        **kwargs: Any,
     ) -> dict[str, Any]:
         """All ids so far: whose row is whose is seen by them."""
         return {"input_ids": input_ids}
 
+    def _get_top_k_continuations(  # type: ignore[override]
+        self, accumulated_log_probs: Tensor, do_sample: bool, beams_to_keep: int, **kwargs: Any
+    ) -> Any:
+        """Transformers' own, among continuations that each item draws by its own numbers."""
+        if do_sample:
+            assert self._draws is not None
+            drawn = self._draws(accumulated_log_probs, beams_to_keep)
+            rest = torch.full_like(accumulated_log_probs, -torch.inf)
+            accumulated_log_probs = rest.scatter(1, drawn, accumulated_log_probs.gather(1, drawn))
+        return super()._get_top_k_continuations(
+            accumulated_log_probs, do_sample=False, beams_to_keep=beams_to_keep, **kwargs
+        )
+
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> CausalLMOutput:
-        """Ids [B · beams, 1 + n] written so far to logits [B · beams, 1, V]."""
+        """Ids [B · beams, n] written so far to logits [B · beams, 1, V]."""
         rows = input_ids.tolist()
         beams = len(rows) // len(self._batch.lengths)
         items = [place // beams for place in range(len(rows))]
-        keys = [(item, tuple(ids[1:])) for item, ids in zip(items, rows, strict=True)]
+        keys = [(item, tuple(ids)) for item, ids in zip(items, rows, strict=True)]
         index = torch.tensor(items, device=self.device)
-        if input_ids.shape[1] > 1 and self._batch.reruns:
+        count = input_ids.shape[1]
+        if count and self._batch.reruns:
             run = self._batch.follow(items, [(*ids, 0) for _, ids in keys])  # the 0 is never run
-            states = run[torch.arange(1, len(keys) + 1, device=self.device) * (input_ids.shape[1] - 1) - 1]
-        elif input_ids.shape[1] == 1:
+            states = run[torch.arange(1, len(keys) + 1, device=self.device) * count - 1]
+        elif not count:
             states = self._batch.last.index_select(0, index)
             self._context = [] if self._batch.reruns else context_blocks(self._batch, index)
         else:
@@ -86,3 +115,19 @@ class Continued(PreTrainedModel, GenerationMixin):
             new = [torch.cat([old, one], dim=3) for old, one in zip(self._written, new, strict=True)]
         self._written = new
         return hidden.states
+
+
+class Stops(StoppingCriteria):
+    """Ends a row once a text stands at the end of what it has written, wherever its tokens begin and end."""
+
+    def __init__(self, tokenizer: Any, stops: Sequence[str]) -> None:
+        self._tokenizer, self._stops = tokenizer, stops
+        # a token may be one byte, and some are no text at all
+        self._window = max(len(stop.encode()) for stop in stops) + 8
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
+        """Of ids [B, n] that have been written: which rows end, [B]."""
+        rows = input_ids[:, -self._window :].tolist()
+        return torch.tensor(
+            [stops_in(text_of(self._tokenizer, ids), self._stops) for ids in rows], device=input_ids.device
+        )

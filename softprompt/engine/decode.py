@@ -7,6 +7,7 @@ the middle of a row, kept texts, sliding windows and a batch of different artifa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,47 +19,74 @@ if TYPE_CHECKING:
     from transformers.generation.streamers import BaseStreamer
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What was written behind a row: its ids without the token that ends it, and whether it ended before the limit."""
+
+    ids: Ids
+    ended: bool
+
+
 @torch.no_grad()
 def generate(
     batch: Batch,
     tokenizer: Any,
     ends: Sequence[int],
     settings: dict[str, Any],
-    seed: int = 0,
+    stops: Sequence[str] = (),
+    seeds: Sequence[int] = (),
     streamer: BaseStreamer | None = None,
-) -> list[Ids]:
-    """Continue every row's context.
+) -> list[Answer]:
+    """Continue every row's context. Penalties and stop strings see what has been written, and nothing before it.
 
     Args:
         batch: contexts, recorded.
         ends: tokens that end an answer.
-        settings: of transformers' `GenerationConfig` (`max_new_tokens`, `num_beams`, `do_sample`, `stop_strings` …).
-        seed: of sampling.
+        settings: `max_new_tokens`, `num_beams`, `do_sample`, `temperature`, `top_p`, `top_k`, `repetition_penalty`.
+        stops: texts that end an answer; they stay at its end.
+        seeds: one a row, of what it draws.
         streamer: told every token as it comes; of one row at a time.
-
-    Returns:
-        per row the ids of its answer, without the token that ends it.
     """
-    from transformers import GenerationConfig, set_seed  # with what it brings along (PEFT, bitsandbytes), so only now
+    from transformers import GenerationConfig, StoppingCriteriaList  # with what it brings along, so only now
 
-    from .continued import Continued
+    from .continued import Continued, Stops
+    from .draws import Draws, processors
 
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
-    model = Continued(batch)
-    first = torch.full((len(batch.lengths), 1), pad, device=batch.states.device)  # stands for the context
-    config = GenerationConfig(**settings, eos_token_id=list(ends), pad_token_id=pad, use_cache=False)
-    if settings.get("do_sample"):
-        set_seed(seed)
-    found = model.generate(
-        first,
-        attention_mask=torch.ones_like(first),
+    draws = Draws(seeds) if settings.get("do_sample") else None
+    beams = settings.get("num_beams", 1)
+    config = GenerationConfig(
+        max_new_tokens=settings["max_new_tokens"],
+        num_beams=beams,
+        # one token a row is drawn by a processor; of what beams see, none is left out by transformers' own top-k of 50
+        **({"do_sample": True, "top_k": 0} if draws is not None and beams > 1 else {}),
+        eos_token_id=list(ends) or None,
+        pad_token_id=ends[0]
+        if ends
+        else None,  # rows that have ended are filled up with an end, so padding ends nothing
+    )
+    found = Continued(batch, draws).generate(
+        inputs_embeds=batch.last[:, None],  # stands for the context; no ids do, so processors see none
+        attention_mask=torch.ones(len(batch.lengths), 1, device=batch.states.device),
         generation_config=config,
-        tokenizer=tokenizer,
+        logits_processor=processors(settings, len(ends), draws),
+        stopping_criteria=StoppingCriteriaList([Stops(tokenizer, stops)] if stops else []),
         streamer=streamer,
     )
-    return [_until(row[1:], {*ends, pad}) for row in found.tolist()]
+    return [_answer(row, {*ends}, tokenizer, stops) for row in found.tolist()]
 
 
-def _until(ids: Sequence[int], ends: set[int]) -> Ids:
-    """Up to the token that ends it."""
-    return tuple(ids[: next((place for place, token in enumerate(ids) if token in ends), len(ids))])
+def _answer(row: Sequence[int], ends: set[int], tokenizer: Any, stops: Sequence[str]) -> Answer:
+    # where nothing ends an answer, beams are filled up with -1
+    place = next((place for place, token in enumerate(row) if token in ends or token < 0), None)
+    ids = tuple(row[:place])
+    return Answer(ids, place is not None or (bool(stops) and stops_in(text_of(tokenizer, ids), stops)))
+
+
+def text_of(tokenizer: Any, ids: Sequence[int]) -> str:
+    """What was written, as text: special tokens are none."""
+    return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def stops_in(text: str, stops: Sequence[str]) -> bool:
+    """Whether one of these texts stands in it."""
+    return any(stop in text for stop in stops)

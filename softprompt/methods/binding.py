@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..base import Base
 from ..errors import ConfigError
 from ..tasks import BoundTask, Task
+from ..types import Ids
 from .base import Method
 from .headed import Headed
 
@@ -17,10 +18,17 @@ def bind(task: Task, base: Base, method: Method) -> BoundTask:
     reader = base.reader
     writes = base.max_positions - len(base.start_ids) if base.kind == "seq2seq" else None
     how = (method.keeps_instruction, method.learns_slots, reader.bidirectional)
-    bound = task.bind(base.tokenizer, reader.max_positions, *how, writes)
+    bound = task.bind(base.tokenizer, reader.max_positions, *how, writes, _ends(base))
     bound.points = method.points
     bound.learns = method.stores != "none"
     return bound
+
+
+def _ends(base: Base) -> Ids:
+    """Tokens that the base's `generation_config` says end a text (Llama 3 and Gemma name several)."""
+    named = getattr(getattr(base.model, "generation_config", None), "eos_token_id", None)
+    some = named if isinstance(named, (list, tuple)) else [named]
+    return tuple(token for token in some if isinstance(token, int) and 0 <= token < base.shape.vocab_size)
 
 
 def refuse_unfit(base: Base, task: Task, method: Method) -> None:

@@ -194,6 +194,7 @@ class Task(ABC):
         soft: bool = False,
         closing: bool = False,
         writes: int | None = None,
+        base_ends: Sequence[int] = (),
     ) -> BoundTask:
         """The task with a base's tokenizer.
 
@@ -202,6 +203,7 @@ class Task(ABC):
             instruction: whether the template's instruction stands in front.
             soft, closing: whether its soft slots are learned, and texts are read both ways (see `Prompter`).
             writes: tokens that a decoder has room for, where one writes the answer (see `lay_out`).
+            base_ends: tokens that the base says end a text.
 
         Raises:
             ConfigError: the task asks for demonstrations that were not drawn yet (training draws them); see `Prompter`.
@@ -212,7 +214,7 @@ class Task(ABC):
                 "method 'hard' and use its artifact, or give the rows in demonstrations.rows"
             )
         shots = [(self.shown(values), self.answer_word(values)) for values in self.spec.demonstrations.rows]
-        prompter = Prompter(self.spec.template, tokenizer, instruction, shots, soft, closing, self.rules)
+        prompter = Prompter(self.spec.template, tokenizer, instruction, shots, soft, closing, self.rules, base_ends)
         return BoundTask(self, prompter, room, writes)
 
     def content(self, row: Row) -> str:
@@ -252,9 +254,10 @@ class Task(ABC):
         """Tokens that a written answer may have; 0 where none is written."""
         return 0
 
-    def answer_of(self, text: str) -> str:
-        """What was written, as the answer it is."""
-        return text.strip()
+    @property
+    def stops(self) -> Sequence[str]:
+        """Texts before which a written answer ends."""
+        return ()
 
     def answer_word(self, values: dict[str, Any]) -> str:
         """The text that stands for the row's right answer.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from ..data import Row
-from ..engine import lay_out
+from ..engine import lay_out, text_of
 from ..errors import ConfigError, DataError
 from ..template import Prompter
 from ..types import Example, Ids
@@ -27,6 +27,7 @@ class BoundTask:
         slots: those of a row, before a method puts its own in: `SLOTS` unless the template has some of its own.
         groups: the template's soft slots where they are learned.
         ends: tokens that end a written answer; the first of them is learned at the end of each.
+        stops: texts that end one.
         points: rows are prepared for a head that points at answers.
         learns: something is learned from the right answers (set before the first row).
         writes: tokens of an answer that a decoder has room for; None where answers stand behind the text.
@@ -43,6 +44,7 @@ class BoundTask:
         self.room = room - len(self.head) - len(self.cue) - len(self.tail)
         self.cut = 0
         self.ends: Ids = prompter.ends if task.answering == "generated" else ()
+        self.stops: tuple[str, ...] = (*task.stops, *prompter.end_texts) if task.answering == "generated" else ()
         self.points = False
         self.learns = True
         self._words = task.words
@@ -172,7 +174,17 @@ class BoundTask:
         """A written answer's ids without the token that ends it."""
         return ids[: len(ids) - len(self.ends[:1])]
 
-    def read(self, ids: Ids) -> str:
-        """What was written behind a row, as its answer."""
-        text = self.prompter.tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return self.task.answer_of(text)
+    def read(self, ids: Ids, ended: bool = False, more: bool = False) -> str:
+        """What was written behind a row, as its answer: up to the first text that ends it, without the space around it.
+
+        Args:
+            ended: it was not cut at `max_new_tokens`; what was may end inside a character, which is left out.
+            more: what follows is not known yet, so what may be the beginning of a text that ends it is left out, too.
+        """
+        text = text_of(self.prompter.tokenizer, ids)
+        first = min((place for stop in self.stops if (place := text.find(stop)) >= 0), default=len(text))
+        text = text[:first]
+        if more:
+            sizes = [size for stop in self.stops for size in range(1, len(stop)) if text.endswith(stop[:size])]
+            text = text[: len(text) - max(sizes, default=0)]
+        return (text if ended else text.rstrip("\ufffd")).strip()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -74,6 +74,11 @@ class Generation(Task):
         return self.spec.generation.looks == "metric"
 
     @property
+    def stops(self) -> Sequence[str]:
+        """As `generation.stop` says."""
+        return self.spec.generation.stop
+
+    @property
     def longest_answer(self) -> int:
         """As `generation.max_new_tokens` says."""
         return self.spec.generation.max_new_tokens
@@ -107,9 +112,3 @@ class Generation(Task):
         if answer is None:
             return None
         return [str(one) for one in answer] if isinstance(answer, (list, tuple)) else [str(answer)]
-
-    def answer_of(self, text: str) -> str:
-        """What was written, as the answer it is: up to the first stop string, without the space around it."""
-        ends = [place for stop in self.spec.generation.stop if (place := text.find(stop)) >= 0]
-        # what was cut at `max_new_tokens` may end inside a character
-        return text[: min(ends, default=len(text))].rstrip("\ufffd").strip()

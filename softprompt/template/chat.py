@@ -33,7 +33,7 @@ def user_turn(
         turns.append(_turn("user", text))
         if place < len(shots):
             turns.append(_turn("assistant", shots[place][1]))
-    before, found, behind = _rendered(tokenizer, turns).partition(_ROW)
+    before, found, behind = rendered(tokenizer, turns).partition(_ROW)
     marks = front.count(MARK), cue.count(MARK)
     if not found:
         raise ConfigError("this base's chat template drops the user's message; set template.chat: false")
@@ -59,13 +59,13 @@ class Conversations:
 
     def __init__(self, tokenizer: Any, field: str, system: str, lead: Sequence[Turn]) -> None:
         self._tokenizer, self.field, self._system, self._lead = tokenizer, field, system, list(lead)
-        wholes = [_rendered(tokenizer, self._with(turns)) for turns in _PROBES[:2]]
+        wholes = [rendered(tokenizer, self._with(turns)) for turns in _PROBES[:2]]
         for turns in _PROBES[2:]:
             try:
-                wholes.append(_rendered(tokenizer, self._with(turns)))
+                wholes.append(rendered(tokenizer, self._with(turns)))
             except ConfigError:
                 continue  # no row can begin in this way either
-        bare = _rendered(tokenizer, self._with(_PROBES[0]), ask=False)
+        bare = rendered(tokenizer, self._with(_PROBES[0]), ask=False)
         back = wholes[0][len(bare) :] if wholes[0].startswith(bare) else ""
         common = wholes[0][: _border(tokenizer, wholes)]
         if common.count(MARK) != system.count(MARK):
@@ -88,7 +88,7 @@ class Conversations:
         if isinstance(found, str):
             raise DataError(f"{where}: {found}")
         try:
-            whole = _rendered(self._tokenizer, self._with(found))
+            whole = rendered(self._tokenizer, self._with(found))
         except ConfigError as error:
             raise DataError(f"{where}: {error}") from None
         if not (whole.startswith(self._begin) and whole.endswith(self._back)):
@@ -147,7 +147,7 @@ _PROBES = (
 """Conversations that begin in the ways in which a row's may."""
 
 
-def _rendered(tokenizer: Any, turns: Sequence[Turn], ask: bool = True) -> str:
+def rendered(tokenizer: Any, turns: Sequence[Turn], ask: bool = True) -> str:
     """Turns through the base's chat template; with `ask` up to where the assistant goes on.
 
     Raises:

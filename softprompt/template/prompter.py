@@ -16,6 +16,7 @@ from .chat import Conversations, shot_turns, user_turn
 from .sandbox import render
 from .slots import MARK, NAMES, AnySlot, Marked, MaskSlot, SoftSlot, Start, in_input, in_plain, join
 from .spec import TemplateSpec
+from .turns import answer_ends
 
 RULES = 2  # how rows become ids; 1: as artifacts of format version 1 were trained
 
@@ -47,6 +48,7 @@ class Prompter:
         demonstrations: (fields of the row, answer word) of each shot.
         soft: soft slots are learned; otherwise each is read as the text that it has.
         rules: see `RULES`.
+        base_ends: tokens that the base's `generation_config` says end a text.
         closing: texts are read both ways: what stands behind everything (`template.end`, special tokens such as [SEP]) is in
             `tail`, and the template may hold `{{ mask }}`.
 
@@ -57,7 +59,8 @@ class Prompter:
         word_end: a token that ends an answer that is chosen.
         names: for `head`, `text` and `cue` the names of their slots in order: those of `groups`, and `mask`.
         holes: where the slots of `head` and `cue` stand, as in `Tokens`; those of the text differ by row (see `row`).
-        ends: tokens that end a written answer.
+        ends: tokens that end a written answer; the first of them is what training learns.
+        end_texts: texts that do (see `turns.py`).
         keeps_end: whether the end of a text that is too long matters more than its beginning (a conversation).
 
     Raises:
@@ -74,6 +77,7 @@ class Prompter:
         soft: bool = False,
         closing: bool = False,
         rules: int = RULES,
+        base_ends: Sequence[int] = (),
     ) -> None:
         self.spec, self.tokenizer, self.rules = spec, tokenizer, rules
         self.closing = closing
@@ -97,8 +101,7 @@ class Prompter:
         self.holes = {"head": head.holes, "cue": cue.holes}
         self.tail = (*self._ids(spec.end), *_specials(tokenizer)[1]) if closing else ()
         self.keeps_end = spec.messages is not None
-        eos = getattr(tokenizer, "eos_token_id", None)
-        self.ends: Ids = () if eos is None else (eos,)
+        self.ends, self.end_texts = answer_ends(tokenizer, spec.in_chat, base_ends, rules)
         self.word_end = self._word_end(bool(demonstrations))
 
     def text(self, values: Mapping[str, Any], where: str) -> Ids:

@@ -1,7 +1,7 @@
 """Is a type of model exact here, or refused in words? `python tests/zoo.py gemma2 t5` says so of single types.
 
-Of each a tiny random model is built (`zoo_models.py`). For each method that puts something into a row, the loss and the gradient
-of what is learned are compared with plain transformers' (`zoo_truth.py`). Rows have 5 to 47 tokens, windows 12.
+Of each a tiny random model is built (`zoo_models.py`). For each method that puts something into a row, the loss and the
+gradient of what is learned are compared with plain transformers' (`zoo_truth.py`). Rows have 5 to 47 tokens, windows 12.
 """
 
 from __future__ import annotations

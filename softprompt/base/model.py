@@ -265,15 +265,13 @@ class Base:
             yield
 
     def turn(self, kv: Sequence[KV] | Tensor, by: Tensor) -> Sequence[KV] | Tensor:
-        """Move keys onwards by `by` [B] positions; the same where positions are no rotations of keys (see `rotary.py`).
-
-        Args:
-            kv: per layer keys and values [b, G, S, D], b = B or 1.
-
-        Returns:
-            per layer keys [B, G, S, D] and values [b, G, S, D].
-        """
+        """Move keys onwards by `by` [B] positions, as `Rotary.turn`; the same where positions are no rotations of keys."""
         return kv if self._rotary is None else self._rotary.turn(kv, by)
+
+    @property
+    def turned_in_format_1(self) -> bool:
+        """Whether artifacts of format 1 had their keys turned as now: then some families' rotations were not found."""
+        return self._rotary is None or self._rotary.since_format_1
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [K, H] → logits [K, V] in fp32, with all that a family does behind its last layer.

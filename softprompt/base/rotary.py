@@ -4,22 +4,26 @@ A rotary model (Su et al. 2021, arXiv:2104.09864) turns queries and keys by an a
 tokens meet by their distance alone. A key that is learned, and stands behind texts of many lengths, must be turned to
 where it stands in each row, or every row would see it at another distance. (Measured on 2,000 reviews, infix, P=10:
 .886 with the turn, .876 without, two seeds each.)
+
+How a layer's keys turn is found from the keys themselves (`turns.py`) and differs between layers: some have no positions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from ..errors import BaseModelError
 from .attention import KV
+from .turns import Turn, find_turns, turned_before
 
 if TYPE_CHECKING:
     from .model import Base
 
-_FAR = 11  # positions apart, in the comparison with real keys
+_NEAR, _FAR = 11, 1000  # positions apart, in the comparison with real keys
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.03, torch.float16: 0.01}  # of the largest key
 
 
@@ -27,13 +31,16 @@ class Rotary:
     """The rotation of one base's keys.
 
     Args:
-        module: gives cosines and sines of positions, as transformers' models call it.
-        kinds: for each layer the name of its angles; None where all layers share one kind.
-        quarter: turns every plane by 90°, in the order in which this model lays planes out.
+        turns: how the keys of each layer turn; None where they hold no position.
+        name: of the base, for messages.
+        unknown: layers whose keys do move with their position, in a way that was not found.
+        since_format_1: whether artifacts of format 1 had their keys turned so on this base.
     """
 
-    def __init__(self, module: Any, kinds: Sequence[str | None], quarter: Callable[[Tensor], Tensor]) -> None:
-        self._module, self._quarter, self._kinds = module, quarter, kinds
+    def __init__(self, turns: Sequence[Turn | None], name: str, unknown: Sequence[int], since_format_1: bool) -> None:
+        self._name, self._unknown, self.since_format_1 = name, unknown, since_format_1
+        kinds = dict.fromkeys(turn for turn in turns if turn is not None)
+        self._groups = [(kind, [layer for layer, turn in enumerate(turns) if turn is kind]) for kind in kinds]
 
     def turn(self, kv: Sequence[KV] | Tensor, by: Tensor) -> list[KV]:
         """Turn keys onwards.
@@ -44,13 +51,20 @@ class Rotary:
 
         Returns:
             per layer keys [B, G, S, D] and values [b, G, S, D].
+
+        Raises:
+            BaseModelError: how this base's keys turn was not found.
         """
-        size = kv[0][0].shape[-1]
+        if self._unknown:
+            raise BaseModelError(
+                f"base {self._name!r}: how keys turn with their position was not found in layer {self._unknown[0]}, so learned "
+                "keys behind texts of many lengths would stand at another distance in each row; use method.form: embeddings"
+            )
         turned: list[KV] = list(kv)
-        for kind in dict.fromkeys(self._kinds):
-            layers = [number for number, own in enumerate(self._kinds) if own == kind]
+        for kind, layers in self._groups:
             keys = torch.stack([kv[number][0] for number in layers])  # [n, b, G, S, D]
-            rotation = self._rotation(kind, by, size)  # [B, D, D]
+            rotation = kind.rotation(by)  # [B, D, D]
+            size = rotation.shape[-1]
             # as products of matrices: one pass over what is turned, and one over its gradient
             if keys.shape[1] == 1:
                 moved = keys.float().flatten(0, 3) @ rotation.transpose(0, 1).flatten(1)
@@ -61,51 +75,37 @@ class Rotary:
                 turned[number] = (layer, kv[number][1])
         return turned
 
-    def _rotation(self, kind: str | None, by: Tensor, size: int) -> Tensor:
-        """k @ R[b] is the key k turned by `by[b]` positions, [B, D, D]."""
-        like = torch.zeros(1, 1, device=by.device)
-        cos, sin = (part[0].float() for part in self._module(like, by[None], *([] if kind is None else [kind])))
-        scale = (cos[:, :1] ** 2 + sin[:, :1] ** 2).sqrt()  # YaRN's factor, which keys carry already
-        width = cos.shape[-1]  # partial rotary encodings leave the other dimensions as they are
-        one = torch.eye(width, device=by.device)
-        whole = torch.eye(size, device=by.device).repeat(len(by), 1, 1)
-        whole[:, :width, :width] = one * (cos / scale)[:, None] + self._quarter(one) * (sin / scale)[:, None]
-        return whole
-
-
-def _halves(x: Tensor) -> Tensor:
-    """Planes are (i, i + D/2), as in Llama."""
-    one, other = x.chunk(2, dim=-1)
-    return torch.cat([-other, one], dim=-1)
-
-
-def _pairs(x: Tensor) -> Tensor:
-    """Planes are (2i, 2i + 1), as in Cohere's models."""
-    return torch.stack([-x[..., 1::2], x[..., ::2]], dim=-1).flatten(-2)
-
 
 @torch.no_grad()
 def find_rotary(base: Base) -> Rotary | None:
-    """The base's rotation, proved on real keys; None where keys hold no position (GPT-2) or in no way that we know.
+    """The base's rotation, proved on real keys near and far; None where keys hold no position, or not as rotations (GPT-2).
 
-    A token that stands alone sees only itself, so in a rotary model its keys at two positions differ by the turn alone.
+    A token that stands alone sees only itself, so in a rotary model its keys at two positions differ by the turn alone, and
+    its values do not differ at all.
     """
-    module = getattr(base.model.get_decoder(), "rotary_emb", None)
-    if module is None:
+    far = max(1, min(_FAR, base.max_positions - 1))
+    places = sorted({min(_NEAR, far), far})
+    ids = torch.linspace(3, base.model.get_input_embeddings().weight.shape[0] - 1, 4, device=base.device).long()
+
+    def keys_at(places: Sequence[int]) -> list[list[Tensor]]:
+        """Of each layer the keys [n, D] of the tokens at each place."""
+        starts = torch.tensor(places, device=base.device).repeat_interleave(len(ids))
+        kv = base.forward(base.embed(ids.repeat(len(places))), [1] * len(starts), starts, record=True).kv
+        assert kv is not None
+        values.append(kv[0][1].float())
+        return [[part.flatten(0, 2) for part in layer[0].float().chunk(len(places))] for layer in kv]
+
+    values: list[Tensor] = []
+    keys = keys_at([0, *places])
+    limits = [_TOLERANCE[base.dtype] * max(float(part.abs().max()) for part in layer) for layer in keys]
+    still = [
+        all(bool((part - layer[0]).abs().max() <= limit) for part in layer[1:])
+        for layer, limit in zip(keys, limits, strict=True)
+    ]
+    here, *there = values[0].chunk(len(places) + 1)
+    in_states = any((part - here).abs().max() > _TOLERANCE[base.dtype] * here.abs().max() for part in there)
+    if all(still) or in_states:
         return None
-    ids = torch.arange(3, 7, device=base.device)
-    near = torch.zeros(4, dtype=torch.long, device=base.device)
-    here, there = (base.forward(base.embed(ids), [1] * 4, at, record=True).kv for at in (near, near + _FAR))
-    assert here is not None and there is not None
-    one: list[str | None] = [None] * len(here)
-    want = torch.stack([layer[0] for layer in there])
-    for kinds in (one, list(getattr(base.config, "layer_types", None) or one)):
-        for quarter in (_halves, _pairs):
-            rotary = Rotary(module, kinds, quarter)
-            try:
-                found = torch.stack([layer[0] for layer in rotary.turn(here, near + _FAR)])
-            except (TypeError, AttributeError, RuntimeError, KeyError):
-                continue  # not how this module is called, or planes that do not fit
-            if (found - want).abs().max() <= _TOLERANCE[base.dtype] * want.abs().max():
-                return rotary
-    return None
+    turns = find_turns(base, keys, [0, *places], limits, still, keys_at)
+    unknown = [layer for layer, turn in enumerate(turns) if turn is None and not still[layer]]
+    return Rotary(turns, base.name, unknown, turned_before(base, turns))

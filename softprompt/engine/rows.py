@@ -198,6 +198,12 @@ def _learned_blocks(base: Base, rows: Sequence[Row]) -> list[Block]:
         since = [mine[place][1] if place < len(mine) else 0 for mine in found]
         block = block_of(pasts, since)
         assert block is not None
-        here = torch.tensor([row.start + step for row, step in zip(rows, since, strict=True)], device=base.device)
-        blocks.append(replace(block, kv=base.turn(block.kv, here)))
+        if all(past is None or not past.turned for past in pasts):
+            blocks.append(block)
+            continue
+        here = [
+            0 if past is not None and not past.turned else row.start + step
+            for row, past, step in zip(rows, pasts, since, strict=True)
+        ]
+        blocks.append(replace(block, kv=base.turn(block.kv, torch.tensor(here, device=base.device))))
     return blocks

@@ -7,12 +7,14 @@ in mind; that is what brings it up to the methods that stand in front.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
 from pydantic import PositiveInt
+from torch import Tensor
 
 from ..base import Base
 from ..engine import Slot
@@ -34,6 +36,8 @@ class InfixSpec(MethodSpec):
         text: what `init: text` starts from; null: the task's instruction.
         artifact: folder that `init: artifact` starts from.
         instruction: keep the task's instruction in front of the text (null: as in `hard`).
+        turned: written by training: learned keys were turned to where each row had come, in every layer whose keys turn.
+            Artifacts without it are of format 1, when the turn of some families was not found; theirs stay as they are.
     """
 
     length: PositiveInt = 10
@@ -43,6 +47,7 @@ class InfixSpec(MethodSpec):
     text: str | None = None
     artifact: str | None = None
     instruction: bool | None = None
+    turned: bool | None = None
 
 
 class Infix(LearnedTensor):
@@ -89,7 +94,7 @@ class Infix(LearnedTensor):
             ConfigError: the template has fewer cue tokens than asked for.
         """
         tokens = self.spec.form == "embeddings"
-        prompt = Slot("prompt", learned=self.spec.form, takes_positions=tokens)
+        prompt = Slot("prompt", learned=self.spec.form, takes_positions=tokens, turned=self.spec.turned is not False)
         writes = next((place for place, slot in enumerate(slots) if slot.decoder), None)
         if writes is not None:
             return (*slots[:writes], replace(prompt, decoder=True), *slots[writes:])
@@ -110,8 +115,12 @@ class Infix(LearnedTensor):
         return tuple(placed)
 
     def attach(self, base: Base, bound: BoundTask, seed: int) -> None:
-        """Start from a text: its embeddings, or their K/V as if the text stood right in front of the cue."""
-        spec = self.spec
+        """Start from a text: its embeddings, or their K/V as if the text stood right in front of the cue.
+
+        Raises:
+            BaseModelError: how this base's keys turn with their position was not found.
+        """
+        self.spec = spec = self.spec.model_copy(update={"turned": True if self.spec.form == "kv" else None})
         if spec.form == "embeddings":
             self.make(init_embeddings(base, bound, spec.init, spec.length, seed, spec.text, spec.artifact))
             return
@@ -120,6 +129,17 @@ class Infix(LearnedTensor):
             back = torch.tensor([-spec.length], device=base.device)
             value = torch.stack([torch.cat(tuple(layer)) for layer in base.turn(value.unsqueeze(2), back)])
         self.make(value)
+
+    def restore(self, tensors: dict[str, Tensor], base: Base) -> None:
+        """Take the tensor back. Keys that were trained without their turn are used without it, which a warning says."""
+        super().restore(tensors, base)
+        if self.spec.form == "kv" and self.spec.turned is None and not base.turned_in_format_1:
+            self.spec = self.spec.model_copy(update={"turned": False})
+            warnings.warn(
+                f"this infix was trained on base {base.name!r} when the rotation of its keys was not found: they stay as they "
+                "are, at another distance in rows of other lengths; train it again to have them turned",
+                stacklevel=2,
+            )
 
     def shape(self, base: Base) -> tuple[int, ...]:
         """[L, 2, G, P, D] or [P, H]."""

@@ -1,0 +1,187 @@
+"""How a layer's keys turn with their position: which dimensions make a plane, and by how much each plane turns.
+
+Both are read off the keys. Rates come from the model's own tables of frequencies where one of them fits, else from the keys at
+growing distances. Families differ in everything else: planes of halves or pairs, of all dimensions or some of them, in either
+direction, with a norm behind the rotation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from .layers import find_layers
+
+if TYPE_CHECKING:
+    from .model import Base
+
+Layout = Literal["halves", "pairs"]
+Keys = Callable[[Sequence[int]], list[list[Tensor]]]
+
+
+@dataclass(frozen=True, eq=False)
+class Turn:
+    """The turn of one layer's keys, or of several alike.
+
+    Attributes:
+        rates: [D] radians by which each dimension's plane turns per position; 0 where a dimension is in no plane.
+        quarter: [D, D] turns every plane by 90°: `k @ quarter`.
+        common: whether it is of the kind that was turned from the first format on: all planes, onwards, no norm behind.
+        layout: of its planes.
+    """
+
+    rates: Tensor
+    quarter: Tensor
+    common: bool
+    layout: Layout
+
+    def rotation(self, by: Tensor) -> Tensor:
+        """k @ R[b] is the key k turned by `by[b]` positions, [B, D, D]."""
+        angles = by[:, None] * self.rates  # [B, D]
+        one = torch.eye(len(self.rates), device=by.device)
+        return one * angles.cos()[:, None] + self.quarter * angles.sin()[:, None]
+
+
+def _make_turn(
+    rates: Tensor, size: int, layout: Layout, start: int, sign: int, scale: Tensor | None, common: bool
+) -> Turn:
+    """Planes from dimension `start` on, turning by `rates` [n].
+
+    Args:
+        layout: planes (i, i + n), as in Llama, or (2i, 2i + 1), as in Cohere's models.
+        scale: [D] what each dimension is multiplied by after the rotation.
+    """
+    count = len(rates)
+    step = torch.arange(count, device=rates.device)
+    one, other = (step, step + count) if layout == "halves" else (2 * step, 2 * step + 1)
+    all_rates, quarter = rates.new_zeros(size), rates.new_zeros(size, size)
+    all_rates[start + one] = all_rates[start + other] = rates
+    quarter[start + one, start + other] = float(sign)
+    quarter[start + other, start + one] = -float(sign)
+    if scale is not None:
+        quarter = quarter * scale[None, :] / scale[:, None]
+    return Turn(all_rates, quarter, common and start == 0 and sign == 1 and scale is None, layout)
+
+
+def find_turns(
+    base: Base,
+    keys: list[list[Tensor]],
+    places: Sequence[int],
+    limits: Sequence[float],
+    still: Sequence[bool],
+    keys_at: Keys,
+) -> list[Turn | None]:
+    """For each layer the turn that fits its keys best, at all of the places; None where none is within its limit.
+
+    Args:
+        keys: of each layer its keys [n, D] at each place, the first of which is 0.
+        limits: of each layer how far its keys may be off.
+        still: layers whose keys do not move.
+        keys_at: more of them.
+    """
+    found: list[Turn | None] = [None] * len(keys)
+    best = list(limits)
+    at = torch.tensor(places[1:], device=keys[0][0].device)
+
+    def try_on(turn: Turn, layers: Sequence[int]) -> None:
+        rotations = turn.rotation(at)
+        for layer in layers:
+            here, *there = keys[layer]
+            if here.shape[1] != len(turn.rates):
+                continue
+            moved = zip(rotations, there, strict=True)
+            off = max(float((here @ rotation - want).abs().max()) for rotation, want in moved)
+            if off < best[layer]:
+                found[layer], best[layer] = turn, off
+
+    moving = [layer for layer, is_still in enumerate(still) if not is_still]
+    tables, modules = _tables(base), find_layers(base.body, len(keys))
+    for size in {keys[layer][0].shape[1] for layer in moving}:
+        for turn in _known(tables, size, None):
+            try_on(turn, moving)
+    for layer in moving:
+        if found[layer] is None and modules is not None:
+            for scale in _norms(modules[layer], keys[layer][0].shape[1]):
+                for turn in _known(tables, len(scale), scale):
+                    try_on(turn, [layer])
+    if rest := [layer for layer in moving if found[layer] is None]:
+        steps = [2**power for power in range(int(math.log2(places[-1])) + 1)]
+        more = keys_at([0, *steps])
+        for layer in rest:
+            for turn in _measured(more[layer], steps, limits[layer]):
+                if found[layer] is None:
+                    try_on(turn, [other for other in rest if found[other] is None])
+    return found
+
+
+def _tables(base: Base) -> list[Tensor]:
+    """The model's own frequencies, each table once."""
+    found: list[Tensor] = []
+    for name, table in base.body.named_buffers():
+        if "inv_freq" in name.rpartition(".")[2] and table.dim() == 1:
+            new = table.detach().float()
+            if not any(len(new) == len(old) and torch.equal(new, old) for old in found):
+                found.append(new)
+    return found
+
+
+def _known(tables: Sequence[Tensor], size: int, scale: Tensor | None) -> Iterator[Turn]:
+    """Planes that turn by a table of the model's, in all layouts; from the first dimension on, or in the last ones."""
+    for rates in tables:
+        for start in dict.fromkeys((0, size - 2 * len(rates))):
+            if start < 0:
+                continue
+            for sign in (1, -1):
+                for layout in ("halves", "pairs"):
+                    yield _make_turn(rates, size, layout, start, sign, scale, common=True)
+
+
+def _norms(layer: torch.nn.Module, size: int) -> list[Tensor]:
+    """Weights of norms over a head: one of them may stand behind the rotation (Hunyuan)."""
+    weights = [weight for weight in layer.parameters() if weight.shape == (size,)]
+    return [weight.detach().float() for weight in weights if bool((weight != 0).all())]
+
+
+def _measured(keys: Sequence[Tensor], steps: Sequence[int], limit: float) -> Iterator[Turn]:
+    """Planes whose rates are read off a layer's keys [n, D] at place 0 and 1, 2, 4, … places further on."""
+    here, there = keys[0], keys[1:]
+    size = here.shape[1]
+    moved = torch.stack([(part - here).abs().amax(0) for part in there]).amax(0) > limit
+    start = int(moved.nonzero()[0])
+    room = size - start
+    layouts: list[tuple[Layout, int]] = [("pairs", room // 2), *(("halves", n) for n in range(room // 2, 1, -1))]
+    for layout, count in layouts:
+        step = torch.arange(count, device=here.device)
+        one, other = (step, step + count) if layout == "halves" else (2 * step, 2 * step + 1)
+        at = torch.complex(here[:, start + one].double(), here[:, start + other].double())
+        rates = torch.zeros(count, dtype=torch.float64, device=here.device)
+        for distance, part in zip(steps, there, strict=True):
+            now = torch.complex(part[:, start + one].double(), part[:, start + other].double())
+            # what is turned beyond what the rates so far say: small, so that full turns are counted right
+            beyond = (at.conj() * now).sum(0) * torch.polar(torch.ones_like(rates), -rates * distance)
+            rates = rates + beyond.angle() / distance
+        yield _make_turn(rates.float(), size, layout, start, 1, None, common=False)
+
+
+def turned_before(base: Base, turns: Sequence[Turn | None]) -> bool:
+    """Whether artifacts of format 1 had their keys turned on this base.
+
+    They had where all layers turned alike, by cosines and sines laid out as the planes are, one for each dimension.
+    """
+    kinds = {turn.layout for turn in turns if turn is not None and turn.common}
+    module = getattr(base.model.get_decoder(), "rotary_emb", None)
+    if module is None or len(kinds) != 1 or any(turn is None or not turn.common for turn in turns):
+        return False
+    like, at = torch.zeros(1, 1, device=base.device), torch.tensor([[3]], device=base.device)
+    for kind in dict.fromkeys((None, *(getattr(base.config, "layer_types", None) or ()))):
+        with contextlib.suppress(TypeError, KeyError, AttributeError):  # not how this module is called
+            cos = module(like, at, *([] if kind is None else [kind]))[0][0, 0]
+            half = len(cos) // 2
+            return bool(torch.equal(cos[:half], cos[half:])) == (kinds == {"halves"})
+    return False

@@ -116,10 +116,11 @@ def _usage(manifest: Manifest) -> str:
             'model = PeftModel.from_pretrained(base_model, "path/to/this/folder")',
             "```",
         ]
-        if manifest.layout.stores == "kv":
+        if manifest.loads_in != "peft":
             code += [
                 "",
-                "(On a base with sliding-window layers PEFT's prefix falls behind the window; here it stays in sight.)",
+                f"It loads in {manifest.loads_in}, the prefix among them: from longer rows PEFT hides the prefix in the base's "
+                "sliding-window layers, where it stays in sight here, and so answers otherwise.",
             ]
     elif manifest.layout.stores != "none":
         code += ["", "Plain PEFT cannot load it."]
@@ -183,7 +184,7 @@ def _limits(manifest: Manifest) -> str:
 
 
 def _in_peft(manifest: Manifest) -> bool:
-    return manifest.loads_in == "peft"
+    return (manifest.loads_in or "").startswith("peft")
 
 
 def _in_transformers(manifest: Manifest) -> bool:

@@ -20,6 +20,7 @@ from .files import MAX_JSON_BYTES, decode, one_line, parse_json, read_bytes
 FORMAT_VERSION = 2
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}\z")]
+LoadsIn = Annotated[str, Field(pattern=r"^(transformers|peft( within the window of [1-9]\d{0,8} tokens)?)\z")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*\z", max_length=80)]  # of the folder itself
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Sizes = PositiveInt | list[PositiveInt]  # one number, or one per layer
@@ -129,7 +130,8 @@ class Manifest(_Exact):
         tensors, tensors_sha256: what it must hold; `save` fills both.
         files: sha256 of the other files that let plain PEFT (`adapter_config.json`) or transformers (`config.json`, tokenizer)
             load the folder; `save` fills it.
-        loads_in: what else loads the folder: `peft`, `transformers`, or nothing.
+        loads_in: what else loads the folder: `transformers`, `peft` (a prefix only in rows no longer than a sliding window of
+            its base, itself included: `peft within the window of N tokens`), or nothing.
         metrics: by split.
         training: resolved settings, seed, best step.
         data: digest of the rows and their number by split.
@@ -148,7 +150,7 @@ class Manifest(_Exact):
     tensors: dict[str, TensorRecord] = Field(default_factory=dict)
     tensors_sha256: Sha256 | None = None
     files: dict[FileName, Sha256] = Field(default_factory=dict)
-    loads_in: Literal["peft", "transformers"] | None = None
+    loads_in: LoadsIn | None = None
     metrics: dict[str, MetricRecord] = Field(default_factory=dict)
     training: dict[str, Any] = Field(default_factory=dict)
     data: dict[str, Any] | None = None

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..artifact import peft_format
 from ..base import Base
+from ..base.own_cache import prefix_in_peft
 from ..engine import Slot
 from ..errors import ArtifactError, ConfigError
 from ..tasks import BoundTask
@@ -171,7 +172,10 @@ class Prefix(Soft):
         super()._take(peft_format.kv_from_peft(value, s.layers, s.kv_heads, s.head_size), base)
 
     def adapter_config(self, base: Base) -> dict[str, Any] | None:
-        """PEFT loads it as PREFIX_TUNING on a causal base; elsewhere its own stands in other places."""
-        if base.kind != "causal":
+        """PEFT loads it as PREFIX_TUNING on a causal base; elsewhere its own stands in other places.
+
+        In rows longer than a sliding window PEFT hides it, as tokens that lie so far behind; here it stays in sight.
+        """
+        if prefix_in_peft(base) is None:
             return None
         return peft_format.prefix_config(base.name, self.length, base.shape)

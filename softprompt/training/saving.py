@@ -11,6 +11,7 @@ from ..artifact.card import model_card
 from ..base import Base
 from ..base.bundled import BUNDLED
 from ..base.model import DTYPES
+from ..base.own_cache import prefix_in_peft
 from ..methods import Method
 from ..parallel import processes
 from ..storage import write_json, write_text
@@ -66,9 +67,16 @@ def save(result: Result, folder: Path, settings: dict[str, Any] | None = None) -
         "parameters": {"trained": result.parameters, "stored": sum(value.numel() for value in tensors.values())},
     }
     config, files = method.adapter_config(ready.base), method.files()
-    values["loads_in"] = "transformers" if files else "peft" if config else None
+    values["loads_in"] = "transformers" if files else _loads_in(config, ready.base)
     manifest = artifacts.Manifest.model_validate(values)
     artifacts.save(folder, manifest, tensors, model_card(manifest), config, files)
+
+
+def _loads_in(config: dict[str, Any] | None, base: Base) -> str | None:
+    """What loads a folder with this `adapter_config.json`."""
+    if config is None:
+        return None
+    return prefix_in_peft(base) if config["peft_type"] == "PREFIX_TUNING" else "peft"
 
 
 def _save_run_file(

@@ -1,10 +1,9 @@
-"""Attention over rows that share their past: the one function through which K/V enters any architecture.
+"""Who sees what: rows that share their past, and the forward that runs them.
 
-transformers (≥ 4.48) lets a model call a registered attention function instead of its own. Ours gets *packed* live tokens
-(the rows laid end to end as one sequence, so that linear layers never see padding) and, for each row, *blocks* of keys
-and values that were computed before: a shared trunk, the row's own cached text, learned K/V. Only here, inside attention,
-are the rows padded. Bidirectional models and decoders with an encoder keep their rows as a padded grid throughout (`grid.py`);
-their calls come through here too.
+A forward gets *packed* live tokens (the rows laid end to end as one sequence, so that linear layers never see padding) and,
+for each row, *blocks* of keys and values that were computed before: a shared trunk, the row's own cached text, learned K/V.
+Only inside attention (`interface.py`) are the rows padded. Bidirectional models and decoders with an encoder keep their rows
+as a padded grid throughout (`grid.py`).
 
 Shapes: B rows, N live tokens of all rows together, Q the longest row's live tokens, S keys, L layers, A query heads,
 G key/value heads, D head size.
@@ -12,21 +11,15 @@ G key/value heads, D head size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
 
-NAME = "softprompt"
-CROSS = "attends_to_encoder"  # marks the attention modules of a decoder that attend to an encoder's states
 ALWAYS = -1  # position of a learned key: it stands at no place in the text, so no window hides it
-
 
 KV = Tensor | tuple[Tensor, Tensor]
 """Keys and values of a layer: a pair, or one tensor [2, …]."""
@@ -74,9 +67,7 @@ class Lead:
 
 
 class Call:
-    """One forward of the base: who sees what. Handed through the model as a keyword argument, so threads never mix.
-
-    (No dataclass: FSDP's hooks hand copies of those among a layer's arguments on, and what is recorded would be lost in them.)
+    """One forward of the base: who sees what. The thread that runs it finds it by `current`.
 
     Attributes:
         lengths: live tokens of each row, all ≥ 1.
@@ -91,7 +82,10 @@ class Call:
         kept: after the forward, what would enter layer `stop`, [1, N, H].
         cuts: rows that attend together, one cut after the other, where all in one grid cost more (see `groups.py`).
         lead: what the first row is, if the others stand behind it; `blocks` are what they see besides. Its cut is its own.
+        kv_size: (G, D) in which keys and values are recorded, where not all are of one size (see `scores.py`).
     """
+
+    own_mask = False
 
     def __init__(
         self,
@@ -106,10 +100,13 @@ class Call:
         packed: bool = False,
         cuts: Sequence[slice] = (),
         lead: Lead | None = None,
+        kv_size: tuple[int, int] | None = None,
     ) -> None:
         self.lengths, self.starts, self.blocks, self.record = lengths, starts, blocks, record
         self.first, self.stop, self.states, self.again, self.packed = first, stop, states, again, packed
+        self.kv_size = kv_size
         self.recorded: list[Tensor] = []
+        self.even = True  # whether keys and values that were recorded are of one size
         self.kept: Tensor | None = None
         self.handed: list[KV] | None = None  # this row's keys and values, where others stand behind it
         device = self.starts.device
@@ -147,7 +144,8 @@ class Call:
     def to_packed(self, rows: Tensor) -> Tensor:
         """[B, heads, Q, D] → [1, N, heads, D], the shape that transformers expects back."""
         grid = rows.transpose(1, 2).flatten(0, 1)
-        return (grid.index_select(0, self.cells) if self.ragged else grid)[None]
+        # some models look at it as one matrix without a copy (AFMoE)
+        return (grid.index_select(0, self.cells) if self.ragged else grid).contiguous()[None]
 
     def mask(self, window: int | None) -> Tensor | None:
         """Who sees whom: bool [B or 1, 1, Q, S], True where the query sees the key; None when everything is seen.
@@ -194,84 +192,20 @@ class Call:
         return mask
 
 
-def attention(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    sliding_window: int | None = None,
-    position_bias: Tensor | None = None,
-    softprompt: Call | None = None,
-    **kwargs: Any,
-) -> tuple[Tensor, None]:
-    """The registered attention function. Without a `Call` it is transformers' own SDPA.
-
-    Args:
-        query: [1, A, N, D]; key, value: [1, G, N, D], keys already rotated. Of a `Grid` [B, A, Q, D] and [B, G, Q or M, D].
-        position_bias: [1, A, Q, own keys], added to the scores.
-
-    Returns:
-        ([1, N, A, D] or [B, Q, A, D], None).
-    """
-    call = softprompt
-    if call is None:
-        return sdpa_attention_forward(
-            module,
-            query,
-            key,
-            value,
-            attention_mask,
-            dropout=dropout,
-            scaling=scaling,
-            sliding_window=sliding_window,
-            position_bias=position_bias,
-            **kwargs,
-        )
-    if call.parts:
-        cut = zip(call.parts, *(packed.split(call.tokens, dim=2) for packed in (query, key, value)), strict=True)
-        how = (None, scaling, dropout, sliding_window, position_bias)
-        return torch.cat([attention(module, q, k, v, *how, part)[0] for part, q, k, v in cut], dim=1), None
-    query, key, value = call.to_rows(query), call.to_rows(key), call.to_rows(value)
-    if getattr(module, CROSS, False):  # nothing is learned or kept between an encoder's states and a decoder
-        mask = call.with_bias(call.memory_mask, position_bias, 0)
-        return call.to_packed(_attend(query, key, value, mask, dropout, scaling)), None
-    layer = int(module.layer_idx)  # type: ignore[arg-type]
-    if call.record and len(call.recorded) == layer - call.first:  # not when a layer is computed again
-        call.recorded.append(torch.stack((key, value)))
-    if call.handed is not None:
-        call.handed += [(key, value)] * (layer + 1 - len(call.handed))  # nothing looks at layers that do not run
-        call.handed[layer] = (key, value)  # also when a layer is computed again
-    past: list[tuple[Tensor, Tensor]] = [tuple(block.kv[layer]) for block in call.blocks]
-    keys = _joined([*(k for k, _ in past), key], call.rows)
-    values = _joined([*(v for _, v in past), value], call.rows)
-    mask = call.with_bias(call.mask(sliding_window), position_bias, keys.shape[2] - key.shape[2])
-    return call.to_packed(_attend(query, keys, values, mask, dropout, scaling)), None
+_now = threading.local()
 
 
-def _attend(
-    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, dropout: float, scaling: float | None
-) -> Tensor:
-    """[B, A, Q, D] over [B, G, S, D] → [B, A, Q, D]; the mask is bool or added, [B or 1, 1 or A, Q or 1, S]."""
-    # Grouped heads: the query heads of one group become further queries of the same keys, so K/V are never repeated.
-    groups, (heads, width) = keys.shape[1], query.shape[1:3]
-    folds = heads // groups
-    if folds > 1:
-        query = query.reshape(query.shape[0], groups, folds * width, query.shape[-1])
-        if mask is not None and mask.shape[1] == heads:
-            mask = mask.unflatten(1, (groups, folds)).flatten(2, 3)
-        elif mask is not None and mask.shape[2] == width:
-            mask = mask.repeat(1, 1, folds, 1)
-    out = F.scaled_dot_product_attention(query, keys, values, attn_mask=mask, dropout_p=dropout, scale=scaling)
-    return out.reshape(out.shape[0], heads, width, out.shape[-1]) if folds > 1 else out
+@contextlib.contextmanager
+def running(call: Call | None) -> Iterator[None]:
+    """What this thread's attention and gates go by meanwhile. Threads, and forwards within forwards, never mix."""
+    before = current()
+    _now.call = call
+    try:
+        yield
+    finally:
+        _now.call = before
 
 
-def _joined(parts: Sequence[Tensor], rows: int) -> Tensor:
-    """Parts [b, G, S, D], b = B or 1, as one [B, G, ΣS, D]."""
-    return parts[0] if len(parts) == 1 else torch.cat([part.expand(rows, -1, -1, -1) for part in parts], dim=2)
-
-
-AttentionInterface.register(NAME, attention)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+def current() -> Call | None:
+    """The forward that this thread is in; None: somebody runs the model as it is."""
+    return getattr(_now, "call", None)

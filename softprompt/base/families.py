@@ -17,6 +17,7 @@ from transformers import (
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoModelForTextEncoding,
+    PreTrainedModel,
 )
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -149,7 +150,10 @@ def find_body(model: Any, kind: Kind, of_encoder: bool = False) -> Any:
     """
     if of_encoder:
         return model.get_encoder()
-    return model.get_decoder() if kind in ("causal", "seq2seq") else model.base_model
+    if kind in ("masked", "encoder"):
+        return model.base_model
+    decoder = model.get_decoder()
+    return decoder if isinstance(decoder, PreTrainedModel) else model.base_model  # some call their output layer so
 
 
 def find_config(model: Any, kind: Kind, of_encoder: bool = False) -> Any:

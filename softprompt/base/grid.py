@@ -9,16 +9,25 @@ Shapes: as in `attention.py`; M the longest row of encoder states.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from .attention import Call
+from ..errors import BaseModelError
+from .attention import Call, running
 from .families import Kind
 from .shape import Hidden
+
+if TYPE_CHECKING:
+    from .model import Base
+
+NOTHING_IN_FRONT = (
+    "this base's layers do not call transformers' attention interface, so no learned keys and values can stand in front of a "
+    "text; take soft, p_tuning, lora, full or probe"
+)
 
 
 class Grid(Call):
@@ -28,11 +37,19 @@ class Grid(Call):
         bidirectional: live tokens of a row see each other both ways; else each sees what is before it.
         memory: encoder states that the rows attend to, [B, M, H], right-padded; None where there is no encoder.
         memory_mask: bool [B, 1, 1, M], True where a state counts; None when all do.
+        own_mask: the model attends by itself, with a mask of the padding; nothing can stand in front of the rows.
     """
 
-    def __init__(self, *args: Any, bidirectional: bool, memory: Sequence[Tensor] | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        bidirectional: bool,
+        memory: Sequence[Tensor] | None = None,
+        own_mask: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
-        self.bidirectional = bidirectional
+        self.bidirectional, self.own_mask = bidirectional, own_mask
         self.memory = None if memory is None else pad_sequence(list(memory), batch_first=True)
         if self.memory is not None and memory is not None:
             sizes = torch.tensor([len(states) for states in memory], device=self.starts.device)
@@ -58,7 +75,7 @@ class Grid(Call):
 
     def to_packed(self, rows: Tensor) -> Tensor:
         """[B, heads, Q, D] → [B, Q, heads, D], the shape that transformers expects back."""
-        return rows.transpose(1, 2)
+        return rows.transpose(1, 2).contiguous()
 
     def own(self, window: int | None) -> Tensor:
         if not self.bidirectional:
@@ -106,16 +123,35 @@ def check_given(kind: Kind, lengths: list[int], starts: Tensor, memory: Sequence
         )
 
 
-def run(body: nn.Module, embeddings: Tensor, call: Grid) -> Hidden:
-    """Run live tokens [N, H] through an encoder or a decoder with an encoder (see `Base.forward`)."""
+def run(base: Base, embeddings: Tensor, memory: Sequence[Tensor] | None, how: tuple[Any, ...]) -> Hidden:
+    """Run live tokens [N, H] through an encoder or a decoder with an encoder (see `Base.forward`).
+
+    Args:
+        how: the other arguments of `Call` up to `stop`.
+
+    Raises:
+        BaseModelError: blocks on a base that has no place for them.
+    """
+    call = Grid(
+        *how,
+        again=base.recompute,
+        packed=base.packed,
+        kv_size=base.kv_size,
+        bidirectional=base.bidirectional,
+        memory=None if memory is None else [states.to(base.dtype) for states in memory],
+        own_mask=base.own_mask,
+    )
+    if call.own_mask and call.blocks:
+        raise BaseModelError(NOTHING_IN_FRONT)
     # four dimensions tell transformers that a mask is made already; ours lives in the call
-    made = embeddings.new_zeros(1, 1, 1, 1)
-    given: dict[str, Any] = {"inputs_embeds": call.lay_out(embeddings), "attention_mask": made, "softprompt": call}
+    made = call.inside.long() if call.own_mask else embeddings.new_zeros(1, 1, 1, 1)
+    given: dict[str, Any] = {"inputs_embeds": call.lay_out(embeddings), "attention_mask": made}
     if call.first:
         call.states = given["inputs_embeds"]
     if call.memory is not None:
         given.update(encoder_hidden_states=call.memory, encoder_attention_mask=made, use_cache=False)
-    out = body(**given)
+    with base.way(), running(call):
+        out = base.body(**given)
     last = out.last_hidden_state if call.stop is None else call.kept
     assert last is not None
-    return Hidden(call.take_up(last), call.recorded if call.record else None)
+    return Hidden(call.take_up(last), call.recorded if call.record else None, call.even)

@@ -21,7 +21,10 @@ def make_head(model: Any, kind: Kind, config: Any) -> Head | None:
     """The head of a model; None for an encoder. To be made again when modules were put into the model."""
     if kind == "encoder":
         return None
-    return CausalHead(model.get_output_embeddings(), config) if kind == "causal" else WholeHead(model, kind)
+    layer = model.get_output_embeddings()
+    behind = [child for name, child in model.named_children() if name != model.base_model_prefix]
+    simple = kind == "causal" and all(child is layer for child in behind)
+    return CausalHead(layer, config) if simple else WholeHead(model, kind)
 
 
 class CausalHead:

@@ -12,11 +12,12 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from .attention import current, running
 from .packed import packed
 
 
 class Gate:
-    """One layer's forward, asked for by the `Call` that travels through the model as a keyword argument."""
+    """One layer's forward, as the `Call` that its thread is in asks for it."""
 
     def __init__(self, layer: nn.Module, index: int) -> None:
         self.layer, self.index = layer, index
@@ -24,7 +25,7 @@ class Gate:
 
     def forward(self, hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """The layer's own forward, skipped below `call.first` and from `call.stop` on."""
-        call = kwargs.get("softprompt")
+        call = current()
         if call is None:
             return self._forward(hidden, *args, **kwargs)
         if self.index == call.stop:
@@ -37,7 +38,7 @@ class Gate:
             return self._forward(hidden, *args, **kwargs)
 
         def run(hidden: Tensor) -> Tensor:
-            with packed(call.packed):  # the backward runs outside of the forward's `with`
+            with packed(call.packed), running(call):  # the backward runs outside of the forward's `with`
                 return self._forward(hidden, *args, **kwargs)
 
         return checkpoint(run, hidden, use_reentrant=False, preserve_rng_state=True)

@@ -19,17 +19,20 @@ from torch import Tensor
 from ..errors import BaseModelError
 from ..types import Ids, Progress, ignore_progress
 from . import quantized
-from .attention import KV, NAME, Block, Call, Lead
+from .attention import KV, Block, Call, Lead, running
+from .copies import copy_modules, set_attention, untouched
 from .families import Kind, find_body, find_config, kind_of, positions_of, starts_of
 from .fingerprint import model_digest, tokenizer_digest
-from .grid import Grid, check_given, run
+from .grid import check_given, run
 from .groups import Ordered, order
 from .heads import make_head
+from .interface import NAME
 from .layers import find_layers
 from .memory import keep_freed_memory
 from .norms import make_norms_fast
 from .packed import make_packable, packed
 from .shape import DTYPES, BaseShape, Hidden
+from .supported import check_supported
 
 
 class Base:
@@ -53,7 +56,7 @@ class Base:
         Raises:
             BaseModelError: the engine would not be exact on this model.
         """
-        from .check import check_base, check_supported
+        from .check import check_base
 
         check_supported(model.config, name)
         self.model, self.tokenizer, self.name = model, tokenizer, name
@@ -63,19 +66,20 @@ class Base:
         self.start_ids: Ids = starts_of(model, name) if self.kind == "seq2seq" else ()
         model.requires_grad_(False)
         model.eval()  # int8 on the CPU and dropout both compute something else in train()
-        model.set_attn_implementation(NAME)
+        self.quantization, self.isolated = quantized.take_over(model, name)
+        plain = untouched(model)
+        set_attention(model, NAME)
         make_packable(model)
         make_norms_fast(model)
-        self.quantization, self.isolated = quantized.take_over(model, name)
         keep_freed_memory(model.device)
-        self.packed = self.recompute = self._of_encoder = False
+        self.packed = self.recompute = self._of_encoder = self.own_mask = False
         self.autocast: torch.dtype | None = None
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.get_input_embeddings().weight.dtype
         self.config: Any = find_config(model, self.kind)
         self.rewire()
-        with quantized.whole(model):
-            proven = check_base(self)
+        with quantized.whole(model), quantized.whole(plain):
+            proven = check_base(self, plain)
         self.shape: BaseShape = proven.shape
         self.gated, self._rotary, self._proven_encoder = proven.gated, proven.rotary, proven.encoder
         self.digest = digest or model_digest(model)
@@ -116,6 +120,12 @@ class Base:
     def max_positions(self) -> int:
         """Longest sequence that the position encoding was made for."""
         return positions_of(self.config, self.body)
+
+    @property
+    def kv_size(self) -> tuple[int, int] | None:
+        """(G, D) in which keys and values are recorded, where not all are of one size (and the check knows of it)."""
+        shape: BaseShape | None = getattr(self, "shape", None)
+        return None if shape is None or shape.even else (shape.kv_heads, shape.head_size)
 
     @property
     def encoder(self) -> Base:
@@ -178,10 +188,8 @@ class Base:
         Args:
             own: names of the parameters that the branch gets a copy of, which may be trained; all others are shared.
         """
-        shared: dict[int, Any] = {id(x): x for x in [*self.model.buffers(), *quantized.shared_tensors(self.model)]}
-        shared.update((id(weight), weight) for name, weight in self.model.named_parameters() if not own(name))
         other = copy.copy(self)
-        other.model = copy.deepcopy(self.model, shared)
+        other.model = copy_modules(self.model, own)
         other.rewire()
         return other
 
@@ -235,31 +243,23 @@ class Base:
         check_given(self.kind, lengths, starts, memory)
         inputs = embeddings.to(self.dtype)
         if self.kind != "causal":
-            return self._forward_grid(inputs, memory, lengths, starts, blocks, record, first, stop)
+            return run(self, inputs, memory, (lengths, starts, blocks, record, first, stop))
         rows = Ordered(inputs, lengths, starts) if record else order(inputs, lengths, starts, blocks, lead)
         how = (blocks, record, first, stop, rows.inputs[None] if first else None)
-        call = Call(rows.lengths, rows.starts, *how, self.recompute, self.packed, rows.cuts, lead)
-        with self._way():
+        call = Call(rows.lengths, rows.starts, *how, self.recompute, self.packed, rows.cuts, lead, self.kv_size)
+        with self.way(), running(call):
             out = self.body(
                 inputs_embeds=rows.inputs[None],
                 position_ids=call.positions[None],
-                # four dimensions tell transformers that the mask is made already; ours lives in the call
-                attention_mask=embeddings.new_zeros(1, 1, 1, 1),
+                attention_mask=embeddings.new_zeros(1, 1, 1, 1),  # with four dimensions it counts as made already
                 use_cache=False,
-                softprompt=call,
             )
         last = out.last_hidden_state if stop is None else call.kept
         assert last is not None
-        return Hidden(rows.restore(last[0]), call.recorded if record else None)
-
-    def _forward_grid(self, inputs: Tensor, memory: Sequence[Tensor] | None, *how: Any) -> Hidden:
-        memory = None if memory is None else [states.to(self.dtype) for states in memory]
-        call = Grid(*how, again=self.recompute, packed=self.packed, bidirectional=self.bidirectional, memory=memory)
-        with self._way():
-            return run(self.body, inputs, call)
+        return Hidden(rows.restore(last[0]), call.recorded if record else None, call.even)
 
     @contextlib.contextmanager
-    def _way(self) -> Iterator[None]:
+    def way(self) -> Iterator[None]:
         """How the model's own code runs meanwhile."""
         with packed(self.packed), torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
             yield
@@ -282,7 +282,7 @@ class Base:
         if self._head is None:
             what = "take a causal, masked or seq2seq base, or a method with a head of its own"
             raise BaseModelError(f"base {self.name!r} has no language-model head; {what}")
-        with self._way():
+        with self.way():
             return self._head(hidden)
 
     @property

@@ -61,6 +61,8 @@ def make_norms_fast(model: nn.Module) -> None:
             continue
         if weight.device.type != "cpu" or weight.dim() != 1 or "forward" in vars(layer):
             continue
+        if weight.dtype != torch.float32:  # its own code would run, and prove nothing about the offset
+            continue
         x = torch.linspace(-1, 1, 3 * len(weight)).sin().view(3, -1) * torch.tensor([[1e-4], [1.0], [30.0]])
         for offset in (0.0, 1.0):
             norm = Norm(layer, eps, offset)

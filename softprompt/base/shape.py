@@ -14,7 +14,11 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 class BaseShape:
     """Sizes that an artifact must fit: L layers, G key/value heads, D head size, H hidden size, V vocabulary.
 
-    Of an encoder without a language-model head, V is the number of its input embeddings.
+    Of an encoder without a language-model head, V is the number of its input embeddings. G and D are 0 where keys and values
+    are out of reach.
+
+    Attributes:
+        even: all keys and values have G heads of size D; else these are the largest, and zeros fill the rest.
     """
 
     layers: int
@@ -22,6 +26,7 @@ class BaseShape:
     head_size: int
     hidden_size: int
     vocab_size: int
+    even: bool = True
 
     @property
     def kv_per_token(self) -> int:
@@ -30,7 +35,9 @@ class BaseShape:
 
     def as_dict(self) -> dict[str, int]:
         """As written to manifests."""
-        return asdict(self)
+        sizes = asdict(self)
+        del sizes["even"]
+        return sizes
 
 
 @dataclass(frozen=True)
@@ -38,7 +45,9 @@ class Hidden:
     """What a forward gives: last hidden states [N, H] of the packed live tokens and, if recorded, their K/V.
 
     `kv`: per layer [2, B, G, Q, D], right-padded; of a decoder that attends to an encoder, those of its self-attention.
+    `even`: whether the keys and values that were recorded are of one size in each layer.
     """
 
     states: Tensor
     kv: list[Tensor] | None
+    even: bool = True

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from ..base import Base
 from ..base.attention import ALWAYS, Block
+from ..base.grid import NOTHING_IN_FRONT
+from ..errors import BaseModelError
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,13 @@ def learned_past(kv: Tensor, takes_positions: bool, turned: bool = True) -> Past
 
 @torch.no_grad()
 def kv_of(base: Base, embeddings: Tensor) -> Tensor:
-    """K/V [L, 2, G, S, D] of tokens [S, H] that stand alone, fp32; a decoder attends to what its encoder makes of the same."""
+    """K/V [L, 2, G, S, D] of tokens [S, H] that stand alone, fp32; a decoder attends to what its encoder makes of the same.
+
+    Raises:
+        BaseModelError: a base on which no keys and values can stand in front of a text.
+    """
+    if base.own_mask:
+        raise BaseModelError(f"base {base.name!r}: {NOTHING_IN_FRONT}")
     start = torch.zeros(1, dtype=torch.long, device=base.device)
     size = [len(embeddings)]
     memory = [base.encoder.forward(embeddings, size, start).states] if base.kind == "seq2seq" else None

@@ -1,0 +1,48 @@
+"""What is refused by its config alone: what cannot be exact, and what the few tokens of the check would not show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import BaseModelError
+
+READS_IDS = "its layers read each token's id beside its embedding, and a learned token has none"
+_LAYER_TYPES = {"full_attention", "sliding_attention"}
+_STATES = {"linear_attention", "mamba", "conv", "recurrent", "hybrid"}
+_ROPE_BY_LENGTH = {"dynamic", "longrope"}
+
+
+def check_supported(config: Any, name: str) -> None:
+    """Refuse what cannot be exact and what a few tokens would not show: other layer types, length-dependent positions.
+
+    Raises:
+        BaseModelError: naming what the engine cannot run.
+    """
+    text = config.get_text_config(decoder=True)
+    other = set(getattr(text, "layer_types", None) or []) - _LAYER_TYPES
+    if rope := sorted(_rope_types(getattr(text, "rope_parameters", None)) & _ROPE_BY_LENGTH):
+        raise BaseModelError(
+            f"base {name!r} has position encodings of type {rope[0]!r}, which change with the length of the sequence, so a "
+            "text's keys cannot be kept; take a base with fixed ones"
+        )
+    if other:
+        states = " (which keep a state of the row instead of its keys and values)" if other & _STATES else ""
+        raise BaseModelError(
+            f"base {name!r} has layers of type {', '.join(sorted(other))}{states}; "
+            f"the engine is exact for {' and '.join(sorted(_LAYER_TYPES))} only; take another base"
+        )
+    if getattr(text, "hidden_size_per_layer_input", None):
+        raise BaseModelError(f"base {name!r} is not supported: {READS_IDS}; take another base")
+    if getattr(text, "attention_type", None) == "block_sparse":
+        raise BaseModelError(
+            f"base {name!r} attends sparsely in long rows and fully in short ones, so a row's company would change it; "
+            "set attention_type to 'original_full' in its config.json, or take another base"
+        )
+
+
+def _rope_types(parameters: Any) -> set[str]:
+    """Types of rotary encodings in a config: one for the model, or one per kind of layer."""
+    if not isinstance(parameters, dict):
+        return set()
+    nested = [value for value in parameters.values() if isinstance(value, dict)]
+    return {str(item.get("rope_type")) for item in [parameters, *nested]}

@@ -85,7 +85,7 @@ def longest(base: Base, plain: Any, least: int) -> int:
     """Tokens that cross every sliding window, also one that a config computes (ModernBERT)."""
     side = find_body(plain, base.kind, base.kind == "seq2seq")
     try:
-        window = getattr(side.config, "sliding_window", None) or 0
+        window = getattr(getattr(side, "config", None), "sliding_window", None) or 0
     except ValueError:  # each layer has a config of its own (NeoMME), and these are narrow by now
         window = 0
     if window > _LONGEST_WINDOW:

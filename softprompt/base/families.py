@@ -158,7 +158,9 @@ def find_body(model: Any, kind: Kind, of_encoder: bool = False) -> Any:
 
 def find_config(model: Any, kind: Kind, of_encoder: bool = False) -> Any:
     """The configuration of what `find_body` finds: a stack's own, where encoder and decoder have one each."""
-    return model.config.get_text_config(decoder=True) if kind == "causal" else find_body(model, kind, of_encoder).config
+    if kind == "causal":
+        return model.config.get_text_config(decoder=True)
+    return getattr(find_body(model, kind, of_encoder), "config", model.config)
 
 
 def number_attention(layers: Iterable[nn.Module]) -> None:

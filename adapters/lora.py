@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
-from pydantic import Field, PositiveInt
-from softprompt.adapters.tuner import Tuner
+from pydantic import Field, PositiveInt, model_validator
+from softprompt.adapters.options import Modules
+from softprompt.adapters.tuner import Tuner, check_given
 from softprompt.adapters.weights import WeightsSpec
 
 from softprompt.base import Base
@@ -36,17 +37,22 @@ class LoraSpec(WeightsSpec):
         dora: learn magnitudes as well (Liu et al. 2024).
         activate: `cue` lets the weights act from the template's cue on only (of a sequence-to-sequence base: in the decoder):
             texts are encoded once, steps are short.
-        options: any other key of PEFT's LoraConfig.
+        options: other keys of PEFT's LoraConfig that are known.
     """
 
     r: PositiveInt = 8
-    alpha: float = Field(default=16.0, gt=0)
+    alpha: float = Field(default=16.0, gt=0, le=1e6)
     dropout: float = Field(default=0.0, ge=0, lt=1)
-    target_modules: list[str] | str | None = None
+    target_modules: Modules | None = None
     rslora: bool = False
     dora: bool = False
     activate: Literal["always", "cue"] = "always"
     options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _know(self) -> LoraSpec:
+        check_given("LORA", self.options)
+        return self
 
 
 class Lora(Tuner):

@@ -8,11 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import dataclasses
-import enum
-import inspect
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import peft
@@ -21,19 +17,21 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from pydantic import Field, model_validator
+from softprompt.adapters.guards import base_kept, first_line, kept_frozen, outline, own_modules, quiet_peft
+from softprompt.adapters.options import as_json, check_options, check_sizes, check_tokens
+from softprompt.adapters.targets import as_given, beside_text, resolved, within
 from softprompt.adapters.weights import WeightsMethod, WeightsSpec, plain, take, written_names
 from torch import Tensor, nn
 
 from softprompt.base import Base
 from softprompt.config import suggest
-from softprompt.errors import ConfigError
+from softprompt.errors import ArtifactError, ConfigError
 from softprompt.methods.base import TrainDefaults
 from softprompt.tasks import BoundTask
 
-_OURS = ("peft_type", "task_type", "inference_mode", "auto_mapping", "layers_to_transform")
 _OTHER_FORWARD = {"ADALORA", "XLORA", "POLY", "SHADOW"}  # need calls of their own in each step, or ids
 _MIXES_ROWS = {"LILY": "its router takes the mean over all tokens of a batch"}
-_OTHER_OPTIONS = {  # settings that do, or that give the base other layers
+OTHER_OPTIONS = {  # settings that do, or that give the base other layers
     "alora_invocation_tokens": "; method: lora with activate: cue is PEFT's activated LoRA",
     "layer_replication": "",
     "use_asa": "",
@@ -43,7 +41,7 @@ _STARTS = ("gaussian", "orthogonal")  # of LoRA, besides PEFT's own; PiSSA, OLoR
 
 
 class TunerSpec(WeightsSpec):
-    """Settings of `peft:TYPE`, beside every key of PEFT's own configuration of that type.
+    """Settings of `peft:TYPE`, beside the keys of PEFT's own configuration of that type that are known (`options.py`).
 
     Attributes:
         type: PEFT's name of the tuner: IA3, VERA, OFT, LOKR …
@@ -67,14 +65,25 @@ class TunerSpec(WeightsSpec):
         if kind in _MIXES_ROWS:
             raise ValueError(f"with PEFT's {kind} a row's answer depends on the rows beside it: {_MIXES_ROWS[kind]}")
         if kind not in types():
-            raise ValueError(f"PEFT has no tuner {kind!r} that can be used here{suggest(kind, types())}")
+            raise ValueError(f"PEFT has no tuner {kind[:40]!r} that can be used here{suggest(kind[:40], types())}")
         given = {key: data.pop(key) for key in list(data) if key not in cls.model_fields}
-        options = {**data.get("options", {}), **given}
-        known = [key for key in inspect.signature(types()[kind]).parameters if key not in _OURS]
-        for key in options:
-            if key not in known:
-                raise ValueError(f"unknown key {key!r}{suggest(key, [*known, *cls.model_fields])}")
-        return {**data, "type": kind, "options": options}
+        options = data.get("options", {})
+        return {**data, "type": kind, "options": {**options, **given} if isinstance(options, dict) else options}
+
+    @model_validator(mode="after")
+    def _know(self) -> TunerSpec:
+        check_given(self.type, self.options)
+        return self
+
+
+def check_given(kind: str, options: Mapping[str, Any]) -> None:
+    """Refuse (ValueError) options that this tuner does not have, or that cannot be used here."""
+    for key in OTHER_OPTIONS.keys() & {key for key, value in options.items() if value}:
+        raise ValueError(f"PEFT's {kind} cannot be trained here with {key}{OTHER_OPTIONS[key]}")
+    try:
+        check_options(types()[kind], {key: value for key, value in options.items() if key not in OTHER_OPTIONS})
+    except ConfigError as error:
+        raise ValueError(str(error)) from None
 
 
 class Tuner(WeightsMethod):
@@ -86,6 +95,9 @@ class Tuner(WeightsMethod):
     spec: Any
     _model: Any = None
     _kind: str = ""
+    _as_before = False
+    _given: dict[str, Any]
+    _passed: dict[str, Any]
 
     def config(self, base: Base) -> Any:
         """PEFT's configuration of this method."""
@@ -94,31 +106,33 @@ class Tuner(WeightsMethod):
     def _made(self, kind: str, options: dict[str, Any], base: Base) -> Any:
         config = types()[kind]
         options = copy.deepcopy(options)  # PEFT writes into lists that it is given
-        known = inspect.signature(config).parameters
+        known = config.__dataclass_fields__
         start = options.get("init_lora_weights", True)
         if not isinstance(start, bool) and start not in _STARTS:
             raise ConfigError(
                 f"PEFT's init_lora_weights {start!r} changes the base's own weights or needs calls of its own; the base "
                 f"stays as it is here, so take one of true, {', '.join(_STARTS)}"
             )
-        for key in _OTHER_OPTIONS.keys() & {key for key, value in options.items() if value}:
-            raise ConfigError(f"PEFT's {kind} cannot be trained here with {key}{_OTHER_OPTIONS[key]}")
+        weights = list(base.model.parameters())
+        widest = max(size for weight in weights for size in weight.shape)
+        check_sizes(config, options, widest, sum(weight.numel() for weight in weights), f"base {base.name!r}")
+        check_tokens(options, base.shape.vocab_size)
         if self.spec.layers:
             if "layers_to_transform" not in known:
                 raise ConfigError(f"PEFT's {kind} takes no layers; leave out method.layers")
             options["layers_to_transform"] = list(self.layers(base))
-        if "target_modules" in known and not options.get("target_modules") and not _has_default(kind, base):
-            options["target_modules"] = "all-linear"
+        given, options = options, resolved(kind, options, base, known, self._as_before)
+        self._given, self._passed = copy.deepcopy(given), copy.deepcopy(options)
         try:
             # PEFT's wrappers of other kinds ask for what an encoder does not have
             types_of = {"causal": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM"}
             return config(task_type=types_of.get(base.kind, "FEATURE_EXTRACTION"), **options)
         except (ValueError, TypeError) as error:
-            raise ConfigError(f"PEFT's {kind} does not take these settings: {_first_line(error)}") from None
+            raise ConfigError(f"PEFT's {kind} does not take these settings: {first_line(error)}") from None
 
     def default_settings(self) -> dict[str, Any]:
         """PEFT's configuration of this type as it is when nothing is set, as JSON."""
-        return {key: _json(value) for key, value in types()[self.spec.type](task_type="CAUSAL_LM").to_dict().items()}
+        return {key: as_json(value) for key, value in types()[self.spec.type](task_type="CAUSAL_LM").to_dict().items()}
 
     def attach(self, base: Base, bound: BoundTask, seed: int) -> None:
         """Let PEFT put its modules in; their start depends on the seed."""
@@ -130,7 +144,7 @@ class Tuner(WeightsMethod):
         Args:
             own: names of the base's weights that get a copy in any case.
         """
-        with _frozen(base):
+        with kept_frozen(base):
             model = self._wrapped(base.branch(own.__contains__), seed)
             written = written_names(base, self._learned(model))
             if written:
@@ -143,12 +157,12 @@ class Tuner(WeightsMethod):
         """PEFT's model round that of the branch, which is this method's from now on."""
         config, before = self.config(branch), {name for name, _ in branch.model.named_modules()}
         self._kind = name = config.peft_type.value
-        with _quiet(), torch.random.fork_rng(), _base_kept(branch, name):
+        with quiet_peft(), torch.random.fork_rng(), base_kept(branch, name):
             torch.manual_seed(seed)
             try:
                 model = peft.get_peft_model(branch.model, config)
             except Exception as error:  # each of PEFT's tuners refuses settings in its own way
-                raise ConfigError(f"PEFT cannot put {name} into this base: {_first_line(error)}") from error
+                raise ConfigError(f"PEFT cannot put {name} into this base: {first_line(error)}") from error
         for path, module in model.named_modules():
             # PEFT compares ends of names: `norm` is also the end of DELORA's own `delora_w_norm`, which it then cannot load
             if isinstance(module, AuxiliaryTrainingWrapper) and (at := path.removeprefix(_ROUND)) not in before:
@@ -165,11 +179,11 @@ class Tuner(WeightsMethod):
     def _learned(self, model: Any) -> list[Tensor]:
         """What training moves, and loading writes."""
         try:
-            with _quiet():
+            with quiet_peft():
                 saved = peft.get_peft_model_state_dict(model)
         except Exception as error:  # e.g. DELORA does not find its own tensors with `bias`
             raise ConfigError(
-                f"PEFT cannot save {self._kind} with these settings ({_first_line(error)}); change them"
+                f"PEFT cannot save {self._kind} with these settings ({first_line(error)}); change them"
             ) from error
         return [*(weight for weight in model.parameters() if weight.requires_grad), *saved.values()]
 
@@ -180,7 +194,7 @@ class Tuner(WeightsMethod):
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
         """PEFT's modules are in train() for a training step's forward and backward only; the base stays in eval()."""
-        own = list(_own_modules(self._model))
+        own = list(own_modules(self._model))
         for module in own:
             module.training = True  # and not train(), which would reach the base's own modules inside
         try:
@@ -191,24 +205,55 @@ class Tuner(WeightsMethod):
 
     def export(self) -> dict[str, Tensor]:
         """PEFT's state dict."""
-        with _quiet():
+        with quiet_peft():
             return plain(peft.get_peft_model_state_dict(self._model))
 
     def restore(self, tensors: dict[str, Tensor], base: Base) -> None:
-        """Put PEFT's modules into a branch and the tensors into them."""
+        """Put PEFT's modules into a branch and the tensors into them.
+
+        Raises:
+            ArtifactError: tensors that these settings do not make; told before anything of that size is made.
+            ConfigError: settings that do not fit this base.
+        """
+        beside = beside_text(base)
+        self._as_before = any(within(name.removeprefix(_ROUND), beside) for name in tensors)
+        try:
+            self._compare(tensors, base)
+        except (ArtifactError, ConfigError) as error:
+            self._as_before = not self._as_before
+            try:
+                self._compare(tensors, base)
+            except (ArtifactError, ConfigError):
+                raise error from None
         self._put_in(base, 0)
         self._fill(tensors)
 
+    def _compare(self, tensors: dict[str, Tensor], base: Base) -> None:
+        """Names and shapes against what PEFT would make, on the device that holds no numbers."""
+        if getattr(base, "quantization", None):
+            return  # PEFT's layers for quantised ones need their numbers
+        model, config = outline(base), self.config(base)
+        try:
+            with quiet_peft(), torch.random.fork_rng(), torch.device("meta"):
+                expected = peft.get_peft_model_state_dict(peft.get_peft_model(model, config))
+        except (NotImplementedError, RuntimeError):
+            return  # a few tuners read numbers as they begin; their sizes are bounded by the base's
+        except Exception as error:  # each of PEFT's tuners refuses settings in its own way
+            raise ConfigError(
+                f"PEFT cannot put {config.peft_type.value} into this base: {first_line(error)}"
+            ) from error
+        take(tensors, expected, self.spec.name)
+
     def _fill(self, tensors: dict[str, Tensor]) -> None:
         take(tensors, self.export(), self.spec.name)
-        with _quiet():
+        with quiet_peft():
             peft.set_peft_model_state_dict(self._model, tensors)
         self._model.requires_grad_(False)
 
     def adapter_config(self, base: Base) -> dict[str, Any] | None:
         """As PEFT writes it."""
         values = self._model.peft_config["default"].to_dict()
-        plainly = {key: _json(value) for key, value in values.items()}
+        plainly = {key: as_json(value) for key, value in as_given(values, self._given, self._passed).items()}
         return {**plainly, "base_model_name_or_path": base.name, "inference_mode": True}
 
     def merged(self, base: Base) -> Any:
@@ -230,7 +275,7 @@ class Tuner(WeightsMethod):
         try:
             return whole._model.merge_and_unload()
         except (AttributeError, NotImplementedError, ValueError, TypeError) as error:
-            raise ConfigError(f"PEFT cannot merge {self._kind} into the base: {_first_line(error)}") from error
+            raise ConfigError(f"PEFT cannot merge {self._kind} into the base: {first_line(error)}") from error
 
 
 def make_again(method: Tuner) -> Tuner:
@@ -245,72 +290,3 @@ def types() -> dict[str, type]:
         if issubclass(tuner, BaseTuner) and kind.value not in _OTHER_FORWARD:
             found[kind.value] = PEFT_TYPE_TO_CONFIG_MAPPING[kind]
     return found
-
-
-def _has_default(kind: str, base: Base) -> bool:
-    """Whether PEFT knows which modules of this family the tuner goes into."""
-    if kind in ("IA3", "TRAINABLE_TOKENS"):
-        return True  # they choose by themselves: with a list of their own, and the embedding layer
-    tuner = next(t for k, t in PEFT_TYPE_TO_TUNER_MAPPING.items() if k.value == kind)
-    mapping = getattr(tuner, "target_module_mapping", None) or {}
-    return base.model.config.model_type in mapping
-
-
-def _own_modules(model: nn.Module) -> Iterator[nn.Module]:
-    """PEFT's tuner layers and what they hold, without the base's layers that they stand round."""
-    for layer in model.modules():
-        if isinstance(layer, BaseTunerLayer):
-            inside = getattr(layer, "base_layer", None)
-            base = {id(module) for module in inside.modules()} if isinstance(inside, nn.Module) else set()
-            yield from (module for module in layer.modules() if id(module) not in base)
-
-
-@contextlib.contextmanager
-def _frozen(base: Base) -> Iterator[None]:
-    """PEFT marks what it trains, which may be the base's own weight before the branch has a copy of it."""
-    try:
-        yield
-    finally:
-        base.model.requires_grad_(False)
-
-
-@contextlib.contextmanager
-def _base_kept(branch: Base, name: str) -> Iterator[None]:
-    """Undo and refuse what replaces the base's own weights, which the branch shares with everybody.
-
-    Raises:
-        ConfigError: a weight was replaced.
-    """
-    before = [(weight, weight.data) for weight in branch.model.parameters()]
-    yield
-    changed = [(weight, data) for weight, data in before if weight.data_ptr() != data.data_ptr()]
-    for weight, data in changed:
-        weight.data = data
-    if changed:
-        raise ConfigError(
-            f"PEFT's {name} with these settings starts by changing the base's own weights, which stay as they are here; "
-            "take another start"
-        )
-
-
-def _json(value: Any) -> Any:
-    """As JSON holds it; sets sorted, so that equal settings give equal bytes."""
-    if isinstance(value, enum.Enum):
-        return value.value
-    if isinstance(value, (set, frozenset)):
-        return sorted(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {key: _json(part) for key, part in dataclasses.asdict(value).items()}
-    return value
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without PEFT's advice on how it might be called otherwise."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield

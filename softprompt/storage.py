@@ -10,6 +10,7 @@ import ctypes
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import sys
@@ -22,11 +23,26 @@ from .errors import SoftpromptError
 
 
 def cache_dir() -> Path:
-    """The user's cache: `$SOFTPROMPT_CACHE`, else `$XDG_CACHE_HOME/softprompt`, else `~/.cache/softprompt`."""
-    if own := os.environ.get("SOFTPROMPT_CACHE"):
-        return Path(own).expanduser()
-    root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(root).expanduser() / "softprompt"
+    """The user's cache: `$SOFTPROMPT_CACHE`, else `$XDG_CACHE_HOME/softprompt`, else `~/.cache/softprompt`.
+
+    Raises:
+        SoftpromptError: nothing says where it is: this user has no home.
+    """
+    own, root = os.environ.get("SOFTPROMPT_CACHE"), os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        return Path(own).expanduser() if own else Path(root).expanduser() / "softprompt"
+    except RuntimeError:
+        raise SoftpromptError(
+            "there is no place for the cache, as this user has no home folder; set SOFTPROMPT_CACHE to a folder"
+        ) from None
+
+
+def cached_file(*parts: str) -> Path | None:
+    """A path in the cache for looking only; None where there is no cache to look into."""
+    try:
+        return cache_dir().joinpath(*parts)
+    except SoftpromptError:
+        return None
 
 
 def sha256_file(path: Path) -> str:
@@ -181,23 +197,23 @@ def _sync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def plain_disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk or a missing permission into one clear line."""
+def plain_disk_errors(path: Path, advice: str = "") -> Iterator[None]:
+    """Turn a full disk, a missing permission or a name that is too long into one clear line with this advice."""
     try:
         yield
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise _unwritable(path, error.strerror or str(error), advice) from error
     except Exception as error:
-        if isinstance(error, RuntimeError) and isinstance(
-            error.__context__, OSError
-        ):  # torch.save, while it closes its file
-            raise _unwritable(path, error.__context__) from error
-        # safetensors wraps ENOSPC in an exception of its own
-        if "os error 28" in str(error).lower() or "no space left" in str(error).lower():
-            raise SoftpromptError(f"{path}: cannot be written (no space left on device); free space") from error
+        # safetensors tells the system's error in an exception of its own
+        if type(error).__name__ == "SafetensorError" and (found := _OS_ERROR.search(str(error))):
+            raise _unwritable(path, os.strerror(int(found[1])), advice) from error
         raise
 
 
-def _unwritable(path: Path, error: OSError) -> SoftpromptError:
-    reason = error.strerror or str(error)
-    return SoftpromptError(f"{path}: cannot be written ({reason}); free space or choose another place")
+_OS_ERROR = re.compile(r"os error (\d{1,4})")
+
+
+def _unwritable(path: Path, reason: str, advice: str) -> SoftpromptError:
+    in_cache = (cache := cached_file()) is not None and (path == cache or cache in path.parents)
+    advice = advice or ("set SOFTPROMPT_CACHE to another folder" if in_cache else "free space or choose another place")
+    return SoftpromptError(f"{path}: cannot be written ({reason}); {advice}")

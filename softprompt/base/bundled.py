@@ -16,7 +16,7 @@ from typing import Any
 from ..config import suggest
 from ..data.fetch import fetch_release_file
 from ..errors import BaseModelError
-from ..storage import atomic_folder, cache_dir, write_json
+from ..storage import atomic_folder, cache_dir, cached_file, write_json
 from ..types import Progress, megabytes
 
 
@@ -118,7 +118,8 @@ def fetch(name: str, progress: Progress) -> None:
 
 def list_bases() -> list[tuple[Bundled, bool]]:
     """All bundled bases, and whether each is in the cache."""
-    return [(base, (_folder(base.name) / "source.json").is_file()) for base in BUNDLED.values()]
+    kept = {name: cached_file("bases", name, "source.json") for name in BUNDLED}
+    return [(base, (file := kept[name]) is not None and file.is_file()) for name, base in BUNDLED.items()]
 
 
 def _folder(name: str) -> Path:

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -22,9 +21,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from ..errors import DataError, SoftpromptError
 from ..launcher import launched
 from ..types import Progress as Callback
+from .streams import VisibleConsole, visible
 
 if TYPE_CHECKING:
     from ..tasks import BoundTask
@@ -32,12 +31,11 @@ if TYPE_CHECKING:
 
 # Nothing that we print is markup: a label such as [b] or a token such as [/INST] is shown as it is
 _PLAIN = {"highlight": False, "soft_wrap": True, "markup": False, "emoji": False}
-err = Console(stderr=True, **_PLAIN)  # type: ignore[arg-type]
+err = VisibleConsole(stderr=True, **_PLAIN)  # type: ignore[arg-type]
 # a table that goes to a file or a pipe is not squeezed into the 80 columns that rich assumes there
-out = Console(**_PLAIN, width=None if sys.stdout.isatty() else 160)  # type: ignore[arg-type]
+out = VisibleConsole(**_PLAIN, width=None if sys.stdout.isatty() else 160)  # type: ignore[arg-type]
 
 _EVERY = 10.0  # seconds between two plain lines of the same work
-_SHOWN_PROBLEMS = 50
 
 
 @contextmanager
@@ -64,7 +62,7 @@ def progress() -> Iterator[Callback]:
             if kind != last[0]:
                 last[0] = kind
                 bar.reset(task, total=total)
-            bar.update(task, description=what, completed=done, total=total)
+            bar.update(task, description=visible(what), completed=done, total=total)
 
         yield show
 
@@ -105,7 +103,7 @@ class _PlainLines:
             self._kind, self._open, self._inside = kind, done < total, False
         if news or now - self._at >= _EVERY:
             self._at = now
-            print(f"{what}: {done}/{total}", file=sys.stderr, flush=True)
+            print(visible(f"{what}: {done}/{total}"), file=sys.stderr, flush=True)
 
 
 def run_of(artifact: Path) -> RunSpec | None:
@@ -154,13 +152,3 @@ def tell_cut(bound: BoundTask) -> None:
         limit = bound.task.spec.max_text_tokens
         why = f"task.max_text_tokens ({limit})" if limit and limit <= bound.room else "the base's context"
         err.print(f"{bound.cut} texts were longer than {why} and were cut at their end")
-
-
-def complain(error: SoftpromptError) -> None:
-    """Print an error as one line, after the malformed rows one by one."""
-    if isinstance(error, DataError):
-        for problem in error.problems[:_SHOWN_PROBLEMS]:
-            print(problem, file=sys.stderr)
-        if len(error.problems) > _SHOWN_PROBLEMS:
-            print(f"… and {len(error.problems) - _SHOWN_PROBLEMS} more", file=sys.stderr)
-    print(f"error: {error}", file=sys.stderr)

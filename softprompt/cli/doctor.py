@@ -11,6 +11,7 @@ from rich.text import Text
 
 from . import app
 from .console import base_of, out, progress, run_of
+from .streams import visible
 
 if TYPE_CHECKING:
     from ..doctor import Case
@@ -48,7 +49,7 @@ def doctor_verb(
             found = [Finding("artifact", "error", str(error))]
     for finding in found:
         mark, style = _MARKS[finding.level]
-        out.print(Text.assemble((mark, style), f" {finding}"))
+        out.print(Text.assemble((mark, style), visible(f" {finding}")))
     if to is not None:
         write_json(to, [finding.as_dict() for finding in found])
     counts = {level: sum(finding.level == level for finding in found) for level in _MARKS}

@@ -27,6 +27,9 @@ from ..storage import cache_dir, plain_disk_errors, write_json
 
 Key = tuple[int, ...]
 GB = 1_000_000_000
+ELSEWHERE = (
+    "set SOFTPROMPT_CACHE to another folder, or raise cache.ram_gb (and leave out cache.keep) to keep rows in memory"
+)
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class RowCache:
         self.layout, self.dtype, self.keep = tuple(layout), dtype, keep
         self.token_numbers = math.prod(size for size in layout if size)
         self.ram_left, self.disk_left = (0 if keep else ram), disk
-        self.folder = folder or cache_dir() / "rows"
+        self._folder = folder
         self._rows: dict[Key, tuple[int, int, int]] = {}  # ids → (chunk, offset in numbers, tokens)
         self._chunks: list[Tensor] = []
         self._files: list[Path] = []
@@ -75,6 +78,11 @@ class RowCache:
         self.on_disk = 0
         if keep:
             self._reopen()
+
+    @property
+    def folder(self) -> Path:
+        """Where files lie; asked for only where there are any, as a cache folder needs a home."""
+        return self._folder or cache_dir() / "rows"
 
     def __contains__(self, ids: Key) -> bool:
         return ids in self._rows
@@ -101,8 +109,9 @@ class RowCache:
             else:
                 rest += size
         if rest:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            room = min(self.disk_left, int(shutil.disk_usage(self.folder).free * 0.9))
+            with plain_disk_errors(self.folder, ELSEWHERE):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                room = min(self.disk_left, int(shutil.disk_usage(self.folder).free * 0.9))
             if rest > room:
                 raise TrainingError(
                     f"the encoded rows need {(in_ram + rest) / GB:.1f} GB, the limits are {self.ram_left / GB:.1f} GB of "
@@ -181,10 +190,11 @@ class RowCache:
 
     def _new_file(self, size: int) -> Tensor:
         """A mapped file of a name that no other process has; unless kept it has none at all and goes with this process."""
-        handle, name = tempfile.mkstemp(prefix=f"{self.keep or 'rows'}.", suffix=".bin", dir=self.folder)
+        with plain_disk_errors(self.folder, ELSEWHERE):
+            handle, name = tempfile.mkstemp(prefix=f"{self.keep or 'rows'}.", suffix=".bin", dir=self.folder)
         path = Path(name)
         try:
-            with plain_disk_errors(path), os.fdopen(handle, "wb") as file:
+            with plain_disk_errors(path, ELSEWHERE), os.fdopen(handle, "wb") as file:
                 if hasattr(os, "posix_fallocate"):
                     os.posix_fallocate(file.fileno(), 0, size)  # a full disk is told now, not by a signal on writing
                 else:

@@ -1,0 +1,104 @@
+"""How a command ends: an error is one line and exit code 2, a signal one line and 130 or 143, a mistake of ours a traceback."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from typing import NoReturn
+
+from ..errors import DataError, SoftpromptError
+from ..interrupts import STOPPING, Interrupted, raise_interrupted
+from ..launcher import launched
+from .streams import visible_line
+
+DEBUG = "SOFTPROMPT_DEBUG"
+_SHOWN_PROBLEMS = 50
+
+
+class Stopped(BaseException):
+    """A KeyboardInterrupt on its way out of a verb (typer would turn it into an exit code)."""
+
+    def __init__(self, stop: KeyboardInterrupt) -> None:
+        self.stop = stop
+
+
+@contextlib.contextmanager
+def ended() -> Iterator[None]:
+    """The time of a command; leaves by SystemExit where it does not end well."""
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # a shell's background jobs do not hear Ctrl-C
+            signal.signal(number, raise_interrupted)
+    try:
+        with _in_one_line():
+            yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _in_one_line() -> Iterator[None]:
+    try:
+        yield
+    except (Stopped, KeyboardInterrupt) as error:
+        _interrupted(error.stop if isinstance(error, Stopped) else error)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `… | head` is no error
+        sys.exit(0)
+    except Exception as error:
+        if os.environ.get(DEBUG):
+            traceback.print_exc()
+        line = _plain(error)
+        if line is None:
+            _mistake(error)
+        _exit([*_problems(error), f"error: {line}"], 2)
+
+
+def _problems(error: Exception) -> list[str]:
+    if not isinstance(error, DataError):
+        return []
+    more = len(error.problems) - _SHOWN_PROBLEMS
+    return error.problems[:_SHOWN_PROBLEMS] + ([f"… and {more} more"] if more > 0 else [])
+
+
+def _plain(error: Exception) -> str | None:
+    """What the user can do something about, in one line; None where the mistake is ours."""
+    if isinstance(error, SoftpromptError):
+        return str(error)
+    if isinstance(error, OSError):
+        what = f"{error.filename}: " if error.filename else ""
+        return f"{what}{error.strerror or error}"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing torch
+        return "out of memory; take a smaller train.micro_batch, train.checkpointing: true, or a smaller base"
+    if isinstance(error, UnicodeError):
+        return f"a text that cannot be encoded or decoded ({error}); save the file as UTF-8"
+    return None
+
+
+def _interrupted(stop: KeyboardInterrupt) -> NoReturn:
+    number = stop.number if isinstance(stop, Interrupted) else signal.SIGINT
+    said = stop.said if isinstance(stop, Interrupted) else ""
+    how = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+    _exit([said or f"ended by {how}"], 128 + number)
+
+
+def _mistake(error: Exception) -> NoReturn:
+    if launched("world") > 1 or not os.environ.get(DEBUG):  # whoever it comes from, a traceback is shown
+        traceback.print_exc(file=sys.__stderr__)
+    line = f"{type(error).__name__}: this is a mistake in softprompt; please report it with the lines above"
+    _exit([f"error: {line}"], 1)
+
+
+def _exit(lines: list[str], code: int) -> NoReturn:
+    if launched("rank") == 0:
+        for line in lines:
+            print(visible_line(line), file=sys.stderr)
+    else:
+        time.sleep(1)  # a launcher ends all as soon as one has ended; the first is to be heard before
+    sys.exit(code)

@@ -1,0 +1,56 @@
+"""What goes to the screen can always be shown: characters that a terminal lacks, and those that would steer it."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import re
+import sys
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""C0 (but tab and newline), C1 and bidirectional controls: a stranger's file must not write to the terminal with them."""
+
+
+def visible(text: str) -> str:
+    """The text with control characters as escapes (`\\x1b`, `\\u202e`)."""
+    return _STEERING.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def visible_line(text: str) -> str:
+    """As `visible`, in one line."""
+    return visible(text).replace("\n", "\\n")
+
+
+class VisibleConsole(Console):
+    """A console whose texts and table cells cannot steer the terminal."""
+
+    def render_str(self, text: str, **settings: Any) -> Text:  # type: ignore[override]
+        """Every plain string that is printed comes through here."""
+        return super().render_str(visible(text), **settings)
+
+
+def make_streams_safe() -> None:
+    """Let stdout and stderr show what they can: a path that is no UTF-8 as escapes, what a terminal lacks as `?`.
+
+    Pipes and files get UTF-8: JSON and tables of any language.
+    """
+    codecs.register_error("softprompt.shown", _shown)
+    for stream in (sys.stdout, sys.stderr):
+        if not isinstance(stream, io.TextIOWrapper):
+            continue  # a test's or a notebook's own
+        if stream is sys.stdout and not stream.isatty():
+            stream.reconfigure(encoding="utf-8")
+        stream.reconfigure(errors="softprompt.shown")
+
+
+def _shown(error: UnicodeError) -> tuple[str, int]:
+    """`\\udce9` for half a character or a byte that is none (as JSON writes it), `?` for what the encoding lacks."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    found = error.object[error.start : error.end]
+    half = (f"\\u{ord(char):04x}" if "\ud800" <= char <= "\udfff" else "?" for char in found)
+    return "".join(half), error.end

@@ -1,0 +1,127 @@
+"""What the command line shows, and how it ends: whatever the terminal, the signal or the mistake."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import signal
+import sys
+
+import pytest
+from rich.table import Table
+
+from softprompt import interrupts, storage
+from softprompt.cli import ending, streams
+from softprompt.errors import DataError, SoftpromptError
+
+
+@contextlib.contextmanager
+def stream(encoding: str):
+    """Stdout as a stream of this encoding, made safe; yields what gives its text."""
+    kept, held = sys.stdout, io.BytesIO()
+    sys.stdout = io.TextIOWrapper(held, encoding=encoding, write_through=True)
+    sys.stdout.isatty = lambda: encoding != "utf-8"
+    try:
+        streams.make_streams_safe()
+        yield lambda: held.getvalue().decode(sys.stdout.encoding)
+    finally:
+        sys.stdout = kept
+
+
+@pytest.mark.parametrize(
+    "encoding, shown",
+    [("latin-1", "café ? caf\\udce9 ?"), ("ascii", "caf? ? caf\\udce9 ?"), ("utf-8", "café … caf\\udce9 中")],
+)
+def test_output_goes_through_on_any_terminal(encoding, shown):
+    with stream(encoding) as text:
+        print("café … caf\udce9 中")
+        assert text() == shown + "\n"
+
+
+@pytest.mark.parametrize("char", ["\x1b", "\x07", "\r", "\x9b", "\u202e", "\u2066", "\u2028", "\x7f"])
+def test_a_strangers_text_cannot_steer_the_terminal(char):
+    table, file = Table("name"), io.StringIO()
+    table.add_row(f"in a cell {char}[31m")
+    console = streams.VisibleConsole(file=file, markup=False, width=100)
+    console.print(f"a line {char}[31m")
+    console.print(table)
+    assert char not in file.getvalue() and file.getvalue().count(repr(char)[1:-1]) == 2
+    assert streams.visible_line(f"a\n{char}b").isprintable()
+    assert streams.visible("two\nlines\tand 中文") == "two\nlines\tand 中文"
+
+
+def raising(error: BaseException):
+    with ending.ended():
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error, code, line",
+    [
+        (SoftpromptError("no\x1b such"), 2, "error: no\\x1b such"),
+        (OSError(28, "No space left on device", "runs/a"), 2, "error: runs/a: No space left on device"),
+        (MemoryError(), 2, "error: out of memory"),
+        (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "bad"), 2, "error: a text that cannot be"),
+        (RecursionError("too deep"), 1, "error: RecursionError: this is a mistake in softprompt; please report"),
+        (KeyError("x"), 1, "error: KeyError: this is a mistake in softprompt; please report"),
+        (KeyboardInterrupt(), 130, "ended by Ctrl-C"),
+        (interrupts.Interrupted(signal.SIGTERM), 143, "ended by SIGTERM"),
+        (interrupts.Interrupted(signal.SIGTERM, "goes on from step 3"), 143, "goes on from step 3"),
+    ],
+)
+def test_every_end_is_one_line_and_a_code(error, code, line, capsys):
+    with pytest.raises(SystemExit) as stop:
+        raising(error)
+    assert stop.value.code == code
+    assert capsys.readouterr().err.splitlines()[-1].startswith(line)
+
+
+def test_many_problems_are_not_all_shown(capsys):
+    with pytest.raises(SystemExit):
+        raising(DataError("60 rows", [f"rows.csv:{line}: bad" for line in range(60)]))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 52 and lines[50] == "… and 10 more" and lines[51] == "error: 60 rows"
+
+
+def test_the_version_is_told(capsys, monkeypatch):
+    from softprompt.cli import main
+
+    monkeypatch.setattr(sys, "argv", ["softprompt", "--version"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 0 and capsys.readouterr().out.startswith("softprompt ")
+
+
+def test_without_a_home_only_the_cache_is_missing(monkeypatch, tmp_path):
+    from softprompt.base.bundled import list_bases
+    from softprompt.engine.cache import RowCache
+
+    def nowhere(self):
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("SOFTPROMPT_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pathlib.Path.expanduser", nowhere)
+    with pytest.raises(SoftpromptError, match="SOFTPROMPT_CACHE"):
+        storage.cache_dir()
+    assert not any(there for _, there in list_bases())
+    import torch
+
+    cache = RowCache((0, 4), torch.float32)
+    cache.put((1, 2), torch.ones(2, 4))  # in memory
+    assert cache.get((1, 2)).sum() == 8
+    with pytest.raises(SoftpromptError, match="SOFTPROMPT_CACHE"):
+        RowCache((0, 4), torch.float32, ram=0).put((1, 2), torch.ones(2, 4))
+
+
+def test_a_cache_folder_that_cannot_be_made_is_one_line(monkeypatch, tmp_path):
+    import torch
+
+    from softprompt.engine.cache import RowCache
+
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("SOFTPROMPT_CACHE", str(tmp_path / "file"))
+    with pytest.raises(SoftpromptError, match=r"file/rows: cannot be written .*SOFTPROMPT_CACHE.*cache\.ram_gb"):
+        RowCache((0, 4), torch.float32, ram=0).put((1, 2), torch.ones(2, 4))
+    with pytest.raises(SoftpromptError, match="set SOFTPROMPT_CACHE to another folder"):
+        storage.write_text(storage.cache_dir() / "data" / "x.jsonl", "")

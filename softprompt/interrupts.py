@@ -1,11 +1,11 @@
-"""Ctrl-C and SIGTERM: work that can be gone on with ends its step and keeps it; a second signal ends at once."""
+"""Ctrl-C and SIGTERM: a run that keeps its state ends its step and keeps it; a second signal ends at once."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -18,11 +18,12 @@ class Interrupted(KeyboardInterrupt):
 
     Attributes:
         number: of the signal.
-        said: one line on what becomes of the work; empty where there is nothing to say.
+        said: what becomes of the work; empty where there is nothing to say.
     """
 
     def __init__(self, number: int = signal.SIGINT, said: str = "") -> None:
-        super().__init__(said or f"ended by {signal.Signals(number).name}")
+        how = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+        super().__init__(f"ended by {how}" + (f"; {said}" if said else ""))
         self.number, self.said = number, said
 
 
@@ -63,12 +64,8 @@ def deferred() -> Iterator[Asked]:
 
 
 @contextlib.contextmanager
-def explained(said: Any) -> Iterator[None]:
-    """Let an interruption say what becomes of the work.
-
-    Args:
-        said: called without arguments when it happens; gives the line.
-    """
+def explained(said: Callable[[], str]) -> Iterator[None]:
+    """Let an interruption say what becomes of the work, if nothing within knows better."""
     try:
         yield
     except KeyboardInterrupt as stop:

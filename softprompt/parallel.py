@@ -23,6 +23,7 @@ from .launcher import launched
 T = TypeVar("T")
 P = ParamSpec("P")
 _REFUSED = ("DEEPSPEED", "MEGATRON_LM")
+VALUES = 2  # that a meeting sums at most: who fails elsewhere meets the others there, with as many numbers
 NUMBERS_AT_ONCE = 1 << 25  # of gradients in one sum; more only takes memory
 
 
@@ -68,9 +69,9 @@ class Processes:
         """Of what each made of its share (by index) the whole, in order, on every process."""
         return mine
 
-    def total(self, value: float) -> float:
-        """The sum over processes."""
-        return value
+    def totals(self, *values: float) -> tuple[float, ...]:
+        """Each value's sum over processes."""
+        return values
 
     def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Give all processes the sum of their gradients; None stays where none has any."""
@@ -133,8 +134,8 @@ class Several(Processes):
         found = self._objects(mine)
         return [found[place % self.world][place // self.world] for place in range(sum(map(len, found)))]
 
-    def total(self, value: float) -> float:
-        return self._meet(value)
+    def totals(self, *values: float) -> tuple[float, ...]:
+        return self._meet(*values)
 
     def sum_gradients(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         self._meet()
@@ -197,18 +198,19 @@ class Several(Processes):
         gc.collect()
         self._state.destroy_process_group()
 
-    def _meet(self, value: float = 0.0, error: Exception | None = None) -> float:
-        """The sum of the values.
+    def _meet(self, *values: float, error: Exception | None = None) -> tuple[float, ...]:
+        """Each value's sum over processes, all of which give as many.
 
         Raises:
             Exception: this process's own error, else that of the first process that has one.
         """
-        failed, total = self._sum(torch.tensor([float(error is not None), value], dtype=torch.float64)).tolist()
+        given = [float(error is not None), *values, *[0.0] * (VALUES - len(values))]
+        failed, *totals = self._sum(torch.tensor(given, dtype=torch.float64)).tolist()
         if failed:
             found = [item for part in self._objects([_plain(error, self.rank)]) for item in part if item is not None]
             self._agreed = error or found[0]
             raise self._agreed
-        return total
+        return tuple(totals[: len(values)])
 
     def _sum(self, values: Tensor) -> Tensor:
         from accelerate.utils import reduce

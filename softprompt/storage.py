@@ -61,7 +61,7 @@ def canonical_json(value: Any) -> str:
 
 def digest_of(value: Any) -> str:
     """Hex SHA-256 of a JSON-like value."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+    return hashlib.sha256(canonical_json(value).encode("utf-8", "backslashreplace")).hexdigest()
 
 
 @contextlib.contextmanager
@@ -127,38 +127,10 @@ def _exchange(one: Path, other: Path) -> bool:
         return False
 
 
-@contextlib.contextmanager
-def held(folder: Path, refusal: str) -> Iterator[None]:
-    """Hold a folder, made if need be, against other processes that want to; however this one ends, it is free again.
-
-    Raises:
-        SoftpromptError: another process holds it, with this refusal; it cannot be made or read.
-    """
-    with plain_disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ModuleNotFoundError:  # Windows
-        yield
-        return
-    with plain_disk_errors(folder):
-        handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SoftpromptError(f"{folder}: {refusal}") from None
-        except OSError:
-            pass  # a file system without locks
-        yield
-    finally:
-        os.close(handle)
-
-
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically."""
+    """Write UTF-8 text atomically; half a character, of a path that is no UTF-8, as JSON would escape it."""
     with atomic_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -172,9 +144,9 @@ def check_writable(path: Path) -> None:
     Raises:
         SoftpromptError: nothing can be written there.
     """
-    if path.is_dir():
-        raise SoftpromptError(f"{path}: cannot be written (it is a folder); name a file in it")
     with plain_disk_errors(path):
+        if path.is_dir():
+            raise SoftpromptError(f"{path}: cannot be written (it is a folder); name a file in it")
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass

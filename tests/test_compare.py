@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,7 +35,6 @@ from softprompt.config import parse
 from softprompt.engine.cache import RowCache
 from softprompt.errors import ConfigError, DataError, SoftpromptError
 from softprompt.metrics import estimate
-from softprompt.storage import held
 from softprompt.tasks import Task
 
 TASK = {
@@ -716,9 +717,29 @@ def test_the_main_table_is_one_with_the_reference():
     assert Section("b", "t", [large], []).main is large
 
 
+@contextlib.contextmanager
+def another_holds(folder):
+    """Hold a folder as another thread would: in this one `compare` might hold it again."""
+    inside, done = threading.Event(), threading.Event()
+
+    def hold():
+        with held(folder, "taken"):
+            inside.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    inside.wait()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
 def test_one_command_a_folder_and_one_suite(folder, tmp_path):
     to = tmp_path / "out"
-    with held(to, "taken"), pytest.raises(SoftpromptError, match="another `bench compare` is at work here"):
+    with another_holds(to), pytest.raises(SoftpromptError, match="another `bench compare` is at work here"):
         compare(str(folder / "suite.yaml"), [], to, estimate=False)
     make_results(to)
     with pytest.raises(ConfigError, match="holds the results of suite 'small', not of 'other'"):

@@ -133,19 +133,19 @@ def test_goes_on_where_it_was_cut_short_without_asking_again(tmp_path, monkeypat
     class Killed(Exception):
         pass
 
-    look, seen = loop.look, []
+    look, seen = loop._Run.look, []
 
     def dies(*args, **named):
         seen.append(1)
         if len(seen) == 3:
             raise Killed
-        look(*args, **named)
+        return look(*args, **named)
 
-    monkeypatch.setattr(loop, "look", dies)
+    monkeypatch.setattr(loop._Run, "look", dies)
     monkeypatch.setattr("softprompt.training.checkpoints.FolderStore.due", lambda self, at_once=False: True)
     with pytest.raises(Killed):
         distil(base, task, "infix", tmp_path / "cut", **settings)
-    monkeypatch.setattr(loop, "look", look)
+    monkeypatch.setattr(loop._Run, "look", look)
     monkeypatch.setattr("softprompt.training.teacher.ask", lambda *args: pytest.fail("the teacher was asked again"))
     again = distil(base, task, "infix", tmp_path / "cut", **settings)
     events = [json.loads(line) for line in (tmp_path / "cut/events.jsonl").read_text().splitlines()]

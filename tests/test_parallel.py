@@ -23,6 +23,7 @@ from softprompt.base import Base
 from softprompt.tasks import Task
 from softprompt.training import load_run, train
 from softprompt.training.loop import batch_at
+from softprompt.training.sealed import read_state
 
 pytest.importorskip("accelerate")
 TESTS = Path(__file__).parent
@@ -189,7 +190,7 @@ def test_killed_runs_go_on_and_only_the_first_process_is_heard(work):
         torch.testing.assert_close(tensors(work / "two")[key], value, atol=1e-6, rtol=1e-6)
     # (a process that is killed while it writes leaves a hidden file)
     names = {path.name for path in (work / "two").iterdir() if not path.name.startswith(".")}
-    assert names == {"artifact", "checkpoint.pt", "events.jsonl", "result.json", "run.yaml"}
+    assert names == {"artifact", "checkpoint.pt", "checkpoint.before.pt", "events.jsonl", "result.json", "run.yaml"}
 
 
 def kill_after(steps: int, process: subprocess.Popen, work: Path, folder: Path) -> None:
@@ -249,8 +250,8 @@ def test_a_checkpoint_of_fsdp_is_one_for_any_number_of_processes(work):
     for steps, how in ((6, {"fsdp": True}), (12, {"processes": 1}), (18, {"fsdp": True}), (24, {"fsdp": False})):
         kill_after(steps, start("slow.py", *command, cwd=work, **how), work, out)
         assert not (out / "artifact").exists()
-        held = torch.load(out / "checkpoint.pt", weights_only=True)["state"]
-        assert {type(value) for value in held["parameters"]} == {torch.Tensor}
+        _, held = read_state(out / "checkpoint.pt")
+        assert {type(value) for value in held.parameters} == {torch.Tensor}
     process = start("-m", "softprompt", *command, cwd=work, processes=3, fsdp=True)
     told, err = finish(process)
     assert process.returncode == 0, err

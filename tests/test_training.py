@@ -94,8 +94,9 @@ def test_checkpoint_of_another_run_is_refused_and_fresh_starts_over(tmp_path):
 
 def test_damaged_checkpoint_is_told(tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"not a checkpoint")
-    with pytest.raises(TrainingError, match="delete it"):
-        train(tiny_base(), tiny_task(), "soft", tmp_path, train=SETTINGS, rows=tiny_rows())
+    told = []
+    train(tiny_base(), tiny_task(), "soft", tmp_path, train=SETTINGS, rows=tiny_rows(), notice=told.append)
+    assert "checkpoint.pt is damaged" in told[0] and "starting from the beginning" in told[0]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of a process are Unix")
@@ -115,7 +116,7 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
-    held = checkpoints.FolderStore(tmp_path, "a run").load()
+    held, _ = checkpoints.read_checkpoints(tmp_path, "a run")
     assert held is not None and torch.equal(held.parameters[0], torch.ones(100))
 
 
@@ -223,10 +224,10 @@ def test_the_best_look_is_within_one_standard_error_of_the_top(monkeypatch):
 def test_what_the_best_look_found_is_not_asked_again(tmp_path, monkeypatch):
     """It is what asking the kept parameters again would find; a run that goes on from its end has to ask."""
     from softprompt.evaluate import evaluate
-    from softprompt.training import run
+    from softprompt.training import job
 
     asked = []
-    monkeypatch.setattr(run, "evaluate", lambda *given: asked.append(given) or evaluate(*given))
+    monkeypatch.setattr(job, "evaluate", lambda *given: asked.append(given) or evaluate(*given))
     # so high a rate that the best is not the last
     how = {"train": {**SETTINGS, "lr": 0.5, "epochs": 6}, "rows": tiny_rows()}
     result = train(tiny_base(), tiny_task(), "soft", tmp_path, **how)

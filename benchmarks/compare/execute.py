@@ -21,9 +21,10 @@ from softprompt.errors import ConfigError, MissingExtraError, SoftpromptError
 from softprompt.evaluate import Evaluation, evaluate
 from softprompt.tasks import Task
 from softprompt.training import TrainSpec
+from softprompt.training.job import Result
 from softprompt.training.loop import batch_at
 from softprompt.training.preparing import Prepared
-from softprompt.training.run import Result, train
+from softprompt.training.run import train
 from softprompt.training.saving import save, settings_of
 from softprompt.types import Example, Progress, ignore_progress
 

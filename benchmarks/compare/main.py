@@ -22,8 +22,9 @@ from softprompt.benchmarks.compare.suite import load_suite
 from softprompt.benchmarks.compare.texts import texts_of
 
 from softprompt.errors import MissingExtraError
+from softprompt.holding import held
+from softprompt.interrupts import explained
 from softprompt.parallel import processes
-from softprompt.storage import held
 from softprompt.types import Notice, Progress, ignore_notice, ignore_progress
 
 Plan = dict[str, Any]
@@ -73,7 +74,11 @@ def compare(
         shop.check(work.cells)
         plan(_plan(work, _costs(work, shop, None, workers, progress) if estimate else {}, workers))
         return None
-    with held(folder, "another `bench compare` is at work here; wait for it, or give another --out"):
+    left = "the same command goes on with the runs that are left"
+    with (
+        explained(lambda: left),
+        held(folder, "another `bench compare` is at work here; wait for it, or give another --out"),
+    ):
         shop.check(begin(spec, folder, only, look_only=True).cells)  # what is wrong is said before any record is moved
         work = begin(spec, folder, only)
         if work.stale:

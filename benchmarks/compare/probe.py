@@ -18,8 +18,9 @@ from softprompt.evaluate import evaluate
 from softprompt.methods import make_method
 from softprompt.storage import write_json
 from softprompt.training import TrainSpec
+from softprompt.training.job import Result
 from softprompt.training.preparing import Prepared
-from softprompt.training.run import Result, train
+from softprompt.training.run import train
 from softprompt.types import Progress, ignore_progress
 
 ROWS = 16  # evaluated

@@ -3,13 +3,14 @@
 from . import peft_format
 from .manifest import FORMAT_VERSION, Manifest
 from .peft_format import read_peft, read_peft_weights
-from .store import Artifact, check_base, load, save
+from .store import Artifact, check_base, check_place, load, save
 
 __all__ = [
     "FORMAT_VERSION",
     "Artifact",
     "Manifest",
     "check_base",
+    "check_place",
     "load",
     "peft_format",
     "read_peft",

@@ -24,7 +24,7 @@ from safetensors.torch import save as dump_safetensors
 from torch import Tensor
 
 from ..errors import ArtifactError
-from ..storage import atomic_folder, digest_of
+from ..storage import atomic_folder, check_writable, digest_of
 from .checks import check_layout, check_tensors, list_names, list_shapes, quote
 from .files import MAX_HEADER_BYTES, MAX_JSON_BYTES, check_finite, one_line, parse_tensors, read_bytes, read_json
 from .manifest import Manifest, TensorRecord
@@ -222,6 +222,18 @@ def _check_files(path: Path, manifest: Manifest) -> None:
                 f"{path / name}: sha256 is {found[:16]}…, {MANIFEST} says {want[:16]}…; the file was changed, copy the "
                 "artifact again"
             )
+
+
+def check_place(folder: Path) -> None:
+    """Refuse a place for an artifact before the work whose result it is to hold.
+
+    Raises:
+        ArtifactError: it holds something else.
+        SoftpromptError: nothing can be written there.
+    """
+    target = Path(os.path.realpath(folder))
+    _refuse_foreign(target, str(folder))
+    check_writable(target.with_name(f".{target.name}.tmp"))
 
 
 def _refuse_foreign(target: Path, where: str) -> None:

@@ -82,10 +82,8 @@ def _plain(error: Exception) -> str | None:
 
 
 def _interrupted(stop: KeyboardInterrupt) -> NoReturn:
-    number = stop.number if isinstance(stop, Interrupted) else signal.SIGINT
-    said = stop.said if isinstance(stop, Interrupted) else ""
-    how = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-    _exit([said or f"ended by {how}"], 128 + number)
+    stop = stop if isinstance(stop, Interrupted) else Interrupted()
+    _exit([str(stop)], 128 + stop.number)
 
 
 def _mistake(error: Exception) -> NoReturn:

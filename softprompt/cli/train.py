@@ -32,10 +32,11 @@ def train_verb(
     from ..parallel import processes
     from ..tasks import Task
     from ..training import load_run, train
+    from ..training.places import run_folder
 
     spec = load_run(run, settings or [])
     task, method = Task.load(spec.task), make_method(spec.method)
-    with progress() as show:
+    with run_folder(to), progress() as show:
         # bad rows are told before a model is loaded
         rows = processes().first(task.load_data, show)
         base = spec.base.load(show)
@@ -59,6 +60,8 @@ def train_verb(
         err.print(f"left out: {task.left_out}")
     for name, found in result.metrics.items():
         out.print(f"{name} {found.estimate.metric} {found.estimate} on {found.estimate.rows} rows")
+    for name, estimate in result.recorded.items():
+        out.print(f"{name} {estimate.metric} {estimate} on {estimate.rows} rows (measured by an earlier call)")
     spent = ", ".join(f"{what} {seconds:.1f} s" for what, seconds in result.seconds.items())
     out.print(f"{result.parameters:,} parameters, best at step {result.best_step}; {spent}")
     out.print(f"artifact: {result.artifact}")

@@ -1,7 +1,8 @@
 """Training: one loop, its checkpoints, and the run around it."""
 
+from .job import Result
 from .preparing import Prepared, prepare
-from .run import Result, train
+from .run import train
 from .saving import save
 from .spec import BaseSpec, CacheSpec, RunSpec, TrainSpec, load_run
 

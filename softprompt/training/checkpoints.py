@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import fields
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..errors import TrainingError
 from ..storage import atomic_file, plain_disk_errors
-from .loop import State
+from ..types import Notice, ignore_notice
+from .sealed import DamagedError, PickledError, read_state, step_of, write_state
+from .state import State
 
 SECONDS = 10.0  # between checkpoints; when one is written changes nothing that is computed
 SHARE = 0.05  # of the time, at most, goes into writing them
+NEWEST, BEFORE = "checkpoint.pt", "checkpoint.before.pt"  # both safetensors; the first name is that of earlier versions
+EVENTS = "events.jsonl"
 
 
 class NoStore:
@@ -40,81 +42,162 @@ class NoStore:
         self.events.append({"event": event, **values})
 
 
-class FolderStore:
-    """`checkpoint.pt` (atomic) and `events.jsonl` (append only) in the run's folder.
+class KeptStore(NoStore):
+    """A run that has ended: it is asked again, and changes nothing.
 
     Args:
-        run: digest of everything that decides the result; a checkpoint of another run is refused.
+        missing: splits whose metric is new; recorded in its `events.jsonl`.
+    """
+
+    def __init__(self, folder: Path, state: State, missing: Sequence[str]) -> None:
+        super().__init__()
+        self._folder, self._state, self._missing = folder, state, missing
+
+    def load(self) -> State | None:
+        """The last state."""
+        return self._state
+
+    def log(self, event: str, **values: Any) -> None:
+        """Remember the record; keep it if it is a new one."""
+        super().log(event, **values)
+        if event == "final" and values["split"] in self._missing:
+            append(self._folder / EVENTS, event, values)
+
+
+class FolderStore:
+    """The last two checkpoints (sealed, see `sealed.py`) and `events.jsonl` (append only) in the run's folder.
+
+    Args:
+        run: digest of everything that decides the result.
+        state, damaged: what `read_checkpoints` found there.
 
     Records of steps that the checkpoint does not know are dropped: they will be written again.
 
     Raises:
-        TrainingError: the checkpoint belongs to other settings, data or base, or cannot be read.
         SoftpromptError: the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, run: str) -> None:
-        self.folder, self.run = folder, run
-        self._path, self._events = folder / "checkpoint.pt", folder / "events.jsonl"
+    def __init__(self, folder: Path, run: str, state: State | None = None, damaged: bool = False) -> None:
+        self.run, self._state, self._damaged = run, state, damaged
+        self._path, self._before, self._events = folder / NEWEST, folder / BEFORE, folder / EVENTS
         self._written, self._cost = time.monotonic(), 0.0
         with plain_disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            self._state = self._read()  # before the first record is written, as it drops records
+            self._drop_events_after(state)  # before the first record of this run is written
 
     def load(self) -> State | None:
         """The state that the folder held when this run began."""
         return self._state
-
-    def _read(self) -> State | None:
-        if not self._path.exists():
-            self._events.unlink(missing_ok=True)
-            return None
-        try:
-            held = torch.load(self._path, weights_only=True)
-            run, state = held["run"], State(**held["state"])
-        except Exception as error:
-            raise TrainingError(
-                f"{self._path}: cannot be read ({type(error).__name__}); delete it to start again"
-            ) from error
-        if run != self.run:
-            raise TrainingError(
-                f"{self.folder} holds a checkpoint of a run with other settings, data or base; take another --out, or "
-                "--fresh to start over"
-            )
-        self._drop_events_after(state.step)
-        return state
 
     def due(self, at_once: bool = False) -> bool:
         """Whether some seconds have passed since the last time: more of them where writing takes long."""
         return at_once or time.monotonic() - self._written >= max(SECONDS, self._cost / SHARE)
 
     def save(self, state: State) -> None:
-        """Write the state."""
+        """Write the state; the one before is kept as well."""
         began = time.monotonic()
-        names = [item.name for item in fields(state) if item.name != "found"]  # outcomes are found again
-        held = {"run": self.run, "state": {name: getattr(state, name) for name in names}}
-        # into a file of Python's: given a path, torch's own writer does not say that the disk is full
-        with atomic_file(self._path) as temporary, temporary.open("wb") as file:
-            torch.save(held, file)
+        with atomic_file(self._path) as temporary:
+            write_state(temporary, self.run, state)
+            if self._path.exists() and not self._damaged:  # what is damaged must not take the place of what is whole
+                self._path.replace(self._before)
+        self._damaged = False
         self._written = time.monotonic()
         self._cost = self._written - began
 
     def log(self, event: str, **values: Any) -> None:
         """Append one JSON line."""
         line = json.dumps({"event": event, **values}, ensure_ascii=False, default=str)
-        with plain_disk_errors(self._events), self._events.open("a", encoding="utf-8") as file:
+        # (half a character, of a path that is no UTF-8, is written as JSON would escape it)
+        with (
+            plain_disk_errors(self._events),
+            self._events.open("a", encoding="utf-8", errors="backslashreplace") as file,
+        ):
             file.write(line + "\n")
 
-    def _drop_events_after(self, step: int) -> None:
+    def _drop_events_after(self, state: State | None) -> None:
+        if state is None:
+            self._events.unlink(missing_ok=True)
+            return
         if not self._events.exists():
             return
-        kept = []
-        for line in self._events.read_text(encoding="utf-8").splitlines():
-            try:
-                event = json.loads(line)
-            except json.JSONDecodeError:
-                continue  # the line that was being written when the process was killed
-            if event.get("step", 0) <= step and event["event"] not in ("trained", "final"):
-                kept.append(line)
+        kept = [line for line in self._events.read_bytes().split(b"\n") if _is_of(line, state.step)]
         with atomic_file(self._events) as temporary:
-            temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            temporary.write_bytes(b"".join(line + b"\n" for line in kept))
+
+
+def append(path: Path, event: str, values: dict[str, Any]) -> None:
+    """Append a record; half a character, of a path that is no UTF-8, is written as JSON would escape it."""
+    line = json.dumps({"event": event, **values}, ensure_ascii=False, default=str)
+    with plain_disk_errors(path), path.open("a", encoding="utf-8", errors="backslashreplace") as file:
+        file.write(line + "\n")
+
+
+def read_checkpoints(folder: Path, run: str, notice: Notice = ignore_notice) -> tuple[State | None, bool]:
+    """The newest state of a run that is whole, and whether the newest file is not.
+
+    Args:
+        notice: told which checkpoint is damaged and where the run goes on instead.
+
+    Raises:
+        TrainingError: the checkpoint belongs to other settings, data or base, or to an earlier version.
+        SoftpromptError: it may not be read.
+    """
+    damaged: list[str] = []
+    for path in (folder / NEWEST, folder / BEFORE):
+        with plain_disk_errors(path):
+            if not path.exists():
+                continue
+            try:
+                found, state = read_state(path)
+            except PickledError:
+                raise TrainingError(
+                    f"{path} is a checkpoint of an earlier version of softprompt; end the run with that version, take another "
+                    "--out, or --fresh to start over"
+                ) from None
+            except DamagedError as error:
+                damaged.append(f"{path} is damaged ({error})")
+                continue
+        if found != run:
+            raise TrainingError(
+                f"{folder} holds a checkpoint of a run with other settings, data or base; take another --out, or "
+                "--fresh to start over"
+            )
+        if damaged:
+            notice(f"warning: {damaged[0]}; going on from step {state.step}")
+        return state, bool(damaged)
+    if damaged:
+        notice(f"warning: {' and '.join(damaged)}; starting from the beginning")
+    return None, bool(damaged)
+
+
+def _is_of(line: bytes, step: int) -> bool:
+    """Whether a line is a record of a step up to this one; one that cannot be read is none, whatever it holds."""
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+        return False
+    at = event.get("step", 0)
+    return isinstance(at, int) and at <= step and event["event"] not in ("trained", "final")
+
+
+def forget(folder: Path, *names: str) -> None:
+    """Remove a run's checkpoints (and these files), so that it starts over.
+
+    Raises:
+        SoftpromptError: one cannot be removed.
+    """
+    for name in (NEWEST, BEFORE, *names):
+        with plain_disk_errors(folder / name, "remove it by hand, or take another --out"):
+            (folder / name).unlink(missing_ok=True)
+
+
+def goes_on(folder: Path | None) -> str:
+    """What becomes of a run that ends now, in words."""
+    if folder is None:
+        return "a run without a folder keeps nothing"
+    steps = [step for path in (folder / NEWEST, folder / BEFORE) if (step := step_of(path)) is not None]
+    if not steps:
+        return "there is no checkpoint yet, so the same command begins anew"
+    return f"the same command goes on from step {steps[0]}"

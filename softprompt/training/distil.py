@@ -26,11 +26,11 @@ from ..parallel import processes
 from ..storage import digest_of, write_json
 from ..tasks import Task
 from ..types import Progress, ignore_progress
-from .loop import Teaching
+from .job import Result
 from .preparing import Prepared, prepare
-from .run import Result
 from .run import train as run_training
 from .spec import CacheSpec, TrainSpec
+from .state import Teaching
 from .teacher import kept_answers, match, relabelled_rows
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from ..base.memory import peak_memory
 from ..doctor.trained import above_majority
-from ..engine import Engine, Learned
+from ..engine import Engine
 from ..errors import TrainingError
 from ..evaluate import LIKELIHOOD, Evaluation, evaluate
+from ..interrupts import Asked, Interrupted
 from ..methods import Method
 from ..metrics import Estimate
 from ..parallel import Processes
@@ -25,66 +28,10 @@ from ..types import Example, Progress, ignore_progress
 from .optimizers import make_optimizer
 from .sharding import Weights, hold
 from .spec import TrainSpec
+from .state import Objective, State, Store
 
 T = TypeVar("T")
 SOON = 3  # looks at dev after which something should have been learned
-
-Objective = Callable[[Sequence[Example], Learned], tuple[Tensor, int]]
-"""Of rows and what the method brings: the summed loss, with gradients, and by how many tokens it is to be divided."""
-
-
-@dataclass(frozen=True)
-class Teaching:
-    """What a run learns from in place of its rows' labels.
-
-    Attributes:
-        objective: what is minimised, made for the run's engine.
-        metric: what the metric on relabelled rows is called.
-        record: what else decides the result; written into the manifest.
-    """
-
-    objective: Callable[[Engine], Objective]
-    metric: str
-    record: dict[str, Any]
-
-
-@dataclass
-class State:
-    """All that a run needs to go on as if it had never stopped (the weights of the base never change).
-
-    Attributes:
-        step: optimizer steps done.
-        parameters, optimizer: of the method.
-        looks: at dev, those that may still be the best: {"value", "error", "nll", "step", "parameters"}.
-        best: the best of them so far.
-        since: looks at dev since then.
-        found: what those looks found, whole, by step; not kept in checkpoints.
-    """
-
-    step: int = 0
-    parameters: list[Tensor] = field(default_factory=list)
-    optimizer: dict[str, Any] = field(default_factory=dict)
-    looks: list[dict[str, Any]] = field(default_factory=list)
-    best: dict[str, Any] = field(default_factory=dict)
-    since: int = 0
-    ended: str = ""
-    found: dict[int, Evaluation] = field(default_factory=dict)
-
-
-class Store(Protocol):
-    """Where the loop leaves its state and its records; see `checkpoints.py`."""
-
-    def load(self) -> State | None:
-        """The last state of this run as it was found, if there is one."""
-
-    def due(self, at_once: bool = False) -> bool:
-        """Whether it is worth keeping the state now."""
-
-    def save(self, state: State) -> None:
-        """Keep the state."""
-
-    def log(self, event: str, **values: Any) -> None:
-        """Write one record."""
 
 
 def fit(
@@ -99,6 +46,7 @@ def fit(
     progress: Progress = ignore_progress,
     objective: Objective | None = None,
     parallel: Processes | None = None,
+    asked: Asked | None = None,
 ) -> State:
     """Train the method's parameters; leave the best of them, by dev, in the method.
 
@@ -109,64 +57,42 @@ def fit(
         spec: filled (no nulls left).
         objective: what is minimised; by default `objective_of` the task.
         parallel: the processes that share the rows (see `parallel.py`); all of them end up with the same state.
+        asked: whether a signal asks for an end: the step is done and kept before.
 
     Raises:
         TrainingError: a loss or gradient that is not finite; names the step and its rows.
+        Interrupted: a signal asked for an end.
     """
-    assert spec.lr and spec.batch_size and spec.micro_batch and spec.max_steps and spec.eval_every
-    parallel = parallel or Processes()
+    assert spec.lr and spec.max_steps
+    parallel, asked = parallel or Processes(), asked or Asked()
     parallel.equal(method.parameters())
     weights = hold(method, engine.base, parallel)
-    parameters, objective = method.parameters(), weights.through(objective or objective_of(engine, bound))
-    optimizer = make_optimizer(method.groups(), spec)
+    objective = weights.through(objective or objective_of(engine, bound))
+    run = _Run(engine, method, bound, train, dev, spec, seed, store, progress, objective, parallel, weights)
+    parameters, optimizer = method.parameters(), make_optimizer(method.groups(), spec)
     state = weights.load(store) or State()
     if state.step:
         put_back(parameters, state.parameters)
         optimizer.load_state_dict(state.optimizer)
         store.log("resumed", step=state.step)
 
-    while state.step < spec.max_steps and not state.ended:
-        began = time.perf_counter()
-        places = batch_at(range(len(train)), state.step, spec.batch_size, seed)
-        rows = [train[place] for place in places]
-        mine = parallel.share(
-            rows, places if engine.plan.keeps_rows else None
-        )  # what is kept of a row, its owner keeps
-        tokens = sum(method.share(bound.task, len(example.answer)) for example in rows)
-        loss = 0.0
-        # dropout is a function of seed, step and process, so resuming is exact
-        torch.manual_seed((seed * 1_000_003 + state.step) * parallel.world + parallel.rank)
-        with weights.whole():
-            for part, divisor in weights.parts(mine, rows, spec.micro_batch, tokens):
-                with method.training():  # the backward as well: with checkpointing it runs layers again
-                    total, _ = objective(part, method.learned())
-                    weights.backward(total / divisor)
-                loss += total.item() / divisor
-        loss = parallel.total(loss)
-        weights.sum_gradients(parameters)
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, spec.clip))
-        refuse_not_finite(loss, norm, rows, spec, state, store)
-        rate = learning_rate(state.step, spec)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * group["scale"]
-        optimizer.step()
-        optimizer.zero_grad()
-        state.step += 1
-        store.log(
-            "step", step=state.step, loss=loss, norm=norm, lr=rate, tokens=tokens, seconds=time.perf_counter() - began
-        )
-
-        last = state.step == spec.max_steps
-        if dev and (state.step % spec.eval_every == 0 or last):
-            look(engine, method, bound, dev, spec, state, store, progress, parallel, weights)
-            if state.step == min(SOON * spec.eval_every, spec.max_steps):
-                _doubt(bound, dev, state, store)
-        if weights.due(store, at_once=last or bool(state.ended)):
+    while state.unseen or (state.step < spec.max_steps and not state.ended):
+        stop = False
+        if not state.unseen:
+            stop = run.step(state, optimizer, asked)
+        if state.unseen and not stop:
+            stop = run.look(state, asked)
+        if weights.due(store, at_once=stop or state.step == spec.max_steps or bool(state.ended)):
             state.parameters = [parameter.detach().clone() for parameter in parameters]
             state.optimizer = optimizer.state_dict()
             weights.save(store, state)
-        shown = f"training, loss {loss:.3f}" + (f", dev {state.best['value']:.3f}" if state.best else "")
+        if stop:
+            store.log("interrupted", step=state.step)
+            raise Interrupted(asked.number or signal.SIGTERM)
+        shown = f"training, loss {state.loss:.3f}" + (f", dev {state.best['value']:.3f}" if state.best else "")
         progress(shown, state.step, state.step if state.ended else spec.max_steps)
+    if asked.number:  # while the last of it was kept
+        raise Interrupted(asked.number)
 
     if state.best:
         put_back(parameters, state.best["parameters"])
@@ -174,6 +100,90 @@ def fit(
     best, reason = state.best.get("step", state.step), state.ended or "all steps done"
     store.log("trained", step=state.step, best_step=best, reason=reason, **peak_memory())
     return state
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What all steps and looks of a run have in common; see `fit`."""
+
+    engine: Engine
+    method: Method
+    bound: BoundTask
+    train: Sequence[Example]
+    dev: Sequence[Example]
+    spec: TrainSpec
+    seed: int
+    store: Store
+    progress: Progress
+    objective: Objective
+    parallel: Processes
+    weights: Weights
+
+    def step(self, state: State, optimizer: Optimizer, asked: Asked) -> bool:
+        """One step of the optimizer; whether the run is to end after it (all processes agree)."""
+        spec, method, parallel, weights = self.spec, self.method, self.parallel, self.weights
+        assert spec.batch_size and spec.micro_batch and spec.max_steps and spec.eval_every
+        began = time.perf_counter()
+        places = batch_at(range(len(self.train)), state.step, spec.batch_size, self.seed)
+        rows = [self.train[place] for place in places]
+        # what is kept of a row, its owner keeps
+        mine = parallel.share(rows, places if self.engine.plan.keeps_rows else None)
+        tokens = sum(method.share(self.bound.task, len(example.answer)) for example in rows)
+        loss = 0.0
+        # dropout is a function of seed, step and process, so resuming is exact
+        torch.manual_seed((self.seed * 1_000_003 + state.step) * parallel.world + parallel.rank)
+        with weights.whole():
+            for part, divisor in weights.parts(mine, rows, spec.micro_batch, tokens):
+                with method.training():  # the backward as well: with checkpointing it runs layers again
+                    total, _ = self.objective(part, method.learned())
+                    weights.backward(total / divisor)
+                loss += total.item() / divisor
+        loss, stop = parallel.totals(loss, float(asked.number))
+        parameters = method.parameters()
+        weights.sum_gradients(parameters)
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, spec.clip))
+        refuse_not_finite(loss, norm, rows, spec, state, self.store)
+        rate = learning_rate(state.step, spec)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["scale"]
+        optimizer.step()
+        optimizer.zero_grad()
+        state.step += 1
+        state.loss = loss
+        state.unseen = bool(self.dev) and (state.step % spec.eval_every == 0 or state.step == spec.max_steps)
+        seconds = time.perf_counter() - began
+        self.store.log("step", step=state.step, loss=loss, norm=norm, lr=rate, tokens=tokens, seconds=seconds)
+        return bool(stop)
+
+    def look(self, state: State, asked: Asked) -> bool:
+        """Look at dev; whether the run is to end now: one process leaves at once (and looks when it goes on)."""
+        spec, parallel = self.spec, self.parallel
+        assert spec.max_steps and spec.eval_every
+
+        def told(what: str, done: int, total: int) -> None:
+            self.progress(what, done, total)
+            if asked.number and parallel.world == 1:
+                raise _LeftError
+
+        began = time.perf_counter()
+        write = spec.target is not None or self.bound.task.writes_in_looks
+        try:
+            with self.weights.whole():
+                found = evaluate(self.engine, self.method, self.bound, self.dev, told, parallel, write)
+        except _LeftError:
+            return True
+        now = found.estimate
+        self.store.log("dev", step=state.step, **now.as_dict(), nll=found.nll, seconds=time.perf_counter() - began)
+        kept = [parameter.detach().clone() for parameter in self.method.parameters()]
+        judge(found, state, spec, kept, write)
+        state.unseen = False
+        if state.step == min(SOON * spec.eval_every, spec.max_steps):
+            _doubt(self.bound, self.dev, state, self.store)
+        return bool(parallel.totals(float(asked.number))[0])
+
+
+class _LeftError(Exception):
+    """A look at dev that is left before its end."""
 
 
 def put_back(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> None:
@@ -201,32 +211,20 @@ def refuse_not_finite(
     )
 
 
-def look(
-    engine: Engine,
-    method: Method,
-    bound: BoundTask,
-    dev: Sequence[Example],
-    spec: TrainSpec,
-    state: State,
-    store: Store,
-    progress: Progress,
-    parallel: Processes,
-    weights: Weights,
-) -> None:
-    """Evaluate on dev, keep the parameters if they are the best so far, and say when it is enough."""
-    began = time.perf_counter()
-    with weights.whole():
-        write = spec.target is not None or bound.task.writes_in_looks
-        found = evaluate(engine, method, bound, dev, progress, parallel, write)
+def judge(found: Evaluation, state: State, spec: TrainSpec, kept: list[Tensor], whole: bool) -> None:
+    """Keep the parameters of a look at dev if they are the best so far, and say when it is enough.
+
+    Args:
+        kept: the parameters.
+        whole: what was found is all that there is to find of these rows.
+    """
     now = found.estimate
-    store.log("dev", step=state.step, **now.as_dict(), nll=found.nll, seconds=time.perf_counter() - began)
-    kept = [parameter.detach().clone() for parameter in method.parameters()]
     this = {"value": now.value, "error": now.error, "nll": found.nll, "step": state.step, "parameters": kept}
     this["metric"] = now.metric
     earlier = state.best.get("step")
     state.looks = undominated([*state.looks, this])
     state.best = best_of(state.looks)
-    if write or found.estimate.metric != LIKELIHOOD:
+    if whole or now.metric != LIKELIHOOD:
         state.found[state.step] = found
     state.found = {step: one for step, one in state.found.items() if step in {look["step"] for look in state.looks}}
     state.since = state.since + 1 if state.best["step"] == earlier else 0

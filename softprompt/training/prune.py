@@ -34,8 +34,8 @@ from ..parallel import processes
 from ..storage import write_json
 from ..tasks import Task
 from ..types import Example, Progress, ignore_progress
+from .job import Result
 from .preparing import Prepared, prepare
-from .run import Result
 from .run import train as run_training
 from .saving import save
 from .spec import CacheSpec, TrainSpec

@@ -13,30 +13,57 @@ from ..base.bundled import BUNDLED
 from ..base.model import DTYPES
 from ..base.own_cache import prefix_in_peft
 from ..methods import Method
+from ..metrics import Estimate
 from ..parallel import processes
-from ..storage import write_json, write_text
+from ..storage import digest_of, write_text
 from ..tasks import Task
 from ..yaml_file import dump
+from .places import ARTIFACT
+from .results import Recorded, carried, rows_digest, write_result
 from .spec import CacheSpec, TrainSpec, resolved_task
 
 if TYPE_CHECKING:
+    from .job import Result
     from .preparing import Prepared
-    from .run import Result
 
 PACKAGES = ("softprompt", "torch", "transformers", "tokenizers", "numpy", "scikit-learn")
 
 
-def keep(result: Result, folder: Path, task: Task, spec: TrainSpec, cache: CacheSpec, settings: dict[str, Any]) -> None:
-    """Write all that a finished run leaves in its folder: `artifact/`, `result.json`, `run.yaml`."""
-    save(result, folder / "artifact", settings)
-    metrics = {name: found.estimate.as_dict() for name, found in result.metrics.items()}
-    write_json(folder / "result.json", {"metrics": metrics, "seconds": result.seconds, "best_step": result.best_step})
+def keep(
+    result: Result,
+    folder: Path,
+    task: Task,
+    spec: TrainSpec,
+    cache: CacheSpec,
+    settings: dict[str, Any],
+    earlier: Recorded | None = None,
+) -> None:
+    """Write all that a finished run leaves in its folder: `artifact/`, `result.json`, `run.yaml`.
+
+    Args:
+        earlier: what it has measured before; that stays where it is still true.
+    """
+    kept = carried(folder, earlier, result)
+    result.recorded = {name: Estimate.from_dict(found) for name, found in kept.items()}
+    metrics = {**kept, **{name: found.estimate.as_dict() for name, found in result.metrics.items()}}
+    rows = {name: rows_digest(result.prepared, name) for name in result.metrics}
+    rows |= {name: earlier.rows.get(name, "") for name in kept} if earlier else {}
+    written = save(result, folder / ARTIFACT, settings, metrics)
+    write_result(folder, Recorded(digest_of(settings), written.digest, rows, metrics), result)
     ready = result.prepared
     _save_run_file(folder, ready.base, task, ready.method, spec, cache, settings["seed"])
 
 
-def save(result: Result, folder: Path, settings: dict[str, Any] | None = None) -> None:
+def save(
+    result: Result,
+    folder: Path,
+    settings: dict[str, Any] | None = None,
+    metrics: dict[str, dict[str, Any]] | None = None,
+) -> artifacts.Artifact:
     """Write the artifact of a finished run.
+
+    Args:
+        metrics: by split (default: those of the result).
 
     Raises:
         ArtifactError: NaN in a tensor, or the folder holds something else.
@@ -44,6 +71,8 @@ def save(result: Result, folder: Path, settings: dict[str, Any] | None = None) -
     ready, method = result.prepared, result.prepared.method
     tensors = method.export()
     settings = settings or settings_of(ready, None, 0)
+    if metrics is None:
+        metrics = {name: found.estimate.as_dict() for name, found in result.metrics.items()}
     taught = {"teaching": settings["teaching"]} if "teaching" in settings else {}
     values: dict[str, Any] = {
         "format_version": artifacts.FORMAT_VERSION,
@@ -60,7 +89,7 @@ def save(result: Result, folder: Path, settings: dict[str, Any] | None = None) -
             "encoder": ready.base.reader.shape.as_dict() if ready.base.kind == "seq2seq" else None,
         },
         "tensors": {name: {"shape": list(value.shape), "dtype": "float32"} for name, value in tensors.items()},
-        "metrics": {name: found.estimate.as_dict() for name, found in result.metrics.items()},
+        "metrics": metrics,
         "training": {"seed": settings["seed"], "best_step": result.best_step, **(settings["train"] or {}), **taught},
         "data": {"digest": ready.digest, **{name: len(part) for name, part in ready.splits.items()}},
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
@@ -69,7 +98,7 @@ def save(result: Result, folder: Path, settings: dict[str, Any] | None = None) -
     config, files = method.adapter_config(ready.base), method.files()
     values["loads_in"] = "transformers" if files else _loads_in(config, ready.base)
     manifest = artifacts.Manifest.model_validate(values)
-    artifacts.save(folder, manifest, tensors, model_card(manifest), config, files)
+    return artifacts.save(folder, manifest, tensors, model_card(manifest), config, files)
 
 
 def _loads_in(config: dict[str, Any] | None, base: Base) -> str | None:
@@ -113,7 +142,7 @@ def settings_of(ready: Prepared, spec: TrainSpec | None, seed: int) -> dict[str,
         "starts": _starts(method),
         "train": spec.model_dump(mode="json", exclude_none=True) if spec else None,
         "cache": str(ready.engine.cache.dtype),
-        "data": ready.digest,
+        "data": {name: rows_digest(ready, name) for name in ("train", "dev")},  # test rows decide nothing
         "seed": seed,
     }
 

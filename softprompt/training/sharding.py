@@ -29,7 +29,7 @@ from ..types import Example
 from .spec import TrainSpec
 
 if TYPE_CHECKING:
-    from .loop import Objective, State, Store
+    from .state import Objective, State, Store
 
 INSTEAD = "without FSDP each process holds the whole model and runs its share of the rows"
 

@@ -18,9 +18,10 @@ from ..parallel import alike, processes
 from ..storage import write_json
 from ..tasks import Task
 from ..types import Progress, ignore_progress
+from .job import Result
 from .loop import best_of
 from .preparing import Prepared
-from .run import Result, train
+from .run import train
 from .spec import BaseSpec, RunSpec, load_run
 
 

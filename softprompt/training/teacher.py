@@ -21,8 +21,8 @@ from ..scoring import prior, relative
 from ..storage import atomic_file, digest_of
 from ..tasks import Task
 from ..types import Example, Progress, ignore_progress
-from .loop import Objective
 from .preparing import Prepared
+from .state import Objective
 
 
 @dataclass(frozen=True)

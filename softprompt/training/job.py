@@ -1,0 +1,234 @@
+"""The work of one run, from prepared rows to what is left in its folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from .. import doctor
+from ..doctor import Finding
+from ..doctor.trained import above_majority
+from ..errors import DataError
+from ..evaluate import Evaluation, evaluate
+from ..interrupts import Asked, deferred
+from ..metrics import Estimate
+from ..parallel import Processes
+from ..storage import digest_of
+from ..tasks import Task
+from ..types import Example, Notice, Progress
+from .checkpoints import FolderStore, KeptStore, NoStore, forget, read_checkpoints
+from .loop import fit
+from .places import ARTIFACT, RESULT
+from .preparing import Prepared
+from .results import Recorded, is_whole, recorded, rows_digest
+from .saving import keep, settings_of
+from .spec import CacheSpec, TrainSpec
+from .state import State, Store, Teaching
+
+
+@dataclass
+class Result:
+    """What a run gives.
+
+    Attributes:
+        metrics: by split (`dev`, and `test` if it was asked for).
+        artifact: the folder, if `out` was given.
+        seconds: `encode`, `train` and `evaluate`.
+        parameters: trained numbers.
+        truncated: rows whose text was cut to fit.
+        findings: of the checks before and after training.
+        recorded: what earlier calls have measured on splits that this one was not asked for.
+        settings: all that decides the result.
+    """
+
+    prepared: Prepared
+    metrics: dict[str, Evaluation]
+    artifact: Path | None
+    seconds: dict[str, float]
+    parameters: int
+    best_step: int
+    truncated: int
+    events: list[dict[str, Any]] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    recorded: dict[str, Estimate] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Job:
+    """One run: what it learns from, and where it leaves what.
+
+    Attributes:
+        ready: rows, method and base, prepared.
+        task: as it was given, for the run file.
+        spec: filled.
+        folder: of the run; None keeps everything in memory.
+    """
+
+    ready: Prepared
+    task: Task
+    spec: TrainSpec
+    cache: CacheSpec
+    seed: int
+    folder: Path | None
+    teaching: Teaching | None
+    parallel: Processes
+    progress: Progress
+    notice: Notice
+
+    def run(self, splits: Sequence[str], fresh: bool, check: bool, began: float) -> Result:
+        """Train, measure on these splits, keep.
+
+        Args:
+            began: when the run was called, by `time.perf_counter`.
+
+        Raises:
+            DataError: rows that cannot be trained on.
+            TrainingError: the folder holds a checkpoint or results of another run; see `fit` for others.
+        """
+        ready, parallel, method = self.ready, self.parallel, self.ready.method
+        if method.parameters():
+            _refuse_unusable(ready.splits["train"])
+        settings = self._settings()
+        store, earlier, finished = self._begin(settings, splits, fresh)
+        finished = parallel.from_main(finished)
+        first = not finished and parallel.from_main(store.load() is None)
+        findings = self._examine(store) if check and first else []
+        if method.parameters() and not finished:
+            kept = [*parallel.share(ready.splits["train"]), *parallel.share(ready.splits.get("dev", []))]
+            ready.engine.encode(kept, self.progress)
+        seconds, began = {"encode": time.perf_counter() - began}, time.perf_counter()
+        with deferred() if self.folder and method.parameters() else nullcontext(Asked()) as asked:
+            best_step, seen = self._learn(store, asked)
+        seconds["train"], began = time.perf_counter() - began, time.perf_counter()
+        metrics = self._measure(splits, {"dev": seen}, store)
+        seconds["evaluate"] = time.perf_counter() - began
+        if check and not finished and "dev" in metrics:
+            findings += self._tell([above_majority(ready.task, ready.splits["dev"], metrics["dev"].estimate)])
+        size = sum(value.numel() for value in method.parameters() or method.export().values())
+        result = Result(ready, metrics, None, seconds, size, best_step, ready.bound.cut, findings=findings)
+        result.settings = settings
+        if isinstance(store, NoStore):
+            result.events = store.events
+        if self.folder is not None:
+            result.artifact = self.folder / ARTIFACT
+            if parallel.main:
+                self._keep(result, self.folder, earlier, finished)
+        return result
+
+    def _settings(self) -> dict[str, Any]:
+        """All that decides the result."""
+        trains = bool(self.ready.method.parameters())
+        settings = settings_of(self.ready, self.spec if trains else None, self.seed)
+        return settings if self.teaching is None else {**settings, "teaching": self.teaching.record}
+
+    def _begin(
+        self, settings: dict[str, Any], splits: Sequence[str], fresh: bool
+    ) -> tuple[Store, Recorded | None, bool]:
+        """Where the run leaves its records; what it has measured when it was called before; whether it had ended."""
+        if self.folder is None or not self.parallel.main:
+            return NoStore(), None, False
+        if fresh:
+            forget(self.folder, RESULT)
+        run = digest_of(settings)
+        state, damaged = read_checkpoints(self.folder, run, self.notice)
+        earlier = recorded(self.folder, run)
+        if earlier and state and state.is_last(self.spec.max_steps) and is_whole(self.folder, earlier):
+            missing = [name for name in splits if not self._is_measured(name, earlier)]
+            return KeptStore(self.folder, state, missing), earlier, True
+        store = FolderStore(self.folder, run, state, damaged)
+        store.log(
+            "start",
+            plan=self.ready.engine.plan.explain(),
+            rows={name: len(part) for name, part in self.ready.splits.items()},
+            truncated=self.ready.bound.cut,
+            duplicates=asdict(self.task.left_out),
+            method=self.ready.method.spec.model_dump(mode="json"),
+        )
+        return store, earlier, False
+
+    def _is_measured(self, split: str, earlier: Recorded) -> bool:
+        """Whether a split needs no more measuring: it was, on the same rows; or it has none."""
+        digest = rows_digest(self.ready, split)
+        return not digest or (split in earlier.metrics and earlier.rows.get(split) == digest)
+
+    def _keep(self, result: Result, folder: Path, earlier: Recorded | None, finished: bool) -> None:
+        if finished and earlier is not None:
+            new = [name for name in result.metrics if not self._is_measured(name, earlier)]
+            added = f"measured in addition: {', '.join(new)}" if new else "nothing was changed"
+            self.notice(f"{folder}: this run is finished; {added} (--fresh starts it over)")
+            if not new:
+                result.recorded = {k: v for k, v in earlier.estimates().items() if k not in result.metrics}
+                return
+        keep(result, folder, self.task, self.spec, self.cache, result.settings, earlier)
+
+    def _examine(self, store: Store) -> list[Finding]:
+        """The quick checks; what they warn of is recorded and told.
+
+        Raises:
+            TrainingError: an error among them.
+        """
+        found = doctor.before_training(self.ready)
+        for finding in found:
+            if finding.level in ("warning", "error"):
+                store.log("doctor", **finding.as_dict())
+        self._tell(found)
+        doctor.refuse(found)
+        return found
+
+    def _tell(self, findings: list[Finding]) -> list[Finding]:
+        for finding in findings:
+            if finding.level == "warning":
+                self.notice(f"warning: {finding}")
+        return findings
+
+    def _learn(self, store: Store, asked: Asked) -> tuple[int, Evaluation | None]:
+        """Train by gradients, or solve; the step that was kept, and what its look at dev found."""
+        ready, seed, progress = self.ready, self.seed, self.progress
+        method, rows, dev = ready.method, ready.splits["train"], ready.splits.get("dev", [])
+        if not method.parameters():
+            method.solve(ready.engine, rows, dev, ready.task, seed, progress)
+            store.save(State(ended="solved"))
+            return 0, None
+        goal = None if self.teaching is None else self.teaching.objective(ready.engine)
+        state = fit(
+            ready.engine, method, ready.bound, rows, dev, self.spec, seed, store, progress, goal, self.parallel, asked
+        )
+        best = int(state.best.get("step", state.step))
+        return best, state.found.get(best)
+
+    def _measure(
+        self, splits: Sequence[str], seen: dict[str, Evaluation | None], store: Store
+    ) -> dict[str, Evaluation]:
+        """The task's metric on these splits, where they have rows; what a look has `seen` is not asked again."""
+        ready, metrics = self.ready, {}
+        for name in splits:
+            if not ready.splits.get(name):
+                continue
+            found = seen.get(name) or evaluate(
+                ready.engine, ready.method, ready.bound, ready.splits[name], self.progress, self.parallel
+            )
+            if self.teaching is not None:
+                found = replace(found, estimate=replace(found.estimate, metric=self.teaching.metric))
+            metrics[name] = found
+            store.log("final", split=name, **found.estimate.as_dict())
+        return metrics
+
+
+def _refuse_unusable(rows: Sequence[Example]) -> None:
+    if not rows:
+        raise DataError("there are no training rows; set data.split.train or give data.train")
+    problems = [f"{row.where}: {_lacking(row)}" for row in rows if row.gold is None]
+    problems += [f"{row.where}: the text is empty" for row in rows if not row.text]
+    if problems:
+        raise DataError(f"{len(problems)} of {len(rows)} training rows cannot be used", problems)
+
+
+def _lacking(row: Example) -> str:
+    if row.windows:
+        return "no window holds the whole of a right answer; raise task.window_overlap or leave the row out"
+    return "the row has no label"

@@ -1,0 +1,78 @@
+"""What the loop goes on from, where it leaves it, and what it may learn from instead of labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from ..engine import Engine, Learned
+from ..evaluate import Evaluation
+from ..types import Example
+
+Objective = Callable[[Sequence[Example], Learned], tuple[Tensor, int]]
+"""Of rows and what the method brings: the summed loss, with gradients, and by how many tokens it is to be divided."""
+
+
+@dataclass(frozen=True)
+class Teaching:
+    """What a run learns from in place of its rows' labels.
+
+    Attributes:
+        objective: what is minimised, made for the run's engine.
+        metric: what the metric on relabelled rows is called.
+        record: what else decides the result; written into the manifest.
+    """
+
+    objective: Callable[[Engine], Objective]
+    metric: str
+    record: dict[str, Any]
+
+
+@dataclass
+class State:
+    """All that a run needs to go on as if it had never stopped (the weights of the base never change).
+
+    Attributes:
+        step: optimizer steps done.
+        parameters, optimizer: of the method.
+        looks: at dev, those that may still be the best: {"value", "error", "nll", "step", "parameters"}.
+        best: the best of them so far.
+        since: looks at dev since then.
+        unseen: dev is still to be looked at after this step.
+        loss: of the last step.
+        found: what those looks found, whole, by step; not kept in checkpoints.
+    """
+
+    step: int = 0
+    parameters: list[Tensor] = field(default_factory=list)
+    optimizer: dict[str, Any] = field(default_factory=dict)
+    looks: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Any] = field(default_factory=dict)
+    since: int = 0
+    ended: str = ""
+    unseen: bool = False
+    loss: float = 0.0
+    found: dict[int, Evaluation] = field(default_factory=dict)
+
+    def is_last(self, max_steps: int | None) -> bool:
+        """Whether nothing is left to be done behind it."""
+        return not self.unseen and (bool(self.ended) or self.step == max_steps)
+
+
+class Store(Protocol):
+    """Where the loop leaves its state and its records; see `checkpoints.py`."""
+
+    def load(self) -> State | None:
+        """The last state of this run as it was found, if there is one."""
+
+    def due(self, at_once: bool = False) -> bool:
+        """Whether it is worth keeping the state now."""
+
+    def save(self, state: State) -> None:
+        """Keep the state."""
+
+    def log(self, event: str, **values: Any) -> None:
+        """Write one record."""

@@ -1,0 +1,248 @@
+"""A run's folder: one process at a time, checked before the work, resumed from what is whole, never poorer than before."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+from helpers import tiny_rows, tiny_task
+from models import tiny_base
+
+from softprompt.errors import ArtifactError, SoftpromptError, TrainingError
+from softprompt.holding import held, remove_leftovers
+from softprompt.interrupts import Asked, Interrupted, deferred
+from softprompt.training import checkpoints, train
+from softprompt.training.places import run_folder
+from softprompt.training.sealed import DamagedError, PickledError, read_state, write_state
+from softprompt.training.state import State
+
+SETTINGS = {"max_steps": 4, "batch_size": 4, "lr": 0.02, "eval_every": 2}
+
+
+@pytest.fixture(scope="module")
+def base():
+    return tiny_base()
+
+
+def run(base, folder, method="soft", **how):
+    return train(base, tiny_task(), method, folder, train=SETTINGS, rows=tiny_rows(8, 4, 4), check=False, **how)
+
+
+def state() -> State:
+    moments = {0: {"step": torch.tensor(3.0), "exp_avg": torch.ones(2, 3)}}
+    look = {"value": 0.5, "error": 0.1, "nll": 0.2, "step": 2, "metric": "accuracy", "parameters": [torch.zeros(2, 3)]}
+    groups = [{"lr": 0.1, "betas": (0.9, 0.999), "params": [0]}]
+    held = torch.rand(2, 3, generator=torch.Generator().manual_seed(0))
+    return State(3, [held, held[0]], {"state": moments, "param_groups": groups}, [look], look, 1, "", True, 0.25)
+
+
+def test_a_state_comes_back_as_it_was(tmp_path):
+    before = state()
+    write_state(tmp_path / "it", "a run", before)
+    run, after = read_state(tmp_path / "it")
+    assert run == "a run" and after.optimizer["param_groups"] == before.optimizer["param_groups"]
+    assert torch.equal(after.parameters[0], before.parameters[0]) and torch.equal(
+        after.parameters[1], before.parameters[1]
+    )
+    assert torch.equal(after.optimizer["state"][0]["exp_avg"], torch.ones(2, 3))
+    assert after.best["parameters"][0] is after.looks[0]["parameters"][0]  # written once
+    assert (after.step, after.since, after.unseen, after.loss) == (3, 1, True, 0.25)
+
+
+def test_no_bit_of_a_checkpoint_can_change_unseen(tmp_path):
+    write_state(tmp_path / "it", "a run", state())
+    whole, silent = (tmp_path / "it").read_bytes(), []
+    want = read_state(tmp_path / "it")
+    for place in range(0, len(whole), 7):
+        data = bytearray(whole)
+        data[place] ^= 1 << place % 8
+        (tmp_path / "it").write_bytes(data)
+        try:
+            found = read_state(tmp_path / "it")
+            silent += [place] if repr(found) != repr(want) else []
+        except DamagedError:
+            pass
+    assert not silent
+    for data in (b"", whole[:-1], whole + b"x", b"\xff" * 16, b"[]"):
+        (tmp_path / "it").write_bytes(data)
+        with pytest.raises(DamagedError):
+            read_state(tmp_path / "it")
+    torch.save({"run": "a run"}, tmp_path / "it")
+    with pytest.raises(PickledError):
+        read_state(tmp_path / "it")
+
+
+def test_the_older_checkpoint_is_taken_where_the_newest_is_damaged(base, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
+    monkeypatch.setattr(checkpoints, "SHARE", 1e9)
+    want = run(base, tmp_path / "whole").artifact
+
+    class Cut(Exception):
+        pass
+
+    def cut(what, done, total):
+        if what.startswith("training") and done == 3:
+            raise Cut
+
+    out, told = tmp_path / "cut", []
+    with pytest.raises(Cut):
+        run(base, out, progress=cut)
+    (out / checkpoints.NEWEST).write_bytes((out / checkpoints.NEWEST).read_bytes()[:-9])
+    with (out / "events.jsonl").open("ab") as file:
+        file.write(b'5\n{"event": 3}\n{"event": "step", "step": "x"}\n[[[\n{"event": "st\xc3')
+    found = run(base, out, notice=told.append).artifact
+    assert len(told) == 1 and "checkpoint.pt is damaged" in told[0] and told[0].endswith("going on from step 2")
+    assert {p.name: p.read_bytes() for p in want.iterdir()} == {p.name: p.read_bytes() for p in found.iterdir()}
+    records = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
+    assert [one["step"] for one in records if one["event"] == "step"] == [1, 2, 3, 4]
+
+
+def test_a_checkpoint_of_an_earlier_version_is_told(base, tmp_path):
+    torch.save({"run": "x", "state": {}}, tmp_path / "checkpoint.pt")
+    with pytest.raises(TrainingError, match=r"earlier version.*--fresh"):
+        run(base, tmp_path)
+    assert run(base, tmp_path, fresh=True).artifact
+
+
+@pytest.mark.parametrize("method", ["soft", "probe", "hard"])
+def test_a_finished_run_keeps_what_it_has_measured(base, tmp_path, method):
+    def look():
+        return {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
+
+    run(base, tmp_path, method)
+    told = []
+    tested = run(base, tmp_path, method, test=True, notice=told.append)  # adds what is asked in addition
+    assert "measured in addition: test" in told[0] and tested.metrics["test"].estimate.rows == 4
+    before = look()
+    again = run(base, tmp_path, method, notice=told.append)
+    assert "finished; nothing was changed" in told[1] and look() == before
+    assert again.recorded == {"test": tested.metrics["test"].estimate}
+    manifest = json.loads((tmp_path / "artifact" / "manifest.json").read_text())
+    assert (
+        set(manifest["metrics"])
+        == set(json.loads((tmp_path / "result.json").read_text())["metrics"])
+        == {"dev", "test"}
+    )
+
+
+def test_results_of_other_settings_are_not_replaced(base, tmp_path):
+    run(base, tmp_path, "probe", test=True)
+    checkpoints.forget(tmp_path)
+    with pytest.raises(TrainingError, match=r"results of a run with other settings.*--fresh"):
+        run(base, tmp_path, "hard")
+    assert run(base, tmp_path, "hard", fresh=True).artifact
+
+
+def test_places_are_looked_at_before_the_work(tmp_path):
+    def refused(folder, error, words):
+        with pytest.raises(error, match=words), run_folder(folder):
+            pytest.fail("the work has begun")
+
+    (tmp_path / "a" / "checkpoint.pt").mkdir(parents=True)
+    refused(tmp_path / "a", SoftpromptError, "checkpoint.pt: cannot be written .it is a folder")
+    (tmp_path / "b" / "artifact").mkdir(parents=True)
+    (tmp_path / "b" / "artifact" / "thesis.txt").write_text("mine")
+    refused(tmp_path / "b", ArtifactError, "thesis.txt")
+    refused(tmp_path / ("n" * 300), SoftpromptError, "File name too long")
+    (tmp_path / "c").write_text("a file")
+    refused(tmp_path / "c", SoftpromptError, "is a file")
+    refused(tmp_path / "c" / "d", SoftpromptError, "Not a directory")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
+
+
+def test_one_process_at_a_time_in_a_folder(tmp_path):
+    script = (
+        "import sys, pathlib; from softprompt.holding import held\nwith held(pathlib.Path(sys.argv[1]), 'busy'): pass"
+    )
+    with held(tmp_path / "it", "busy"), held(tmp_path / "it", "busy"):  # the same thread may
+        done = subprocess.run([sys.executable, "-c", script, tmp_path / "it"], capture_output=True, text=True)
+        assert f"busy (process {os.getpid()})" in done.stderr
+        found = []
+
+        def other():
+            try:
+                with held(tmp_path / "it", "busy"):
+                    pass
+            except SoftpromptError as error:
+                found.append(str(error))
+
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        assert "another thread" in found[0]
+    assert not (tmp_path / "it").exists()  # made for it, and empty
+    with held(tmp_path, "busy"):
+        (tmp_path / "kept").write_text("")
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_leftovers_of_killed_runs_go(tmp_path):
+    for name in (".checkpoint.pt.0123abcd.tmp", ".mine.0123abcd.tmp", ".checkpoint.pt.tmp", "artifact.tmp"):
+        (tmp_path / name).write_text("")
+    for name in (".artifact.0123abcd.tmp", ".artifact.0123abcd.old"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".artifact.0123abcd.old" / "manifest.json").write_text("{}")
+    remove_leftovers(tmp_path, {"checkpoint.pt", "artifact"})
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {".mine.0123abcd.tmp", ".checkpoint.pt.tmp", "artifact.tmp", "artifact"}
+    assert (tmp_path / "artifact" / "manifest.json").exists()  # what was moved away came back
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("during", ["training", "evaluating"])
+def test_the_first_signal_ends_the_step_and_keeps_it(base, tmp_path, number, during):
+    want, seen, handlers = run(base, tmp_path / "whole").artifact, [], [signal.getsignal(n) for n in (2, 15)]
+
+    def send(what, done, total):
+        seen.append(what)
+        if what.startswith(during) and not any(name.startswith(during) for name in seen[:-1]):
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(Interrupted, match=r"goes on from step 2") as stop:
+        run(base, tmp_path / "cut", progress=send)
+    assert stop.value.number == number and [signal.getsignal(n) for n in (2, 15)] == handlers
+    kept = read_state(tmp_path / "cut" / "checkpoint.pt")[1]
+    assert kept.step == 2 and kept.unseen == (during == "evaluating")
+    found = run(base, tmp_path / "cut").artifact
+    assert {p.name: p.read_bytes() for p in want.iterdir()} == {p.name: p.read_bytes() for p in found.iterdir()}
+
+
+def test_before_there_is_a_checkpoint_an_interruption_says_so(base, tmp_path):
+    def send(what, done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match="there is no checkpoint yet, so the same command begins anew"):
+        train(base, tiny_task(), "infix", tmp_path / "it", rows=tiny_rows(8, 4, 4), check=False, progress=send)
+    with pytest.raises(Interrupted, match="a run without a folder keeps nothing"):
+        train(base, tiny_task(), "infix", rows=tiny_rows(8, 4, 4), check=False, progress=send)
+    assert checkpoints.goes_on(tmp_path) == "there is no checkpoint yet, so the same command begins anew"
+
+
+def test_only_plain_handlers_of_the_main_thread_are_taken():
+    mine, kept = (lambda *_: None), signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, mine)
+    try:
+        with deferred() as asked:
+            assert signal.getsignal(signal.SIGTERM) is mine  # of the program around us
+            os.kill(os.getpid(), signal.SIGINT)
+            assert asked.number == signal.SIGINT
+            with pytest.raises(KeyboardInterrupt):  # the second one
+                os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGTERM, kept)
+    found = []
+
+    def elsewhere():
+        with deferred() as asked:
+            found.append(asked)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert found == [Asked()]

@@ -34,6 +34,7 @@ from softprompt.benchmarks.compare.suite import SuiteSpec, load_suite, ready_sui
 from softprompt.config import parse
 from softprompt.engine.cache import RowCache
 from softprompt.errors import ConfigError, DataError, SoftpromptError
+from softprompt.holding import held
 from softprompt.metrics import estimate
 from softprompt.tasks import Task
 
@@ -741,6 +742,7 @@ def test_one_command_a_folder_and_one_suite(folder, tmp_path):
     to = tmp_path / "out"
     with another_holds(to), pytest.raises(SoftpromptError, match="another `bench compare` is at work here"):
         compare(str(folder / "suite.yaml"), [], to, estimate=False)
+    to.mkdir()  # (what is made to be held, and stays empty, goes again)
     make_results(to)
     with pytest.raises(ConfigError, match="holds the results of suite 'small', not of 'other'"):
         compare(str(folder / "suite.yaml"), ["name=other"], to, estimate=False)

@@ -66,7 +66,7 @@ def raising(error: BaseException):
         (KeyError("x"), 1, "error: KeyError: this is a mistake in softprompt; please report"),
         (KeyboardInterrupt(), 130, "ended by Ctrl-C"),
         (interrupts.Interrupted(signal.SIGTERM), 143, "ended by SIGTERM"),
-        (interrupts.Interrupted(signal.SIGTERM, "goes on from step 3"), 143, "goes on from step 3"),
+        (interrupts.Interrupted(signal.SIGTERM, "goes on from step 3"), 143, "ended by SIGTERM; goes on from step 3"),
     ],
 )
 def test_every_end_is_one_line_and_a_code(error, code, line, capsys):

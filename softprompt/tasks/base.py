@@ -214,7 +214,8 @@ class Task(ABC):
                 "method 'hard' and use its artifact, or give the rows in demonstrations.rows"
             )
         shots = [(self.shown(values), self.answer_word(values)) for values in self.spec.demonstrations.rows]
-        prompter = Prompter(self.spec.template, tokenizer, instruction, shots, soft, closing, self.rules, base_ends)
+        how = (instruction, shots, soft, closing, self.rules, base_ends, max(10_000, 10 * room))  # in characters
+        prompter = Prompter(self.spec.template, tokenizer, *how)
         return BoundTask(self, prompter, room, writes)
 
     def content(self, row: Row) -> str:

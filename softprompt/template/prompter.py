@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import ConfigError, DataError
 from ..types import Ids
 from .chat import Conversations, shot_turns, user_turn
+from .limits import OUTPUT
 from .sandbox import render
 from .slots import MARK, NAMES, AnySlot, Marked, MaskSlot, SoftSlot, Start, in_input, in_plain, join
 from .spec import TemplateSpec
@@ -49,6 +50,7 @@ class Prompter:
         soft: soft slots are learned; otherwise each is read as the text that it has.
         rules: see `RULES`.
         base_ends: tokens that the base's `generation_config` says end a text.
+        most: characters that the template may add to a row's own.
         closing: texts are read both ways: what stands behind everything (`template.end`, special tokens such as [SEP]) is in
             `tail`, and the template may hold `{{ mask }}`.
 
@@ -78,8 +80,10 @@ class Prompter:
         closing: bool = False,
         rules: int = RULES,
         base_ends: Sequence[int] = (),
+        most: int = OUTPUT,
     ) -> None:
         self.spec, self.tokenizer, self.rules = spec, tokenizer, rules
+        self._most = most
         self.closing = closing
         self._in_input = in_input(spec.input)
         self._cue, self._in_cue = in_plain(spec.cue)
@@ -240,14 +244,17 @@ class Prompter:
     def _input(self, values: Mapping[str, Any], where: str) -> Marked:
         """The whole input, split at its slots."""
         names = NAMES if self._in_input else {}
-        pieces = tuple(render(self.spec.input, {**values, **names}, where).split(MARK))
+        pieces = tuple(self._rendered(self.spec.input, {**values, **names}, where).split(MARK))
         if len(pieces) != len(self._in_input) + 1:
             raise DataError(f"{where}: the row holds the mark that stands for a slot; take it out of the row")
         return pieces
 
     def _answer(self, word: str) -> str:
-        text = render(self.spec.answer, {"answer": word}, "template.answer")
+        text = self._rendered(self.spec.answer, {"answer": word}, "template.answer")
         return text.lstrip() if self.spec.in_chat else text  # a chat turn begins without a space
+
+    def _rendered(self, text: str, values: Mapping[str, Any], where: str) -> str:
+        return render(text, values, where, self._most, plain=self.rules > 1)
 
     def _split(self, own: Marked, alone: bool = False) -> tuple[Tokens, Tokens, Tokens]:
         """Tokenize the whole prompt and cut it where the row's own part begins and ends, and at every slot.

@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from jinja2 import TemplateSyntaxError, nodes
+from jinja2 import nodes
 
-from .sandbox import JINJA, RESERVED, variables
+from .sandbox import RESERVED, parse, variables
 
 MARK = f"\ufdd0{secrets.token_hex(8)}\ufdd1"
 """Stands where a slot is: noncharacters (no text has them) round what a row cannot guess; another one in each process."""
@@ -25,6 +25,7 @@ Marked = tuple[str, ...]
 
 Start = Literal["text", "vocabulary", "labels", "random"]
 MAX_LENGTH = 4096  # tokens of one slot; more than any base would be served with
+MAX_SLOTS = 256  # of one text
 _OPENS = re.compile(r"\{\{[-+]?\s*(?:soft\s*\(|mask\s*[-+]?\}\})")
 _SLOT = re.compile(
     r"\{\{\s*(?:mask|soft\s*\((?:[^\"'{}]|\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*')*?\))\s*\}\}", re.DOTALL
@@ -95,7 +96,7 @@ def in_input(text: str) -> tuple[AnySlot, ...]:
     Raises:
         ValueError: a slot in a loop, a condition, a filter or an expression: all rows must have the same slots.
     """
-    tree = JINJA.parse(text)
+    tree = parse(text)
     outputs = [part for node in tree.body if isinstance(node, nodes.Output) for part in node.nodes]
     found = tuple(slot for part in outputs if (slot := _slot_of(part)) is not None)
     named = [node for node in tree.find_all(nodes.Name) if node.name in RESERVED]
@@ -127,6 +128,8 @@ def fixed(text: str) -> tuple[Marked, str]:
 
 def _slots_of(text: str) -> Iterator[tuple[int, int, AnySlot]]:
     place = 0
+    if len(_OPENS.findall(text)) > MAX_SLOTS:
+        raise ValueError(f"holds more than {MAX_SLOTS} slots")
     while (opening := _OPENS.search(text, place)) is not None:
         match = _SLOT.match(text, opening.start())
         if match is None:
@@ -139,9 +142,9 @@ def _slots_of(text: str) -> Iterator[tuple[int, int, AnySlot]]:
 def _read(source: str) -> AnySlot:
     """One `{{ … }}` by itself."""
     try:
-        tree = JINJA.parse(source)
-    except TemplateSyntaxError as error:
-        raise ValueError(f"the slot {source!r} cannot be read: {error.message}") from None
+        tree = parse(source)
+    except ValueError as error:
+        raise ValueError(f"the slot {source[:60]!r} cannot be read: it {error}") from None
     parts = [part for node in tree.body if isinstance(node, nodes.Output) for part in node.nodes]
     slot = _slot_of(parts[0]) if len(parts) == 1 else None
     if slot is None:

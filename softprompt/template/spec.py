@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from jinja2 import TemplateSyntaxError
 from pydantic import field_validator, model_validator
 
 from ..config import Strict
 from .chat import turns_of
-from .sandbox import JINJA, RESERVED, variables
+from .sandbox import RESERVED, compiled, variables
 from .slots import AnySlot, Marked, MaskSlot, SoftSlot, fixed, has_slot, in_input, in_plain
 
 
@@ -47,10 +46,7 @@ class TemplateSpec(Strict):
     @field_validator("input", "answer")
     @classmethod
     def _compiles(cls, text: str) -> str:
-        try:
-            JINJA.parse(text)
-        except TemplateSyntaxError as error:
-            raise ValueError(f"line {error.lineno} is not valid Jinja2: {error.message}") from None
+        compiled(text)
         return text
 
     @field_validator("input")

@@ -12,15 +12,17 @@ import re
 import sys
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 import transformers
+import zoo_docs
 from models import tiny_tokenizer
 from torch import Tensor
+from zoo_docs import Record
 from zoo_models import MAPPINGS, build, types
 from zoo_truth import NotJoined, Truth
 
@@ -44,28 +46,6 @@ OBSCURE = re.compile(
     r"index out of range|to unpack|permute\(|object has no attribute|unexpected keyword|NoneType|not subscriptable|"
     r"size of tensor|shapes cannot be multiplied|shape '\[|is not iterable|KeyError|positional argument|sparse_coo"
 )
-
-
-@dataclass
-class Record:
-    """What came of one type.
-
-    Attributes:
-        verdict: `exact`, `refused`, `not built`, or what must not be: `wrong`, `obscure`, `traceback`.
-        reason: why it is refused, or not built.
-        methods: how far each method is off the plain model, or why it is refused.
-    """
-
-    kind: str
-    type: str
-    verdict: str = "exact"
-    reason: str = ""
-    methods: dict[str, float | str] = field(default_factory=dict)
-
-    def line(self) -> str:
-        """For the terminal."""
-        said = " ".join(f"{name}={off if isinstance(off, str) else f'{off:.0e}'}" for name, off in self.methods.items())
-        return f"{self.kind} {self.type}: {self.verdict} {self.reason} {said}"
 
 
 def judge(kind: str, model_type: str) -> Record:
@@ -214,15 +194,20 @@ def quiet() -> Iterator[None]:
 
 
 def main(asked: list[str]) -> None:
-    """A line for each type asked for, of each kind that has it; without any, for all of them."""
-    counts: dict[str, int] = {}
+    """A line for each type asked for, of each kind that has it; without any, for all of them.
+
+    With `--docs` all are tried, and `docs/models.md` is written anew.
+    """
+    write = "--docs" in asked
+    records = []
     for kind in MAPPINGS:
         for model_type in types(kind):
-            if not asked or model_type in asked or kind in asked:
-                record = judge(kind, model_type)
-                counts[f"{kind} {record.verdict}"] = counts.get(f"{kind} {record.verdict}", 0) + 1
-                print(record.line(), flush=True)
-    print(counts)
+            if write or not asked or model_type in asked or kind in asked:
+                records.append(judge(kind, model_type))
+                print(records[-1].line(), flush=True)
+    print(dict(Counter(f"{record.kind} {record.verdict}" for record in records)))
+    if write:
+        zoo_docs.write(records)
 
 
 if __name__ == "__main__":

@@ -161,14 +161,19 @@ def _config(cls: Any, depth: int = 0) -> Any:
         if depth < 3 and isinstance(own, PretrainedConfig):
             found[name] = _config(kind, depth + 1).to_dict()
     found |= _TYPES.get(cls.model_type, {})
+    # layers of all kinds that the default has, also of those that come once in six layers
+    kinds = list(dict.fromkeys(_value(default, "layer_types") or ()))
+    listed = {**found, "layer_types": [kinds[index % len(kinds)] for index in range(LAYERS)]} if kinds else found
     try:
-        return cls(**found)
-    except Exception:  # layers listed one by one, as many as the default has
-        listed = _value(default, "layer_types")
-        if not listed:
-            raise
-        kinds = list(dict.fromkeys(listed))
-        return cls(**found, layer_types=[kinds[index % len(kinds)] for index in range(LAYERS)])
+        config = cls(**found)
+    except Exception:
+        return cls(**listed)
+    if set(kinds) <= set(_value(config, "layer_types") or kinds):
+        return config
+    try:
+        return cls(**listed)
+    except Exception:  # it wants other lists as well
+        return config
 
 
 def _read_only(cls: Any, name: str) -> bool:
@@ -176,11 +181,11 @@ def _read_only(cls: Any, name: str) -> bool:
 
 
 def _value(config: Any, name: str) -> Any:
-    """A config's value; some raise where it differs between layers."""
+    """A config's value; where it differs between layers, which some configs raise for, that it is there."""
     try:
         return getattr(config, name, None)
     except Exception:
-        return None
+        return ...
 
 
 def _move_off_start(model: Any) -> None:

@@ -22,10 +22,10 @@ _state: dict[str, Any] = {}  # what the attention function below is to do, of th
 
 
 def _attention(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, *args: Any, **kwargs: Any
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *args: Any, **kwargs: Any
 ) -> Any:
     """The model's own eager attention, with learned keys in front of its own; or only a note of its keys."""
-    eager = sys.modules[type(module).__module__].eager_attention_forward
+    eager, mask = sys.modules[type(module).__module__].eager_attention_forward, attention_mask
     if id(module) not in _state["modules"] or (_state["queries"] or key.shape[2]) != key.shape[2]:
         return eager(module, query, key, value, mask, *args, **kwargs)
     if _state["learned"] is None:
@@ -80,7 +80,7 @@ class Truth:
             start: position of its first token.
         """
         places = {} if start == 0 else {"position_ids": torch.arange(start, start + len(row))[None]}
-        with self._joined(self.model.get_decoder() if self.kind == "causal" else self.model, kv, since):
+        with self._joined(self.model, kv, since):
             options = {"use_cache": False} if self.kind == "causal" else {}
             return self.model(inputs_embeds=row[None], **places, **options).logits[0].float()
 
@@ -116,7 +116,7 @@ class Truth:
     def _keys(self, place: int) -> list[Tensor]:
         """Of each layer the keys [n, D] of tokens that stand alone at a position."""
         ids = torch.arange(3, self.model.get_input_embeddings().weight.shape[0])[:, None]
-        with self._joined(self.model.get_decoder(), None, note=True):
+        with self._joined(self.model, None, note=True):
             self.model(input_ids=ids, position_ids=torch.full_like(ids, place), use_cache=False)
         return [keys.flatten(0, 2).double() for keys in _state["keys"]]
 

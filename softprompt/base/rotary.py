@@ -83,29 +83,29 @@ def find_rotary(base: Base) -> Rotary | None:
     A token that stands alone sees only itself, so in a rotary model its keys at two positions differ by the turn alone, and
     its values do not differ at all.
     """
-    far = max(1, min(_FAR, base.max_positions - 1))
-    places = sorted({min(_NEAR, far), far})
     ids = torch.linspace(3, base.model.get_input_embeddings().weight.shape[0] - 1, 4, device=base.device).long()
 
-    def keys_at(places: Sequence[int]) -> list[list[Tensor]]:
-        """Of each layer the keys [n, D] of the tokens at each place."""
+    def at(places: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
+        """Of each layer keys and values of the tokens at each place, [places, n, D]."""
         starts = torch.tensor(places, device=base.device).repeat_interleave(len(ids))
         kv = base.forward(base.embed(ids.repeat(len(places))), [1] * len(starts), starts, record=True).kv
         assert kv is not None
-        values.append(kv[0][1].float())
-        return [[part.flatten(0, 2) for part in layer[0].float().chunk(len(places))] for layer in kv]
+        return [(_by_place(layer[0], len(places)), _by_place(layer[1], len(places))) for layer in kv]
 
-    values: list[Tensor] = []
-    keys = keys_at([0, *places])
-    limits = [_TOLERANCE[base.dtype] * max(float(part.abs().max()) for part in layer) for layer in keys]
-    still = [
-        all(bool((part - layer[0]).abs().max() <= limit) for part in layer[1:])
-        for layer, limit in zip(keys, limits, strict=True)
-    ]
-    here, *there = values[0].chunk(len(places) + 1)
-    in_states = any((part - here).abs().max() > _TOLERANCE[base.dtype] * here.abs().max() for part in there)
-    if all(still) or in_states:
+    near = at([0, _NEAR])
+    allowed = _TOLERANCE[base.dtype]
+    limits = [allowed * float(keys.abs().max()) for keys, _ in near]
+    still = [float((keys[1] - keys[0]).abs().max()) <= limit for (keys, _), limit in zip(near, limits, strict=True)]
+    values = near[0][1]
+    if all(still) or (values[1] - values[0]).abs().max() > allowed * values.abs().max():
         return None
-    turns = find_turns(base, keys, [0, *places], limits, still, keys_at)
+    far = max(_NEAR, min(_FAR, base.max_positions - 1))
+    keys = [torch.cat([one, other]) for (one, _), (other, _) in zip(near, at([far]), strict=True)]
+    turns = find_turns(base, keys, [_NEAR, far], limits, still, lambda places: [one for one, _ in at(places)])
     unknown = [layer for layer, turn in enumerate(turns) if turn is None and not still[layer]]
     return Rotary(turns, base.name, unknown, turned_before(base, turns))
+
+
+def _by_place(heads: Tensor, places: int) -> Tensor:
+    """[B, G, 1, D], rows of one place after those of another → [places, n, D]."""
+    return heads.float().unflatten(0, (places, -1)).flatten(1, 3)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .model import Base
 
 Layout = Literal["halves", "pairs"]
-Keys = Callable[[Sequence[int]], list[list[Tensor]]]
+Keys = Callable[[Sequence[int]], Sequence[Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ def _make_turn(
 
 def find_turns(
     base: Base,
-    keys: list[list[Tensor]],
+    keys: Sequence[Tensor],
     places: Sequence[int],
     limits: Sequence[float],
     still: Sequence[bool],
@@ -80,34 +80,32 @@ def find_turns(
     """For each layer the turn that fits its keys best, at all of the places; None where none is within its limit.
 
     Args:
-        keys: of each layer its keys [n, D] at each place, the first of which is 0.
+        keys: of each layer its keys at place 0 and at the places, [1 + places, n, D].
         limits: of each layer how far its keys may be off.
         still: layers whose keys do not move.
-        keys_at: more of them.
+        keys_at: the like at other places.
     """
     found: list[Turn | None] = [None] * len(keys)
     best = list(limits)
-    at = torch.tensor(places[1:], device=keys[0][0].device)
+    at = torch.tensor(places, device=keys[0].device)
 
     def try_on(turn: Turn, layers: Sequence[int]) -> None:
         rotations = turn.rotation(at)
         for layer in layers:
-            here, *there = keys[layer]
-            if here.shape[1] != len(turn.rates):
-                continue
-            moved = zip(rotations, there, strict=True)
-            off = max(float((here @ rotation - want).abs().max()) for rotation, want in moved)
-            if off < best[layer]:
-                found[layer], best[layer] = turn, off
+            here, there = keys[layer][0], keys[layer][1:]
+            if here.shape[1] == len(turn.rates):
+                off = float((here @ rotations - there).abs().max())
+                if off < best[layer]:
+                    found[layer], best[layer] = turn, off
 
     moving = [layer for layer, is_still in enumerate(still) if not is_still]
     tables, modules = _tables(base), find_layers(base.body, len(keys))
-    for size in {keys[layer][0].shape[1] for layer in moving}:
+    for size in {keys[layer].shape[2] for layer in moving}:
         for turn in _known(tables, size, None):
             try_on(turn, moving)
     for layer in moving:
         if found[layer] is None and modules is not None:
-            for scale in _norms(modules[layer], keys[layer][0].shape[1]):
+            for scale in _norms(modules[layer], keys[layer].shape[2]):
                 for turn in _known(tables, len(scale), scale):
                     try_on(turn, [layer])
     if rest := [layer for layer in moving if found[layer] is None]:
@@ -148,12 +146,11 @@ def _norms(layer: torch.nn.Module, size: int) -> list[Tensor]:
     return [weight.detach().float() for weight in weights if bool((weight != 0).all())]
 
 
-def _measured(keys: Sequence[Tensor], steps: Sequence[int], limit: float) -> Iterator[Turn]:
-    """Planes whose rates are read off a layer's keys [n, D] at place 0 and 1, 2, 4, … places further on."""
+def _measured(keys: Tensor, steps: Sequence[int], limit: float) -> Iterator[Turn]:
+    """Planes whose rates are read off a layer's keys at place 0 and 1, 2, 4, … places further on, [1 + steps, n, D]."""
     here, there = keys[0], keys[1:]
     size = here.shape[1]
-    moved = torch.stack([(part - here).abs().amax(0) for part in there]).amax(0) > limit
-    start = int(moved.nonzero()[0])
+    start = int(((there - here).abs().amax((0, 1)) > limit).nonzero()[0])
     room = size - start
     layouts: list[tuple[Layout, int]] = [("pairs", room // 2), *(("halves", n) for n in range(room // 2, 1, -1))]
     for layout, count in layouts:

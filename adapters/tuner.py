@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import peft
-import torch
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
@@ -27,6 +26,7 @@ from softprompt.base import Base
 from softprompt.config import suggest
 from softprompt.errors import ArtifactError, ConfigError
 from softprompt.methods.base import TrainDefaults
+from softprompt.randomness import seeded
 from softprompt.tasks import BoundTask
 
 _OTHER_FORWARD = {"ADALORA", "XLORA", "POLY", "SHADOW"}  # need calls of their own in each step, or ids
@@ -157,8 +157,7 @@ class Tuner(WeightsMethod):
         """PEFT's model round that of the branch, which is this method's from now on."""
         config, before = self.config(branch), {name for name, _ in branch.model.named_modules()}
         self._kind = name = config.peft_type.value
-        with quiet_peft(), torch.random.fork_rng(), base_kept(branch, name):
-            torch.manual_seed(seed)
+        with quiet_peft(), seeded(seed, branch.device), base_kept(branch, name):
             try:
                 model = peft.get_peft_model(branch.model, config)
             except Exception as error:  # each of PEFT's tuners refuses settings in its own way

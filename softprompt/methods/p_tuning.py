@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import PositiveInt
 
 from ..base import Base
+from ..randomness import seeded
 from ..tasks import BoundTask
 from .base import TrainDefaults
 from .encoder import PromptEncoder
@@ -45,7 +45,6 @@ class PTuning(Soft):
     def attach(self, base: Base, bound: BoundTask, seed: int) -> None:
         """Start as `soft` does; the encoder's own weights depend on the seed."""
         start, spec = self._start(base, bound, seed), self.spec
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             encoder = PromptEncoder(start.cpu(), spec.encoder, spec.hidden, spec.layers, spec.residual)
         self.make_from(encoder.to(base.device))

@@ -14,6 +14,7 @@ from ..base import Base
 from ..base.own_cache import prefix_in_peft
 from ..engine import Slot
 from ..errors import ArtifactError, ConfigError
+from ..randomness import seeded
 from ..tasks import BoundTask
 from .base import Layers, Stores, TrainDefaults, layers_of
 from .encoder import PrefixEncoder
@@ -133,8 +134,7 @@ class Prefix(Soft):
         if spec.reparameterization == "none":
             self.make(value)
         else:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed)
+            with seeded(seed):
                 encoder = PrefixEncoder(self._keep_below(value), base.shape.hidden_size, spec.hidden)
                 self.make_from(encoder.to(base.device))
 

@@ -22,6 +22,7 @@ from ..interrupts import Asked, Interrupted
 from ..methods import Method
 from ..metrics import Estimate
 from ..parallel import Processes
+from ..randomness import seeded
 from ..scoring import objective_of
 from ..tasks import BoundTask
 from ..types import Example, Progress, ignore_progress
@@ -131,8 +132,8 @@ class _Run:
         tokens = sum(method.share(self.bound.task, len(example.answer)) for example in rows)
         loss = 0.0
         # dropout is a function of seed, step and process, so resuming is exact
-        torch.manual_seed((self.seed * 1_000_003 + state.step) * parallel.world + parallel.rank)
-        with weights.whole():
+        number = (self.seed * 1_000_003 + state.step) * parallel.world + parallel.rank
+        with weights.whole(), seeded(number, self.engine.base.device):
             for part, divisor in weights.parts(mine, rows, spec.micro_batch, tokens):
                 with method.training():  # the backward as well: with checkpointing it runs layers again
                     total, _ = self.objective(part, method.learned())

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 import peft
+import torch
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
@@ -233,7 +234,7 @@ class Tuner(WeightsMethod):
             return  # PEFT's layers for quantised ones need their numbers
         model, config = outline(base), self.config(base)
         try:
-            with quiet_peft(), torch.random.fork_rng(), torch.device("meta"):
+            with quiet_peft(), seeded(0, base.device), torch.device("meta"):
                 expected = peft.get_peft_model_state_dict(peft.get_peft_model(model, config))
         except (NotImplementedError, RuntimeError):
             return  # a few tuners read numbers as they begin; their sizes are bounded by the base's

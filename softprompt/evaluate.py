@@ -20,7 +20,7 @@ from .scoring import label_scores
 from .tasks import BoundTask
 from .tasks.scored import ScoredTask
 from .types import Example, Progress, ignore_progress
-from .writing import likelihoods, written
+from .writing import cut_short, likelihoods, too_long, written
 
 LIKELIHOOD = "log_likelihood"
 
@@ -37,6 +37,7 @@ class Outcome:
         nll: −log-score of the right label, or of the right answer's tokens; None where there is none.
         weight: what `nll` counts for in a mean: one label, or so many tokens.
         cut: what was written had not ended after `max_new_tokens`.
+        tokens: of the right answer, where answers are written; 0 where there is none.
     """
 
     where: str
@@ -46,6 +47,7 @@ class Outcome:
     nll: float | None = None
     weight: int = 1
     cut: bool = False
+    tokens: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """As written to JSON."""
@@ -66,6 +68,12 @@ class Evaluation:
     estimate: Estimate
     nll: float
     outcomes: list[Outcome]
+
+    def about_length(self, limit: int) -> list[str]:
+        """What there is to say of answers that were written in at most `limit` tokens, in lines; nothing if all fitted."""
+        longer = too_long([outcome.tokens for outcome in self.outcomes], limit)
+        short = cut_short([outcome.cut for outcome in self.outcomes], limit)
+        return [line for line in (longer, short) if line]
 
 
 def outcomes(
@@ -186,4 +194,5 @@ def free_outcome(bound: BoundTask, example: Example, answer: Answer, nll: float 
     """What was written behind one example."""
     weight = 1 if nll is None else len(example.answer)
     gold = bound.task.gold(example.values)
-    return Outcome(example.where, gold, bound.read(answer.ids, answer.ended), {}, nll, weight, not answer.ended)
+    tokens = 0 if example.gold is None else len(bound.spoken(example.answer))
+    return Outcome(example.where, gold, bound.read(answer.ids, answer.ended), {}, nll, weight, not answer.ended, tokens)

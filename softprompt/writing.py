@@ -55,6 +55,24 @@ def write_behind(
     return generate(batch, bound.prompter.tokenizer, bound.ends, settings, bound.stops, seeds, told)
 
 
+def too_long(lengths: Sequence[int], limit: int) -> str:
+    """How many right answers of so many tokens cannot be written in `limit` of them, in one line; empty if all can."""
+    longer = sum(length > limit for length in lengths)
+    if not longer:
+        return ""
+    return (
+        f"{longer} of {len(lengths)} right answers are longer than generation.max_new_tokens {limit} "
+        f"(longest {max(lengths)} tokens)"
+    )
+
+
+def cut_short(cut: Sequence[bool], limit: int) -> str:
+    """How many written answers had not ended after `limit` tokens, in one line; empty if all had."""
+    if not any(cut):
+        return ""
+    return f"{sum(cut)} of {len(cut)} written answers were cut at generation.max_new_tokens {limit}"
+
+
 def _seed(seed: int, example: Example) -> int:
     """Of what a row draws: a function of the task's seed and of what the model reads of the row, not of the rows beside it."""
     digest = hashlib.sha256(repr((seed, example.text)).encode()).digest()

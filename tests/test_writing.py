@@ -11,12 +11,16 @@ import torch
 from models import tiny_base, tiny_model, tiny_tokenizer
 from transformers import LogitsProcessor, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
+from softprompt import doctor
 from softprompt.base import Base
 from softprompt.data import Row
 from softprompt.engine.draws import Draws, processors
+from softprompt.errors import ConfigError
+from softprompt.methods import make_method
 from softprompt.runtime import Runtime
 from softprompt.tasks import Task
 from softprompt.template.turns import answer_ends
+from softprompt.training import prepare
 
 PLAIN = {"input": "Text: {{ text }}", "cue": "\nIt is:"}
 ROWS = [{"text": text} for text in ("hi", "a longer one", "of the sea", "x", "中文", "no 7")]
@@ -262,3 +266,48 @@ def test_writing_leaves_the_processs_random_numbers_alone():
         runtime.predict(ROWS, name)
     runtime.stream(ROWS[0], "drawn", lambda piece: None)
     assert random_state() == before
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"temperature": 0.7}, "generation.temperature has no effect without generation.do_sample: true"),
+        ({"top_p": 0.9, "top_k": 5}, "take generation.top_p, generation.top_k out"),
+        ({"seed": 3}, "generation.seed has no effect"),
+        ({"num_beams": 4, "seed": 3}, "generation.seed has no effect"),
+        ({"do_sample": True, "temperature": 0}, "generation.temperature"),
+        ({"do_sample": True, "temperature": float("inf")}, "generation.temperature"),
+        ({"do_sample": True, "temperature": 1e-30}, "generation.temperature"),
+        ({"num_beams": 10**9}, "generation.num_beams"),
+        ({"stop": [""]}, "generation.stop.0"),
+    ],
+)
+def test_settings_without_an_effect_are_refused(settings, message):
+    with pytest.raises(ConfigError) as error:
+        task(**settings)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_settings_without_an_effect_of_an_old_artifact_are_told():
+    with pytest.warns(UserWarning, match=r"generation.temperature has no effect"):
+        task(rules=1, temperature=0.7)
+    assert task(do_sample=True, temperature=0.7, seed=2).spec.generation.idle == []
+
+
+def test_an_answer_does_not_end_before_it_begins():
+    with pytest.raises(ConfigError, match=r"template.answer begins with '\\n'"):
+        task({**PLAIN, "answer": "\n{{ answer }}"}, stop=["\n"])
+    assert task({**PLAIN, "answer": " {{ answer }}\n"}, stop=["\n"]).stops == ["\n"]
+
+
+def test_answers_that_never_fit_are_counted_before_and_after():
+    rows = [Row({"text": f"row {k}", "answer": "x" * (5 + k)}, f"r:{k}") for k in range(4)]
+    ready = prepare(tiny_base(), task(max_new_tokens=7), make_method("hard"), rows={"train": rows})
+    said = [str(one) for one in doctor.examine(doctor.Case(ready, ready.splits["train"]), doctor.checks(["rows"]))]
+    longer = "2 of 4 right answers are longer than generation.max_new_tokens 7 (longest 9 tokens)"
+    assert any(longer in line for line in said)
+    runtime = runtime_of(tiny_base(), w=task(max_new_tokens=7), enough=task(max_new_tokens=9))
+    found = runtime.evaluate("w", rows)
+    assert found.about_length(7)[0] == longer and sum(one.cut for one in found.outcomes) == len(rows)
+    assert found.about_length(7)[1] == "4 of 4 written answers were cut at generation.max_new_tokens 7"
+    assert not [line for line in runtime.evaluate("enough", rows).about_length(9) if "longer" in line]

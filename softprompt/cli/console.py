@@ -26,6 +26,7 @@ from ..types import Progress as Callback
 from .streams import VisibleConsole, visible
 
 if TYPE_CHECKING:
+    from ..evaluate import Evaluation
     from ..tasks import BoundTask
     from ..training import BaseSpec, RunSpec
 
@@ -152,3 +153,9 @@ def tell_cut(bound: BoundTask) -> None:
         limit = bound.task.spec.max_text_tokens
         why = f"task.max_text_tokens ({limit})" if limit and limit <= bound.room else "the base's context"
         err.print(f"{bound.cut} texts were longer than {why} and were cut at their end")
+
+
+def tell_written(found: Evaluation, bound: BoundTask) -> None:
+    """Say how many answers could not be written to their end."""
+    for line in found.about_length(bound.task.longest_answer):
+        err.print(f"warning: {line}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import app
-from .console import base_of, out, progress, run_of, tell_cut
+from .console import base_of, out, progress, run_of, tell_cut, tell_written
 from .options import ArtifactFolder, Dtype, Quantization
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ def eval_verb(
         write_text(outcomes, "".join(lines))
     if to is not None:
         write_json(to, found.estimate.as_dict())
-    tell_cut(runtime.get("artifact").bound)
+    bound = runtime.get("artifact").bound
+    tell_cut(bound)
+    tell_written(found, bound)
     out.print(f"{found.estimate.metric} {found.estimate} on {found.estimate.rows} rows")
 
 
@@ -70,7 +72,7 @@ def _own_rows(artifact: Path, task: Task, split: str) -> list[Row]:
     from ..tasks import Task
 
     if (run := run_of(artifact)) is not None:
-        task = Task.load(run.task)
+        task = Task.load(run.task, task.rules)
     elif task.spec.data.source not in CATALOGUE:
         raise ConfigError(f"{artifact}: the artifact does not hold its data; name labelled rows with --data")
     splits = task.load_data()

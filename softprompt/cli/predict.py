@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import app
-from .console import base_of, progress, tell_cut
+from .console import base_of, err, progress, tell_cut
 from .options import Dtype, Quantization
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def predict_verb(
     from ..runtime import Runtime
     from ..storage import write_text
     from ..tasks import Task
+    from ..writing import cut_short
 
     folders: dict[str, Path] = {}
     for item in artifacts:
@@ -72,7 +73,10 @@ def predict_verb(
         else:
             found = runtime.predict([row.values for row in rows], first, show)
     for name in folders:
-        tell_cut(runtime.get(name).bound)
+        bound = runtime.get(name).bound
+        tell_cut(bound)
+        if line := cut_short([item.cut for item in found if item.artifact == name], bound.task.longest_answer):
+            err.print(f"warning: {line}" if len(folders) == 1 else f"warning: {name}: {line}")
     lines = [
         json.dumps({**row.values, **item.as_dict()}, ensure_ascii=False, default=str) + "\n"
         for row, item in zip(rows, found, strict=True)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import app
-from .console import err, out, progress, tell_cut
+from .console import err, out, progress, tell_cut, tell_written
 from .options import Fresh, RunFile, RunFolder, Settings, Test
 
 
@@ -59,6 +59,7 @@ def train_verb(
     if task.left_out:
         err.print(f"left out: {task.left_out}")
     for name, found in result.metrics.items():
+        tell_written(found, result.prepared.bound)
         out.print(f"{name} {found.estimate.metric} {found.estimate} on {found.estimate.rows} rows")
     for name, estimate in result.recorded.items():
         out.print(f"{name} {estimate.metric} {estimate} on {estimate.rows} rows (measured by an earlier call)")

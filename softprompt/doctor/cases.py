@@ -60,7 +60,7 @@ def of_artifact(
     rows: dict[str, list[Row]] = {}
     if run is not None:
         with contextlib.suppress(SoftpromptError):  # moved away since: made-up rows will do
-            rows = Task.load(run.task).load_data(progress)
+            rows = Task.load(run.task, task.rules).load_data(progress)
     elif task.spec.data.source in CATALOGUE:
         rows = task.load_data(progress)
     method.restore(held.tensors, base)

@@ -10,7 +10,8 @@ import torch
 from ..metrics import majority
 from ..tasks.scored import ScoredTask
 from ..template import render
-from ..types import Ids
+from ..types import Example, Ids
+from ..writing import too_long
 from .case import Case, Finding
 
 CUT = 0.05  # share of truncated texts that is worth a warning
@@ -53,8 +54,21 @@ def rows(case: Case) -> Iterator[Finding]:
         + (f"; {parted / len(everything):.1%} are read in windows" if parted else ""),
         "raise task.max_text_tokens, shorten the template, or take a base with a longer context" if cut > CUT else "",
     )
+    yield from _lengths(case, everything)
     for name in ("train", "dev"):
         yield from _balance(case, name)
+
+
+def _lengths(case: Case, everything: list[Example]) -> Iterator[Finding]:
+    """Right answers can be written within the limit."""
+    limit = case.bound.task.longest_answer
+    if case.bound.task.answering != "generated" or case.bound.points:
+        return
+    lengths = [len(case.bound.spoken(row.answer)) for row in everything if row.gold is not None]
+    if what := too_long(lengths, limit):
+        yield Finding(
+            "rows", "warning", what, "raise generation.max_new_tokens: what is longer is never written to its end"
+        )
 
 
 def _balance(case: Case, split: str) -> Iterator[Finding]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from ..config import Strict, suggest
 from ..data import Row
+from ..errors import ConfigError
 from ..metrics import metrics_for
+from ..template import render
 from .base import Task
 from .spec import TaskSpec
+
+_MARK = "\u2063"  # stands for the answer
 
 
 class GenerationSpec(Strict):
@@ -20,23 +25,31 @@ class GenerationSpec(Strict):
     Attributes:
         max_new_tokens: longest answer.
         num_beams: 1 is greedy (or sampling).
-        do_sample: draw each token; `temperature`, `top_p`, `top_k` and `seed` apply.
-        repetition_penalty: above 1, what has been written becomes less likely.
-        stop: an answer ends before the first of these strings; the base's own end token always ends it.
+        do_sample: draw each token; `temperature`, `top_p`, `top_k` and `seed` apply, and are refused without it. What a row
+            draws depends on the seed and on its own text: equal rows are answered alike, in any batch.
+        repetition_penalty: above 1, what has been written in the answer becomes less likely.
+        stop: an answer ends before the first of these strings; the base's own end tokens always end it.
         looks: what looks at dev in training compare: `likelihood` of the right answers (one forward), or `metric` (answers
             are written: slower by their length).
     """
 
     max_new_tokens: PositiveInt = 64
-    num_beams: PositiveInt = 1
+    num_beams: PositiveInt = Field(default=1, le=100)
     do_sample: bool = False
-    temperature: PositiveFloat = 1.0
+    temperature: PositiveFloat = Field(default=1.0, ge=1e-4, allow_inf_nan=False)
     top_p: PositiveFloat = Field(default=1.0, le=1)
     top_k: PositiveInt | None = None
-    repetition_penalty: PositiveFloat = 1.0
-    stop: list[str] = Field(default_factory=lambda: ["\n"])
+    repetition_penalty: PositiveFloat = Field(default=1.0, le=100)
+    stop: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=lambda: ["\n"], max_length=100)
     looks: Literal["likelihood", "metric"] = "likelihood"
     seed: int = Field(default=0, ge=0)
+
+    @property
+    def idle(self) -> list[str]:
+        """Settings that say something, but have no effect beside the others."""
+        sampled = ("temperature", "top_p", "top_k", "seed")
+        fields = type(self).model_fields
+        return [name for name in sampled if not self.do_sample and getattr(self, name) != fields[name].default]
 
     def settings(self) -> dict[str, Any]:
         """As transformers' `GenerationConfig` takes them."""
@@ -67,6 +80,27 @@ class Generation(Task):
     metrics: ClassVar[tuple[str, ...]] = tuple(metrics_for("texts"))
     answer_fields: tuple[str, ...] = ("answer",)
     spec: FreeSpec
+
+    def check(self) -> None:
+        """Settings must have an effect, and no answer may end before it begins.
+
+        An artifact of format version 1 may hold settings without an effect: it goes on as it was, with a warning.
+        """
+        spec = self.spec.generation
+        if spec.idle:
+            problem = f"generation.{spec.idle[0]} has no effect without generation.do_sample: true"
+            if self.rules > 1:
+                raise ConfigError(f"{problem}; set that, or take generation.{', generation.'.join(spec.idle)} out")
+            warnings.warn(f"task {self.name!r}: {problem}", stacklevel=2)
+        lead, _, _ = render(self.spec.template.answer, {"answer": _MARK}, "template.answer").partition(_MARK)
+        lead = lead.lstrip() if self.spec.template.in_chat else lead  # as `Prompter` has it
+        if self.rules < 2:
+            return
+        if (early := next((stop for stop in spec.stop if stop in lead), None)) is not None:
+            raise ConfigError(
+                f"template.answer begins with {early!r}, which ends an answer before it has begun; take it out there, or "
+                "out of generation.stop"
+            )
 
     @property
     def writes_in_looks(self) -> bool:

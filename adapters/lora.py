@@ -60,6 +60,7 @@ class Lora(Tuner):
 
     title = "low-rank updates of weights, through PEFT (Hu et al. 2021); `activate: cue` trains them on encoded texts"
     Spec = LoraSpec
+    may_be_zero = False  # one factor starts with random numbers
     spec: LoraSpec
     _cue: tuple[int, ...] = ()
     _decoder_only = False

@@ -254,7 +254,7 @@ class Tuner(WeightsMethod):
         """As PEFT writes it."""
         values = self._model.peft_config["default"].to_dict()
         plainly = {key: as_json(value) for key, value in as_given(values, self._given, self._passed).items()}
-        return {**plainly, "base_model_name_or_path": base.name, "inference_mode": True}
+        return {**plainly, "base_model_name_or_path": base.identity.hub_id, "inference_mode": True}
 
     def merged(self, base: Base) -> Any:
         """PEFT merges its weights into a copy of the base's.

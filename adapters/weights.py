@@ -35,6 +35,7 @@ class WeightsMethod(Method):
 
     Spec = WeightsSpec
     stores: Stores = "weights"
+    may_be_zero = True
     place: Place = "other"
     spec: Any
     _branch: Base | None = None

@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 
+def visible(text: str) -> str:
+    """Text with every character that cannot be seen as its escape: no name in a file writes to the terminal.
+
+    That is control characters (line ends and escape sequences among them), marks of direction and all that Unicode does not
+    call printable.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
 class SoftpromptError(Exception):
     """Base class. The message is one line: what we got, where, what we expected, what to do."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(visible(message))
 
 
 class ConfigError(SoftpromptError):
@@ -16,7 +30,7 @@ class DataError(SoftpromptError):
 
     def __init__(self, message: str, problems: list[str] | None = None) -> None:
         super().__init__(message)
-        self.problems = problems or []
+        self.problems = [visible(problem) for problem in problems or []]
 
 
 class BaseModelError(SoftpromptError):

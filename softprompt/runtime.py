@@ -19,7 +19,7 @@ from .base import Base
 from .errors import ArtifactError, DataError
 from .evaluate import Evaluation, summarize
 from .methods import make_method
-from .methods.headed import with_head
+from .methods.restoring import restored
 from .serving import Compiled, answer, compile_prompt, write
 from .tasks import Task
 from .tasks.generation import FreeSpec
@@ -78,14 +78,12 @@ class Runtime:
             method, task, key = make_method("hard"), source, f"task:{id(source)}"
         else:
             held = artifacts.load(Path(source))
-            artifacts.check_base(held.manifest, self.base.digest, self.base.tokenizer_digest, self.base.name)
             if held.manifest.task is None:
                 raise ArtifactError(
                     f"{source}: the artifact names no task; it can be loaded in Python with a task of yours"
                 )
             task, key = Task.load(held.manifest.task, held.manifest.format_version), held.digest
-            method = with_head(make_method(held.manifest.method, str(source)), self.base, task)
-            method.restore(held.tensors, self.base)
+            method = restored(held, self.base, task)
         with self._lock:
             compiled = self._compiled.get(key)
         compiled = compiled or compile_prompt(self.base, method, task)

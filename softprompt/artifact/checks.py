@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..errors import ArtifactError
-from .files import one_line
+from .files import MAX_TENSORS, WHOLE_MODEL, one_line
 from .manifest import Manifest, TensorRecord
 
 _MANIFEST = "manifest.json"
@@ -32,6 +34,57 @@ def check_tensors(tensors: dict[str, Tensor], manifest: Manifest, where: str) ->
                 f"{where}: tensor {quote(name)} is {dtype} {list(value.shape)}, {_MANIFEST} says {want.dtype} "
                 f"{want.shape}; the artifact was changed"
             )
+
+
+def whole_model(manifest: Manifest) -> bool:
+    """Whether all weights of a model are stored, so that the folder is a plain transformers model."""
+    return manifest.tensors_file == "model.safetensors"
+
+
+def numbers(manifest: Manifest) -> int:
+    """How many numbers the tensors hold that the manifest names."""
+    return sum(math.prod(record.shape) for record in manifest.tensors.values())
+
+
+def check_counts(manifest: Manifest, where: str) -> None:
+    """As many tensors as an artifact has, with as many numbers as are recorded.
+
+    Raises:
+        ArtifactError: too many, or another number of them.
+    """
+    most = MAX_TENSORS * (WHOLE_MODEL if whole_model(manifest) else 1)
+    if len(manifest.tensors) > most:
+        raise ArtifactError(
+            f"{where}: names {len(manifest.tensors):,} tensors, expected at most {most:,}; it is not ours"
+        )
+    found, stored = numbers(manifest), manifest.parameters["stored"]
+    if found != stored:
+        raise ArtifactError(
+            f"{where}: records {stored:,} stored numbers, its tensors have {found:,}; the artifact was changed"
+        )
+    if manifest.tensors and manifest.layout.stores == "none":
+        raise ArtifactError(f"{where}: its layout stores nothing, but it names tensors; the artifact was changed")
+
+
+def check_size(file: Path, manifest: Manifest, header: int) -> None:
+    """The file of the tensors must have the bytes that their shapes take; asked before any of them is read.
+
+    Args:
+        header: bytes that may stand in front of the numbers.
+
+    Raises:
+        ArtifactError: fewer or more bytes.
+    """
+    try:
+        size = file.stat().st_size
+    except OSError:
+        return  # told when it is read
+    least = 4 * numbers(manifest)
+    if not least <= size <= least + header:
+        raise ArtifactError(
+            f"{file}: has {size:,} bytes, the shapes in {_MANIFEST} take {least:,} and at most {header:,} in front of them; "
+            "the file was changed or is cut short, copy the artifact again"
+        )
 
 
 def check_layout(manifest: Manifest, where: str) -> None:

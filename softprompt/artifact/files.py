@@ -17,17 +17,19 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
-from ..errors import ArtifactError
+from ..errors import ArtifactError, visible
 
-MAX_JSON_BYTES = 16_000_000
-MAX_HEADER_BYTES = 16_000_000  # a LoRA on a large base has about 1,000 tensors of some 150 header bytes each
+MAX_JSON_BYTES = 1_000_000  # 4,096 tensors of some 100 bytes each, a task and demonstrations
+MAX_HEADER_BYTES = 1_000_000
+MAX_TENSORS = 4_096  # a LoRA on a large base has about 1,000
+WHOLE_MODEL = 4  # times as much of all three, where all weights of a model are stored
 MAX_DEPTH = 64  # our own files go 8 deep; Python's recursion limit is 1,000
 _UNREADABLE = (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError)
 
 
 def one_line(text: str, limit: int = 600) -> str:
     """Text as one bounded line without control characters, so that a hostile file cannot write to the terminal."""
-    shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+    shown = visible(text)
     return shown if len(shown) <= limit else f"{shown[:limit]} …"
 
 
@@ -53,7 +55,7 @@ def read_bytes(folder: Path, name: str, limit: int) -> bytes:
         if found.st_size > limit:
             raise ArtifactError(f"{path}: has {found.st_size:,} bytes, expected at most {limit:,}; it is not ours")
         with path.open("rb") as file:
-            return file.read(limit + 1)[:limit]
+            return file.read(min(limit, found.st_size))  # `read(limit)` would ask for all of it at once
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file; copy the artifact again, with all its files") from None
     except (OSError, ValueError) as error:
@@ -105,12 +107,19 @@ def decode(data: bytes, path: Path) -> str:
         raise ArtifactError(f"{path}: not valid UTF-8; copy the file again") from None
 
 
-def parse_tensors(data: bytes, where: str) -> dict[str, Tensor]:
+def parse_tensors(data: bytes, where: str, max_header: int = MAX_HEADER_BYTES) -> dict[str, Tensor]:
     """Tensors of a safetensors file, on the CPU in the dtype of the file.
 
     Raises:
-        ArtifactError: truncated, or not safetensors at all (pickled weights are never opened).
+        ArtifactError: truncated, a header beyond `MAX_HEADER_BYTES`, or not safetensors at all (pickled weights are never
+            opened).
     """
+    header = int.from_bytes(data[:8], "little")
+    if header > max_header:
+        raise ArtifactError(
+            f"{where}: not a whole safetensors file (its header has {header:,} bytes, expected at most {max_header:,}); "
+            "copy it again"
+        )
     try:
         return load_safetensors(data)
     except _UNREADABLE as error:

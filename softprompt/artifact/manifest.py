@@ -6,6 +6,7 @@ The file holds nothing that changes between two runs of the same seed: no times,
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,8 +15,9 @@ from pydantic_core.core_schema import SerializerFunctionWrapHandler
 
 from .. import __version__
 from ..config import Strict, parse
-from ..errors import ArtifactError, ConfigError
-from .files import MAX_JSON_BYTES, decode, one_line, parse_json, read_bytes
+from ..errors import ArtifactError, ConfigError, SoftpromptError
+from ..storage import digest_of
+from .files import MAX_JSON_BYTES, MAX_TENSORS, WHOLE_MODEL, decode, one_line, parse_json, read_bytes
 
 FORMAT_VERSION = 2
 
@@ -74,6 +76,8 @@ class BaseRecord(_Exact):
     """Which base the artifact belongs to: its id is for people, its digests decide.
 
     Attributes:
+        digest: of all its weights as bf16, so that it is the same however it is held; of format 1, of a sample of them.
+        checkpoint: of every byte of the files that it was read from; None where it was made in memory.
         dtype: how it was held in training, e.g. `fp32`.
         encoder: sizes of the encoder beside the decoder, whose are those of `shape`; in the file only where there are two.
     """
@@ -82,13 +86,14 @@ class BaseRecord(_Exact):
     digest: str
     dtype: str
     tokenizer_digest: str
+    checkpoint: Sha256 | None = None
     shape: ShapeSpec
     encoder: ShapeSpec | None = None
 
     @model_serializer(mode="wrap")
     def _without_empty(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Manifests of other bases stay as they always were, and so do their digests."""
-        return {key: value for key, value in serialize(self).items() if key != "encoder" or value}
+        return {key: value for key, value in serialize(self).items() if key not in ("encoder", "checkpoint") or value}
 
 
 class TensorRecord(_Exact):
@@ -137,6 +142,7 @@ class Manifest(_Exact):
         data: digest of the rows and their number by split.
         versions: of the packages that made it.
         parameters: `trained` and `stored` numbers.
+        manifest_sha256: of all the rest, as canonical JSON; `to_json` fills it in. Format 1 had none.
     """
 
     format_version: Literal[1, 2] = 2
@@ -147,7 +153,7 @@ class Manifest(_Exact):
     task: dict[str, Any] | None = None
     base: BaseRecord
     tensors_file: Literal["adapter_model.safetensors", "model.safetensors"] = "adapter_model.safetensors"
-    tensors: dict[str, TensorRecord] = Field(default_factory=dict)
+    tensors: dict[str, TensorRecord] = Field(default_factory=dict, max_length=MAX_TENSORS * WHOLE_MODEL)
     tensors_sha256: Sha256 | None = None
     files: dict[FileName, Sha256] = Field(default_factory=dict)
     loads_in: LoadsIn | None = None
@@ -156,6 +162,12 @@ class Manifest(_Exact):
     data: dict[str, Any] | None = None
     versions: dict[str, str] = Field(default_factory=dict)
     parameters: dict[str, NonNegativeInt]
+    manifest_sha256: Sha256 | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_empty(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Manifests of format 1 stay as they were."""
+        return {key: value for key, value in serialize(self).items() if key != "manifest_sha256" or value}
 
     @field_validator("method")
     @classmethod
@@ -185,7 +197,8 @@ class Manifest(_Exact):
         Raises:
             ArtifactError: unreadable, too large, or see `from_json`.
         """
-        return Manifest.from_json(decode(read_bytes(path.parent, path.name, MAX_JSON_BYTES), path), str(path))
+        limit = MAX_JSON_BYTES * (WHOLE_MODEL if os.path.lexists(path.parent / "model.safetensors") else 1)
+        return Manifest.from_json(decode(read_bytes(path.parent, path.name, limit), path), str(path))
 
     @staticmethod
     def from_json(text: str, where: str) -> Manifest:
@@ -195,7 +208,8 @@ class Manifest(_Exact):
             where: named in front of every problem, e.g. the file's path.
 
         Raises:
-            ArtifactError: not JSON, a newer format (told before anything else), or fields that do not fit.
+            ArtifactError: not JSON, a newer format (told before anything else), fields that do not fit, or changed since it was
+                written.
         """
         data = parse_json(text, where)
         version = data.get("format_version")
@@ -210,9 +224,11 @@ class Manifest(_Exact):
                 f"{FORMAT_VERSION}; update with `pip install -U softprompt`"
             )
         try:
-            return parse(Manifest, data, where)
+            manifest = parse(Manifest, data, where)
         except ConfigError as error:
             raise ArtifactError(one_line(str(error))) from None
+        _check_digest(manifest, data, where)
+        return manifest
 
     def as_dict(self) -> dict[str, Any]:
         """Plain JSON values, as in the file."""
@@ -224,8 +240,41 @@ class Manifest(_Exact):
         Raises:
             ValueError, TypeError: a setting that JSON cannot hold.
         """
-        lines = [f"{_dump(key)}: {_block(value)}" for key, value in self.as_dict().items()]
+        data = self.as_dict()
+        data.pop("manifest_sha256", None)
+        if self.format_version > 1:
+            data["manifest_sha256"] = digest_of(data)
+        lines = [f"{_dump(key)}: {_block(value)}" for key, value in data.items()]
         return "{\n  " + ",\n  ".join(lines) + "\n}\n"
+
+
+def _check_digest(manifest: Manifest, data: dict[str, Any], where: str) -> None:
+    """Refuse a manifest that is not as it was written: a bit that flipped, or an editor.
+
+    Raises:
+        ArtifactError: with what in it does not fit, if that can be said.
+    """
+    written = manifest.manifest_sha256
+    if written is None and manifest.format_version == 1:
+        return
+    found = digest_of({key: value for key, value in data.items() if key != "manifest_sha256"})
+    if found != written:
+        says = f"it says {written[:16]}…" if written else "it says none"
+        raise ArtifactError(
+            f"{where}: was changed after it was written (its sha256 is {found[:16]}…, {says}){_what_is_odd(manifest)}; "
+            "copy the artifact again"
+        )
+
+
+def _what_is_odd(manifest: Manifest) -> str:
+    """What of a changed manifest gives the change away, for the message."""
+    from ..methods import make_method  # methods read artifacts; only this message looks back
+
+    try:
+        make_method(manifest.method)
+    except SoftpromptError as error:
+        return f": {one_line(str(error), 300)}"
+    return ""
 
 
 def _block(value: Any) -> str:

@@ -31,11 +31,12 @@ METHODS = {"PROMPT_TUNING": "soft", "P_TUNING": "soft", "PREFIX_TUNING": "prefix
 MAX_TENSOR_BYTES = 4_000_000_000  # a prefix of 2,000 tokens on a 70B model has 2.6 GB
 
 
-def soft_config(base_id: str, length: int, shape: BaseShape) -> dict[str, Any]:
+def soft_config(base_id: str | None, length: int, shape: BaseShape) -> dict[str, Any]:
     """`adapter_config.json` of a soft prompt [P, H].
 
     Args:
-        base_id: written down for the reader; PEFT uses the model that it is given.
+        base_id: the hub's, written down for the reader (PEFT uses the model that it is given); None of a folder, whose path
+            says nothing elsewhere, and whose bare name might be another's on the hub.
         length: P.
     """
     return {
@@ -50,7 +51,7 @@ def soft_config(base_id: str, length: int, shape: BaseShape) -> dict[str, Any]:
     }
 
 
-def prefix_config(base_id: str, length: int, shape: BaseShape) -> dict[str, Any]:
+def prefix_config(base_id: str | None, length: int, shape: BaseShape) -> dict[str, Any]:
     """`adapter_config.json` of a prefix [P, L·2·G·D]; see `soft_config`."""
     width = shape.kv_heads * shape.head_size
     return {
@@ -160,7 +161,7 @@ def _refuse_pickles(path: Path) -> None:
     raise ArtifactError(f"{path}: has no {TENSORS}; save it with PEFT's save_pretrained(safe_serialization=True)")
 
 
-def _common(peft_type: str, base_id: str, length: int, layers: int) -> dict[str, Any]:
+def _common(peft_type: str, base_id: str | None, length: int, layers: int) -> dict[str, Any]:
     """Keys that PEFT itself writes for every prompt; no `peft_version`, as PEFT did not write the folder."""
     return {
         "auto_mapping": None,

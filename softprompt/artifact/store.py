@@ -11,13 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save as dump_safetensors
@@ -25,9 +24,31 @@ from torch import Tensor
 
 from ..errors import ArtifactError
 from ..storage import atomic_folder, check_writable, digest_of
-from .checks import check_layout, check_tensors, list_names, list_shapes, quote
-from .files import MAX_HEADER_BYTES, MAX_JSON_BYTES, check_finite, one_line, parse_tensors, read_bytes, read_json
+from .checks import (
+    check_counts,
+    check_layout,
+    check_size,
+    check_tensors,
+    list_names,
+    list_shapes,
+    numbers,
+    quote,
+    whole_model,
+)
+from .files import (
+    MAX_HEADER_BYTES,
+    MAX_JSON_BYTES,
+    WHOLE_MODEL,
+    check_finite,
+    one_line,
+    parse_tensors,
+    read_bytes,
+    read_json,
+)
 from .manifest import Manifest, TensorRecord
+
+if TYPE_CHECKING:
+    from ..base import Base
 
 TENSORS, CONFIG, MANIFEST, CARD = "adapter_model.safetensors", "adapter_config.json", "manifest.json", "README.md"
 FILES = (TENSORS, CONFIG, MANIFEST, CARD)
@@ -108,6 +129,7 @@ def save(
     # What we could not read back must not be written either
     manifest = Manifest.from_json(written.decode(), f"{folder}/{MANIFEST}")
     check_layout(manifest, str(folder))
+    check_counts(manifest, str(folder))
     whole = {**beside, MANIFEST: written, CARD: readme.encode(), **({tensors_file: data} if stored else {})}
     with atomic_folder(target) as temporary:
         for name in sorted(whole):
@@ -136,24 +158,31 @@ def load(folder: str | Path) -> Artifact:
     raise ArtifactError(f"{path}: is being written over and over; load it when the other process is done")
 
 
-def check_base(manifest: Manifest, base_digest: str, tokenizer_digest: str, base_id: str) -> None:
+def check_base(manifest: Manifest, base: Base) -> None:
     """Refuse a base or a tokenizer other than that of the training.
 
     Raises:
         ArtifactError: with both ids and digests.
     """
-    made = manifest.base
-    if made.digest != base_digest:
-        raise ArtifactError(
-            f"the artifact belongs to base {quote(made.id)} (digest {one_line(made.digest, 12)}), this is {base_id!r} "
-            f"(digest {base_digest[:12]}); load it on {quote(made.id)} or train one for {base_id!r}"
-        )
-    if made.tokenizer_digest != tokenizer_digest:
+    made, here = manifest.base, base.identity
+    model, tokenizer = here.old if manifest.format_version == 1 else (here.model, here.tokenizer)
+    if made.digest != model:
+        raise _another_base(made.id, made.digest, base.name, model)
+    if made.checkpoint and here.exact and made.checkpoint != here.exact:
+        raise _another_base(made.id, made.checkpoint, base.name, here.exact)
+    if made.tokenizer_digest != tokenizer:
         raise ArtifactError(
             f"the artifact was made with the tokenizer of {quote(made.id)} (digest "
-            f"{one_line(made.tokenizer_digest, 12)}), this one is that of {base_id!r} (digest {tokenizer_digest[:12]}); "
-            "use the tokenizer and chat template that came with the base"
+            f"{one_line(made.tokenizer_digest, 12)}), this one is that of {base.name!r} (digest {tokenizer[:12]}); "
+            "use the tokenizer, its special tokens and the chat template that came with the base"
         )
+
+
+def _another_base(made: str, its: str, name: str, digest: str) -> ArtifactError:
+    return ArtifactError(
+        f"the artifact belongs to base {quote(made)} (digest {one_line(its, 12)}), this is {name!r} (digest {digest[:12]}); "
+        f"load it on {quote(made)} or train one for {name!r}"
+    )
 
 
 def _locate(path: Path) -> Path:
@@ -185,6 +214,7 @@ def _identity(path: Path) -> tuple[int, int, int] | None:
 def _load(path: Path) -> Artifact:
     manifest = Manifest.read(path / MANIFEST)
     check_layout(manifest, str(path / MANIFEST))
+    check_counts(manifest, str(path / MANIFEST))
     file = path / manifest.tensors_file
     _check_files(path, manifest)
     if not manifest.tensors:
@@ -197,15 +227,16 @@ def _load(path: Path) -> Artifact:
                 raise ArtifactError(
                     f"{path}: {name} is a pickle, which can run code and is never opened; save it as safetensors"
                 )
-    expected = sum(4 * math.prod(record.shape) for record in manifest.tensors.values())
-    data = read_bytes(path, manifest.tensors_file, expected + MAX_HEADER_BYTES)
+    limit = MAX_HEADER_BYTES * (WHOLE_MODEL if whole_model(manifest) else 1)
+    check_size(file, manifest, limit)
+    data = read_bytes(path, manifest.tensors_file, limit + 4 * numbers(manifest))
     sha256 = hashlib.sha256(data).hexdigest()
     if sha256 != manifest.tensors_sha256:
         raise ArtifactError(
             f"{file}: sha256 is {sha256[:16]}…, {MANIFEST} says {str(manifest.tensors_sha256)[:16]}…; "
             "the file was changed or is cut short, copy the artifact again"
         )
-    tensors = parse_tensors(data, str(file))
+    tensors = parse_tensors(data, str(file), limit)
     check_tensors(tensors, manifest, str(file))
     check_finite(tensors, str(file))
     return Artifact(manifest, tensors, path)
@@ -273,8 +304,9 @@ def _json(value: Mapping[str, Any], folder: str | Path) -> bytes:
 
 def _manifest_bytes(manifest: Manifest, folder: str | Path) -> bytes:
     data = _bytes(manifest.to_json, folder)
-    if len(data) > MAX_JSON_BYTES:
-        raise ArtifactError(f"{folder}: the manifest has {len(data):,} bytes, expected ≤ {MAX_JSON_BYTES:,}")
+    limit = MAX_JSON_BYTES * (WHOLE_MODEL if whole_model(manifest) else 1)
+    if len(data) > limit:
+        raise ArtifactError(f"{folder}: the manifest has {len(data):,} bytes, expected ≤ {limit:,}")
     return data
 
 

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer
+from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from ..config import suggest
 from ..errors import BaseModelError
 from ..launcher import launched
-from ..types import Progress, megabytes
+from ..types import Progress, ignore_progress, megabytes
 from . import bundled, quantized
 from .families import NAMED, Kind, auto_class, choose_kind
-from .fingerprint import model_digest
+from .fingerprint import Checkpoint, kept_exact, kept_weights, weight_files, weights_digest
 from .shape import DTYPES
+
+TOLD_FROM_GB = 0.8  # smaller ones are there before anybody asks
 
 
 def load_model(
@@ -28,11 +32,11 @@ def load_model(
     quantization: str | None,
     isolated: bool,
     kind: str | None = None,
-) -> tuple[Any, Any, str, str | None]:
+) -> tuple[Any, Any, str, Checkpoint]:
     """See `Base.load`.
 
     Returns:
-        model, tokenizer, name, and the checkpoint's digest where the model's own weights do not give it any more.
+        model, tokenizer, name, and what is known of the files.
     """
     if dtype not in DTYPES:
         raise BaseModelError(f"dtype {dtype!r} is not known{suggest(dtype, DTYPES)}")
@@ -43,20 +47,29 @@ def load_model(
     was_bar = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        config = AutoConfig.from_pretrained(source)
+        _refuse_adapters(source, name)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         chosen = choose_kind(config, name, kind)
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         options: dict[str, Any] = {"dtype": DTYPES[dtype]}
-        digest = None
         if quantization is not None:
             if hasattr(config, "quantization_config"):
                 raise ValueError(f"it is quantised already; leave quantization {quantization!r} out")
             options["quantization_config"] = quantized.loading(quantization, isolated, DTYPES[dtype])
-            # the checkpoint as it is, for its digest; a few values of each tensor are read from the mapped file
-            digest = model_digest(_read(config, chosen, source, name, dtype="auto"))
         if quantization is not None or hasattr(config, "quantization_config"):
             options["device_map"] = {"": where}  # such models cannot be moved afterwards
+        files = _files(source)
+        size = sum(file.stat().st_size for file in files) / 1e9
+        tell = progress if size > TOLD_FROM_GB else ignore_progress
+        tell(f"loading {name} ({size:.1f} GB)", 0, 2)
         model = _read(config, chosen, source, name, **options)
+        tell(f"loading {name} ({size:.1f} GB)", 1, 2)
+        own = quantization is None and dtype != "fp16"  # fp32 and bf16 round to the same bf16 as the checkpoint itself
+        files = _files(source)  # by now those of a hub id are here, too
+        checkpoint = _known(
+            files, chosen, model, None if own else lambda: _read(config, chosen, source, name, dtype="auto")
+        )
+        tell(f"loading {name} ({size:.1f} GB)", 2, 2)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise BaseModelError(_not_loadable(name, error)) from error
     finally:
@@ -64,7 +77,34 @@ def load_model(
             transformers_logging.enable_progress_bar()
     if "device_map" not in options:
         model.to(where)
-    return model, tokenizer, name, digest
+    return model, tokenizer, name, checkpoint
+
+
+def _files(source: str) -> list[Path]:
+    """The weights of a local folder, or of a hub id that is in the hub's cache by now."""
+    if Path(source).is_dir():
+        return weight_files(Path(source))
+    config = cached_file(source, "config.json", local_files_only=True)
+    return weight_files(Path(config).parent) if config else []
+
+
+def _known(files: list[Path], kind: Kind, model: Any, read: Callable[[], Any] | None) -> Checkpoint:
+    """The digests of what was read, which are kept beside the files' sizes and times."""
+    weights = kept_weights(files, kind, lambda: weights_digest(read() if read else model))
+    return Checkpoint(weights, kept_exact(files) if files else None, read)
+
+
+def _refuse_adapters(source: str, name: str) -> None:
+    """transformers would load whatever base the adapter's configuration names.
+
+    Raises:
+        BaseModelError: the folder holds an adapter.
+    """
+    if (Path(source) / "adapter_config.json").is_file():
+        raise BaseModelError(
+            f"base {name!r}: the folder holds an adapter, not a model; name the base it was made on, and bring the adapter in "
+            "with `softprompt import`"
+        )
 
 
 def _device(name: str) -> torch.device:
@@ -91,7 +131,8 @@ def _read(config: Any, kind: Kind, source: str, name: str, **options: Any) -> An
     if kind != "causal":
         transformers_logging.set_verbosity_error()  # its report of weights that are left out, or missing: judged below
     try:
-        model, about = auto_class(config, kind).from_pretrained(source, output_loading_info=True, **options)
+        safely: dict[str, Any] = {"trust_remote_code": False, "use_safetensors": True, "output_loading_info": True}
+        model, about = auto_class(config, kind).from_pretrained(source, **safely, **options)
     finally:
         transformers_logging.set_verbosity(level)
     if kind == "encoder" and getattr(model, "pooler", None) is not None:

@@ -22,7 +22,7 @@ from . import quantized
 from .attention import KV, Block, Call, Lead, running
 from .copies import copy_modules, set_attention, untouched
 from .families import Kind, find_body, find_config, kind_of, positions_of, starts_of
-from .fingerprint import model_digest, tokenizer_digest
+from .fingerprint import Checkpoint, Identity
 from .grid import check_given, run
 from .groups import Ordered, order
 from .heads import make_head
@@ -38,13 +38,15 @@ from .supported import check_supported
 class Base:
     """A frozen language model, or encoder, with its tokenizer."""
 
-    def __init__(self, model: Any, tokenizer: Any, name: str = "in-memory", digest: str | None = None) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, name: str = "in-memory", checkpoint: Checkpoint | None = None
+    ) -> None:
         """Take a loaded model over: freeze it, put it in eval(), route its attention through ours and check the result.
 
         Args:
             model: a causal or masked language model, encoder or sequence-to-sequence model of transformers, also one that
                 bitsandbytes has quantised as int8 or nf4.
-            digest: of the checkpoint, where the model's own weights are not it any more (default: `model_digest(model)`).
+            checkpoint: what is known of the files that the model was read from.
 
         Attributes:
             kind: which of these it is (see `families.py`).
@@ -82,8 +84,8 @@ class Base:
             proven = check_base(self, plain)
         self.shape: BaseShape = proven.shape
         self.gated, self._rotary, self._proven_encoder = proven.gated, proven.rotary, proven.encoder
-        self.digest = digest or model_digest(model)
-        self.tokenizer_digest = tokenizer_digest(tokenizer)
+        self.identity = Identity(model, tokenizer, name, checkpoint)
+        self.digest, self.tokenizer_digest = self.identity.model, self.identity.tokenizer
 
     @classmethod
     def load(

@@ -36,7 +36,7 @@ def merge_verb(
     with progress() as show:
         # into the checkpoint's own weights, not into quantised ones
         base = base_of(artifact, held.manifest.base.id, base_id, quantization="none").load(show)
-        check_base(held.manifest, base.digest, base.tokenizer_digest, base.name)
+        check_base(held.manifest, base)
         method = make_method(held.manifest.method, str(artifact))
         method.restore(held.tensors, base)
         model = method.merged(base)

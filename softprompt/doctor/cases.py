@@ -8,12 +8,12 @@ from dataclasses import replace
 
 import torch
 
-from ..artifact import Artifact, check_base
+from ..artifact import Artifact
 from ..base import Base
 from ..data import CATALOGUE, Row
 from ..errors import ArtifactError, SoftpromptError
 from ..methods import make_method
-from ..methods.headed import with_head
+from ..methods.restoring import restored
 from ..tasks import BoundTask, Task
 from ..training import RunSpec, prepare
 from ..types import Example, Progress, ignore_progress
@@ -52,18 +52,16 @@ def of_artifact(
         ArtifactError: it does not belong to this base, or names no task.
     """
     manifest = held.manifest
-    check_base(manifest, base.digest, base.tokenizer_digest, base.name)
     if manifest.task is None:
         raise ArtifactError(f"{held.path}: the artifact names no task, so there is nothing to run it on")
     task = Task.load(manifest.task, manifest.format_version)
-    method = with_head(make_method(manifest.method, str(held.path)), base, task)
+    method = restored(held, base, task)
     rows: dict[str, list[Row]] = {}
     if run is not None:
         with contextlib.suppress(SoftpromptError):  # moved away since: made-up rows will do
             rows = Task.load(run.task, task.rules).load_data(progress)
     elif task.spec.data.source in CATALOGUE:
         rows = task.load_data(progress)
-    method.restore(held.tensors, base)
     ready = prepare(base, task, method, run.cache if run else None, rows, splits=("train", "dev"))
     chosen = sample(ready.splits.get("train", []), count)
     return Case(ready, chosen or _made_up(ready.bound), held, made_up=not chosen)

@@ -24,7 +24,7 @@ def artifact(case: Case) -> Iterator[Finding]:
         return
     held, base = case.held, case.base
     try:
-        check_base(held.manifest, base.digest, base.tokenizer_digest, base.name)
+        check_base(held.manifest, base)
     except ArtifactError as error:
         yield Finding("artifact", "error", str(error))
         return

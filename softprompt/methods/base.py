@@ -75,6 +75,8 @@ class Method(ABC):
         points: it points at answers in the text, which are neither chosen nor written.
         averaged: a head reads the mean of a row's states (the head says so before anything is asked): other defaults may fit.
         learns_slots: it learns the template's soft slots; for other methods they are read as the texts they have.
+        answers: how many a classifier of its own tells apart, once it is there.
+        may_be_zero: its tensors may all be zero, as updates are before they are trained.
         sums_over_tokens: whether `score` sums over an answer's tokens, so that the task may divide by their number.
     """
 
@@ -88,6 +90,8 @@ class Method(ABC):
     points: bool = False
     averaged: bool = False
     learns_slots: bool = False
+    answers: int | None = None
+    may_be_zero: bool = False
     sums_over_tokens: ClassVar[bool] = True
 
     def __init__(self, spec: MethodSpec) -> None:

@@ -63,6 +63,11 @@ class Headed(Method):
         """Of the inner method."""
         return self.inner.positions
 
+    @property
+    def answers(self) -> int | None:  # type: ignore[override]
+        """Rows of the head."""
+        return None if self.head is None else self.head.out_features
+
     def segments(self, slots: Sequence[Slot], cue: int) -> tuple[Slot, ...]:
         """As the inner method places them."""
         return self.inner.segments(slots, cue)
@@ -134,7 +139,8 @@ class Headed(Method):
         """Take them back after checking the head's width."""
         weight, bias = tensors.get(_WEIGHT), tensors.get(_BIAS)
         width = base.shape.hidden_size
-        if weight is None or bias is None or weight.dim() != 2 or weight.shape[1] != width or len(bias) != len(weight):
+        fits = weight is not None and weight.dim() == 2 and weight.shape[1] == width
+        if weight is None or bias is None or not fits or bias.shape != weight.shape[:1]:
             raise ArtifactError(
                 f"method {self.spec.name!r} has a head here: the artifact must hold {_WEIGHT} [K, {width}] and {_BIAS}"
             )

@@ -136,7 +136,7 @@ def _from_artifact(base: Base, source: str | None, want: tuple[int | None, ...],
     if not source:
         raise ConfigError("method.init is 'artifact': name the folder in method.artifact")
     artifact = load(Path(source))
-    check_base(artifact.manifest, base.digest, base.tokenizer_digest, base.name)
+    check_base(artifact.manifest, base)
     method = make_method(artifact.manifest.method, source)
     # a head of its own (see `headed.py`) stays behind
     method.restore({name: held for name, held in artifact.tensors.items() if not name.startswith("head.")}, base)

@@ -16,6 +16,8 @@ from ..errors import ArtifactError, ConfigError
 from ..tasks import BoundTask
 from .base import Method, MethodSpec, Place, Stores, TrainDefaults, make_method
 
+MAX_PARTS = 16
+
 
 class JointSpec(MethodSpec):
     """Settings of `joint`.
@@ -25,7 +27,7 @@ class JointSpec(MethodSpec):
             trained with its own learning rate: `train.lr` is that of the first, the others keep their distance to it.
     """
 
-    parts: list[str | dict[str, Any]] = Field(default=["soft", "lora"], min_length=2)
+    parts: list[str | dict[str, Any]] = Field(default=["soft", "lora"], min_length=2, max_length=MAX_PARTS)
 
 
 class Joint(Method):
@@ -142,13 +144,14 @@ class Joint(Method):
     def restore(self, tensors: dict[str, Tensor], base: Base) -> None:
         """Part by part."""
         held: list[dict[str, Tensor]] = [{} for _ in self.parts]
+        numbered = {str(index): mine for index, mine in enumerate(held)}
         for name, value in tensors.items():
-            place, _, rest = name.partition(".")
-            if not place.isdigit() or int(place) >= len(self.parts):
+            index, _, rest = name.partition(".")
+            if index not in numbered:
                 raise ArtifactError(
                     f"a joint artifact of {len(self.parts)} parts holds {name!r}, which belongs to none"
                 )
-            held[int(place)][rest] = value
+            numbered[index][rest] = value
         for part, mine in zip(self.parts, held, strict=True):
             part.restore(mine, base)
             base = part.learned().base or base

@@ -178,4 +178,4 @@ class Prefix(Soft):
         """
         if prefix_in_peft(base) is None:
             return None
-        return peft_format.prefix_config(base.name, self.length, base.shape)
+        return peft_format.prefix_config(base.identity.hub_id, self.length, base.shape)

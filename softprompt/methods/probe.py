@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 import torch
+from pydantic import Field
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
@@ -29,7 +31,7 @@ class ProbeSpec(MethodSpec):
         instruction: keep the task's instruction in front of the text.
     """
 
-    strengths: tuple[float, ...] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    strengths: Annotated[tuple[float, ...], Field(max_length=100)] = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
     instruction: bool = True
 
 
@@ -99,9 +101,12 @@ class Probe(Method):
 
     def restore(self, tensors: dict[str, Tensor], base: Base) -> None:
         """Take them back after checking the width."""
-        if set(tensors) != {"weight", "bias"} or tensors["weight"].shape[-1] != base.shape.hidden_size:
+        weight, bias = tensors.get("weight"), tensors.get("bias")
+        fits = weight is not None and weight.dim() == 2 and weight.shape[1] == base.shape.hidden_size
+        if weight is None or bias is None or len(tensors) != 2 or not fits or bias.shape != weight.shape[:1]:
             raise ArtifactError(
                 f"a probe stores weight [C, {base.shape.hidden_size}] and bias [C], the artifact holds "
                 + ", ".join(f"{key} {list(value.shape)}" for key, value in sorted(tensors.items()))
             )
-        self.weight, self.bias = tensors["weight"].clone(), tensors["bias"].clone()
+        self.weight, self.bias = weight.clone(), bias.clone()
+        self.answers = len(bias)

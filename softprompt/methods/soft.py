@@ -111,4 +111,4 @@ class Soft(LearnedTensor):
         """PEFT loads it as PROMPT_TUNING, where it stands in front of everything on a causal base."""
         if self.place != "front" or base.kind != "causal":
             return None
-        return peft_format.soft_config(base.name, self.length, base.shape)
+        return peft_format.soft_config(base.identity.hub_id, self.length, base.shape)

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..artifact import Artifact, check_base
+from ..artifact import Artifact
 from ..base import Base
 from ..config import parse
 from ..data import Row
@@ -29,6 +29,7 @@ from ..errors import ConfigError, DataError
 from ..evaluate import evaluate
 from ..methods import Method, make_method
 from ..methods.base import LearnedTensor
+from ..methods.restoring import restored
 from ..metrics import Estimate
 from ..parallel import processes
 from ..storage import write_json
@@ -117,9 +118,7 @@ def prune(
     """
     processes().only_one("prune")
     began = time.perf_counter()
-    check_base(artifact.manifest, base.digest, base.tokenizer_digest, base.name)
-    method = make_method(artifact.manifest.method, str(artifact.path))
-    method.restore(artifact.tensors, base)
+    method = restored(artifact, base)
     lengths = _checked(method, to)
     assert isinstance(method, LearnedTensor)
     spec = train if isinstance(train, TrainSpec) else parse(TrainSpec, train or {}, "train")

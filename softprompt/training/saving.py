@@ -81,8 +81,9 @@ def save(
         "layout": method.layout(),
         "task": _portable(ready.task.spec.model_dump(mode="json", exclude_none=True)),
         "base": {
-            "id": Path(ready.base.name).name if Path(ready.base.name).is_absolute() else ready.base.name,
+            "id": ready.base.identity.name,
             "digest": ready.base.digest,
+            "checkpoint": ready.base.identity.exact,
             "dtype": ready.base.label_of_dtype,
             "tokenizer_digest": ready.base.tokenizer_digest,
             "shape": ready.base.shape.as_dict(),

@@ -1,9 +1,10 @@
 """Artifacts: the small folder that a method saves. It loads back, swaps, and where PEFT can express it, loads there."""
 
 from . import peft_format
+from .checks import check_base
 from .manifest import FORMAT_VERSION, Manifest
 from .peft_format import read_peft, read_peft_weights
-from .store import Artifact, check_base, check_place, load, save
+from .store import Artifact, check_place, load, save
 
 __all__ = [
     "FORMAT_VERSION",

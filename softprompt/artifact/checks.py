@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -12,6 +13,9 @@ from torch import Tensor
 from ..errors import ArtifactError
 from .files import MAX_TENSORS, WHOLE_MODEL, one_line
 from .manifest import Manifest, TensorRecord
+
+if TYPE_CHECKING:
+    from ..base import Base
 
 _MANIFEST = "manifest.json"
 
@@ -108,6 +112,33 @@ def check_layout(manifest: Manifest, where: str) -> None:
             want = [layout.length, shape.layers * 2 * shape.kv_heads * shape.head_size]
     if found != want:
         raise ArtifactError(f"{where}: tensor {key!r} has shape {found}, layout and base of the manifest give {want}")
+
+
+def check_base(manifest: Manifest, base: Base) -> None:
+    """Refuse a base or a tokenizer other than that of the training.
+
+    Raises:
+        ArtifactError: with both ids and digests.
+    """
+    made, here = manifest.base, base.identity
+    model, tokenizer = here.old if manifest.format_version == 1 else (here.model, here.tokenizer)
+    if made.digest != model:
+        raise _another_base(made.id, made.digest, base.name, model)
+    if made.checkpoint and here.exact and made.checkpoint != here.exact:
+        raise _another_base(made.id, made.checkpoint, base.name, here.exact)
+    if made.tokenizer_digest != tokenizer:
+        raise ArtifactError(
+            f"the artifact was made with the tokenizer of {quote(made.id)} (digest "
+            f"{one_line(made.tokenizer_digest, 12)}), this one is that of {base.name!r} (digest {tokenizer[:12]}); "
+            "use the tokenizer, its special tokens and the chat template that came with the base"
+        )
+
+
+def _another_base(made: str, its: str, name: str, digest: str) -> ArtifactError:
+    return ArtifactError(
+        f"the artifact belongs to base {quote(made)} (digest {one_line(its, 12)}), this is {name!r} (digest {digest[:12]}); "
+        f"load it on {quote(made)} or train one for {name!r}"
+    )
 
 
 def quote(name: str) -> str:

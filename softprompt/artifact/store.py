@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import save as dump_safetensors
@@ -46,9 +46,6 @@ from .files import (
     read_json,
 )
 from .manifest import Manifest, TensorRecord
-
-if TYPE_CHECKING:
-    from ..base import Base
 
 TENSORS, CONFIG, MANIFEST, CARD = "adapter_model.safetensors", "adapter_config.json", "manifest.json", "README.md"
 FILES = (TENSORS, CONFIG, MANIFEST, CARD)
@@ -156,33 +153,6 @@ def load(folder: str | Path) -> Artifact:
             if _identity(path) == before:
                 raise
     raise ArtifactError(f"{path}: is being written over and over; load it when the other process is done")
-
-
-def check_base(manifest: Manifest, base: Base) -> None:
-    """Refuse a base or a tokenizer other than that of the training.
-
-    Raises:
-        ArtifactError: with both ids and digests.
-    """
-    made, here = manifest.base, base.identity
-    model, tokenizer = here.old if manifest.format_version == 1 else (here.model, here.tokenizer)
-    if made.digest != model:
-        raise _another_base(made.id, made.digest, base.name, model)
-    if made.checkpoint and here.exact and made.checkpoint != here.exact:
-        raise _another_base(made.id, made.checkpoint, base.name, here.exact)
-    if made.tokenizer_digest != tokenizer:
-        raise ArtifactError(
-            f"the artifact was made with the tokenizer of {quote(made.id)} (digest "
-            f"{one_line(made.tokenizer_digest, 12)}), this one is that of {base.name!r} (digest {tokenizer[:12]}); "
-            "use the tokenizer, its special tokens and the chat template that came with the base"
-        )
-
-
-def _another_base(made: str, its: str, name: str, digest: str) -> ArtifactError:
-    return ArtifactError(
-        f"the artifact belongs to base {quote(made)} (digest {one_line(its, 12)}), this is {name!r} (digest {digest[:12]}); "
-        f"load it on {quote(made)} or train one for {name!r}"
-    )
 
 
 def _locate(path: Path) -> Path:

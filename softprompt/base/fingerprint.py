@@ -84,7 +84,8 @@ def model_digest(model: Any, weights: str | None = None) -> str:
     Args:
         weights: their digest, where the model does not hold them as the checkpoint does.
     """
-    return hashlib.sha256(f"{_config(model)}{weights or weights_digest(model)}".encode()).hexdigest()
+    config = _config(model, "architectures")  # which a model that was never saved does not know
+    return hashlib.sha256(f"{config}{weights or weights_digest(model)}".encode()).hexdigest()
 
 
 def weights_digest(model: Any) -> str:
@@ -109,8 +110,9 @@ def sampled_digest(model: Any) -> str:
     return digest.hexdigest()
 
 
-def _config(model: Any) -> str:
-    config = {k: v for k, v in model.config.to_dict().items() if k not in _NOT_IDENTITY and not k.startswith("_")}
+def _config(model: Any, *without: str) -> str:
+    left_out = _NOT_IDENTITY.union(without)
+    config = {k: v for k, v in model.config.to_dict().items() if k not in left_out and not k.startswith("_")}
     return canonical_json(json.loads(json.dumps(config, default=str)))
 
 

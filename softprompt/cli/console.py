@@ -108,38 +108,58 @@ class _PlainLines:
 
 
 def run_of(artifact: Path) -> RunSpec | None:
-    """The run file beside an artifact, if it lies in the folder of the run that made it (which holds it as `artifact/`).
+    """The run file of this user's own run that made an artifact; see `training/known.py`.
 
     An artifact holds no paths; the run file knows where base and data are on this machine.
     """
     from ..training import load_run
+    from ..training.known import is_known
 
+    file = _run_file(artifact)
+    return load_run(file, []) if file is not None and is_known(file) else None
+
+
+def _run_file(artifact: Path) -> Path | None:
+    """The run file beside an artifact, if it lies in the folder of a run (which holds it as `artifact/`)."""
     if (artifact / "artifact").is_dir():
         file = artifact / "run.yaml"
     elif artifact.resolve().name == "artifact":
         file = artifact.resolve().parent / "run.yaml"
     else:
         return None
-    return load_run(file, []) if file.is_file() else None
+    return file if file.is_file() else None
 
 
 def base_of(
     artifact: Path, recorded: str, given: str | None, dtype: str | None = None, quantization: str | None = None
 ) -> BaseSpec:
-    """Which base to load for an artifact, and how: the one given, the one of its run, the one in its manifest.
+    """Which base to load for an artifact, and how: the one given, the one of its own run, or a bundled one.
 
     Where it runs is chosen anew: the folder may have been moved from another machine.
 
     Args:
         recorded: the base's name in the manifest.
         given, dtype, quantization: from the command line, None where they are not; quantization may be `none`.
-    """
-    from ..config import parse
-    from ..training import BaseSpec
 
-    section: dict[str, Any] = {"name": given or recorded}
-    if given is None and (run := run_of(artifact)) is not None:
-        section = run.base.model_dump(exclude={"device"})
+    Raises:
+        ConfigError: the base is named by the artifact alone, or by a run file of somebody else; or it is gone.
+    """
+    from ..base.bundled import BUNDLED
+    from ..config import parse
+    from ..errors import ConfigError
+    from ..training import BaseSpec, load_run
+
+    file, own = _run_file(artifact), run_of(artifact)
+    run = own or (load_run(file, []) if file is not None else None)
+    # how it is held may be read off any run file, which base it is not
+    section: dict[str, Any] = {} if run is None else run.base.model_dump(exclude={"device"})
+    name = given or (recorded if run is None else run.base.name)
+    if given is None and name not in BUNDLED:
+        gone = own is not None and Path(name).is_absolute() and not Path(name).exists()
+        if own is None or gone:
+            why = "is not there any more" if gone else "is taken from no artifact and no other's run file"
+            raise ConfigError(f"{artifact}: made on base {name!r}, which {why}; give --base NAME-OR-FOLDER")
+    section["name"] = name
     if dtype is not None:
         section["dtype"] = dtype
     if quantization is not None:

@@ -68,14 +68,19 @@ def _own_rows(artifact: Path, task: Task, split: str) -> list[Row]:
     Nothing else that an artifact names is opened: it may come from a stranger.
     """
     from ..data import CATALOGUE
-    from ..errors import ConfigError
+    from ..errors import ConfigError, DataError
     from ..tasks import Task
 
     if (run := run_of(artifact)) is not None:
         task = Task.load(run.task, task.rules)
     elif task.spec.data.source not in CATALOGUE:
         raise ConfigError(f"{artifact}: the artifact does not hold its data; name labelled rows with --data")
-    splits = task.load_data()
+    try:
+        splits = task.load_data()
+    except DataError as error:
+        if error.problems:
+            raise
+        raise DataError(f"{error}; name labelled rows with --data") from None
     if not splits.get(split):
         there = ", ".join(name for name, rows in splits.items() if rows)
         raise ConfigError(f"the task has no rows in split {split!r} (there are: {there})")

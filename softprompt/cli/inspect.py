@@ -13,6 +13,7 @@ from .console import base_of, err, out
 from .options import ArtifactFolder
 
 if TYPE_CHECKING:
+    from ..artifact import Artifact
     from ..training import BaseSpec
 
 
@@ -22,10 +23,14 @@ def inspect_verb(
     words: Annotated[
         int, typer.Option("--words", min=0, help="Nearest vocabulary entries per learned token (0: none).")
     ] = 3,
+    base: Annotated[
+        str | None, typer.Option("--base", help="Base of the nearest words (default: the one it was trained on).")
+    ] = None,
     manifest: Annotated[bool, typer.Option("--manifest", help="Print manifest.json instead.")] = False,
 ) -> None:
     """Show what an artifact is: base, task, method, metrics, sizes, and the nearest words of a learned prompt."""
     from ..artifact import load
+    from ..errors import ConfigError
     from ..metrics import Estimate
 
     held = load(artifact)
@@ -48,16 +53,24 @@ def inspect_verb(
     table.add_row("size", f"{held.size / 1000:.1f} kB in all, content {held.digest[:12]}")
     out.print(table)
     if words and m.layout.stores == "embeddings":
-        _nearest(held.tensors["prompt_embeddings"], base_of(artifact, m.base.id, None), words)
+        try:
+            section = base_of(artifact, m.base.id, base)
+        except ConfigError as error:
+            err.print(f"no nearest words: {error}")
+            return
+        _nearest(held, section, words)
     elif words and m.layout.stores == "kv":
         err.print("keys and values have no nearest words (they are not embeddings)")
 
 
-def _nearest(prompt, section: BaseSpec, count: int) -> None:  # type: ignore[no-untyped-def]
+def _nearest(held: Artifact, section: BaseSpec, count: int) -> None:
     """Nearest vocabulary entries by cosine, as in Lester et al. 2021, §7."""
     import torch
 
-    base = section.load()
+    from ..artifact import check_base
+
+    base, prompt = section.load(), held.tensors["prompt_embeddings"]
+    check_base(held.manifest, base)
     table = base.embed(torch.arange(base.model.get_input_embeddings().weight.shape[0], device=base.device)).float()
     close = (
         torch.nn.functional.normalize(prompt.to(table.device), dim=1) @ torch.nn.functional.normalize(table, dim=1).T

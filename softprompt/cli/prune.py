@@ -47,7 +47,8 @@ def prune_verb(
     held, run = load(artifact), run_of(artifact)
     if run is None:
         raise ConfigError(
-            f"{artifact}: there is no run.yaml beside the artifact, which names base and data; give the folder of its run"
+            f"{artifact}: there is no run.yaml beside the artifact that a run here wrote, which names base and data; give the "
+            "folder of its run"
         )
     task = Task.load(run.task)
     with progress() as show:

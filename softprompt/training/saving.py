@@ -18,6 +18,7 @@ from ..parallel import processes
 from ..storage import digest_of, write_text
 from ..tasks import Task
 from ..yaml_file import dump
+from .known import remember
 from .places import ARTIFACT
 from .results import Recorded, carried, rows_digest, write_result
 from .spec import CacheSpec, TrainSpec, resolved_task
@@ -132,6 +133,7 @@ def _save_run_file(
         "seed": seed,
     }
     write_text(folder / "run.yaml", dump(settings))
+    remember(folder / "run.yaml")
 
 
 def settings_of(ready: Prepared, spec: TrainSpec | None, seed: int) -> dict[str, Any]:

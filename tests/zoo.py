@@ -157,7 +157,7 @@ def _their_logits(base: Base, truth: Truth, settings: dict[str, Any], value: Ten
     front, keys = settings["name"] != "infix", value.dim() == 5
     text, size = (*HEAD, *row.text, *CUE), len(row.answer)
     if base.kind == "seq2seq":
-        read, write = truth.embed(text), truth.embed((*base.start_ids, *row.answer[:-1]))
+        read, write = truth.embed(text), truth.embed((*base.start_ids, *row.answer[:-1]), written=True)
         if not keys:
             read, write = (torch.cat([value, read]), write) if front else (read, torch.cat([value, write]))
         return truth.written(read, write, value if keys and front else None, value if keys and not front else None)[

@@ -68,9 +68,11 @@ class Truth:
         self.model.set_attn_implementation("eager")
         self._turns: dict[int, list[Tensor | None]] = {}
 
-    def embed(self, ids: Sequence[int]) -> Tensor:
-        """[n] → [n, H]."""
-        return self.model.get_input_embeddings()(torch.tensor(ids, dtype=torch.long))
+    def embed(self, ids: Sequence[int], written: bool = False) -> Tensor:
+        """[n] → [n, H], by the decoder's own layer of what is written by one."""
+        part = self.model.get_decoder() if written else self.model
+        layer = getattr(part, "get_input_embeddings", self.model.get_input_embeddings)()
+        return layer(torch.tensor(ids, dtype=torch.long))
 
     def logits(self, row: Tensor, kv: Tensor | None = None, start: int = 0, since: int = 0) -> Tensor:
         """Logits [n, V] of a row of embeddings [n, H].

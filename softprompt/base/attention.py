@@ -183,6 +183,14 @@ class Call:
         seen = distance >= 0
         return seen if window is None else seen & self.near(distance, window)
 
+    def window(self, module: torch.nn.Module, given: int | None) -> int | None:
+        """How many tokens a layer's sliding window holds, the token itself among them; None: it has none.
+
+        Args:
+            given: as the layer calls attention with it.
+        """
+        return given
+
     def near(self, distance: Tensor, window: int) -> Tensor:
         """Whether a key that lies so far behind is inside of a sliding window."""
         return distance < window

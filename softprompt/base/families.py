@@ -156,6 +156,12 @@ def find_body(model: Any, kind: Kind, of_encoder: bool = False) -> Any:
     return decoder if isinstance(decoder, PreTrainedModel) else model.base_model  # some call their output layer so
 
 
+def find_embeddings(model: Any, body: Any, kind: Kind, of_encoder: bool = False) -> Any:
+    """The embedding layer of what `find_body` finds: a stack's own, where encoder and decoder have one each (T5Gemma)."""
+    two = kind == "seq2seq" or of_encoder
+    return (body if two and hasattr(body, "get_input_embeddings") else model).get_input_embeddings()
+
+
 def find_config(model: Any, kind: Kind, of_encoder: bool = False) -> Any:
     """The configuration of what `find_body` finds: a stack's own, where encoder and decoder have one each."""
     if kind == "causal":

@@ -87,6 +87,12 @@ class Grid(Call):
         index = torch.arange(self.width, device=self.starts.device)
         return seen & self.near(index[:, None] - index[None, :], window)
 
+    def window(self, module: torch.nn.Module, given: int | None) -> int | None:
+        # both ways a config names the tokens on each side; what attention is called with has one more, or not (T5Gemma)
+        if given is None or not self.bidirectional:
+            return given
+        return int(module.config.sliding_window) + 1  # type: ignore[union-attr, arg-type]
+
     def near(self, distance: Tensor, window: int) -> Tensor:
         return (distance.abs() if self.bidirectional else distance) < window
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers.modeling_outputs import BaseModelOutput
 
 from .families import Kind
 
@@ -24,7 +23,7 @@ def make_head(model: Any, kind: Kind, config: Any) -> Head | None:
     layer = model.get_output_embeddings()
     behind = [child for name, child in model.named_children() if name != model.base_model_prefix]
     simple = kind == "causal" and all(child is layer for child in behind)
-    return CausalHead(layer, config) if simple else WholeHead(model, kind)
+    return CausalHead(layer, config) if simple else WholeHead(model, kind, config)
 
 
 class CausalHead:
@@ -52,7 +51,7 @@ class WholeHead:
     the states it is asked with. The model itself is not touched, so threads never meet.
     """
 
-    def __init__(self, model: Any, kind: Kind) -> None:
+    def __init__(self, model: Any, kind: Kind, config: Any) -> None:
         prefix = model.base_model_prefix
         self._seq2seq = kind == "seq2seq"
         self._model = copy.copy(model)
@@ -62,13 +61,13 @@ class WholeHead:
         )  # one that a loader put on the object is bound to the model, which would run as a whole
         own.update(_modules=dict(model._modules), _forward_pre_hooks=OrderedDict(), _forward_hooks=OrderedDict())
         # T5 has its stacks directly in the model
-        self._model._modules[prefix if prefix in model._modules else "decoder"] = _Given()
+        self._model._modules[prefix if prefix in model._modules else "decoder"] = _Given(config)
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """[K, H] → [K, V]."""
         states = hidden[None]
         if self._seq2seq:
-            encoded = BaseModelOutput(last_hidden_state=states)  # which nothing reads
+            encoded = _Output([states])  # which nothing reads
             out = self._model(encoder_outputs=encoded, decoder_inputs_embeds=states, use_cache=False)
         else:
             out = self._model(inputs_embeds=states)
@@ -76,7 +75,15 @@ class WholeHead:
 
 
 class _Given(nn.Module):
-    """A body whose last hidden states are its inputs."""
+    """A body, or a decoder, whose last hidden states are its inputs."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+
+    def get_decoder(self) -> _Given:
+        """As a body answers for its decoder."""
+        return self
 
     def forward(
         self,

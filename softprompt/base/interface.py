@@ -123,7 +123,7 @@ def _of_rows(
     past: list[tuple[Tensor, Tensor]] = [tuple(block.kv[layer]) for block in call.blocks]
     keys = joined([k for k, _ in past], key, call.rows)
     values = joined([v for _, v in past], value, call.rows)
-    mask = call.with_bias(call.mask(window), bias, keys.shape[2] - key.shape[2])
+    mask = call.with_bias(call.mask(call.window(module, window)), bias, keys.shape[2] - key.shape[2])
     return call.to_packed(attend(query, keys, values, mask, how))
 
 

@@ -21,7 +21,7 @@ from ..types import Ids, Progress, ignore_progress
 from . import quantized
 from .attention import KV, Block, Call, Lead, running
 from .copies import copy_modules, set_attention, untouched
-from .families import Kind, find_body, find_config, kind_of, positions_of, starts_of
+from .families import Kind, find_body, find_config, find_embeddings, kind_of, positions_of, starts_of
 from .fingerprint import Checkpoint, Identity
 from .grid import check_given, run
 from .groups import Ordered, order
@@ -196,8 +196,9 @@ class Base:
         return other
 
     def rewire(self) -> None:
-        """Look again for the body and the head, after modules were put in."""
+        """Look again for body, embeddings and head, after modules were put in."""
         self.body = find_body(self.model, self.kind, self._of_encoder)
+        self._embeddings = find_embeddings(self.model, self.body, self.kind, self._of_encoder)
         self._head = make_head(self.model, self.kind, self.config)
 
     def layer(self, index: int) -> torch.nn.Module:
@@ -213,7 +214,7 @@ class Base:
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token ids [N] → embeddings [N, H], through the model's own layer (some models scale in it)."""
-        return self.model.get_input_embeddings()(ids)
+        return self._embeddings(ids)
 
     def forward(
         self,

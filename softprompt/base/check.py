@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BaseModelError
+from . import quantized
 from .compare import SIZES, Compared, compare, longest, mark_crossing, rows_of
 from .copies import HALVES, has_windows, in_fp32, narrow_windows, set_attention, untouched
 from .families import number_attention
@@ -44,7 +45,7 @@ class Proven(NamedTuple):
 
 
 def check_base(base: Base, plain: Any) -> Proven:
-    """Put gates round a base's layers, and prove that it runs exactly.
+    """Put gates round a base's layers, prove that it runs exactly, and let it know its shape.
 
     Args:
         plain: an untouched copy of its model.
@@ -52,6 +53,11 @@ def check_base(base: Base, plain: Any) -> Proven:
     Raises:
         BaseModelError: it does not.
     """
+    with quantized.whole(base.model), quantized.whole(plain):
+        return _check(base, plain)
+
+
+def _check(base: Base, plain: Any) -> Proven:
     count = base.config.num_hidden_layers if base.kind == "causal" else None
     encoder = base.encoder_side() if base.kind == "seq2seq" else None
     sides = [base] if encoder is None else [base, encoder]
@@ -65,7 +71,7 @@ def check_base(base: Base, plain: Any) -> Proven:
         if not base.bidirectional:
             raise
         found, ours = _prove_with_own_mask(base)
-    base.shape = found.shape
+    base.shape = found.shape  # which says how keys and values are recorded from now on
     gated = gates[0] and _gates_work(ours, found.shape.layers)
     if encoder is None or found.encoder is None:
         rotary = find_rotary(base) if base.kind == "causal" else None

@@ -142,7 +142,7 @@ def run(base: Base, embeddings: Tensor, memory: Sequence[Tensor] | None, how: tu
         *how,
         again=base.recompute,
         packed=base.packed,
-        kv_size=base.kv_size,
+        kv_size=base.shape.kv_size,
         bidirectional=base.bidirectional,
         memory=None if memory is None else [states.to(base.dtype) for states in memory],
         own_mask=base.own_mask,

@@ -20,6 +20,7 @@ from ..errors import BaseModelError
 from ..types import Ids, Progress, ignore_progress
 from . import quantized
 from .attention import KV, Block, Call, Lead, running
+from .check import check_base
 from .copies import copy_modules, set_attention, untouched
 from .families import Kind, find_body, find_config, find_embeddings, kind_of, positions_of, starts_of
 from .fingerprint import Checkpoint, Identity
@@ -31,8 +32,8 @@ from .layers import find_layers
 from .memory import keep_freed_memory
 from .norms import make_norms_fast
 from .packed import make_packable, packed
-from .shape import DTYPES, BaseShape, Hidden
-from .supported import check_supported
+from .shape import DTYPES, UNKNOWN, BaseShape, Hidden
+from .supported import check_supported, check_tokens, no_embedding
 
 
 class Base:
@@ -54,13 +55,13 @@ class Base:
             mask_id: the token at which a masked model guesses a word; None in other kinds.
             start_ids: the tokens with which a sequence-to-sequence model's decoder begins; none in other kinds.
             quantization, isolated: see `load`.
+            own_mask: its layers attend by themselves, so nothing can be put in front of a row (see `grid.py`).
 
         Raises:
             BaseModelError: the engine would not be exact on this model.
         """
-        from .check import check_base
-
         check_supported(model.config, name)
+        check_tokens(tokenizer, len(model.get_input_embeddings().weight), name)
         self.model, self.tokenizer, self.name = model, tokenizer, name
         self.kind: Kind = kind_of(model, name)
         self.bidirectional = self.kind in ("masked", "encoder")
@@ -79,10 +80,9 @@ class Base:
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.get_input_embeddings().weight.dtype
         self.config: Any = find_config(model, self.kind)
+        self.shape: BaseShape = UNKNOWN  # until the check
         self.rewire()
-        with quantized.whole(model), quantized.whole(plain):
-            proven = check_base(self, plain)
-        self.shape: BaseShape = proven.shape
+        proven = check_base(self, plain)
         self.gated, self._rotary, self._proven_encoder = proven.gated, proven.rotary, proven.encoder
         self.identity = Identity(model, tokenizer, name, checkpoint)
         self.digest, self.tokenizer_digest = self.identity.model, self.identity.tokenizer
@@ -122,12 +122,6 @@ class Base:
     def max_positions(self) -> int:
         """Longest sequence that the position encoding was made for."""
         return positions_of(self.config, self.body)
-
-    @property
-    def kv_size(self) -> tuple[int, int] | None:
-        """(G, D) in which keys and values are recorded, where not all are of one size (and the check knows of it)."""
-        shape: BaseShape | None = getattr(self, "shape", None)
-        return None if shape is None or shape.even else (shape.kv_heads, shape.head_size)
 
     @property
     def encoder(self) -> Base:
@@ -213,8 +207,15 @@ class Base:
         return layers[index]
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Token ids [N] → embeddings [N, H], through the model's own layer (some models scale in it)."""
-        return self._embeddings(ids)
+        """Token ids [N] → embeddings [N, H], through the model's own layer (some models scale in it).
+
+        Raises:
+            BaseModelError: a token that the base does not have, such as a special one of its tokenizer in a template.
+        """
+        try:
+            return self._embeddings(ids)
+        except IndexError:
+            raise no_embedding(self.name, int(ids.max())) from None
 
     def forward(
         self,
@@ -249,7 +250,7 @@ class Base:
             return run(self, inputs, memory, (lengths, starts, blocks, record, first, stop))
         rows = Ordered(inputs, lengths, starts) if record else order(inputs, lengths, starts, blocks, lead)
         how = (blocks, record, first, stop, rows.inputs[None] if first else None)
-        call = Call(rows.lengths, rows.starts, *how, self.recompute, self.packed, rows.cuts, lead, self.kv_size)
+        call = Call(rows.lengths, rows.starts, *how, self.recompute, self.packed, rows.cuts, lead, self.shape.kv_size)
         with self.way(), running(call):
             out = self.body(
                 inputs_embeds=rows.inputs[None],

@@ -33,11 +33,20 @@ class BaseShape:
         """Numbers (not bytes) in one token's keys and values over all layers."""
         return self.layers * 2 * self.kv_heads * self.head_size
 
+    @property
+    def kv_size(self) -> tuple[int, int] | None:
+        """(G, D) to which keys and values are filled up where not all are of one size; None elsewhere."""
+        return None if self.even else (self.kv_heads, self.head_size)
+
     def as_dict(self) -> dict[str, int]:
         """As written to manifests."""
         sizes = asdict(self)
         del sizes["even"]
         return sizes
+
+
+UNKNOWN = BaseShape(0, 0, 0, 0, 0)
+"""Of a base that has not run yet."""
 
 
 @dataclass(frozen=True)

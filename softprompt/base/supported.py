@@ -46,3 +46,34 @@ def _rope_types(parameters: Any) -> set[str]:
         return set()
     nested = [value for value in parameters.values() if isinstance(value, dict)]
     return {str(item.get("rope_type")) for item in [parameters, *nested]}
+
+
+def no_embedding(name: str, token: int) -> BaseModelError:
+    """What to raise for a token outside of the embeddings that was written out: in a template, or as ids."""
+    return BaseModelError(f"base {name!r} has no embedding for token {token} of its tokenizer; leave that token out")
+
+
+def check_tokens(tokenizer: Any, embeddings: int, name: str) -> None:
+    """Refuse a tokenizer that makes tokens of a text for which the base has no embedding.
+
+    Special tokens may lie outside (Gemma 3's text models have one for images), as texts never become any; so may the padding.
+
+    Raises:
+        BaseModelError: with both numbers and such a token.
+    """
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    if max(tokenizer.vocab_size - 1, *added) < embeddings:
+        return
+    placed = {getattr(tokenizer, f"{mark}_token_id", None) for mark in ("bos", "eos", "cls", "sep", "mask")}
+    outside = {
+        place: token
+        for token, place in tokenizer.get_vocab().items()
+        if place >= embeddings and (place in placed or not getattr(added.get(place), "special", False))
+    }
+    outside.pop(tokenizer.pad_token_id if tokenizer.pad_token_id not in placed else None, None)
+    if outside:
+        first = min(outside)
+        raise BaseModelError(
+            f"base {name!r} has embeddings of {embeddings} tokens, and {len(outside)} tokens of its tokenizer have higher ids "
+            f"(the first is {outside[first][:40]!r}, {first}); take the base's own tokenizer, or resize its embeddings"
+        )

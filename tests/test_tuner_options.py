@@ -1,4 +1,4 @@
-"""A tuner's options are a list that we know: no module, path or base, no endless expression, no size beyond the base reaches PEFT."""
+"""A tuner's options are a list that we know: no module, path, base, endless expression or size beyond the base reaches PEFT."""
 
 from __future__ import annotations
 

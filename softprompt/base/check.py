@@ -36,9 +36,8 @@ _ROUNDINGS = 4.0  # times the plain model's own rounding, on average over all lo
 
 
 class Proven(NamedTuple):
-    """What the check found: sizes, whether `first` and `stop` work, how keys turn, and the first two of an encoder side."""
+    """What the check found: whether `first` and `stop` work, how keys turn, and sizes and the first of an encoder side."""
 
-    shape: BaseShape
     gated: bool
     rotary: Rotary | None
     encoder: tuple[BaseShape, bool] | None
@@ -75,9 +74,9 @@ def _check(base: Base, plain: Any) -> Proven:
     gated = gates[0] and _gates_work(ours, found.shape.layers)
     if encoder is None or found.encoder is None:
         rotary = find_rotary(base) if base.kind == "causal" else None
-        return Proven(found.shape, gated, rotary, None)
+        return Proven(gated, rotary, None)
     of_encoder = gates[1] and _gates_work(ours.encoder_side(), found.encoder.layers)
-    return Proven(found.shape, gated, None, (found.encoder, of_encoder))
+    return Proven(gated, None, (found.encoder, of_encoder))
 
 
 def tolerance(dtype: torch.dtype, logits: torch.Tensor) -> float:

@@ -82,8 +82,7 @@ class Base:
         self.config: Any = find_config(model, self.kind)
         self.shape: BaseShape = UNKNOWN  # until the check
         self.rewire()
-        proven = check_base(self, plain)
-        self.gated, self._rotary, self._proven_encoder = proven.gated, proven.rotary, proven.encoder
+        self.gated, self._rotary, self._proven_encoder = check_base(self, plain)
         self.identity = Identity(model, tokenizer, name, checkpoint)
         self.digest, self.tokenizer_digest = self.identity.model, self.identity.tokenizer
 
@@ -164,9 +163,7 @@ class Base:
             BaseModelError: this architecture's layers cannot be computed again one by one.
         """
         if recompute and not self.gated:
-            raise BaseModelError(
-                f"base {self.name!r}: gradient checkpointing does not reach this architecture's layers"
-            )
+            raise BaseModelError(f"base {self.name!r}: gradient checkpointing does not reach its layers")
         same = copy.copy(self)
         same.packed = self.packed if packed is None else packed
         same.recompute = self.recompute if recompute is None else recompute

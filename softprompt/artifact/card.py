@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from ..errors import SoftpromptError
 from .manifest import Manifest
 
 _WHAT = {
@@ -84,7 +85,7 @@ def _task(task: dict[str, Any]) -> str:
 def _usage(manifest: Manifest) -> str:
     base = manifest.base.id
     name = manifest.task["name"] if manifest.task else "prompt"
-    row = {"text": "…"}
+    row = _sample(manifest)
     code = [
         "## Use",
         "",
@@ -96,7 +97,7 @@ def _usage(manifest: Manifest) -> str:
         f"runtime.predict([{_json(row)}], {_json(name)})",
         "```",
         "",
-        "The fields of a row are those that the template reads.",
+        "The fields of a row are those that the task reads.",
     ]
     if _in_transformers(manifest):
         code += ["", "The folder is a plain transformers model as well:", "", "```python"]
@@ -125,6 +126,19 @@ def _usage(manifest: Manifest) -> str:
     elif manifest.layout.stores != "none":
         code += ["", "Plain PEFT cannot load it."]
     return "\n".join(code)
+
+
+def _sample(manifest: Manifest) -> dict[str, Any]:
+    """A row that the artifact's task can be asked."""
+    from ..tasks import Task  # the tasks stand above the artifacts
+    from ..tasks.sample import sample_row
+
+    if manifest.task is None:
+        return {"text": "…"}
+    try:
+        return sample_row(Task.load(manifest.task, manifest.format_version))
+    except SoftpromptError:  # no task that this version knows
+        return {"text": "…"}
 
 
 def _metrics(manifest: Manifest) -> str:

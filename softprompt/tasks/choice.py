@@ -53,6 +53,7 @@ class Choice(ScoredTask):
     metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
     answer_fields = ("answer",)
     derived: ClassVar[dict[str, str]] = {"options": "choices"}
+    needs: ClassVar[dict[str, Any]] = {"choices": ["one", "two"]}
     spec: ChoiceSpec
 
     def check(self) -> None:

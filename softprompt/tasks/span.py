@@ -34,6 +34,7 @@ class Span(Generation):
     Spec = SpanSpec
     metrics: ClassVar[tuple[str, ...]] = ("f1", "exact_match", "f1_zh", "exact_match_zh")
     answer_fields = ("answers",)
+    needs: ClassVar[dict[str, Any]] = {"context": "…"}
     spec: SpanSpec
 
     def check_input(self, values: dict[str, Any]) -> str | None:

@@ -270,6 +270,15 @@ def test_bad_rows():
     assert "rows of one label" in worst(case_of("hard", rows=rows), "rows").advice
 
 
+def test_a_label_that_no_training_row_has():
+    task = tiny_task(verbalizer={label: label for label in ("good", "mixed", "bad")})
+    said = [str(finding) for finding in found(case_of("hard", task=task), "rows") if finding.level == "warning"]
+    assert said and all("no row is labelled 'mixed'; " in line for line in said)
+    many = tiny_task(verbalizer={label: label for label in ("good", "bad", *"abcdefgh")})
+    (warning,) = (finding for finding in found(case_of("hard", task=many), "rows") if finding.level == "warning")
+    assert warning.what == "train: no row is labelled 'a', 'b', 'c', 'd', 'e', 'f' and 2 more"
+
+
 def test_two_labels_with_the_same_tokens():
     template = {"input": "Text: {{ text }}", "cue": "\nIt is:", "answer": " {{ answer | lower }}"}
     task = tiny_task(template=template, verbalizer={"good": "Good", "bad": "good"})

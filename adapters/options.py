@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, StringConstraints, create_model
 
+from softprompt.artifact.peft_folder import is_off
 from softprompt.config import Strict, parse, suggest
 from softprompt.errors import ConfigError
 
@@ -146,7 +147,7 @@ def check_tokens(options: Mapping[str, Any], vocabulary: int) -> None:
                     raise ConfigError(f"{key}: the base has no token {token}, it has 0 to {vocabulary - 1}")
 
 
-def refuse_unknown(config: type, given: Mapping[str, Any], where: str, harmless: frozenset[str]) -> dict[str, Any]:
+def changed_options(config: type, given: Mapping[str, Any], where: str, harmless: frozenset[str]) -> dict[str, Any]:
     """The options of a configuration file that PEFT wrote: those that are set to something else than PEFT's default.
 
     Args:
@@ -165,7 +166,7 @@ def refuse_unknown(config: type, given: Mapping[str, Any], where: str, harmless:
         if key in _KNOWN and key in usual:
             if value is not None:
                 found[key] = value
-        elif value is not None and value is not False and value not in ({}, [], ""):
+        elif not is_off(value):
             known = known_options(config)
             raise ConfigError(f"{where}: unknown key {key[:80]!r}, which may change the result{suggest(key, known)}")
     return found

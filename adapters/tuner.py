@@ -18,7 +18,7 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from pydantic import Field, model_validator
 from softprompt.adapters.guards import base_kept, first_line, kept_frozen, outline, own_modules, quiet_peft
-from softprompt.adapters.options import as_json, check_options, check_sizes, check_tokens
+from softprompt.adapters.options import as_json, changed_options, check_options, check_sizes, check_tokens
 from softprompt.adapters.targets import as_given, beside_text, resolved, within
 from softprompt.adapters.weights import WeightsMethod, WeightsSpec, plain, take, written_names
 from torch import Tensor, nn
@@ -131,9 +131,9 @@ class Tuner(WeightsMethod):
         except (ValueError, TypeError) as error:
             raise ConfigError(f"PEFT's {kind} does not take these settings: {first_line(error)}") from None
 
-    def default_settings(self) -> dict[str, Any]:
-        """PEFT's configuration of this type as it is when nothing is set, as JSON."""
-        return {key: as_json(value) for key, value in types()[self.spec.type](task_type="CAUSAL_LM").to_dict().items()}
+    def options_in(self, config: Mapping[str, Any], where: str, harmless: frozenset[str]) -> dict[str, Any]:
+        """The options that a configuration file of PEFT's sets; see `changed_options`."""
+        return changed_options(types()[self.spec.type], config, where, harmless)
 
     def attach(self, base: Base, bound: BoundTask, seed: int) -> None:
         """Let PEFT put its modules in; their start depends on the seed."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from softprompt.artifact.checks import quote
 from softprompt.base import Base
 from softprompt.engine import Learned, Slot
 from softprompt.errors import ArtifactError
@@ -100,12 +101,14 @@ def take(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], name: st
         ArtifactError: the first that differs.
     """
     if missing := sorted(set(expected) - set(tensors)):
-        raise ArtifactError(f"method {name!r} needs {missing[0]!r} on this base, the artifact does not hold it")
+        raise ArtifactError(f"method {name!r} needs {quote(missing[0])} on this base, the artifact does not hold it")
     if extra := sorted(set(tensors) - set(expected)):
-        raise ArtifactError(f"method {name!r} has no {extra[0]!r} on this base, the artifact holds it")
+        raise ArtifactError(f"method {name!r} has no {quote(extra[0])} on this base, the artifact holds it")
     for key, value in tensors.items():
         if value.shape != expected[key].shape:
-            raise ArtifactError(f"{key} has shape {list(value.shape)}, this base needs {list(expected[key].shape)}")
+            raise ArtifactError(
+                f"{quote(key)} has shape {list(value.shape)}, this base needs {list(expected[key].shape)}"
+            )
 
 
 def plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
 from . import peft_format
 from .checks import check_base
 from .manifest import FORMAT_VERSION, Manifest
-from .peft_format import read_peft, read_peft_weights
+from .peft_folder import read_peft, read_peft_weights
 from .store import Artifact, check_place, load, save
 
 __all__ = [

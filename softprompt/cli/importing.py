@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import app
-from .console import out
+from .console import err, out
 
 
 @app.command(
@@ -16,7 +16,8 @@ from .console import out
 )
 def import_verb(
     folder: Annotated[
-        Path, typer.Argument(help="Folder that PEFT's save_pretrained wrote (prompt, P- or prefix tuning).")
+        Path,
+        typer.Argument(help="Folder that PEFT's save_pretrained wrote: a prompt, a prefix, LoRA or another tuner."),
     ],
     task: Annotated[
         str, typer.Option("--task", help="Task with the template it was trained with: ready name or file.")
@@ -24,9 +25,10 @@ def import_verb(
     to: Annotated[Path, typer.Option("--out", help="Where the artifact goes.")],
     base: Annotated[str, typer.Option("--base", help="The base it was trained on.")] = "smollm2",
 ) -> None:
-    """Make an artifact of a prompt that PEFT trained."""
+    """Make an artifact of what PEFT trained."""
     from ..tasks import Task
     from ..training import BaseSpec
     from ..training.importing import import_peft
 
-    out.print(f"artifact: {import_peft(folder, BaseSpec(name=base).load(), Task.load(task), to)}")
+    done = import_peft(folder, BaseSpec(name=base).load(), Task.load(task), to, err.print)
+    out.print(f"artifact: {done}")

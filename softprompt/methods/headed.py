@@ -130,8 +130,9 @@ class Headed(Method):
         return list(self.head(batch.pooled.float()).log_softmax(-1))
 
     def export(self) -> dict[str, Tensor]:
-        """The inner method's tensors, and `head.weight` [K, H], `head.bias` [K]."""
-        assert self.head is not None
+        """The inner method's tensors, and `head.weight` [K, H], `head.bias` [K] (what PEFT made comes without)."""
+        if self.head is None:
+            return self.inner.export()
         own = {_WEIGHT: self.head.weight, _BIAS: self.head.bias}
         return self.inner.export() | {name: value.detach().float().cpu().contiguous() for name, value in own.items()}
 
@@ -139,6 +140,11 @@ class Headed(Method):
         """Take them back after checking the head's width."""
         weight, bias = tensors.get(_WEIGHT), tensors.get(_BIAS)
         width = base.shape.hidden_size
+        if weight is None and bias is None:
+            raise ArtifactError(
+                f"the artifact holds no head ({_WEIGHT} [K, {width}], {_BIAS} [K]), and base {base.name!r} has no words to "
+                "answer with; merge it (softprompt merge), then train a head on the merged folder (method: probe)"
+            )
         fits = weight is not None and weight.dim() == 2 and weight.shape[1] == width
         if weight is None or bias is None or not fits or bias.shape != weight.shape[:1]:
             raise ArtifactError(

@@ -16,6 +16,7 @@ import torch
 
 from . import artifact as artifacts
 from .base import Base
+from .data import refuse
 from .errors import ArtifactError, DataError
 from .evaluate import Evaluation, summarize
 from .methods import make_method
@@ -24,6 +25,7 @@ from .serving import Compiled, answer, compile_prompt, write
 from .tasks import Task
 from .tasks.generation import FreeSpec
 from .types import Progress, ignore_progress
+from .values import plain_row
 
 
 @dataclass(frozen=True)
@@ -132,13 +134,15 @@ class Runtime:
             artifact: for rows that name none (may be left out when only one is loaded).
 
         Raises:
-            DataError: a row that names no loaded artifact or lacks a field.
+            DataError: a row that names no loaded artifact, lacks a field, or holds none that could be read; all are named.
         """
         chosen = [self._name_for(row, artifact, place) for place, row in enumerate(rows)]
         prompts = {name: self.get(name) for name in set(chosen)}
+        asked = [(f"row {place}", plain_row(row)) for place, row in enumerate(rows, 1)]
+        checks = (prompts[name].bound.task.check_input(values) for name, (_, values) in zip(chosen, asked, strict=True))
+        refuse([(where, problem) for (where, _), problem in zip(asked, checks, strict=True)])
         examples = [
-            prompts[name].bound.example(dict(row), f"row {place + 1}")
-            for place, (name, row) in enumerate(zip(chosen, rows, strict=True))
+            prompts[name].bound.example(values, where) for name, (where, values) in zip(chosen, asked, strict=True)
         ]
         found = answer(self.base, examples, [prompts[name] for name in chosen], progress)
         return [
@@ -151,6 +155,7 @@ class Runtime:
     def evaluate(self, name: str, rows: Sequence[Any], progress: Progress = ignore_progress) -> Evaluation:
         """The metric of one artifact over labelled rows (`Row`s from `Task.read` or `Task.load_data`)."""
         prompt = self.get(name)
+        refuse([(row.where, prompt.bound.task.check_any(row.values)) for row in rows])
         examples = prompt.bound.examples(rows)
         found = answer(self.base, examples, [prompt] * len(examples), progress)
         return summarize(prompt.bound.task.spec.metric, found)
@@ -179,7 +184,8 @@ class Runtime:
             raise DataError(
                 f"artifact {name!r} compares beams, which are known at the end only; ask predict, or set num_beams: 1"
             )
-        example = prompt.bound.example(dict(row))
+        refuse([("the row", prompt.bound.task.check_input(values := plain_row(row)))])
+        example = prompt.bound.example(values)
         found = write(self.base, [example], [prompt], told=Told(prompt.bound, tell))
         return Prediction(name, found[0].predicted, {}, found[0].cut)
 

@@ -5,14 +5,28 @@ from __future__ import annotations
 import datetime
 import math
 import unicodedata
+from collections.abc import Mapping
 from typing import Any
 
+ROLES = ("system", "user", "assistant")
 _LONGEST = 60  # characters of a value that a message shows
 
 
 def plain(value: Any) -> Any:
     """A scalar or an array of NumPy (tables of pandas hold them) as Python's own; everything else as it is."""
     return value.tolist() if type(value).__module__ == "numpy" and hasattr(value, "tolist") else value
+
+
+def plain_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row's fields without NumPy's types, lists and objects included."""
+    return {str(name): _plain_all(value) for name, value in row.items()}
+
+
+def _plain_all(value: Any) -> Any:
+    value = plain(value)
+    if isinstance(value, dict):
+        return {key: _plain_all(inner) for key, inner in value.items()}
+    return [_plain_all(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
 def kind(value: Any) -> str:
@@ -38,6 +52,38 @@ def kind(value: Any) -> str:
 def not_text(value: Any) -> str | None:
     """Why a value cannot stand where text is expected (`a list`, `null`, `NaN`), or None: it is a text or a number."""
     return None if (found := kind(value)) in ("a text", "a number") else found
+
+
+def not_data(value: Any) -> str | None:
+    """Why a value is none that JSON could hold, at any depth (`NaN`, `bytes`, `a date or time`), or None."""
+    left = [plain(value)]
+    while left:
+        found = left.pop()
+        if isinstance(found, dict):
+            left += map(plain, found.values())
+        elif isinstance(found, (list, tuple)):
+            left += map(plain, found)
+        elif (what := kind(found)) not in ("null", "true", "false", "a text", "a number"):
+            return what
+    return None
+
+
+def turns_problem(turns: Any, name: str) -> str | None:
+    """Why a list is no conversation, turns of {"role": …, "content": text}, or None.
+
+    Args:
+        name: of the field, for the message.
+    """
+    if not turns:
+        return f"{name} is an empty list; expected turns"
+    for place, turn in enumerate(turns):
+        if not isinstance(turn, dict) or not isinstance(turn.get("content"), str):
+            return f'{name}[{place}] is not {{"role": …, "content": text}}'
+        if turn.get("role") not in ROLES:
+            return f"{name}[{place}].role is {shown(turn.get('role'))}; expected {', '.join(ROLES)}"
+        if extra := [key for key in ("tool_calls", "function_call") if turn.get(key)]:
+            return f"{name}[{place}] holds {extra[0]}, which is not read; write what the turn says as its content"
+    return None
 
 
 def text_of(value: Any) -> str:

@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 
 from softprompt.data import CATALOGUE, Row, deduplicate, few_shot, get_source, read_rows, split
 from softprompt.data import fetch as fetching
-from softprompt.data.splits import normalize
+from softprompt.data.duplicates import normalize
 from softprompt.errors import DataError
+from softprompt.tasks import Task
 
 
 def problems(path, check=None):
@@ -39,7 +40,7 @@ def test_jsonl_tells_all_problems_in_one_pass(tmp_path):
     text = "\n".join(found)
     for words in (
         "column 10",
-        "got list",
+        "got a list",
         "line is empty",
         "'a' stands twice",
         "NaN",
@@ -179,34 +180,176 @@ def test_splits_are_disjoint_stratified_and_nested(labels, seed):
             assert abs(sum(label(row) == value for row in small[name]) - share) < 2
 
 
-def test_duplicates_never_straddle_and_contradictions_go():
+def test_only_equal_rows_are_the_same_and_contradictions_go():
+    rows = rows_of("aaaab" + "ab" * 10, {0: "twice", 1: "twice", 2: "Twice", 3: "said", 4: "said"})
+    kept, report = deduplicate(rows, text, label)
+    assert (report.copies, report.contradicting) == (1, 2) and "said" not in map(text, kept)
+    assert [row.where for row in kept] == ["r:0", "r:2", *(f"r:{k}" for k in range(5, 25))]
+    assert str(report) == (
+        "1 rows that are copies of other rows, 2 rows that ask the same as others and have different labels "
+        "(e.g. r:1 is r:0 again; r:3 and r:4 have different labels)"
+    )
+    kept, report = deduplicate(rows, text, label, several=True)
+    assert len(kept) == 24 and report.contradicting == 0
+
+
+def saved(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def generating(source, **changes):
+    data = {"source": source, "split": {"train": None, "dev": 4, "test": 4}} | changes.pop("data", {})
+    template = {"input": "{{ text }}"}
+    return Task.load({"name": "t", "type": "generation", "metric": "exact_text", "template": template, "data": data})
+
+
+@pytest.mark.parametrize(
+    "pair", [("2²", "22"), ("½", "1⁄2"), ("ﬁ", "fi"), ("Polish", "polish"), ("a b", "a  b"), ("Ａ", "A")]
+)
+def test_rows_that_differ_by_a_letter_are_two(tmp_path, pair):
+    rows = [{"text": f"{text} {k}", "label": "ab"[k % 2]} for k in range(10) for text in pair]
+    task = tiny_task(data={"source": saved(tmp_path / "rows.jsonl", rows)}, verbalizer=["a", "b"])
+    parts = task.load_data()
+    assert sum(map(len, parts.values())) == 20 and not task.left_out
+    told = [line for line in task.notices if "in case, width or white space only" in line]
+    assert len(told) == 1 and "rows.jsonl:" in told[0]
+
+
+def test_rows_of_format_1_are_cut_as_they_were(tmp_path):
+    """An artifact's own test rows stay out of what it was trained on."""
     texts = {1: "Same  text", 2: "same text", 3: "SAME TEXT", 4: "ﬁne", 5: "fine"}
     rows = rows_of("aaaaab" + "ab" * 10, texts)
-    kept, report = deduplicate(rows, text, label)
-    assert (report.copies, report.contradicting) == (2, 1)
-    assert "ﬁne" not in map(text, kept) and normalize("ﬁne") == "fine"
+    data = {"source": saved(tmp_path / "rows.jsonl", [row.values for row in rows])}
+    data["split"] = {"train": None, "dev": 4, "test": 8}
+    task = tiny_task(data=data, verbalizer=["a", "b"])
+    old = type(task)(task.spec, rules=1)
+    parts = old.load_data()
+    seen = [normalize(text(row)) for part in parts.values() for row in part]
+    assert len(seen) == len(set(seen)) == 22 and (old.left_out.copies, old.left_out.contradicting) == (2, 2)
+    assert sum(map(len, task.load_data().values())) == 26
+    data["split"] = {}
+    with pytest.raises(DataError, match="dev 256, train 1024"):
+        type(task)(tiny_task(data=data, verbalizer=["a", "b"]).spec, rules=1).load_data()
 
 
-def test_a_tasks_splits_hold_no_text_twice(tmp_path):
-    rows = rows_of("aaaaab" + "ab" * 10, {1: "Same  text", 2: "same text", 3: "SAME TEXT", 4: "ﬁne", 5: "fine"})
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row.values) + "\n" for row in rows))
-    data = {"source": str(tmp_path / "rows.jsonl"), "split": {"train": None, "dev": 4, "test": 8}}
+def test_references_of_one_text_are_kept_and_stay_together(tmp_path):
+    rows = [{"text": f"place {k}", "answer": f"{k} is {word}"} for k in range(10) for word in ("cheap", "dear", "far")]
+    task = generating(saved(tmp_path / "rows.jsonl", [*rows, rows[0]]))
+    parts = task.load_data()
+    assert sum(map(len, parts.values())) == 30 and task.left_out.copies == 1
+    owners = [{row.values["text"] for row in part} for part in parts.values()]
+    assert sum(map(len, owners)) == len(set().union(*owners)) == 10
+    rows = [row | {"city": k // 5} for k, row in enumerate(rows)]  # texts and groups overlap in chains
+    grouped = generating(
+        saved(tmp_path / "rows.jsonl", rows), data={"split": {"train": None, "dev": 1, "test": 1, "group": "city"}}
+    )
+    parts = grouped.load_data()
+    for field in ("text", "city"):
+        owners = [{row.values[field] for row in part} for part in parts.values()]
+        assert sum(map(len, owners)) == len(set().union(*owners))
+
+
+def test_a_question_with_other_options_is_another_row(tmp_path):
+    rows = [{"question": "which?", "choices": [f"{c}{k}" for c in "abc"], "answer": k % 3} for k in range(20)]
+    shape = {"name": "t", "type": "choice", "template": {"input": "{{ question }}"}}
+    task = Task.load({**shape, "data": {"source": saved(tmp_path / "rows.jsonl", [*rows, rows[3]])}})
+    assert sum(map(len, task.load_data().values())) == 20 and task.left_out.copies == 1
+    saved(tmp_path / "rows.jsonl", [*rows, rows[3] | {"answer": 1}])
+    assert sum(map(len, task.load_data().values())) == 19 and task.left_out.contradicting == 2
+    saved(tmp_path / "rows.jsonl", [*rows[:-1], rows[-1] | {"choices": ["same", "same", "other"]}])
+    ((what, _),) = task.remarks(task.load_data())
+    assert "1 of 20 rows have an option twice" in what and "rows.jsonl:20" in what
+
+
+def test_a_text_in_two_separate_files_is_refused_or_left_out_and_near_ones_are_told(tmp_path):
+    for name, words in (
+        ("train", ["some text", "more", "new"]),
+        ("dev", ["some text", "other"]),
+        ("test", ["Other", "new"]),
+    ):
+        saved(tmp_path / f"{name}.jsonl", [{"text": word, "label": "good"} for word in words])
+    data = {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "dev", "test")}
+    with pytest.raises(
+        DataError, match=r"2 rows are held out in another split too; .* data.skip_leaked: true"
+    ) as caught:
+        tiny_task(data=data).load_data()
+    assert any("train.jsonl:1" in line and "dev.jsonl:1" in line for line in caught.value.problems)
+    assert any("train.jsonl:3" in line and "test.jsonl:2" in line for line in caught.value.problems)
+    task = tiny_task(data=data | {"skip_leaked": True})
+    parts = task.load_data()
+    assert [row.values["text"] for row in parts["train"]] == ["more"] and task.left_out.leaked == 2
+    assert any("dev.jsonl:2 from" in line and "test.jsonl:1" in line for line in task.notices)
+
+
+@pytest.mark.parametrize(
+    "sizes, rows, expected",
+    [
+        ({}, 60, {"train": 42, "dev": 9, "test": 9}),
+        ({}, 8, {"train": 6, "dev": 1, "test": 1}),
+        ({}, 3000, {"train": 2100, "dev": 450, "test": 450}),
+        ({"test": 20}, 60, {"train": 33, "dev": 7, "test": 20}),
+        ({"train": 40}, 60, {"train": 40, "dev": 10, "test": 10}),
+        ({"dev": 0}, 20, {"train": 17, "dev": 0, "test": 3}),
+        ({"train": None}, 20, {"train": 14, "dev": 3, "test": 3}),
+        ({"train": 0.8, "dev": 0.1, "test": 0.1}, 15, {"train": 12, "dev": 1, "test": 2}),
+        ({"train": 0.34, "dev": 0.33, "test": 0.33}, 10, {"train": 4, "dev": 3, "test": 3}),
+        ({"test": 100}, 2000, {"train": 1024, "dev": 256, "test": 100}),
+    ],
+)
+def test_sizes_that_are_not_given(tmp_path, sizes, rows, expected):
+    path = saved(tmp_path / "rows.jsonl", [{"text": f"text {k}", "label": "ab"[k % 2]} for k in range(rows)])
+    task = tiny_task(data={"source": path, "split": sizes}, verbalizer=["a", "b"])
+    parts = task.load_data()
+    assert {name: len(part) for name, part in parts.items()} == expected
+    assert abs(sum(row.values["label"] == "a" for row in parts["train"]) - expected["train"] / 2) <= 1
+    said = f"{expected['train']} train, {expected['dev']} dev, {expected['test']} test; data.split gives no"
+    told = (len(sizes) < 3 and rows < 2000) or not sizes
+    assert any(said in line for line in task.notices) == told
+    assert type(task).load(task.spec.model_dump(mode="json", exclude_none=True)).spec == task.spec
+
+
+def test_sizes_that_cannot_be(tmp_path):
+    path = saved(tmp_path / "rows.jsonl", [{"text": f"text {k}", "label": "ab"[k % 2]} for k in range(7)])
+    with pytest.raises(
+        DataError, match=r"7 different rows, too few to be divided; name data.split.train, dev and test"
+    ):
+        tiny_task(data={"source": path}, verbalizer=["a", "b"]).load_data()
+    with pytest.raises(DataError, match=r"fractions of the splits sum to 1\.2"):
+        split(rows_of("ab" * 5), {"train": 0.8, "dev": 0.2, "test": 0.2}, label, 0)
+
+
+@pytest.mark.parametrize("none", [None, "", -1, "-1"])
+def test_rows_without_a_label_are_refused_or_left_out_on_request(tmp_path, none):
+    rows = [{"text": f"text {k}", "label": none if k % 5 == 0 else "ab"[k % 2]} for k in range(20)]
+    data = {"source": saved(tmp_path / "rows.jsonl", rows)}
+    with pytest.raises(DataError, match="4 of 20 rows") as caught:
+        tiny_task(data=data, verbalizer=["a", "b"]).load_data()
+    assert "data.skip_unlabelled: true leaves rows without a label out" in caught.value.problems[0]
+    task = tiny_task(data=data | {"skip_unlabelled": True}, verbalizer=["a", "b"])
+    assert sum(map(len, task.load_data().values())) == 16
+    assert task.left_out.unlabelled == 4 and "left out: 4 rows without a label" in task.notices
+    if none in (-1, "-1"):  # where it is a label
+        assert sum(map(len, tiny_task(data=data, verbalizer=["a", "b", -1]).load_data().values())) == 20
+
+
+def test_datasets_have_rows_without_a_label_and_texts_in_two_splits(tmp_path):
+    """Nobody can edit them."""
+    datasets = pytest.importorskip("datasets")
+    (tmp_path / "nli").mkdir()
+    kinds = datasets.ClassLabel(names=["a", "b"])
+    features = datasets.Features({"text": datasets.Value("string"), "label": kinds})
+    for name, first in (("train", 0), ("test", 18)):
+        rows = {
+            "text": [f"text {k}" for k in range(first, first + 20)],
+            "label": [k % 2 if k % 5 else -1 for k in range(20)],
+        }
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(tmp_path / "nli" / f"{name}.parquet")
+    data = {name: f"datasets:{tmp_path / 'nli'}:{name}" for name in ("train", "test")}
     task = tiny_task(data=data, verbalizer=["a", "b"])
     parts = task.load_data()
-    seen = [normalize(text(row)) for part in parts.values() for row in part]
-    assert len(seen) == len(set(seen)) == 22
-    assert (task.left_out.copies, task.left_out.contradicting) == (2, 1)
-
-
-def test_a_text_in_two_separate_files_is_told_however_it_is_written(tmp_path):
-    for name, words in (("train", ["Some text", "more"]), ("dev", ["some  TEXT", "other"]), ("test", ["Other", "new"])):
-        lines = [json.dumps({"text": word, "label": "good"}) + "\n" for word in words]
-        (tmp_path / f"{name}.jsonl").write_text("".join(lines))
-    data = {name: str(tmp_path / f"{name}.jsonl") for name in ("train", "dev", "test")}
-    with pytest.raises(DataError, match="2 rows are held out in another split too") as caught:
-        tiny_task(data=data).load_data()
-    assert any("dev.jsonl:2" in line and "test.jsonl:1" in line for line in caught.value.problems)
-    assert any("train.jsonl:1" in line and "dev.jsonl:1" in line for line in caught.value.problems)
+    assert (task.left_out.unlabelled, task.left_out.leaked) == (8, 1)
+    assert {name: len(part) for name, part in parts.items()} == {"test": 16, "dev": 3, "train": 12}
 
 
 def test_csv_tells_all_bad_rows_in_one_pass(tmp_path):

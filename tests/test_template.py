@@ -319,16 +319,16 @@ def test_conversations_with_demonstrations():
 def test_what_is_wrong_with_a_conversation_is_told(tmp_path):
     task = Task.load({"name": "t", "template": {"messages": "talk"}, "verbalizer": {"a": "a", "b": "b"}})
     for value, message in (
-        ([], "it is empty"),
-        (3, "it is int"),
-        ([{"role": "user"}], "turn 1 is not"),
+        ([], "is empty"),
+        (3, "is 3; expected a list of {role, content}"),
+        ([{"role": "user"}], 'talk[0] is not {"role"'),
         ([{"role": "assistant", "content": "x"}], "no turn to answer"),
     ):
         assert message in task.check_row({"talk": value, "label": "a"})
     assert task.check_row({"talk": TALK, "label": "a"}) is None
     tokenizer = tiny_tokenizer()
     p = Prompter(task.spec.template, tokenizer)
-    with pytest.raises(DataError, match=r"rows:2.*it is int"):
+    with pytest.raises(DataError, match=r"rows:2: .* is 3; expected a list"):
         p.row({"talk": 3}, "rows:2")
     with pytest.raises(DataError, match="mark that stands for a slot"):
         p.row({"talk": MARK}, "rows:2")

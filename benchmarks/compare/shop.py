@@ -11,8 +11,7 @@ from softprompt.benchmarks.compare.runs import Cell, Run
 from softprompt.base import Base
 from softprompt.base.memory import give_back_freed_memory
 from softprompt.config import parse
-from softprompt.data import Row
-from softprompt.data.splits import normalize, split
+from softprompt.data import Row, normalize, split
 from softprompt.errors import ConfigError, DataError
 from softprompt.methods import Method, make_method
 from softprompt.methods.headed import Headed, with_head

@@ -39,7 +39,7 @@ def doctor_verb(
 ) -> None:
     """Check that what is learned acts, can be learned, and is scored at the right tokens. Exit code 2 if anything is wrong."""
     from ..doctor import Finding, examine
-    from ..errors import ArtifactError
+    from ..errors import ArtifactError, DataError
     from ..storage import write_json
 
     with progress() as show:
@@ -47,6 +47,10 @@ def doctor_verb(
             found = examine(replace(_case(target, settings or [], rows, base, show), full=full))
         except ArtifactError as error:
             found = [Finding("artifact", "error", str(error))]
+        except DataError as error:
+            if not error.problems:
+                raise
+            found = [Finding("rows", "error", problem) for problem in error.problems]
     for finding in found:
         mark, style = _MARKS[finding.level]
         out.print(Text.assemble((mark, style), visible(f" {finding}")))

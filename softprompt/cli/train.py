@@ -56,8 +56,8 @@ def train_verb(
             notice=err.print,
         )
     tell_cut(result.prepared.bound)
-    if task.left_out:
-        err.print(f"left out: {task.left_out}")
+    for line in task.notices:
+        err.print(line)
     for name, found in result.metrics.items():
         tell_written(found, result.prepared.bound)
         out.print(f"{name} {found.estimate.metric} {found.estimate} on {found.estimate.rows} rows")

@@ -2,9 +2,10 @@
 
 from .catalogue import Source
 from .catalogue import get as get_source
-from .readers import Row, read_rows
+from .duplicates import Duplicates, deduplicate, normalize
+from .readers import Row, read_rows, refuse
 from .sources import CATALOGUE
-from .splits import Duplicates, deduplicate, few_shot, hold_out, normalize, split
+from .splits import few_shot, hold_out, split
 
 __all__ = [
     "CATALOGUE",
@@ -17,5 +18,6 @@ __all__ = [
     "hold_out",
     "normalize",
     "read_rows",
+    "refuse",
     "split",
 ]

@@ -9,14 +9,16 @@ from collections.abc import Callable, Iterator
 from string import ascii_uppercase
 from typing import Any
 
-ROLES = ("system", "user", "assistant")
+from ..values import not_text, shown, text_of, turns_problem
+
 Values = dict[str, Any]
 
 
 def unify(values: Values) -> tuple[Values, str | None]:
     """A row with the fields that its shape stands for, and what is wrong with it (None: nothing).
 
-    {"prompt", "completion"}: `answer`. {"messages"}: `messages` without the last turn, which is the assistant's, and `answer`.
+    {"prompt", "completion"}: `answer`; both may be turns (one of the completion). {"messages"}: `messages` without the
+    last turn, which is the assistant's, and `answer`.
     {"question", "choices": {"text", "label"}, "answerKey"} (ARC): `choices` as a list, and `answer`.
     {"translation": {"en": …, "fr": …}}: a field a language.
     """
@@ -28,28 +30,45 @@ def unify(values: Values) -> tuple[Values, str | None]:
     return values, None
 
 
-def flattened(data: Any) -> Iterator[tuple[str, Values]]:
+def flattened(data: Any) -> Iterator[tuple[str, Values | None, str | None]]:
     """Questions of SQuAD's nested JSON, each with its place in the file.
 
     Yields:
-        (place, {"id", "question", "context", "answers": {"text", "answer_start"}}).
+        (place, {"id", "question", "context", "answers": {"text", "answer_start"}} or None, what is wrong or None).
     """
     for a, article in enumerate(data["data"]):
-        for p, paragraph in enumerate(article["paragraphs"]):
-            for q, asked in enumerate(paragraph["qas"]):
-                answers = asked.get("answers") or []
-                yield (
-                    f"data[{a}].paragraphs[{p}].qas[{q}]",
-                    {
-                        "id": asked.get("id"),
-                        "question": asked["question"],
-                        "context": paragraph["context"],
-                        "answers": {
-                            "text": [one["text"] for one in answers],
-                            "answer_start": [one["answer_start"] for one in answers],
-                        },
-                    },
-                )
+        for place, paragraph in _inside(f"data[{a}]", article, "paragraphs"):
+            if paragraph is None:
+                yield place, None, "has no list of paragraphs"
+                continue
+            for inner, asked in _inside(place, paragraph, "qas"):
+                if asked is None:
+                    yield inner, None, "has no list of qas"
+                elif not isinstance(asked, dict) or "question" not in asked or "context" not in paragraph:
+                    yield inner, None, "question or context is missing"
+                else:
+                    yield inner, *_question(asked, paragraph["context"])
+
+
+def _inside(place: str, holder: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """What a list in an object holds, with its places; (its own place, None) if there is no such list."""
+    items = holder.get(key) if isinstance(holder, dict) else None
+    if not isinstance(items, list):
+        yield place, None
+        return
+    for k, item in enumerate(items):
+        yield f"{place}.{key}[{k}]", {} if item is None else item
+
+
+def _question(asked: Values, context: Any) -> tuple[Values | None, str | None]:
+    answers = [] if asked.get("answers") is None else asked["answers"]
+    if not isinstance(answers, list) or not all(
+        isinstance(one, dict) and {"text", "answer_start"} <= one.keys() for one in answers
+    ):
+        return None, 'answers is no list of {"text": …, "answer_start": …}'
+    texts, starts = [one["text"] for one in answers], [one["answer_start"] for one in answers]
+    found = {"id": asked.get("id"), "question": asked["question"], "context": context}
+    return {**found, "answers": {"text": texts, "answer_start": starts}}, None
 
 
 def is_nested(data: Any) -> bool:
@@ -61,20 +80,24 @@ def is_nested(data: Any) -> bool:
 
 
 def _completion(values: Values) -> tuple[Values, str | None]:
-    return {"answer": values["completion"], **values}, None
+    completion = values["completion"]
+    if isinstance(prompt := values["prompt"], list) and (problem := turns_problem(prompt, "prompt")) is not None:
+        return values, problem
+    if isinstance(completion, list) and any(isinstance(turn, dict) for turn in completion):
+        if (problem := turns_problem(completion, "completion")) is not None:
+            return values, problem
+        if len(completion) > 1 or completion[0]["role"] != "assistant":
+            return values, "completion must be one turn of the assistant; what comes before it belongs to the prompt"
+        completion = completion[0]["content"]
+    return {"answer": completion, **values}, None
 
 
 def _messages(values: Values) -> tuple[Values, str | None]:
     turns = values["messages"]
     if not isinstance(turns, list):  # a plain column that happens to have this name
         return values, None
-    if not turns:
-        return values, "messages is an empty list; expected turns"
-    for place, turn in enumerate(turns):
-        if not isinstance(turn, dict) or not isinstance(turn.get("content"), str):
-            return values, f'messages[{place}] is not {{"role": …, "content": text}}'
-        if turn.get("role") not in ROLES:
-            return values, f"messages[{place}].role is {turn.get('role')!r}; expected {', '.join(ROLES)}"
+    if (problem := turns_problem(turns, "messages")) is not None:
+        return values, problem
     if turns[-1]["role"] != "assistant" or "answer" in values:
         return values, None
     if len(turns) == 1:
@@ -91,13 +114,17 @@ def _arc(values: Values) -> tuple[Values, str | None]:
         return values, "choices: expected lists text and label of one length"
     if not texts:
         return values, "choices is empty"
-    labels = [str(label) for label in labels]
+    if strange := [label for label in labels if not_text(label)]:
+        return values, f"choices: a label is {shown(strange[0])}; expected text"
+    labels = [text_of(label) for label in labels]
     if values["answerKey"] in (None, ""):  # hidden, as in published test sets: the row can be asked, not learned
         return {**values, "choices": texts}, None
-    key = str(values["answerKey"])
+    if not_text(values["answerKey"]):
+        return values, f"answerKey is {shown(values['answerKey'])}; expected text"
+    key = text_of(values["answerKey"])
     place = labels.index(key) if key in labels else ascii_uppercase.find(key) if len(key) == 1 else -1
     if not 0 <= place < len(texts):
-        return values, f"answerKey {key!r} is not one of the {len(texts)} choices ({', '.join(labels)})"
+        return values, f"answerKey {shown(key)} is not one of the {len(texts)} choices ({', '.join(labels)})"
     return {"answer": texts[place], **values, "choices": texts}, None
 
 

@@ -2,59 +2,18 @@
 
 from __future__ import annotations
 
-import unicodedata
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import DataError
+from ..values import text_of
 from .readers import Row
 
+PROPORTIONS = {"train": 70, "dev": 15, "test": 15}
+LEAST = 8  # rows that can be divided in these proportions
 _ORDER = ("test", "dev", "train")  # held-out rows first, so that they stay when only the training size changes
-
-
-@dataclass(frozen=True)
-class Duplicates:
-    """What was left out.
-
-    Attributes:
-        copies: further copies of a text.
-        contradicting: texts whose copies disagree on the label.
-        held_out: rows whose text or group is held out (see `apart`).
-    """
-
-    copies: int
-    contradicting: int
-    held_out: int = 0
-
-    def __bool__(self) -> bool:
-        return bool(self.copies or self.contradicting or self.held_out)
-
-    def __str__(self) -> str:
-        said = [
-            f"{self.copies} copies of other rows",
-            f"{self.contradicting} texts whose copies have different labels",
-            *([f"{self.held_out} rows whose text or group is among the held-out ones"] if self.held_out else []),
-        ]
-        return ", ".join(said)
-
-
-def normalize(text: str) -> str:
-    """What makes two texts the same: NFKC, case folded, white space collapsed."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-
-
-def deduplicate(
-    rows: Sequence[Row], text: Callable[[Row], str], label: Callable[[Row], Hashable]
-) -> tuple[list[Row], Duplicates]:
-    """The first row of each text; texts whose copies carry different labels are left out altogether."""
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(normalize(text(row)), []).append(row)
-    agreed = [group for group in groups.values() if len({label(row) for row in group}) == 1]
-    kept = [group[0] for group in agreed]
-    return kept, Duplicates(sum(len(group) - 1 for group in agreed), len(groups) - len(agreed))
 
 
 def split(
@@ -62,7 +21,7 @@ def split(
     sizes: dict[str, int | float | None],
     label: Callable[[Row], Hashable],
     seed: int,
-    group: str | None = None,
+    group: str | Callable[[Row], str] | None = None,
 ) -> dict[str, list[Row]]:
     """Cut rows into parts whose label proportions follow the whole.
 
@@ -71,15 +30,15 @@ def split(
 
     Args:
         sizes: rows, a fraction below 1, or None for the rest (one part at most).
-        group: a field; rows that share its value stay together, so parts may be a few rows larger than asked for. Groups
-            whose rows have one label each are dealt out by it, so that parts are stratified up to a group; as soon as one
-            group holds several labels, they are drawn whatever their labels.
+        group: a field (or what it would hold); rows that share its value stay together, so parts may be a few rows larger
+            than asked for. Groups whose rows have one label each are dealt out by it, so that parts are stratified up to a
+            group; as soon as one group holds several labels, they are drawn whatever their labels.
 
     Raises:
         DataError: more asked for than there is; says how many there are.
     """
     names = sorted(sizes, key=lambda name: (_ORDER.index(name) if name in _ORDER else -1, name))
-    wanted = {name: _count(sizes[name], len(rows)) for name in names}
+    wanted = _counts({name: sizes[name] for name in names}, len(rows))
     if sum(value is None for value in wanted.values()) > 1:
         raise DataError("only one split can take the rest (null)")
     asked = sum(value or 0 for value in wanted.values())
@@ -109,55 +68,12 @@ def hold_out(rows: Sequence[Row], field: str, values: Sequence[str]) -> tuple[li
     Raises:
         DataError: there are none, with the values that occur.
     """
-    held = [row for row in rows if str(row.values.get(field)) in values]
+    held = [row for row in rows if text_of(row.values.get(field)) in values]
     if not held:
-        found = sorted({str(row.values.get(field)) for row in rows})
+        found = sorted({text_of(row.values.get(field)) for row in rows})
         shown = ", ".join(map(repr, found[:12])) + (" …" if len(found) > 12 else "")
         raise DataError(f"data.hold_out: no row has {field} in {', '.join(map(repr, values))}; there are {shown}")
-    return held, [row for row in rows if str(row.values.get(field)) not in values]
-
-
-def apart(
-    held: Sequence[Row],
-    others: Sequence[Row],
-    text: Callable[[Row], str],
-    label: Callable[[Row], Hashable],
-    group: str | None = None,
-) -> tuple[list[Row], list[Row], Duplicates]:
-    """Held-out rows and the others, each without duplicates, and no text (nor group) in both: there the held-out row stays.
-
-    Args:
-        group: a field; of the others, rows that share its value with a held-out one are left out too.
-    """
-    held, of_held = deduplicate(held, text, label)
-    others, of_others = deduplicate(others, text, label)
-    texts = {normalize(text(row)) for row in held}
-    groups = {str(value) for row in held if group and (value := row.values.get(group)) is not None}
-    free = [
-        row
-        for row in others
-        if normalize(text(row)) not in texts and not (group and str(row.values.get(group)) in groups)
-    ]
-    copies, contradicting = of_held.copies + of_others.copies, of_held.contradicting + of_others.contradicting
-    return held, free, Duplicates(copies, contradicting, len(others) - len(free))
-
-
-def refuse_leaks(splits: Mapping[str, Sequence[Row]], text: Callable[[Row], str]) -> None:
-    """Splits that come from files of their own hold different texts.
-
-    Raises:
-        DataError: every row that stands in an earlier split too.
-    """
-    seen: dict[str, Row] = {}
-    leaked = []
-    for name, rows in splits.items():
-        mine = [(normalize(text(row)), row) for row in rows]
-        leaked += [
-            f"{row.where}: the text of this {name} row is in {seen[key].where}" for key, row in mine if key in seen
-        ]
-        seen.update(mine)
-    if leaked:
-        raise DataError(f"{len(leaked)} rows are held out in another split too; remove them from one", leaked)
+    return held, [row for row in rows if text_of(row.values.get(field)) not in values]
 
 
 def few_shot(rows: Sequence[Row], k: int, label: Callable[[Row], Hashable], seed: int) -> list[Row]:
@@ -179,19 +95,59 @@ def few_shot(rows: Sequence[Row], k: int, label: Callable[[Row], Hashable], seed
     return [chosen[i] for i in rng.permutation(len(chosen))]
 
 
-def _count(size: int | float | None, rows: int) -> int | None:
-    if size is None:
-        return None
-    if size < 0:
-        raise DataError(f"a split cannot have {size} rows")
-    return round(size * rows) if isinstance(size, float) and size < 1 else int(size)
+def _counts(sizes: Mapping[str, int | float | None], rows: int) -> dict[str, int | None]:
+    """Sizes in rows. Fractions that sum to one take all rows: the largest remainders are rounded up."""
+    if bad := [size for size in sizes.values() if size is not None and size < 0]:
+        raise DataError(f"a split cannot have {bad[0]} rows")
+    shares = {name: size * rows for name, size in sizes.items() if isinstance(size, float) and size < 1}
+    total = sum(size for size in sizes.values() if isinstance(size, float) and size < 1)
+    if total > 1 + 1e-9:
+        raise DataError(f"the fractions of the splits sum to {total:.3g}; they can take 1 at most")
+    whole = {name: round(share) for name, share in shares.items()}
+    if total > 1 - 1e-9:
+        whole = {name: math.floor(share + 1e-9) for name, share in shares.items()}
+        left = rows - sum(whole.values())
+        for name in sorted(shares, key=lambda name: whole[name] - shares[name])[:left]:
+            whole[name] += 1
+    return {name: None if size is None else whole.get(name, int(size)) for name, size in sizes.items()}
 
 
-def _same(one: Row, other: Row, group: str) -> bool:
-    return str(one.values.get(group)) == str(other.values.get(group))  # as `_by_group` puts them together
+def in_proportion(sizes: Mapping[str, int | float | None], rows: int) -> dict[str, int | float | None]:
+    """Sizes that a task file does not name, in proportion to what the named ones leave.
+
+    Args:
+        sizes: without those that are not named.
+
+    Raises:
+        DataError: fewer rows than could be divided.
+    """
+    if rows < LEAST:
+        raise DataError(f"there are {rows} different rows, too few to be divided; name data.split.train, dev and test")
+    named = _counts({name: size for name, size in sizes.items() if size is not None}, rows)
+    left = max(0, rows - sum(size or 0 for size in named.values()))
+    others = {name: share for name, share in PROPORTIONS.items() if name not in named}
+    total = sum(others.values())
+    found = {name: left * share // total for name, share in others.items()}
+    first = next((name for name in others if name in sizes), None) or next(iter(others), None)  # it takes the rest
+    if first is not None:
+        found[first] += left - sum(found.values())
+    return {**named, **found}
 
 
-def _by_group(rows: Sequence[Row], label: Callable[[Row], Hashable], group: str, seed: int) -> list[Row]:
+def _value(row: Row, group: str | Callable[[Row], str]) -> str | None:
+    if callable(group):
+        return group(row)
+    value = row.values.get(group)
+    return None if value is None else str(value)
+
+
+def _same(one: Row, other: Row, group: str | Callable[[Row], str]) -> bool:
+    return _value(one, group) == _value(other, group)  # as `_by_group` puts them together
+
+
+def _by_group(
+    rows: Sequence[Row], label: Callable[[Row], Hashable], group: str | Callable[[Row], str], seed: int
+) -> list[Row]:
     """Groups in seeded order, each with its rows together; stratified where every group has one label.
 
     Raises:
@@ -199,9 +155,9 @@ def _by_group(rows: Sequence[Row], label: Callable[[Row], Hashable], group: str,
     """
     found: dict[str, list[Row]] = {}
     for row in rows:
-        if row.values.get(group) is None:
+        if (value := _value(row, group)) is None:
             raise DataError(f"{row.where}: has no field {group!r}, by which data.split.group keeps rows together")
-        found.setdefault(str(row.values[group]), []).append(row)
+        found.setdefault(value, []).append(row)
     groups = [found[name] for name in sorted(found)]
     pure = all(len({str(label(row)) for row in members}) == 1 for members in groups)
     return _spread(groups, (lambda members: str(label(members[0]))) if pure else (lambda members: ""), seed)

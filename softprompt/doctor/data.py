@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import torch
 
 from ..metrics import majority
-from ..tasks.classification import Classification
 from ..tasks.scored import ScoredTask
 from ..template import render
 from ..types import Example, Ids
@@ -58,7 +57,8 @@ def rows(case: Case) -> Iterator[Finding]:
     yield from _lengths(case, everything)
     for name in ("train", "dev"):
         yield from _balance(case, name)
-    yield from _unseen(case)
+    for what, advice in case.bound.task.remarks(splits):
+        yield Finding("rows", "warning", what, advice)
 
 
 def _lengths(case: Case, everything: list[Example]) -> Iterator[Finding]:
@@ -92,22 +92,6 @@ def _balance(case: Case, split: str) -> Iterator[Finding]:
         yield Finding("rows", "warning", what, "take metric: macro_f1 or mcc, and more rows of the rare labels")
     else:
         yield Finding("rows", "ok", what)
-
-
-def _unseen(case: Case) -> Iterator[Finding]:
-    """Every label is that of a training row."""
-    task, train = case.bound.task, case.ready.splits.get("train", [])
-    if not isinstance(task, Classification):
-        return
-    gold = {label for row in train if (label := task.gold(row.values)) is not None}
-    if gold and (missing := [label for label in task.labels if label not in gold]):
-        names = ", ".join(map(repr, missing[:6])) + (f" and {len(missing) - 6} more" if len(missing) > 6 else "")
-        yield Finding(
-            "rows",
-            "warning",
-            f"train: no row is labelled {names}",
-            "it is chosen from all the same, and never learned: add rows, or take it out of the verbalizer",
-        )
 
 
 def labels(case: Case) -> Iterator[Finding]:

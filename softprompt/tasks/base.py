@@ -6,20 +6,21 @@ A new task type is one file with a `Task` subclass and one line in `registry.py`
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from .. import registry
 from ..config import named_file, parse, read_yaml, suggest, yaml_files
-from ..data import CATALOGUE, Row, get_source, read_rows
-from ..data.splits import Duplicates, apart, deduplicate, few_shot, hold_out, refuse_leaks, split
-from ..errors import ConfigError, DataError
+from ..data import Duplicates, Row, few_shot
+from ..errors import ConfigError
 from ..metrics import majority
 from ..template import RULES, Prompter
-from ..types import Progress, ignore_progress, megabytes
+from ..types import Example, Progress, ignore_progress
+from ..values import not_text
 from .bound import BoundTask
+from .rows import RowLoader
 from .spec import TaskSpec
 
 READY = files("softprompt.tasks") / "ready"
@@ -37,7 +38,9 @@ class Task(ABC):
         spec: the file's content.
         folder: relative paths in the file are relative to it.
         rules: how rows become ids: 2, or 1 as artifacts of format version 1 were trained.
-        left_out: duplicates, and rows too near to held-out ones, that the last `load_data` left out.
+        several: rows that ask the same may have different right answers.
+        left_out: rows that the last `load_data` or `read` left out.
+        notices: what a person should know of the last rows that were loaded, a line each.
     """
 
     Spec: ClassVar[type[TaskSpec]] = TaskSpec
@@ -45,15 +48,23 @@ class Task(ABC):
     metrics: ClassVar[tuple[str, ...]]
     answer_fields: tuple[str, ...] = ()
     derived: ClassVar[dict[str, str]] = {}
+    several: ClassVar[bool] = False
 
     def __init__(self, spec: TaskSpec, folder: Path | None = None, rules: int = RULES) -> None:
         self.spec, self.folder, self.rules = spec, folder or Path(), rules
-        self.left_out = Duplicates(0, 0)
+        self.left_out, self.notices = Duplicates(), list[str]()
         if spec.metric not in self.metrics:
             raise ConfigError(
                 f"metric {spec.metric!r} does not fit type {spec.type!r}{suggest(spec.metric, self.metrics)}"
             )
         self.check()
+        if rules > 1:
+            self._check_demonstrations()
+
+    def _check_demonstrations(self) -> None:
+        told = [(place, self.check_row(values)) for place, values in enumerate(self.spec.demonstrations.rows)]
+        if problems := [f"demonstrations.rows[{place}]: {problem}" for place, problem in told if problem]:
+            raise ConfigError("; ".join(problems))
 
     @staticmethod
     def load(source: str | Path | dict[str, Any], rules: int = RULES) -> Task:
@@ -110,7 +121,7 @@ class Task(ABC):
         return self.with_demonstrations(shots), [row for row in rows if id(row) not in chosen]
 
     def load_data(self, progress: Progress = ignore_progress, labelled: bool = True) -> dict[str, list[Row]]:
-        """Read, check and split the rows: `train`, `dev`, `test`, disjoint also by normalised text.
+        """Read, check and split the rows: `train`, `dev`, `test`, disjoint by all that is read. Sets `left_out` and `notices`.
 
         Args:
             progress: told while a catalogue source is fetched, the first time.
@@ -119,72 +130,40 @@ class Task(ABC):
         Raises:
             DataError: every malformed row at once; too few rows; no source.
         """
-        data = self.spec.data
-        separate = {name: path for name in ("train", "dev", "test") if (path := getattr(data, name)) is not None}
-        if data.source is None and not separate:
-            raise ConfigError(f"task {self.name!r}: data.source is missing: a catalogue name, a file, or datasets:NAME")
-        if data.source is not None and separate:
-            raise ConfigError(f"task {self.name!r}: give data.source or data.{next(iter(separate))}, not both")
-        if separate and data.hold_out is not None:
-            raise ConfigError(
-                f"task {self.name!r}: data.hold_out takes test rows from data.source; with files of their own, give data.test"
-            )
-        sizes = {name: getattr(data.split, name) for name in ("train", "dev", "test")}
-        if data.source is not None:
-            return self._cut(self.read(data.source, progress, labelled), sizes)
-        found = {name: self.read(path, progress, labelled) for name, path in separate.items()}
-        if "train" in found and "dev" not in found:
-            rows = self._different(found["train"])
-            size = min(sizes["dev"] or 256, len(rows) // 5) if not isinstance(sizes["dev"], float) else sizes["dev"]
-            found |= split(rows, {"dev": size, "train": None}, self.label, data.split.seed, data.split.group)
-        splits = {name: found.get(name, []) for name in ("test", "dev", "train")}
-        refuse_leaks(splits, self.content)
+        loader = RowLoader(self, progress, labelled)
+        splits = loader.load()
+        self.left_out, self.notices = loader.left_out, loader.notices
         return splits
-
-    def _cut(self, rows: Sequence[Row], sizes: dict[str, int | float | None]) -> dict[str, list[Row]]:
-        """The splits of the rows of one source; held-out ones before anything is left out, so that they are all there."""
-        cut, held = self.spec.data.split, self.spec.data.hold_out
-        if held is None:
-            return split(self._different(rows), sizes, self.label, cut.seed, cut.group)
-        tests, others = hold_out(rows, held.field, held.values)
-        tests, others, self.left_out = apart(tests, others, self.content, self.label, cut.group)
-        wanted = sizes.pop("test")
-        if isinstance(wanted, int) and wanted > len(tests):
-            raise DataError(
-                f"data.split.test asks for {wanted} rows, data.hold_out keeps {len(tests)}; ask for fewer, or null for all"
-            )
-        size = {"test": wanted}  # groups are apart from the others already, so a sample may cut them
-        return split(others, sizes, self.label, cut.seed, cut.group) | split(tests, size, self.label, cut.seed)
-
-    def _different(self, rows: Sequence[Row]) -> list[Row]:
-        kept, self.left_out = deduplicate(rows, self.content, self.label)
-        return kept
 
     def read(self, source: str, progress: Progress = ignore_progress, labelled: bool = True) -> list[Row]:
         """Rows of a catalogue name, file or `datasets:NAME`, each checked against this task; without labels if need be."""
-        if source in CATALOGUE:
-            path: str | Path = get_source(source, megabytes(f"fetching {source}", progress))
-        elif source.startswith("datasets:"):
-            path = source
-        else:
-            path = self.folder / source
-            if not path.exists() and "/" not in source and "." not in source:
-                raise DataError(f"no data {source!r}: neither in the catalogue{suggest(source, CATALOGUE)} nor a file")
-        return read_rows(path, self.check_row if labelled else self._check_any, self.spec.data.columns)
+        loader = RowLoader(self, progress, labelled)
+        rows = loader.read(source)
+        self.left_out, self.notices = loader.left_out, [f"left out: {loader.left_out}"] if loader.left_out else []
+        return rows
 
-    def _check_any(self, values: dict[str, Any]) -> str | None:
+    def check_any(self, values: dict[str, Any]) -> str | None:
         """Why a row can be neither asked nor, if it has a label, learned from, or None."""
-        without = all(values.get(name) in (None, "") for name in self.answer_fields)
-        return self.check_input(values) if without else self.check_row(values)
+        return self.check_input(values) if self.unlabelled(values) else self.check_row(values)
+
+    def unlabelled(self, values: dict[str, Any]) -> bool:
+        """Whether a row has no answer at all."""
+        return all(values.get(name) is None or values.get(name) == "" for name in self.answer_fields)
 
     def check_input(self, values: dict[str, Any]) -> str | None:
-        """Why a row cannot be asked, or None: every field that the template reads must be there and hold something."""
-        for name in sorted(self.fields):
+        """Why a row cannot be asked, or None: every field that the template reads must be there, and be what it can read."""
+        fields = sorted(self.fields)
+        for name in fields:
             if name not in values:
-                return f"missing field {name!r}{suggest(name, values)}"
-            if values[name] is None:
-                return f"field {name!r} is null"
-        return self.spec.template.problem(values)
+                return f"missing field {name!r}{suggest(name, map(str, values))}"
+            # artifacts of format 1 were trained on what Python makes of lists and objects
+            problem = self.spec.template.field_problem(name, values[name]) if self.rules > 1 else None
+            if problem is not None or not_text(values[name]) in ("null", "NaN"):
+                return problem or f"field {name!r} is {not_text(values[name])}"
+        if all(_is_empty(values[name]) for name in fields):
+            names = ", ".join(map(repr, fields))
+            return f"field {names} is empty" if len(fields) == 1 else f"all fields that are read ({names}) are empty"
+        return self.spec.template.problem({**dict.fromkeys(self.derived, ""), **values}, tried=self.rules > 1)
 
     def bind(
         self,
@@ -219,8 +198,12 @@ class Task(ABC):
         return BoundTask(self, prompter, room, writes)
 
     def content(self, row: Row) -> str:
-        """What makes two rows the same: all fields that the template reads."""
+        """All that is read of a row, and asked: rows of equal content are the same but for their answers."""
         return "\x1f".join(str(row.values.get(name)) for name in sorted(self.fields))
+
+    def remarks(self, splits: Mapping[str, Sequence[Row | Example]]) -> list[tuple[str, str]]:
+        """What is odd about the rows, and what to do, as doctor warns of it."""
+        return []
 
     @property
     def fields(self) -> set[str]:
@@ -293,6 +276,10 @@ class Task(ABC):
     @abstractmethod
     def gold(self, values: dict[str, Any]) -> Any:
         """What the metric compares an answer with: a label, or a list of texts; None if the row has no answer."""
+
+
+def _is_empty(value: Any) -> bool:
+    return not value.strip() if isinstance(value, str) else isinstance(value, (list, tuple, dict)) and not value
 
 
 def ready_tasks() -> dict[str, Path]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from string import ascii_uppercase
+from collections.abc import Hashable, Mapping, Sequence
+from string import Formatter, ascii_uppercase
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -11,6 +11,9 @@ from pydantic import Field
 from ..config import suggest
 from ..data import Row
 from ..errors import ConfigError
+from ..storage import canonical_json
+from ..types import Example
+from ..values import composed, kind, not_text, plain, shown
 from .scored import Normalized, ScoredTask
 from .spec import TaskSpec
 
@@ -40,11 +43,11 @@ class ChoiceSpec(TaskSpec):
     """
 
     scoring: ChoiceScoring = Field(default_factory=ChoiceScoring)
-    option: str = "{letter}. {choice}"
+    option: str = Field(default="{letter}. {choice}", max_length=1000)
 
 
 class Choice(ScoredTask):
-    """Rows with `choices` (texts) and `answer` (one of them, its index from 0, or its letter).
+    """Rows with `choices` (texts) and `answer`: a number is the index from 0; a text is one of them, else its index or letter.
 
     The template may read `options`: all choices, one a line, each behind its letter.
     """
@@ -62,12 +65,7 @@ class Choice(ScoredTask):
             raise ConfigError(
                 "scoring.by is 'letter', but template.input does not show the lettered options: add {{ options }}"
             )
-        try:
-            self.spec.option.format(letter="A", choice="x")
-        except (KeyError, IndexError, ValueError):
-            raise ConfigError(
-                f"option {self.spec.option!r} can name {{letter}} and {{choice}} only, e.g. '{{letter}}. {{choice}}'"
-            ) from None
+        self._option = _pieces(self.spec.option)
 
     @property
     def prior(self) -> Literal["none", "contextual", "pmi"]:
@@ -92,22 +90,22 @@ class Choice(ScoredTask):
         return type(self)(self.spec.model_copy(update={"scoring": scoring}), self.folder, self.rules)
 
     def check_input(self, values: dict[str, Any]) -> str | None:
-        """Two or more different options must be there."""
+        """Two or more options must be there."""
         if (problem := super().check_input(values)) is not None:
             return problem
         choices = values.get("choices")
         if choices is None:
             return f"missing field 'choices'{suggest('choices', values)}"
         if not isinstance(choices, (list, tuple)) or len(choices) < 2:
-            return f"choices must be a list of two or more options, got {choices!r}"[:200]
-        texts = [str(choice).strip() for choice in choices]
-        if len(texts) > len(ascii_uppercase):
-            return f"there are {len(texts)} choices, at most {len(ascii_uppercase)} have a letter"
-        for place, text in enumerate(texts):
-            if not text:
+            got = str(len(choices)) if isinstance(choices, (list, tuple)) else shown(choices)
+            return f"choices must be a list of two or more options, got {got}"
+        if len(choices) > len(ascii_uppercase):
+            return f"there are {len(choices)} choices, at most {len(ascii_uppercase)} have a letter"
+        for place, choice in enumerate(choices):
+            if (found := not_text(choice)) is not None:
+                return f"choices[{place}] is {found}; expected text"
+            if not str(choice).strip():
                 return f"choices[{place}] is empty"
-            if (first := texts.index(text)) < place:
-                return f"choices[{first}] and choices[{place}] are the same: {text!r}; give each option once"
         return None
 
     def check_row(self, values: dict[str, Any]) -> str | None:
@@ -116,17 +114,39 @@ class Choice(ScoredTask):
             return problem
         if values.get("answer") is None:
             return f"missing field 'answer'{suggest('answer', values)}"
+        answer, choices = plain(values["answer"]), values["choices"]
+        if isinstance(answer, bool) or not_text(answer):
+            return f"answer is {kind(answer)}; expected an option's text, its index from 0 or its letter"
+        if _is_ambiguous(answer, choices):
+            return f"answer {answer} is an option and the index of another one; write options and answer as texts"
         if self._right(values) is None:
-            return (
-                f"answer {values['answer']!r} is not among the {len(values['choices'])} choices; give its text, "
-                "its index from 0 or its letter"
-            )
+            what = "an index from 0, and there are" if isinstance(answer, int) else "not among the"
+            return f"answer {shown(answer)} is {what} {len(choices)} choices; give its text, its index from 0 or its letter"
         return None
+
+    def unlabelled(self, values: dict[str, Any]) -> bool:
+        """Whether a row has no right option: none, an empty one, or -1."""
+        value = plain(values.get("answer"))
+        return value is None or (str(value).strip() in ("", "-1") and self._right(values) is None)
+
+    def remarks(self, splits: Mapping[str, Sequence[Row | Example]]) -> list[tuple[str, str]]:
+        """Rows that give an option twice."""
+        rows = [row for part in splits.values() for row in part]
+        twice = [row.where for row in rows if len(set(map(_bare, row.values["choices"]))) < len(row.values["choices"])]
+        if not twice:
+            return []
+        what = f"{len(twice)} of {len(rows)} rows have an option twice, the first {twice[0]}"
+        return [(what, "either counts as right; leave one out if the rows are yours")]
+
+    def content(self, row: Row) -> str:
+        """And the options, which are compared (artifacts of format 1 left them out)."""
+        options = row.values.get("choices") if self.rules > 1 else None
+        return super().content(row) if options is None else f"{super().content(row)}\x1e{canonical_json(options)}"
 
     def shown(self, values: dict[str, Any]) -> dict[str, Any]:
         """With `options`."""
         lines = [
-            self.spec.option.format(letter=letter, choice=choice)
+            "".join(text + {"letter": letter, "choice": str(choice), "": ""}[name] for text, name in self._option)
             for letter, choice in zip(ascii_uppercase, values.get("choices") or (), strict=False)
         ]
         return {**values, "options": "\n".join(lines)}
@@ -156,14 +176,49 @@ class Choice(ScoredTask):
         return None if place is None else str(values["choices"][place])
 
     def _right(self, values: dict[str, Any]) -> int | None:
-        """Index of the right option: the answer is its text, its index, or its letter (looked for in this order)."""
-        answer, choices = values.get("answer"), [str(choice) for choice in values.get("choices") or ()]
-        if answer is None or isinstance(answer, bool) or not choices:
+        """Index of the right option: a number is the index, a text the option's own text, else its index or its letter."""
+        answer, choices = plain(values.get("answer")), [str(choice) for choice in values.get("choices") or ()]
+        if isinstance(answer, bool) or not_text(answer):
             return None
+        if isinstance(answer, int):
+            return answer if 0 <= answer < len(choices) else None
         text = str(answer)
-        if text in choices:
-            return choices.index(text)
-        if text.strip().isdigit():
-            return int(text) if int(text) < len(choices) else None
-        letter = ascii_uppercase.find(text.strip()) if len(text.strip()) == 1 else -1
+        for form in (
+            str,
+            str.strip,
+            composed,
+        ):  # as it is written, without the blanks around it, as Unicode composes it
+            if (found := [form(choice) for choice in choices]).count(form(text)):
+                return found.index(form(text))
+        text = text.strip()
+        if text.isascii() and text.isdigit():
+            return int(text) if len(text) < 3 and int(text) < len(choices) else None
+        letter = ascii_uppercase.find(text) if len(text) == 1 else -1
         return letter if 0 <= letter < len(choices) else None
+
+
+def _bare(choice: Any) -> str:
+    return str(choice).strip()
+
+
+def _is_ambiguous(answer: Any, choices: Sequence[Any]) -> bool:
+    """Whether a number is one of the options, which are numbers too, and the index of another one."""
+    numbers = [choice for choice in map(plain, choices) if not isinstance(choice, str)]
+    return isinstance(answer, int) and answer in numbers and answer < len(choices) and plain(choices[answer]) != answer
+
+
+def _pieces(option: str) -> list[tuple[str, str]]:
+    """Each text of `option` and the name behind it. It may come from a stranger, so `str.format` never sees it.
+
+    Raises:
+        ConfigError: it names something else than letter and choice, or a form for them.
+    """
+    try:
+        found = [(text, name or "", form or how or "") for text, name, form, how in Formatter().parse(option)]
+    except ValueError:
+        found = [("", "?", "")]
+    if any(name not in ("letter", "choice", "") or form for _, name, form in found):
+        raise ConfigError(
+            f"option {shown(option)} can name {{letter}} and {{choice}} only, e.g. '{{letter}}. {{choice}}'"
+        )
+    return [(text, name) for text, name, _ in found]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Literal
 
@@ -10,7 +11,9 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from ..config import suggest
+from ..data import Row
 from ..errors import ConfigError
+from ..types import Example
 from ..values import composed, not_text, plain, shown, text_of
 from .scored import Normalized, ScoredTask
 from .spec import TaskSpec
@@ -52,12 +55,14 @@ class ClassificationSpec(TaskSpec):
         else:
             return value
         found: dict[str, Any] = {}
+        seen: set[str] = set()
         for label, words in pairs:
             if not_text(label) and not isinstance(label, bool):
                 raise ValueError(f"a label is {shown(label)}; expected text, put it in quotes")
             name = text_of(label)
-            if same := next((one for one in found if composed(one) == composed(name)), None):
-                raise ValueError(f"label {shown(same)} stands twice; keep one")
+            if composed(name) in seen:
+                raise ValueError(f"label {shown(name)} stands twice; keep one")
+            seen.add(composed(name))
             found[name] = _words(name, words)
         return found
 
@@ -116,6 +121,21 @@ class Classification(ScoredTask):
         if self.gold(values) is None:
             return f"label is {shown(values['label'])}; expected one of {', '.join(map(repr, self.labels))}"
         return None
+
+    def unlabelled(self, values: dict[str, Any]) -> bool:
+        """Whether a row has no label: none, an empty one, or -1 where that is no label of the verbalizer."""
+        value = plain(values.get("label"))
+        return value is None or (self.gold(values) is None and str(value).strip() in ("", "-1"))
+
+    def remarks(self, splits: Mapping[str, Sequence[Row | Example]]) -> list[tuple[str, str]]:
+        """Labels that no training row has."""
+        there = {label for row in splits.get("train", ()) if (label := self.gold(row.values)) is not None}
+        missing = [label for label in self.labels if label not in there]
+        if not there or not missing:
+            return []
+        names = ", ".join(map(repr, missing[:6])) + (f" and {len(missing) - 6} more" if len(missing) > 6 else "")
+        advice = "it is chosen from all the same, and never learned: add rows, or take it out of the verbalizer"
+        return [(f"train: no row is labelled {names}", advice)]
 
     def candidates(self, values: dict[str, Any]) -> tuple[list[str], int | None]:
         """All words of all labels; right is the first word of the row's label."""

@@ -13,6 +13,7 @@ from ..data import Row
 from ..errors import ConfigError
 from ..metrics import metrics_for
 from ..template import render
+from ..values import not_text, plain, text_of
 from .base import Task
 from .spec import TaskSpec
 
@@ -79,6 +80,7 @@ class Generation(Task):
     answering: ClassVar[Literal["scored", "generated"]] = "generated"
     metrics: ClassVar[tuple[str, ...]] = tuple(metrics_for("texts"))
     answer_fields: tuple[str, ...] = ("answer",)
+    several: ClassVar[bool] = True
     spec: FreeSpec
 
     def check(self) -> None:
@@ -123,6 +125,8 @@ class Generation(Task):
             return problem
         if values.get("answer") is None:
             return f"missing field 'answer'{suggest('answer', values)}"
+        if (problem := _no_texts(values["answer"])) is not None:
+            return problem
         answers = self.gold(values)
         if not answers or not all(answer.strip() for answer in answers):
             return "answer is empty"
@@ -142,7 +146,16 @@ class Generation(Task):
 
     def gold(self, values: dict[str, Any]) -> list[str] | None:
         """All answers that are right; None where the row has none."""
-        answer = values.get("answer")
-        if answer is None:
-            return None
-        return [str(one) for one in answer] if isinstance(answer, (list, tuple)) else [str(answer)]
+        answer = plain(values.get("answer"))
+        answers = answer if isinstance(answer, (list, tuple)) else [answer]
+        return [text_of(one) for one in answers if one is not None] or None
+
+
+def _no_texts(answer: Any) -> str | None:
+    """Why this is no text, and no list of them, or None."""
+    answer = plain(answer)
+    if not isinstance(answer, (list, tuple)):
+        found = not_text(answer)
+        return f"answer is {found}; expected text, or a list of texts that are all right" if found else None
+    bad = [(place, found) for place, one in enumerate(answer) if (found := not_text(one)) is not None]
+    return f"answer[{bad[0][0]}] is {bad[0][1]}; expected text" if bad else None

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from pydantic import NonNegativeInt
 
 from ..config import suggest
+from ..values import not_text, plain, shown
 from .generation import FreeSpec, Generation
 
 _EXPECTED = '; expected {"text": [texts], "answer_start": [characters before them]}, or a list of texts'
@@ -44,6 +45,8 @@ class Span(Generation):
         context = values.get("context")
         if context is None:
             return f"missing field 'context'{suggest('context', values)}"
+        if (found := not_text(context)) is not None:
+            return f"field 'context' is {found}; expected text"
         return None if str(context).strip() else "context is empty"
 
     def check_row(self, values: dict[str, Any]) -> str | None:
@@ -56,10 +59,7 @@ class Span(Generation):
             return problem
         spans = self.spans(values)
         if not spans:
-            return (
-                "answers is empty: questions without an answer (as in SQuAD 2.0) cannot be learned; leave these rows out, "
-                "every row needs an answer that stands in its context"
-            )
+            return "answers is empty: questions without an answer (as in SQuAD 2.0) cannot be learned; leave these rows out"
         context = str(values["context"])
         for text, start in spans:
             if not text.strip():
@@ -74,14 +74,17 @@ class Span(Generation):
                 return f"answer {text!r} is not at answer_start {start} of the context (found at {context.find(text)})"
         return None
 
+    def unlabelled(self, values: dict[str, Any]) -> bool:
+        """Whether a row has no answer at all (as SQuAD 2.0's questions without one)."""
+        answers = values.get("answers")
+        return answers in (None, "") or (_no_answers(answers, values.get("starts")) is None and not self.spans(values))
+
     def spans(self, values: dict[str, Any]) -> list[tuple[str, int | None]]:
         """Texts of the right answers and where each begins in the context, in characters (None: nowhere)."""
         answers, context = values.get("answers"), str(values.get("context"))
-        if isinstance(answers, dict):  # SQuAD
-            texts, starts = list(answers.get("text") or ()), list(answers.get("answer_start") or ())
-        else:
-            texts = [answers] if isinstance(answers, str) else list(answers or ())
-            starts = list(values.get("starts") or ())
+        if answers is None or _no_answers(answers, values.get("starts")) is not None:
+            return []
+        texts, starts = _parts(answers, values.get("starts"))
         found: list[tuple[str, int | None]] = []
         for place, text in enumerate(map(str, texts)):
             at = int(starts[place]) if place < len(starts) else context.find(text)
@@ -95,20 +98,33 @@ class Span(Generation):
 
 def _no_answers(answers: Any, starts: Any) -> str | None:
     """Why these are neither SQuAD's answers nor texts, with or without their places; or None."""
-    if isinstance(answers, dict):
-        if "text" not in answers:
-            return f'answers has no "text" ({", ".join(map(repr, answers)) or "it is empty"}){_EXPECTED}'
-        answers, starts = answers["text"] or [], answers.get("answer_start")
-    elif isinstance(answers, str):
-        answers = [answers]
+    if isinstance(answers, dict) and "text" not in answers:
+        return f'answers has no "text" ({", ".join(map(shown, answers)) or "it is empty"}){_EXPECTED}'
+    answers, starts = _parts(answers, starts)
     if not isinstance(answers, (list, tuple)):
-        return f"answers is {answers!r}"[:80] + _EXPECTED
-    if bad := [one for one in answers if one is None or isinstance(one, (dict, list))]:
-        return f"answers holds {bad[0]!r}"[:80] + _EXPECTED
-    if starts in (None, [], ()):  # they are looked for
+        return f"answers is {shown(answers)}{_EXPECTED}"
+    if bad := [found for one in answers if (found := not_text(one)) is not None]:
+        return f"answers holds {bad[0]}{_EXPECTED}"
+    if isinstance(starts, (list, tuple)) and not starts:  # they are looked for
         return None
     if not isinstance(starts, (list, tuple)) or any(isinstance(at, bool) or not isinstance(at, int) for at in starts):
-        return f"answer_start is {starts!r}"[:80] + _EXPECTED
+        return f"answer_start is {_starts_shown(starts)}{_EXPECTED}"
     if len(starts) != len(answers):
         return f"there are {len(answers)} answers and {len(starts)} places of answers; give each its own"
     return None
+
+
+def _parts(answers: Any, starts: Any) -> tuple[Any, Any]:
+    """Texts and their places, of SQuAD's answers or of a text or list beside its places; empty where there are none."""
+    if isinstance(answers, dict):
+        answers, starts = answers["text"], answers.get("answer_start")
+        answers = [] if answers is None else answers
+    elif isinstance(answers, str):
+        answers = [answers]
+    return plain(answers), [] if starts is None else plain(starts)
+
+
+def _starts_shown(starts: Any) -> str:
+    if not isinstance(starts, (list, tuple)):
+        return shown(starts)
+    return "a list with " + next(shown(at) for at in starts if isinstance(at, bool) or not isinstance(at, int))

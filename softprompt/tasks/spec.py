@@ -9,27 +9,32 @@ from pydantic import Field, NonNegativeInt, PositiveInt, SerializerFunctionWrapH
 from ..config import Strict
 from ..template import TemplateSpec
 
+Auto = Literal["auto"]
 Size = NonNegativeInt | Annotated[float, Field(ge=0, lt=1)] | None
 
 
 class SplitSpec(Strict):
     """Sizes of the splits: rows, a fraction, or null for all the rest. Seeded, stratified, disjoint.
 
+    Sizes that are not given are 1024, 256 and the rest for data of the catalogue. Other rows are divided 70 : 15 : 15 if none
+    is given, or if that does not fit.
+
     Attributes:
         group: a field; rows that share its value land in the same split. Stratified only if no group has two labels.
     """
 
-    train: Size = 1024
-    dev: Size = 256
+    train: Size | Auto = "auto"
+    dev: Size | Auto = "auto"
     test: Size = None
     seed: int = Field(default=0, ge=0)
     group: str | None = None
 
     @model_serializer(mode="wrap")
     def _with_all(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Null says something here ("all the rest") and is no default, so it stays where others are left out."""
-        rest: dict[str, Any] = {name: None for name in ("train", "dev") if getattr(self, name) is None}
-        return {**serialize(self), **rest}
+        """Null says something here ("all the rest") and is no default, so it stays; a size that is not given stays out."""
+        sizes: dict[str, Any] = {name: getattr(self, name) for name in ("train", "dev")}
+        found = {name: value for name, value in serialize(self).items() if sizes.get(name) != "auto"}
+        return {**found, **{name: None for name, size in sizes.items() if size is None}}
 
 
 class HoldOutSpec(Strict):
@@ -49,6 +54,10 @@ class DataSpec(Strict):
         source: a catalogue name (`softprompt data list`), a JSONL/CSV/Parquet file, or `datasets:NAME`; it is split.
         train, dev, test: files of their own, instead of `source`.
         columns: our field name → the file's column name, or a list of them, of which the first that a row has is taken.
+        skip_unlabelled: rows without a label (null, empty, -1) are left out and counted; null: only those of `datasets:`, which
+            cannot be edited. Else they are refused.
+        skip_leaked: rows of train (or dev) whose text stands in dev or test, too, are left out and counted; null: as above. For
+            files of their own; in one source no text is in two splits.
         hold_out: which rows of `source` are the test rows (see `HoldOutSpec`).
     """
 
@@ -59,6 +68,8 @@ class DataSpec(Strict):
     columns: dict[str, str | Annotated[list[str], Field(min_length=1)]] = Field(default_factory=dict)
     split: SplitSpec = Field(default_factory=SplitSpec)
     hold_out: HoldOutSpec | None = None
+    skip_unlabelled: bool | None = None
+    skip_leaked: bool | None = None
 
 
 class DemonstrationSpec(Strict):

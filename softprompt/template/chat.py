@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from ..errors import ConfigError, DataError
+from ..values import shown, turns_problem
 from .slots import MARK, Marked
 
 Turn = dict[str, str]
@@ -110,12 +111,10 @@ def turns_of(value: Any, field: str) -> list[Turn] | str:
     """A row's conversation without its last assistant turn (that is the answer), or what is wrong with it."""
     if isinstance(value, str):
         return [_turn("user", value)]
-    expected = f"field {field!r} must be a list of {{role, content}}, both texts"
-    if not isinstance(value, list) or not value:
-        return f"{expected}; it is {'empty' if value == [] else type(value).__name__}"
-    for place, turn in enumerate(value):
-        if not isinstance(turn, Mapping) or not all(isinstance(turn.get(key), str) for key in ("role", "content")):
-            return f"{expected}; turn {place + 1} is not"
+    if not isinstance(value, list):
+        return f"field {field!r} is {shown(value)}; expected a list of {{role, content}}, both texts"
+    if (problem := turns_problem(value, field)) is not None:
+        return problem
     turns = [_turn(turn["role"], turn["content"]) for turn in value]
     turns = turns[:-1] if turns[-1]["role"] == "assistant" else turns
     return turns or f"field {field!r} holds no turn to answer"

@@ -8,9 +8,12 @@ from typing import Any
 from pydantic import field_validator, model_validator
 
 from ..config import Strict
+from ..errors import DataError
+from ..values import kind, not_data, not_text
 from .chat import turns_of
-from .sandbox import RESERVED, compiled, variables
-from .slots import AnySlot, Marked, MaskSlot, SoftSlot, fixed, has_slot, in_input, in_plain
+from .reading import printed
+from .sandbox import RESERVED, compiled, render, variables
+from .slots import NAMES, AnySlot, Marked, MaskSlot, SoftSlot, fixed, has_slot, in_input, in_plain
 
 
 class TemplateSpec(Strict):
@@ -116,6 +119,16 @@ class TemplateSpec(Strict):
         """Fields of a row that the template reads."""
         return {self.messages} if self.messages else variables(self.input) - RESERVED
 
+    def field_problem(self, name: str, value: Any) -> str | None:
+        """Why a field of a row cannot be read, or None: a text or number if it is printed, any JSON if it is taken apart."""
+        if (found := not_data(value)) is not None:
+            return f"field {name!r} is {found}" if found == kind(value) else f"field {name!r} holds {found}"
+        if value is None:
+            return f"field {name!r} is null"
+        if not self.messages and name in printed(self.input) and (found := not_text(value)) is not None:
+            return f"field {name!r} is {found}; expected text"
+        return None
+
     @property
     def in_chat(self) -> bool:
         """Whether the base's own chat template is used."""
@@ -149,7 +162,19 @@ class TemplateSpec(Strict):
         """White space between that beginning and the row."""
         return fixed(self.input)[1]
 
-    def problem(self, values: Mapping[str, Any]) -> str | None:
-        """Why a row that has all fields cannot be asked, or None."""
-        found = turns_of(values.get(self.messages), self.messages) if self.messages else None
-        return found if isinstance(found, str) else None
+    def problem(self, values: Mapping[str, Any], tried: bool = True) -> str | None:
+        """Why a row that has all fields cannot be asked, or None.
+
+        Args:
+            tried: a template that takes fields apart is rendered: only then is it known what it prints of them.
+        """
+        if self.messages:
+            found = turns_of(values.get(self.messages), self.messages)
+            return found if isinstance(found, str) else None
+        if not tried or self.fields <= printed(self.input):
+            return None
+        try:
+            render(self.input, {**values, **NAMES}, "row")
+        except DataError as error:
+            return str(error).removeprefix("row: ")
+        return None

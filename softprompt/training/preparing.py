@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..base import Base
-from ..data import Row
+from ..data import Row, refuse
 from ..engine import NOTHING, Engine, make_engine, plan
 from ..methods import Method
 from ..methods.binding import bind, refuse_unfit
@@ -61,6 +61,9 @@ def prepare(
         ConfigError, DataError: see `Task.load_data`, `Method.segments`.
     """
     rows = rows if rows is not None else task.load_data()
+    refuse(
+        [(row.where, task.check_any(row.values)) for part in rows.values() for row in part]
+    )  # they may be a caller's own
     task, train_rows = task.draw_demonstrations(rows.get("train", []))
     method = with_head(method, base, task)
     refuse_unfit(base, task, method)

@@ -1,0 +1,195 @@
+"""A task's rows: read and checked, without duplicates, cut into splits; what was left out or looks odd is noted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..config import suggest
+from ..data import CATALOGUE, Row, get_source, read_rows
+from ..data.duplicates import Duplicates, apart, deduplicate, leaks, near, normalize, refuse_leaks
+from ..data.splits import PROPORTIONS, hold_out, in_proportion, split
+from ..errors import ConfigError, DataError
+from ..storage import canonical_json
+from ..types import Progress, megabytes
+
+if TYPE_CHECKING:
+    from .base import Task
+
+Splits = dict[str, list[Row]]
+Sizes = dict[str, Any]
+_PUBLISHED = {"train": 1024, "dev": 256}  # of catalogue data, and of all data under the rules of format 1
+
+
+class RowLoader:
+    """Loads the rows of one task.
+
+    Catalogue data keep the splits that results were published with, and tasks of format 1 those that they were trained with:
+    there, rows whose texts differ in case, width or white space only are the same, whatever their answers.
+
+    Attributes:
+        left_out: rows that were left out.
+        notices: what a person should know of the rows, a line each.
+    """
+
+    def __init__(self, task: Task, progress: Progress, labelled: bool) -> None:
+        self._task, self._progress, self._labelled = task, progress, labelled
+        self._data = task.spec.data
+        self._published = task.rules == 1 or self._data.source in CATALOGUE
+        self._several = task.several and not self._published
+        self.left_out = Duplicates()
+        self.notices: list[str] = []
+
+    def load(self) -> Splits:
+        """`train`, `dev` and `test`.
+
+        Raises:
+            ConfigError: no source, or contradicting ones.
+            DataError: every malformed row at once; too few rows.
+        """
+        data, name = self._data, self._task.name
+        separate = {part: path for part in ("train", "dev", "test") if (path := getattr(data, part)) is not None}
+        if data.source is None and not separate:
+            raise ConfigError(f"task {name!r}: data.source is missing: a catalogue name, a file, or datasets:NAME")
+        if data.source is not None and separate:
+            raise ConfigError(f"task {name!r}: give data.source or data.{next(iter(separate))}, not both")
+        if separate and data.hold_out is not None:
+            raise ConfigError(
+                f"task {name!r}: data.hold_out takes test rows from data.source; with files of their own, give data.test"
+            )
+        splits = self._cut(self.read(data.source)) if data.source is not None else self._of_files(separate)
+        if self.left_out:
+            self.notices.insert(0, f"left out: {self.left_out}")
+        ordered = {part: splits.get(part, []) for part in ("test", "dev", "train")}
+        if not self._published and (line := near(ordered, self._task.content)) is not None:
+            self.notices.append(f"warning: {line}")
+        return splits
+
+    def read(self, source: str) -> list[Row]:
+        """Rows of a catalogue name, file or `datasets:NAME`; those without a label are refused, or left out on request."""
+        task = self._task
+        if source in CATALOGUE:
+            path: str | Path = get_source(source, megabytes(f"fetching {source}", self._progress))
+        elif source.startswith("datasets:"):
+            path = source
+        else:
+            path = task.folder / source
+            if not path.exists() and "/" not in source and "." not in source:
+                raise DataError(f"no data {source!r}: neither in the catalogue{suggest(source, CATALOGUE)} nor a file")
+        if not self._labelled:
+            return read_rows(path, task.check_any, self._data.columns)
+        skips = self._skips(self._data.skip_unlabelled, source)
+
+        def check(values: dict[str, Any]) -> str | None:
+            problem = task.check_row(values)
+            if problem is None or not task.unlabelled(values):
+                return problem
+            return None if skips else f"{problem}; data.skip_unlabelled: true leaves rows without a label out"
+
+        rows = read_rows(path, check, self._data.columns)
+        kept = [row for row in rows if not (skips and task.unlabelled(row.values))]
+        if not kept:
+            raise DataError(f"{source}: none of {len(rows)} rows has a label")
+        self.left_out += Duplicates(unlabelled=len(rows) - len(kept))
+        return kept
+
+    def _of_files(self, separate: dict[str, str]) -> Splits:
+        """Splits that have files of their own; dev comes from train where it has none."""
+        cut = self._data.split
+        found = {part: self.read(path) for part, path in separate.items()}
+        if "train" in found and "dev" not in found:
+            rows = self._different(found["train"])
+            size: int | float = (
+                256 if cut.dev in ("auto", None) or (self._published and cut.dev == 0) else float(cut.dev)
+            )
+            size = size if 0 < size < 1 else min(int(size), len(rows) // 5)
+            found |= split(rows, {"dev": size, "train": None}, self._task.label, cut.seed, self._together(rows))
+        splits = {part: found.get(part, []) for part in ("test", "dev", "train")}
+        dropped = {
+            id(row)
+            for part, pairs in leaks(splits, self._key).items()
+            if self._skips(self._data.skip_leaked, separate.get(part, separate.get("train", "")))
+            for row, _ in pairs
+        }
+        kept = {part: [row for row in rows if id(row) not in dropped] for part, rows in splits.items()}
+        self.left_out += Duplicates(leaked=len(dropped))
+        refuse_leaks(kept, self._key)
+        return kept
+
+    def _cut(self, rows: Sequence[Row]) -> Splits:
+        """The splits of the rows of one source; held-out ones before anything is left out, so that they are all there."""
+        cut, held = self._data.split, self._data.hold_out
+        sizes: Sizes = {part: getattr(cut, part) for part in ("train", "dev", "test")}
+        label = self._task.label
+        if held is None:
+            rows = self._different(rows)
+            return split(rows, self._resolved(sizes, len(rows)), label, cut.seed, self._together(rows))
+        tests, others = hold_out(rows, held.field, held.values)
+        tests, others, found = apart(tests, others, self._key, self._answer, cut.group, self._several)
+        self.left_out += found
+        wanted = sizes["test"]
+        if isinstance(wanted, int) and wanted > len(tests):
+            raise DataError(
+                f"data.split.test asks for {wanted} rows, data.hold_out keeps {len(tests)}; ask for fewer, or null for all"
+            )
+        sizes = self._resolved({**sizes, "test": 0}, len(others))
+        del sizes["test"]
+        # groups are apart from the others already, so a sample of the test rows may cut them
+        return split(others, sizes, label, cut.seed, self._together(others)) | split(
+            tests, {"test": wanted}, label, cut.seed
+        )
+
+    def _resolved(self, sizes: Sizes, rows: int) -> Sizes:
+        """Sizes of which those that the task file does not give are filled in."""
+        auto = [part for part, size in sizes.items() if size == "auto"]
+        usual = {**sizes, **{part: _PUBLISHED[part] for part in auto}}
+        if not auto or self._published:
+            return usual
+        open_test = sizes["test"] is None and "train" in auto
+        named = {part: size for part, size in sizes.items() if part not in auto and not (part == "test" and open_test)}
+        asked = sum(size * rows if isinstance(size, float) else size or 0 for size in usual.values())
+        fits = asked <= rows and list(usual.values()).count(None) < 2
+        if fits and any(size != 0 for size in named.values()):
+            return usual
+        found = in_proportion(named, rows)
+        parts = ", ".join(f"{found[part]} {part}" for part in sizes)
+        ratio = " : ".join(str(PROPORTIONS[part]) for part in sizes if part not in named or named[part] is None)
+        self.notices.append(f"splits: {parts}; data.split gives no {' and '.join(auto)}, so rows are divided {ratio}")
+        return found
+
+    def _different(self, rows: Sequence[Row]) -> list[Row]:
+        kept, found = deduplicate(rows, self._key, self._answer, self._several)
+        self.left_out += found
+        return kept
+
+    def _key(self, row: Row) -> str:
+        """What makes two rows ask the same: all that is read, to the letter."""
+        content = self._task.content(row)
+        return normalize(content) if self._published else content
+
+    def _answer(self, row: Row) -> Hashable:
+        return canonical_json(self._task.gold(row.values)) if self._several else self._task.label(row)
+
+    def _skips(self, wanted: bool | None, source: str) -> bool:
+        return source.startswith("datasets:") if wanted is None else wanted
+
+    def _together(self, rows: Sequence[Row]) -> str | Callable[[Row], str] | None:
+        """What keeps rows in one split: `split.group`, and the text where it stands with several answers."""
+        group = self._data.split.group
+        if not self._several or len({self._key(row) for row in rows}) == len(rows):
+            return group
+        if group is None:
+            return self._key
+        leader: dict[str, str] = {}  # of texts and groups, those that are linked
+
+        def lead(name: str) -> str:
+            while leader.setdefault(name, name) != name:
+                name = leader[name]
+            return name
+
+        for row in rows:
+            if row.values.get(group) is None:
+                return group  # `split` tells it
+            leader[lead(f"text {self._key(row)}")] = lead(f"group {row.values[group]}")
+        return lambda row: lead(f"group {row.values[group]}")

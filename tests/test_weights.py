@@ -7,12 +7,12 @@ import pytest
 import torch
 from helpers import tiny_rows, tiny_task
 from models import tiny_base, tiny_model, tiny_tokenizer
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, BertConfig, BertModel
 
 from softprompt import Runtime, load
 from softprompt.base import Base
 from softprompt.errors import ArtifactError, ConfigError
-from softprompt.training import train
+from softprompt.training import merging, train
 from softprompt.training.importing import import_peft
 
 SETTINGS = {"epochs": 1, "batch_size": 8}
@@ -151,3 +151,58 @@ def test_optimizers_with_less_state_train_and_resume_exactly(tmp_path, optimizer
     again = train(base, tiny_task(), "full", tmp_path, train=settings, rows=tiny_rows())
     a, b = (run.prepared.method.export() for run in (whole, again))
     assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def encoder_folder(folder):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 128}
+    config = BertConfig(vocab_size=320, max_position_embeddings=256, **sizes)
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    tiny_tokenizer(frame="masked").save_pretrained(folder)
+    return str(folder)
+
+
+def test_merging_an_encoders_weights_keeps_its_head_as_an_artifact_on_the_merged_model(tmp_path):
+    from typer.testing import CliRunner
+
+    from softprompt.cli import app, merge, methods  # noqa: F401 - each adds its verb
+
+    base = Base.load(encoder_folder(tmp_path / "base"), kind="encoder")
+    train(
+        base, tiny_task(), {"name": "lora", "r": 2}, tmp_path / "run", train={**SETTINGS, "lr": 0.05}, rows=tiny_rows()
+    )
+    done = CliRunner().invoke(app, ["merge", str(tmp_path / "run"), "--out", str(tmp_path / "merged")])
+    assert done.exit_code == 0 and f"head: {tmp_path / 'merged' / 'artifact'}" in done.output, done.output
+    merged = Base.load(str(tmp_path / "merged"))
+    before, after = Runtime(base), Runtime(merged)
+    before.add("a", tmp_path / "run" / "artifact")
+    after.add("a", tmp_path / "merged" / "artifact")
+    rows = [{"text": "joy sun 3"}, {"text": "mud"}]
+    for one, other in zip(before.predict(rows, "a"), after.predict(rows, "a"), strict=True):
+        assert one.label == other.label
+        assert all(abs(one.probabilities[k] - other.probabilities[k]) < 1e-5 for k in one.probabilities)
+    plainly = AutoModel.from_pretrained(tmp_path / "merged", add_pooling_layer=False)
+    assert not torch.equal(
+        plainly.encoder.layer[0].attention.self.query.weight, base.model.encoder.layer[0].attention.self.query.weight
+    )
+
+
+def test_what_peft_trained_of_an_encoder_comes_in_without_a_head_and_can_be_merged(tmp_path):
+    base = Base.load(encoder_folder(tmp_path / "base"), kind="encoder")
+    config = peft.LoraConfig(task_type="FEATURE_EXTRACTION", r=4, target_modules=["query", "value"])
+    model = peft.get_peft_model(AutoModel.from_pretrained(tmp_path / "base", add_pooling_layer=False), config)
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data.add_(torch.randn_like(weight) * 0.1)
+    model.eval().save_pretrained(tmp_path / "peft")
+    told = []
+    found = import_peft(tmp_path / "peft", base, tiny_task(), tmp_path / "ours", told.append)
+    assert len(told) == 1 and "holds no head" in told[0] and "softprompt merge" in told[0]
+    with pytest.raises(ArtifactError, match="holds no head"):
+        Runtime(base).add("a", found)
+    assert merging.merge(load(found), base, tmp_path / "merged", "ours") is None
+    ids = torch.arange(6, 30)[None]
+    with torch.no_grad():
+        theirs = model(ids).last_hidden_state
+        ours = AutoModel.from_pretrained(tmp_path / "merged", add_pooling_layer=False).eval()(ids).last_hidden_state
+    assert torch.allclose(ours, theirs, atol=1e-5)

@@ -24,10 +24,9 @@ def merge_verb(
     """Merge what was learned into the base's weights and save a plain transformers model folder."""
     from transformers.utils import logging
 
-    from ..artifact import check_base, load
+    from ..artifact import load
     from ..errors import ConfigError
-    from ..methods import make_method
-    from ..storage import atomic_folder
+    from ..training.merging import merge
 
     logging.disable_progress_bar()
     held = load(artifact)
@@ -36,11 +35,7 @@ def merge_verb(
     with progress() as show:
         # into the checkpoint's own weights, not into quantised ones
         base = base_of(artifact, held.manifest.base.id, base_id, quantization="none").load(show)
-        check_base(held.manifest, base)
-        method = make_method(held.manifest.method, str(artifact))
-        method.restore(held.tensors, base)
-        model = method.merged(base)
-        with atomic_folder(to) as temporary:
-            model.save_pretrained(temporary)
-            base.tokenizer.save_pretrained(temporary)
+        head = merge(held, base, to, str(artifact))
     out.print(f"model: {to}")
+    if head is not None:
+        out.print(f"head: {head} (an artifact whose base is {to})")

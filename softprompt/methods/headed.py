@@ -27,12 +27,14 @@ _WEIGHT, _BIAS = "head.weight", "head.bias"
 class Headed(Method):
     """The inner method decides what is learned in the row; the head reads its pooled states or (`points`) each token's.
 
-    Where the base reads both ways (`both`) the pooled state is the mean of the row's, else the last one.
+    Where the base reads both ways (`both`) the pooled state is the mean of the row's, else the last one. `own` are the names of
+    the head's tensors.
     """
 
     stores: Stores = "other"
     place: Place = "other"
     sums_over_tokens = False
+    own = (_WEIGHT, _BIAS)
 
     def __init__(self, inner: Method, points: bool = False, both: bool = True) -> None:
         super().__init__(inner.spec)
@@ -150,7 +152,7 @@ class Headed(Method):
             raise ArtifactError(
                 f"method {self.spec.name!r} has a head here: the artifact must hold {_WEIGHT} [K, {width}] and {_BIAS}"
             )
-        self.inner.restore({name: value for name, value in tensors.items() if name not in (_WEIGHT, _BIAS)}, base)
+        self.inner.restore({name: value for name, value in tensors.items() if name not in self.own}, base)
         self._make_head(weight, bias, base)
 
 

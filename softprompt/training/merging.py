@@ -1,0 +1,84 @@
+"""Merging what was learned into the base's weights: a plain transformers folder, and the head beside it where there is one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor
+
+from .. import artifact as artifacts
+from ..artifact import Artifact
+from ..artifact.card import model_card
+from ..artifact.manifest import BaseRecord, LayoutSpec
+from ..base import Base
+from ..base.shape import DTYPES
+from ..methods import Method, make_method
+from ..methods.headed import Headed, with_head
+from ..storage import atomic_folder
+from ..tasks import Task
+
+HEAD = "artifact"
+
+
+def merge(held: Artifact, base: Base, out: Path, where: str) -> Path | None:
+    """Save the base with what an artifact has learned in its weights as a plain transformers model.
+
+    A head (of an encoder, say) is no weight of the base. It reads the mean of a row's states, which no class of transformers
+    does, so it becomes an artifact of its own in the folder: the template's words and the head, on the merged model as base.
+
+    Args:
+        out: the folder, which must not exist yet.
+        where: the artifact's place, for messages.
+
+    Returns:
+        The head's folder, None where there is no head.
+
+    Raises:
+        ArtifactError: of another base.
+        ConfigError: what was learned does not lie in weights, or cannot be merged.
+    """
+    artifacts.check_base(held.manifest, base)
+    method = make_method(held.manifest.method, where)
+    task = Task.load(held.manifest.task, held.manifest.format_version) if held.manifest.task else None
+    headed = with_head(method, base, task) if task else method
+    head = {name: value for name, value in held.tensors.items() if isinstance(headed, Headed) and name in headed.own}
+    method.restore({name: value for name, value in held.tensors.items() if name not in head}, base)
+    model = method.merged(base)
+    with atomic_folder(out) as temporary:
+        model.save_pretrained(temporary)
+        base.tokenizer.save_pretrained(temporary)
+        if head and task:
+            _save_head(held, headed, head, task, base, temporary, out.name)
+    return out / HEAD if head else None
+
+
+def _save_head(
+    held: Artifact, headed: Method, head: dict[str, Tensor], task: Task, base: Base, folder: Path, name: str
+) -> None:
+    """The head as an artifact on the merged base, with all that was measured: it answers as the whole did."""
+    dtype = next(label for label, dtype in DTYPES.items() if dtype == base.dtype)
+    merged = Base.load(folder, dtype, str(base.device), kind=base.kind)
+    settings = {"name": "hard", "instruction": headed.keeps_instruction, "head": True}
+    alone = with_head(make_method(settings), merged, task)
+    alone.restore(head, merged)
+    model, tokenizer = (
+        merged.identity.old if held.manifest.format_version == 1 else (merged.digest, merged.tokenizer_digest)
+    )
+    record = held.manifest.base.model_dump() | {
+        "id": name,
+        "digest": model,
+        "checkpoint": merged.identity.exact,
+        "tokenizer_digest": tokenizer,
+    }
+    numbers = sum(value.numel() for value in head.values())
+    changes = {
+        "method": settings,
+        "layout": LayoutSpec.model_validate(alone.layout()),
+        "base": BaseRecord.model_validate(record),
+        "tensors": {},
+        "files": {},
+        "loads_in": None,
+        "parameters": {"trained": held.manifest.parameters["trained"], "stored": numbers},
+    }
+    manifest = held.manifest.model_copy(update=changes)
+    artifacts.save(folder / HEAD, manifest, head, model_card(manifest))

@@ -8,6 +8,8 @@ import pytest
 import torch
 from helpers import close, scores_of, tiny_rows, tiny_task
 from models import MASKED, tiny_base, tiny_model, tiny_tokenizer
+from zoo import quiet
+from zoo_models import build
 
 from softprompt import load
 from softprompt.base import Base
@@ -302,3 +304,18 @@ def test_a_prompt_starts_from_that_of_an_artifact_with_a_head(tmp_path):
     method = {"name": "prefix", "length": 3, "init": "artifact", "artifact": str(tmp_path)}
     ready = prepare(base, tiny_task(), make_method(method), rows=rows, seed=0)
     assert isinstance(ready.method, Headed) and torch.equal(ready.method.export()["prompt_embeddings"], held)
+
+
+@pytest.mark.parametrize("method", ["soft", "p_tuning"])
+def test_embeddings_of_another_size_than_the_states_are_learned_saved_and_read(tmp_path, method):
+    """ALBERT's: 32 numbers a token, states of 64."""
+    with quiet():
+        base = Base(build("masked", "albert"), tiny_tokenizer(frame="masked"), "albert")
+    assert (base.shape.embedded, base.shape.hidden_size) == (32, 64)
+    result = train(
+        base, tiny_task(), {"name": method, "length": 3}, tmp_path, train=SETTINGS, rows=tiny_rows(), test=True
+    )
+    assert load(tmp_path).tensors["prompt_embeddings"].shape == (3, 32)
+    runtime = Runtime(base)
+    runtime.add("it", tmp_path)
+    assert runtime.evaluate("it", tiny_rows()["test"]).estimate == result.metrics["test"].estimate

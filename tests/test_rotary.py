@@ -77,7 +77,7 @@ def test_planes_that_no_table_tells_are_measured(monkeypatch):
 @pytest.fixture
 def unknown(monkeypatch):
     """A base whose keys turn in a way that nobody finds."""
-    monkeypatch.setattr(turns, "_known", lambda tables, size, scale: iter(()))
+    monkeypatch.setattr(turns, "_known", lambda tables, size, start, scale: iter(()))
     monkeypatch.setattr(turns, "_measured", lambda keys, steps, limit: iter(()))
     return Base(tiny_model("llama"), tiny_tokenizer(), "odd")
 

@@ -60,12 +60,12 @@ class Record:
 def _plain(reason: str) -> str:
     """A reason as a cell, without the base's name and without measured numbers."""
     reason = re.sub(r"base '[^']*':? ?", "", reason)
-    return re.sub(r"by \\d[\\d.e+-]*( \\(allowed [^)]*\\))?", "by too much", reason).replace("|", "\\\\|").strip()
+    return re.sub(r"by \d[\d.e+-]*( \(allowed [^)]*\))?", "by too much", reason).replace("|", "\\|").strip()
 
 
 def write(records: Sequence[Record]) -> None:
     """The whole page."""
-    lines = [_HEAD.format(version=f"transformers {transformers.__version__}").rstrip("\\n")]
+    lines = [_HEAD.format(version=f"transformers {transformers.__version__}").rstrip("\n")]
     kinds = list(dict.fromkeys(record.kind for record in records))
     for kind in kinds:
         found = [record.entry[0] for record in records if record.kind == kind]
@@ -85,7 +85,7 @@ def write(records: Sequence[Record]) -> None:
         ]
         others = [record for record in mine if record.entry[0] != "exact"]
         lines += [f"| `{record.type}` | {' | '.join(record.entry)} |" for record in others]
-    PAGE.write_text("\\n".join(lines) + "\\n", encoding="utf-8")
+    PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def written() -> dict[tuple[str, str], tuple[str, str]]:
@@ -93,10 +93,10 @@ def written() -> dict[tuple[str, str], tuple[str, str]]:
     found: dict[tuple[str, str], tuple[str, str]] = {}
     text = PAGE.read_text(encoding="utf-8")
     for kind, title in _TITLES.items():
-        part = text.partition(f"## {title}\\n")[2].partition("\\n## ")[0]
-        exact = re.search(r"^Exact: (.*)\\.$", part, re.MULTILINE)
+        part = text.partition(f"## {title}\n")[2].partition("\n## ")[0]
+        exact = re.search(r"^Exact: (.*)\.$", part, re.MULTILINE)
         assert exact is not None, f"{PAGE} has no list of exact {kind} types; run python tests/zoo.py --docs"
         found |= {(kind, name): ("exact", "") for name in re.findall(r"`([^`]+)`", exact[1])}
-        for name, verdict, reason in re.findall(r"^\\| `([^`]+)` \\| ([^|]+) \\| (.*) \\|$", part, re.MULTILINE):
+        for name, verdict, reason in re.findall(r"^\| `([^`]+)` \| ([^|]+) \| (.*) \|$", part, re.MULTILINE):
             found[kind, name] = (verdict, reason)
     return found

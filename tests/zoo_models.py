@@ -34,9 +34,8 @@ def _all(value: Any, names: str) -> dict[str, Any]:
 # by what a config calls it; a name that a config does not have is left out
 _SIZES: dict[str, Any] = {
     **_all(VOCABULARY, "vocab_size vocab_size_per_layer_input vocab_size_ngram"),
-    **_all(
-        HIDDEN, "hidden_size d_model n_embd dim embed_dim emb_dim word_embed_proj_dim embedding_size lru_width d_inner"
-    ),
+    **_all(HIDDEN, "hidden_size d_model n_embd dim embed_dim emb_dim lru_width d_inner"),
+    **_all(32, "word_embed_proj_dim embedding_size input_embedding_size output_embedding_size"),  # unlike the states
     **_all(LAYERS, "num_hidden_layers n_layer n_layers num_layers"),
     **_all(2, "encoder_layers decoder_layers num_encoder_layers num_decoder_layers"),
     **_all(HEADS, "num_attention_heads n_head n_heads num_heads attention_heads encoder_attention_heads"),
@@ -91,6 +90,14 @@ _TYPES: dict[str, dict[str, Any]] = {
     "ministral": {"head_dim": HEAD},
     "hunyuan_v1_dense": {"head_dim": HEAD},
     "hunyuan_v1_moe": {"head_dim": HEAD, "num_experts": 4},
+    "gemma4_text": {"per_layer_config": {LAYERS - 1: {"head_dim": 2 * HEAD}}},
+    "gemma4_unified_text": {"per_layer_config": {LAYERS - 1: {"head_dim": 2 * HEAD}}},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * (LAYERS // 2)},
+    "longcat_flash": {"expert_ffn_hidden_size": 32, "zero_expert_num": 2},
+    "zaya": {"num_experts_per_tok": 1},
+    "esmc": {"num_key_value_heads": HEADS},
+    "luke": {"entity_vocab_size": VOCABULARY, "entity_emb_size": HIDDEN},
+    "reformer": {"axial_pos_embds_dim": [16, 48], "axial_pos_shape": [16, 16]},
     "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
     "mamba2": {"num_heads": 8, "expand": 2},
     "bamba": {"attn_layer_indices": [1, 3]},

@@ -103,7 +103,7 @@ def check_layout(manifest: Manifest, where: str) -> None:
             f"{where}: layout {layout.stores}/{layout.place} stores the one tensor {key!r}, "
             f"the manifest names {list_names(sorted(manifest.tensors)) or 'none'}"
         )
-    found, want = manifest.tensors[key].shape, [layout.length, shape.hidden_size]
+    found, want = manifest.tensors[key].shape, [layout.length, shape.embedding_size or shape.hidden_size]
     if layout.stores == "kv":
         if not (isinstance(shape.kv_heads, int) and isinstance(shape.head_size, int)):
             return  # layers of several sizes: the method checks them against the base itself

@@ -63,13 +63,14 @@ class LayoutSpec(_Exact):
 
 
 class ShapeSpec(_Exact):
-    """Sizes of the base: L layers, G key/value heads, D head size, H hidden size, V vocabulary."""
+    """Sizes of the base: L layers, G key/value heads, D head size, H hidden size, V vocabulary; embeddings where not H."""
 
     layers: PositiveInt
     kv_heads: Sizes
     head_size: Sizes
     hidden_size: PositiveInt
     vocab_size: PositiveInt
+    embedding_size: PositiveInt | None = None
 
 
 class BaseRecord(_Exact):

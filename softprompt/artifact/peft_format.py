@@ -39,7 +39,7 @@ def soft_config(base_id: str | None, length: int, shape: BaseShape) -> dict[str,
         "num_attention_heads": None,
         "prompt_tuning_init": "RANDOM",
         "prompt_tuning_init_text": None,
-        "token_dim": shape.hidden_size,
+        "token_dim": shape.embedded,
         "tokenizer_kwargs": None,
         "tokenizer_name_or_path": None,
     }

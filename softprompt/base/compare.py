@@ -141,12 +141,13 @@ def _shape(base: Base, whole: Hidden, vocabulary: int) -> BaseShape:
     hidden = whole.states.shape[-1]
     if base.kind == "encoder":
         vocabulary = base.model.get_input_embeddings().weight.shape[0]
+    embedded = base.model.get_input_embeddings().weight.shape[1]
+    other = None if embedded == hidden else embedded
     if base.own_mask:
-        return BaseShape(base.config.num_hidden_layers, 0, 0, hidden, vocabulary)
+        return BaseShape(base.config.num_hidden_layers, 0, 0, hidden, vocabulary, other)
     count = base.config.num_hidden_layers if base.kind == "causal" else len(kv if layers is None else layers)
     if len(kv) != count:
         raise ValueError("not each layer gave keys and values")
     heads, size = (max(layer.shape[place] for layer in kv) for place in (2, 4))
-    return BaseShape(
-        count, heads, size, hidden, vocabulary, even=whole.even and len({layer.shape for layer in kv}) == 1
-    )
+    even = whole.even and len({layer.shape for layer in kv}) == 1
+    return BaseShape(count, heads, size, hidden, vocabulary, other, even)

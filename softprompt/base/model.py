@@ -60,7 +60,7 @@ class Base:
         Raises:
             BaseModelError: the engine would not be exact on this model.
         """
-        check_supported(model.config, name)
+        check_supported(model, name)
         check_tokens(tokenizer, len(model.get_input_embeddings().weight), name)
         self.model, self.tokenizer, self.name = model, tokenizer, name
         self.kind: Kind = kind_of(model, name)

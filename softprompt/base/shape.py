@@ -18,6 +18,7 @@ class BaseShape:
     are out of reach.
 
     Attributes:
+        embedding_size: E of a token's embedding where that is not H (ALBERT, ELECTRA).
         even: all keys and values have G heads of size D; else these are the largest, and zeros fill the rest.
     """
 
@@ -26,7 +27,13 @@ class BaseShape:
     head_size: int
     hidden_size: int
     vocab_size: int
+    embedding_size: int | None = None
     even: bool = True
+
+    @property
+    def embedded(self) -> int:
+        """Size of a token's embedding, and so of a learned one."""
+        return self.embedding_size or self.hidden_size
 
     @property
     def kv_per_token(self) -> int:
@@ -42,6 +49,8 @@ class BaseShape:
         """As written to manifests."""
         sizes = asdict(self)
         del sizes["even"]
+        if self.embedding_size is None:
+            del sizes["embedding_size"]
         return sizes
 
 

@@ -12,13 +12,15 @@ _STATES = {"linear_attention", "mamba", "conv", "recurrent", "hybrid"}
 _ROPE_BY_LENGTH = {"dynamic", "longrope"}
 
 
-def check_supported(config: Any, name: str) -> None:
+def check_supported(model: Any, name: str) -> None:
     """Refuse what cannot be exact and what a few tokens would not show: other layer types, length-dependent positions.
 
     Raises:
         BaseModelError: naming what the engine cannot run.
     """
-    text = config.get_text_config(decoder=True)
+    text = model.config.get_text_config(decoder=True)
+    if getattr(model.get_input_embeddings(), "weight", None) is None:
+        raise BaseModelError(f"base {name!r} has no single table of embeddings of texts; take another base")
     other = set(getattr(text, "layer_types", None) or []) - _LAYER_TYPES
     if rope := sorted(_rope_types(getattr(text, "rope_parameters", None)) & _ROPE_BY_LENGTH):
         raise BaseModelError(

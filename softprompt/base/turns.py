@@ -99,14 +99,15 @@ def find_turns(
                     found[layer], best[layer] = turn, off
 
     moving = [layer for layer, is_still in enumerate(still) if not is_still]
+    starts = {layer: _first_moving(keys[layer], limits[layer]) for layer in moving}
     tables, modules = _tables(base), find_layers(base.body, len(keys))
-    for size in {keys[layer].shape[2] for layer in moving}:
-        for turn in _known(tables, size, None):
+    for size, start in dict.fromkeys((keys[layer].shape[2], starts[layer]) for layer in moving):
+        for turn in _known(tables, size, start, None):
             try_on(turn, moving)
     for layer in moving:
         if found[layer] is None and modules is not None:
             for scale in _norms(modules[layer], keys[layer].shape[2]):
-                for turn in _known(tables, len(scale), scale):
+                for turn in _known(tables, len(scale), starts[layer], scale):
                     try_on(turn, [layer])
     if rest := [layer for layer in moving if found[layer] is None]:
         steps = [2**power for power in range(int(math.log2(places[-1])) + 1)]
@@ -129,12 +130,15 @@ def _tables(base: Base) -> list[Tensor]:
     return found
 
 
-def _known(tables: Sequence[Tensor], size: int, scale: Tensor | None) -> Iterator[Turn]:
-    """Planes that turn by a table of the model's, in all layouts; from the first dimension on, or in the last ones."""
+def _first_moving(keys: Tensor, limit: float) -> int:
+    """The first dimension that turns: before it stand those of latent attention without a position."""
+    return int(((keys[1:] - keys[0]).abs().amax((0, 1)) > limit).nonzero()[0])
+
+
+def _known(tables: Sequence[Tensor], size: int, start: int, scale: Tensor | None) -> Iterator[Turn]:
+    """Planes from dimension `start` on that turn by a table of the model's, in all layouts."""
     for rates in tables:
-        for start in dict.fromkeys((0, size - 2 * len(rates))):
-            if start < 0:
-                continue
+        if start + 2 * len(rates) <= size:
             for sign in (1, -1):
                 for layout in ("halves", "pairs"):
                     yield _make_turn(rates, size, layout, start, sign, scale, common=True)
@@ -149,8 +153,7 @@ def _norms(layer: torch.nn.Module, size: int) -> list[Tensor]:
 def _measured(keys: Tensor, steps: Sequence[int], limit: float) -> Iterator[Turn]:
     """Planes whose rates are read off a layer's keys at place 0 and 1, 2, 4, … places further on, [1 + steps, n, D]."""
     here, there = keys[0], keys[1:]
-    size = here.shape[1]
-    start = int(((there - here).abs().amax((0, 1)) > limit).nonzero()[0])
+    size, start = here.shape[1], _first_moving(keys, limit)
     room = size - start
     layouts: list[tuple[Layout, int]] = [("pairs", room // 2), *(("halves", n) for n in range(room // 2, 1, -1))]
     for layout, count in layouts:

@@ -145,5 +145,5 @@ class Infix(LearnedTensor):
         """[L, 2, G, P, D] or [P, H]."""
         s = base.shape
         if self.spec.form == "embeddings":
-            return self.spec.length, s.hidden_size
+            return self.spec.length, s.embedded
         return s.layers, 2, s.kv_heads, self.spec.length, s.head_size

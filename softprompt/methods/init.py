@@ -54,7 +54,7 @@ def init_embeddings(
     generator = torch.Generator().manual_seed(seed)
     table = base.model.get_input_embeddings().weight
     if how == "artifact":
-        return _from_artifact(base, source, (length, base.shape.hidden_size))
+        return _from_artifact(base, source, (length, base.shape.embedded))
     if how == "text":
         ids = text_ids(base, start_text(bound, text), length, "method.text")
         return _embedded(base, ids)

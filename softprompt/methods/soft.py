@@ -105,7 +105,7 @@ class Soft(LearnedTensor):
 
     def shape(self, base: Base) -> tuple[int, ...]:
         """[P, H]."""
-        return self.length, base.reader.shape.hidden_size
+        return self.length, base.reader.shape.embedded
 
     def adapter_config(self, base: Base) -> dict[str, Any] | None:
         """PEFT loads it as PROMPT_TUNING, where it stands in front of everything on a causal base."""

@@ -20,6 +20,7 @@ from softprompt.base import Base
 from softprompt.base.own_cache import prefix_in_peft
 from softprompt.engine import SLOTS, make_engine, plan
 from softprompt.training import train
+from softprompt.training.importing import import_peft
 from softprompt.types import Example
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -44,6 +45,9 @@ def test_pefts_logits_are_ours_in_rows_within_the_window(tmp_path, family, windo
             want = theirs(input_ids=torch.tensor([row.text]), attention_mask=torch.ones(1, length).long()).logits[0, -1]
         same = torch.allclose(base.logits(batch.last)[0], want, atol=1e-5)
         assert same is (window is None or P + length <= window), length
+    told = []
+    import_peft(tmp_path / "artifact", base, tiny_task(), tmp_path / "back", told.append)
+    assert ["measure it on rows of your length" in line for line in told] == ([True] if window else [])
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from ..artifact.files import one_line
 from ..artifact.peft_folder import METHODS, FolderConfig
 from ..artifact.peft_format import kv_to_peft
 from ..base import Base
+from ..base.own_cache import prefix_in_peft
 from ..errors import ArtifactError, ConfigError
 from ..methods import Method, make_method
 from ..methods.headed import Headed
@@ -30,7 +31,8 @@ def import_peft(folder: str | Path, base: Base, task: Task, out: str | Path, not
     Args:
         base: the model it was trained on (its config only names it, so only shapes can be checked).
         task: how rows become text; the same template that it was trained with.
-        notice: told what is missing: weights for an encoder come without a head, so they answer nothing by themselves.
+        notice: told what is missing (weights for an encoder come without a head, so they answer nothing by themselves), and
+            where a prefix is not what it is in PEFT.
 
     Raises:
         ArtifactError: not a folder of PEFT that we can express, or of another shape than the base needs.
@@ -40,6 +42,11 @@ def import_peft(folder: str | Path, base: Base, task: Task, out: str | Path, not
     where = str(Path(folder) / "adapter_config.json")
     method, tensors = _tuner(*weights, base, where) if weights is not None else _prompt(folder, base)
     method.restore(tensors, base)
+    if method.spec.name == "prefix" and "window" in (reach := prefix_in_peft(base) or ""):
+        notice(
+            f"warning: {folder}: this prefix is the same here as in {reach}; in longer rows PEFT hides it in the base's "
+            "sliding-window layers, here it stays in sight: measure it on rows of your length"
+        )
     ready = prepare(base, task, method, rows={"train": []})
     if weights is not None and (tokens := weights[2].get("alora_invocation_tokens")):
         if list(ready.bound.cue) != tokens:

@@ -6,6 +6,7 @@ import contextlib
 import io
 import signal
 import sys
+import warnings
 
 import pytest
 from rich.table import Table
@@ -125,3 +126,11 @@ def test_a_cache_folder_that_cannot_be_made_is_one_line(monkeypatch, tmp_path):
         RowCache((0, 4), torch.float32, ram=0).put((1, 2), torch.ones(2, 4))
     with pytest.raises(SoftpromptError, match="set SOFTPROMPT_CACHE to another folder"):
         storage.write_text(storage.cache_dir() / "data" / "x.jsonl", "")
+
+
+def test_a_warning_is_one_line_without_a_place_in_the_code(monkeypatch, capsys):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    with stream("utf-8"), warnings.catch_warnings():
+        warnings.simplefilter("always")
+        sys.stderr.write(warnings.formatwarning("trained before\nsay \x1b[1m", UserWarning, "/some/where.py", 7))
+    assert capsys.readouterr().err == "warning: trained before\\nsay \\x1b[1m\n"

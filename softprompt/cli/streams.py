@@ -6,6 +6,7 @@ import codecs
 import io
 import re
 import sys
+import warnings
 from typing import Any
 
 from rich.console import Console
@@ -36,15 +37,20 @@ class VisibleConsole(Console):
 def make_streams_safe() -> None:
     """Let stdout and stderr show what they can: a path that is no UTF-8 as escapes, what a terminal lacks as `?`.
 
-    Pipes and files get UTF-8: JSON and tables of any language.
+    Pipes and files get UTF-8: JSON and tables of any language. Warnings are one line, without the place in the code.
     """
     codecs.register_error("softprompt.shown", _shown)
+    warnings.formatwarning = _warning
     for stream in (sys.stdout, sys.stderr):
         if not isinstance(stream, io.TextIOWrapper):
             continue  # a test's or a notebook's own
         if stream is sys.stdout and not stream.isatty():
             stream.reconfigure(encoding="utf-8")
         stream.reconfigure(errors="softprompt.shown")
+
+
+def _warning(message: Warning | str, *place: Any, **more: Any) -> str:
+    return f"warning: {visible_line(str(message).strip())}\n"
 
 
 def _shown(error: UnicodeError) -> tuple[str, int]:

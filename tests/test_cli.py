@@ -183,7 +183,7 @@ def test_places_that_cannot_be_written(work, tmp_path):
     (tmp_path / "file").write_text("mine")
     refused(cli("train", "run.yaml", "--out", tmp_path / "file" / "run", cwd=work), "cannot be written")
     refused(cli("train", "run.yaml", "--out", tmp_path / "file", cwd=work), "is a file")
-    refused(cli("predict", "first", "--input", "rows.jsonl", "--output", tmp_path / "file" / "x", cwd=work), "file")
+    refused(cli("predict", "first", "--input", "rows.jsonl", "--output", tmp_path / "file" / "x.csv", cwd=work), "file")
     assert (tmp_path / "file").read_text() == "mine"
 
 

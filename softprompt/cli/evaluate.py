@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,7 +28,10 @@ def eval_verb(
     ] = None,
     split: Annotated[str, typer.Option("--split", help="Which of the task's own splits.")] = "test",
     to: Annotated[Path | None, typer.Option("--json", help='Write {"metric", "value", "interval", "rows"}.')] = None,
-    outcomes: Annotated[Path | None, typer.Option("--outcomes", help="Write one JSON line per row.")] = None,
+    outcomes: Annotated[
+        Path | None,
+        typer.Option("--outcomes", help="Write each row's answer, in the form of its ending."),
+    ] = None,
     base: Annotated[
         str | None, typer.Option("--base", help="Base to use (default: the one it was trained on).")
     ] = None,
@@ -38,9 +40,14 @@ def eval_verb(
 ) -> None:
     """Measure an artifact: the task's metric with its 95 % interval."""
     from ..artifact import load
+    from ..data.writers import check_output, write_rows
     from ..runtime import Runtime
-    from ..storage import write_json, write_text
+    from ..storage import check_writable, write_json
 
+    if to is not None:
+        check_writable(to)
+    if outcomes is not None:
+        check_output(outcomes)
     held = load(artifact)
     with progress() as show:
         runtime = Runtime(base_of(artifact, held.manifest.base.id, base, dtype, quantization).load(show))
@@ -51,15 +58,14 @@ def eval_verb(
         else:
             rows = task.read(str(Path(data).resolve()) if Path(data).exists() else data, show)
         found = runtime.evaluate("artifact", rows, show)
-    if outcomes is not None:
-        lines = [json.dumps(item.as_dict(), ensure_ascii=False) + "\n" for item in found.outcomes]
-        write_text(outcomes, "".join(lines))
-    if to is not None:
-        write_json(to, found.estimate.as_dict())
     bound = runtime.get("artifact").bound
     tell_cut(bound)
     tell_written(found, bound)
     out.print(f"{found.estimate.metric} {found.estimate} on {found.estimate.rows} rows")
+    if outcomes is not None:
+        write_rows(outcomes, [item.as_dict() for item in found.outcomes])
+    if to is not None:
+        write_json(to, found.estimate.as_dict())
 
 
 def _own_rows(artifact: Path, task: Task, split: str) -> list[Row]:

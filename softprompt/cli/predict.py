@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import itertools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +12,7 @@ import typer
 from . import app
 from .console import base_of, err, progress, tell_cut
 from .options import Dtype, Quantization
+from .streams import visible
 
 if TYPE_CHECKING:
     from ..tasks import Task
@@ -27,7 +28,10 @@ def predict_verb(
         list[str], typer.Argument(help='Artifact folders, or NAME=FOLDER; a row names one in "artifact".')
     ],
     source: Annotated[Path, typer.Option("--input", help="Rows (JSONL, CSV, Parquet) with the template's fields.")],
-    to: Annotated[Path | None, typer.Option("--output", help="Write here instead of the standard output.")] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option("--output", help="Write here, in the form of its ending."),
+    ] = None,
     base: Annotated[str | None, typer.Option("--base", help="Base to use (default: the first artifact's).")] = None,
     dtype: Dtype = None,
     quantization: Quantization = None,
@@ -37,29 +41,31 @@ def predict_verb(
 ) -> None:
     """Answer rows, one JSON line each. Rows with different artifacts go through the base in one batch.
 
-    Without an "artifact" field a row is answered by the first artifact. Names are the folders' names unless given.
+    A file to write gets the form of its ending: .jsonl, .json, .csv, .tsv or .parquet. A row without an "artifact" field is
+    answered by the first artifact. Names are the folders' names unless given. A row's own fields come back as they were; an
+    answer that would take the name of one is called predicted_….
     """
     from ..artifact import load
     from ..data import read_rows
+    from ..data.writers import check_output, check_rows, line, write_rows
     from ..errors import ConfigError
     from ..runtime import Runtime
-    from ..storage import write_text
     from ..tasks import Task
     from ..writing import cut_short
 
-    folders: dict[str, Path] = {}
-    for item in artifacts:
-        name, sign, folder = item.partition("=")
-        path = Path(folder if sign else item)
-        name = name if sign else _name_of(path)
-        if name in folders:
-            raise ConfigError(f"two artifacts are called {name!r}; name them: first={folders[name]} second={path}")
-        folders[name] = path
+    if to is not None:
+        check_output(to)
+        if to.exists() and source.exists() and to.samefile(source):
+            raise ConfigError(f"--output {to}: would replace the rows that are read; name another file")
+    folders = _named(artifacts)
     held = {name: load(path) for name, path in folders.items()}
     first = next(iter(held))
     manifests = {name: item.manifest for name, item in held.items()}
     tasks = {name: Task.load(m.task, m.format_version) for name, m in manifests.items() if m.task}
     rows = read_rows(source, lambda values: _problem(values, tasks, first))
+    if to is not None:
+        check_rows(to, [row.values for row in rows])
+    asked = [_asked(row.values, tasks, first) for row in rows]
     with progress() as show:
         section = base_of(folders[first], held[first].manifest.base.id, base, dtype, quantization)
         runtime = Runtime(section.load(show))
@@ -67,29 +73,67 @@ def predict_verb(
             runtime.add(name, path)
         if stream:
             found = []
-            for row in rows:
-                found.append(runtime.stream(row.values, first, _show))
+            for values in asked:
+                found.append(runtime.stream(values, first, _show))
                 _show("\n")
         else:
-            found = runtime.predict([row.values for row in rows], first, show)
+            found = runtime.predict(asked, first, show)
     for name in folders:
         bound = runtime.get(name).bound
         tell_cut(bound)
-        if line := cut_short([item.cut for item in found if item.artifact == name], bound.task.longest_answer):
-            err.print(f"warning: {line}" if len(folders) == 1 else f"warning: {name}: {line}")
-    lines = [
-        json.dumps({**row.values, **item.as_dict()}, ensure_ascii=False, default=str) + "\n"
-        for row, item in zip(rows, found, strict=True)
-    ]
+        if cut := cut_short([item.cut for item in found if item.artifact == name], bound.task.longest_answer):
+            err.print(f"warning: {cut}" if len(folders) == 1 else f"warning: {name}: {cut}")
+    answered = _beside([row.values for row in rows], [item.as_dict() for item in found])
     if to is not None:
-        write_text(to, "".join(lines))
+        write_rows(to, answered)
     else:
-        sys.stdout.write("".join(lines))
+        sys.stdout.write("".join(line(row) + "\n" for row in answered))
+
+
+def _named(artifacts: list[str]) -> dict[str, Path]:
+    """Folders by name. What is a folder by the whole argument is one, whatever stands in it (a sweep's `lr=0.01`).
+
+    Raises:
+        ConfigError: two of one name.
+    """
+    from ..errors import ConfigError
+
+    folders: dict[str, Path] = {}
+    for item in artifacts:
+        name, sign, folder = item.partition("=")
+        if not sign or Path(item).is_dir():
+            name, folder = _name_of(Path(item)), item
+        if name in folders:
+            raise ConfigError(f"two artifacts are called {name!r}; name them: first={folders[name]} second={folder}")
+        folders[name] = Path(folder)
+    return folders
+
+
+def _beside(rows: list[dict[str, Any]], answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each row with its answer, under names that no row has for something of its own; all rows have the same."""
+    theirs = {name for row in rows for name in row}
+    called: dict[str, str] = {}
+    for key in dict.fromkeys(key for answer in answers for key in answer):
+        # the artifact that a row names is the one that has answered it
+        own = key in theirs and key != "artifact"
+        called[key] = _free(key, theirs) if own else key
+    if renamed := [f"{key!r} is {name!r}" for key, name in called.items() if key != name]:
+        err.print(f"the rows have fields of these names, so of the answers {', '.join(renamed)}")
+    return [
+        {**row, **{called[key]: value for key, value in answer.items()}}
+        for row, answer in zip(rows, answers, strict=True)
+    ]
+
+
+def _free(key: str, taken: set[str]) -> str:
+    """A name like this one that is not taken."""
+    names = itertools.chain([f"predicted_{key}"], (f"predicted_{key}_{place}" for place in itertools.count(2)))
+    return next(name for name in names if name not in taken)
 
 
 def _show(text: str) -> None:
     """A piece of an answer, at once."""
-    print(text, end="", file=sys.stderr, flush=True)
+    print(visible(text), end="", file=sys.stderr, flush=True)
 
 
 def _name_of(path: Path) -> str:
@@ -104,4 +148,18 @@ def _problem(values: dict[str, Any], tasks: dict[str, Task], first: str) -> str 
     name = values.get("artifact", first)
     if not isinstance(name, str) or name not in tasks:
         return f"artifact {name!r} is not loaded{suggest(str(name), tasks)}"
-    return tasks[name].check_input(values)
+    return tasks[name].check_input(_asked(values, tasks, first))
+
+
+def _asked(values: dict[str, Any], tasks: dict[str, Task], first: str) -> dict[str, Any]:
+    """A row as its task reads it: where it has a column that the task names (`data.columns`), that is taken, as in training."""
+    from ..data.formats import unify
+
+    columns = tasks[values.get("artifact", first)].spec.data.columns
+    found = {}
+    for ours, theirs in columns.items():
+        names = [theirs] if isinstance(theirs, str) else theirs
+        there = next((name for name in names if name in values), None)
+        if there is not None:
+            found[ours] = values[there]
+    return unify({**values, **found})[0] if found else values

@@ -1,0 +1,94 @@
+"""What is written keeps its form, its rows' own fields, and is refused before the work where it cannot be written."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import json
+from pathlib import Path
+
+import pytest
+
+from softprompt.cli import predict
+from softprompt.data import read_rows
+from softprompt.data.writers import ENDINGS, check_output, check_rows, write_rows
+from softprompt.errors import ConfigError, DataError, SoftpromptError
+from softprompt.tasks import Task
+
+ROWS = [
+    {"text": 'a "quoted", cell\nof two lines', "label": "good", "probabilities": {"good": 0.75}},
+    {"text": "tab\there", "label": "bad", "probabilities": {"good": 0.25}, "more": "é中"},
+]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_what_is_written_is_read_again(tmp_path, ending):
+    if ending == ".parquet":
+        pytest.importorskip("pyarrow")
+    write_rows(tmp_path / f"rows{ending}", ROWS)
+    found = [row.values for row in read_rows(tmp_path / f"rows{ending}")]
+    assert [row["text"] for row in found] == [row["text"] for row in ROWS]
+    assert [row["label"] for row in found] == ["good", "bad"] and found[1]["more"] == "é中"
+    kept = [row["probabilities"] for row in found]
+    assert [json.loads(one) if isinstance(one, str) else one for one in kept] == [{"good": 0.75}, {"good": 0.25}]
+
+
+def test_values_that_json_has_no_words_for(tmp_path):
+    rows = [{"when": datetime.date(2026, 1, 2), "nothing": float("nan"), "bytes": b"\x01", "half": "\ud800"}]
+    write_rows(tmp_path / "x.jsonl", rows)
+    assert json.loads((tmp_path / "x.jsonl").read_text()) == {
+        "when": "2026-01-02",
+        "nothing": None,
+        "bytes": "01",
+        "half": "\ud800",
+    }
+    write_rows(tmp_path / "x.csv", rows)
+    with (tmp_path / "x.csv").open(encoding="utf-8") as file:
+        assert next(csv.DictReader(file))["nothing"] == ""
+
+
+def test_places_and_forms_that_cannot_be_written(tmp_path):
+    for name in ("x.txt", "x", "x.xlsx", "x.csv.gz"):
+        with pytest.raises(DataError, match=r"are not written; use \.jsonl, .*\.parquet"):
+            check_output(tmp_path / name)
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(SoftpromptError, match="is a folder"):
+        check_output(tmp_path / "folder.csv")
+    with pytest.raises(SoftpromptError, match="cannot be written"):
+        check_output(tmp_path / ("n" * 300 + ".csv"))
+    assert not (tmp_path / "x.txt").exists()
+    pytest.importorskip("pyarrow")
+    with pytest.raises(DataError, match=r"x\.parquet: a column holds"):
+        check_rows(tmp_path / "x.parquet", [{"a": 1}, {"a": "text"}, {"a": {"b": 1}}])
+
+
+def test_a_rows_own_fields_come_back_as_they_were(capsys):
+    rows = [{"text": "joy", "label": "good"}, {"text": "rain", "predicted_label": 1}]
+    answers = [{"artifact": "a", "label": "bad", "probabilities": {}}, {"artifact": "a", "text": "written"}]
+    found = predict._beside(rows, answers)
+    assert all(out.items() >= row.items() for row, out in zip(rows, found, strict=True))
+    assert found[0]["predicted_label_2"] == "bad" and found[1]["predicted_text"] == "written"
+    assert "'label' is 'predicted_label_2'" in capsys.readouterr().err
+    assert predict._beside([{"text": "joy", "artifact": "a"}], answers[:1])[0]["label"] == "bad"
+
+
+def test_a_folder_by_the_whole_argument_wins(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("lr=0.01").mkdir()
+    assert predict._named(["lr=0.01", "b=lr=0.01", "c=elsewhere"]) == {
+        "lr=0.01": Path("lr=0.01"),
+        "b": Path("lr=0.01"),
+        "c": Path("elsewhere"),
+    }
+    with pytest.raises(ConfigError, match="two artifacts are called 'c'"):
+        predict._named(["c=a", "c=b"])
+
+
+def test_rows_are_asked_by_the_tasks_columns():
+    spec = {"template": {"input": "{{ text }}", "cue": ":"}, "verbalizer": ["a", "b"]}
+    task = Task.load({"name": "t", "data": {"columns": {"text": ["review", "body"], "label": "stars"}}, **spec})
+    tasks = {"t": task}
+    assert predict._problem({"review": "x", "stars": "a"}, tasks, "t") is None
+    assert predict._asked({"review": "x", "text": "title"}, tasks, "t")["text"] == "x"  # as in training
+    assert predict._asked({"text": "own"}, tasks, "t")["text"] == "own"
+    assert "missing field 'text'" in predict._problem({"stars": "a"}, tasks, "t")

@@ -19,6 +19,7 @@ from zoo_models import build
 from softprompt.base import Base, interface
 from softprompt.base import scores as engine_scores
 from softprompt.base.copies import in_fp32, untouched
+from softprompt.base.packed import Packed, packed
 from softprompt.base.supported import check_tokens
 from softprompt.errors import BaseModelError
 from softprompt.runtime import Runtime
@@ -122,6 +123,17 @@ def test_threads_that_run_at_once_do_not_meet(family):
         thread.join()
     for one, other in zip(found, alone, strict=True):
         assert one is not None and torch.equal(one, other)
+
+
+def test_a_models_code_may_change_a_products_result_in_place():
+    """As RoCBert's does; also where the product is made of packed weights."""
+    layer = torch.nn.Linear(8, 5).requires_grad_(False)
+    x = torch.randn(2, 3, 8, requires_grad=True)
+    with packed(True):
+        out = Packed(layer).forward(x)
+    out += 1
+    assert out.shape == (2, 3, 5)
+    close(torch.autograd.grad(out.sum(), x)[0], layer.weight.sum(0).expand_as(x))
 
 
 @pytest.fixture(scope="module")

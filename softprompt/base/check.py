@@ -32,7 +32,7 @@ _WINDOW = 6  # to which the others are narrowed
 _OWN_SIZES = (70, 40)  # where the model sees to padding by itself, perhaps block by block
 _TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 0.15, torch.float16: 0.05}  # of the logits' own spread
 _EXACT = 1e-3  # of the spread, in fp32
-_ROUNDINGS = 4.0  # times the plain model's own rounding, on average over all logits
+_ROUNDINGS = 3.0  # times the plain model's own rounding
 
 
 class Proven(NamedTuple):
@@ -126,7 +126,8 @@ def _check_rounding(base: Base, rounded: Compared, exact: Tensor) -> None:
     Args:
         exact: logits of the plain model with the same weights in fp32.
     """
-    ours, plain = ((x - exact).abs().mean().item() for x in (rounded.ours, rounded.plain))
+    # the median of the tokens: where a router is undecided, rounding sends a token to other experts
+    ours, plain = ((x - exact).abs().mean(-1).median().item() for x in (rounded.ours, rounded.plain))
     allowed = _ROUNDINGS * plain + torch.finfo(base.dtype).eps * exact.std().item()
     if not ours <= allowed:
         how = f"in {base.label_of_dtype} the engine is {ours:.3g} off, the plain model {plain:.3g}"

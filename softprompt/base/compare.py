@@ -48,7 +48,7 @@ def _compare_causal(ours: Base, plain: Any, rows: Sequence[Tensor]) -> Compared:
     The second's embeddings are no token's, as learned ones are.
     """
     inputs = [ours.embed(rows[0]), 0.9 * ours.embed(rows[1])]
-    given = [{"input_ids": rows[0][None]}, {"inputs_embeds": inputs[1][None]}]
+    given = [{"input_ids": rows[0][None]}, {"inputs_embeds": inputs[1][None].clone()}]  # CTRL scales in place
     wants = [plain(**one, use_cache=False).logits[0].float() for one in given]
     sizes = [len(ids) for ids in rows]
     zero = torch.zeros(2, dtype=torch.long, device=ours.device)

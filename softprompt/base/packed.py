@@ -71,7 +71,8 @@ class Packed:
         weight, bias = self.layer.weight, self.layer.bias
         if not getattr(_asked, "on", False) or weight.requires_grad or not weight.is_cpu or x.dtype != weight.dtype:
             return F.linear(x, weight, bias)
-        return _PackedProduct.apply(x, self, bias)
+        # as one matrix: of more dimensions oneDNN gives a view, which no model may change in place (RoCBert does)
+        return _PackedProduct.apply(x.reshape(-1, x.shape[-1]), self, bias).view(*x.shape[:-1], -1)
 
 
 class _PackedProduct(torch.autograd.Function):

@@ -25,6 +25,7 @@ MISFITS = (
 )  # fmt: skip
 """What a foreign architecture may raise when it is run in a way that it was not made for."""
 
+UNREACHED = "its layers do not call transformers' attention interface"
 _WATCHED = "softprompt-watched"
 _DEVICE = re.compile(
     r"\b(cuda|cudnn|cublas|hip|xpu|mps|npu|devices?|accelerator|out of memory|allocate)\b", re.IGNORECASE
@@ -53,9 +54,10 @@ def misfit(base: Base, plain: Any, error: Exception) -> BaseModelError:
         return BaseModelError(f"{first_line(error)} (base {base.name!r}, checked on {base.device})")
     if isinstance(error, UnknownAttention):
         return refused(base, str(error))
-    if base.own_mask:
-        return refused(base, "its layers do not call transformers' attention interface, nor run on padded embeddings")
-    return refused(base, _unreached(base, plain) or "its code does not run on rows of embeddings laid end to end")
+    reason = _unreached(base, plain) or "its code does not run on rows of embeddings laid end to end"
+    if reason == UNREACHED and base.own_mask:
+        reason += ", nor do they run on padded rows of embeddings"
+    return refused(base, reason)
 
 
 def _unreached(base: Base, plain: Any) -> str | None:
@@ -66,7 +68,7 @@ def _unreached(base: Base, plain: Any) -> str | None:
         return f"it does not run on rows of ids alone ({first_line(error)})"
     layers, asked = getattr(base.config, "num_hidden_layers", None), len(set(calls))
     if not asked:
-        return "its layers do not call transformers' attention interface"
+        return UNREACHED
     if base.kind == "causal" and len(calls) > asked:
         return "its layers attend more than once in a forward, to other keys and values each time"
     if base.kind == "causal" and isinstance(layers, int) and asked < layers:

@@ -175,6 +175,9 @@ class Slow:
     def __call__(self, text, **options):
         return self.inner(text, **options)
 
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
 
 @pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("bos", [False, True])

@@ -165,7 +165,7 @@ class BoundTask:
         """Ids of an answer's text by itself; of one that is written with the token that ends it."""
         ids = self._answers.get(word)
         if ids is None:
-            ids = (*self.prompter.answer(word), *self.ends[:1])
+            ids = (*self.prompter.answer(word, self.writes is None), *self.ends[:1])
             if word in self._answers:
                 self._answers[word] = ids
         return ids

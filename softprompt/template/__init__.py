@@ -5,9 +5,9 @@ instruction and input. Soft slots may stand in all of the first three (see `slot
 one text, so the ids are those that a plain forward would see, and finds where the row's own part begins and ends.
 """
 
-from .prompter import RULES, Group, Prompter, Tokens
+from .prompter import RULES, Prompter, Tokens
 from .sandbox import render, variables
-from .slots import MaskSlot, SoftSlot
+from .slots import Group, MaskSlot, SoftSlot
 from .spec import TemplateSpec
 
 __all__ = ["RULES", "Group", "MaskSlot", "Prompter", "SoftSlot", "TemplateSpec", "Tokens", "render", "variables"]

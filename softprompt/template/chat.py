@@ -5,36 +5,46 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import TemplateError
-
 from ..errors import ConfigError, DataError
 from ..values import shown, turns_problem
+from .clock import stopped
 from .slots import MARK, Marked
+from .tokens import Texts
 
 Turn = dict[str, str]
 _ROW = "\u2063ROW\u2063"
 
 
 def user_turn(
-    tokenizer: Any, system: str | None, front: str, cue: str, shots: Sequence[tuple[str, str]]
+    tokenizer: Any,
+    texts: Texts,
+    system: str | None,
+    front: str,
+    cue: str,
+    shots: Sequence[tuple[str, str]],
+    day: str | None = None,
 ) -> tuple[Marked, Marked]:
     """What stands before and behind the row's own part when it is the last user turn; the base is asked to answer it.
 
     Args:
         front, cue: around the row's part; marks of slots may be in them. `front` opens the first turn.
         shots: earlier (user, assistant) turns.
+        day: that the chat template sees, if it reads a clock.
+
+    Returns:
+        both armoured, as are `front`, `cue` and `shots` (see `tokens.py`).
 
     Raises:
         ConfigError: no chat template, or one that drops or changes the turn.
     """
     turns = [] if system is None else [_turn("system", system)]
-    asked = [*(text for text, _ in shots), _ROW + cue]
+    asked = [*(texts.shield(text) for text, _ in shots), _ROW + cue]
     asked[0] = front + asked[0]
     for place, text in enumerate(asked):
         turns.append(_turn("user", text))
         if place < len(shots):
-            turns.append(_turn("assistant", shots[place][1]))
-    before, found, behind = rendered(tokenizer, turns).partition(_ROW)
+            turns.append(_turn("assistant", texts.shield(shots[place][1])))
+    before, found, behind = texts.unshield(rendered(tokenizer, turns, day=day)).partition(_ROW)
     marks = front.count(MARK), cue.count(MARK)
     if not found:
         raise ConfigError("this base's chat template drops the user's message; set template.chat: false")
@@ -56,19 +66,24 @@ class Conversations:
         field: of the row, a list of {role, content}; a text stands for one user turn.
         system: in front of a conversation's own system message; marks of slots may be in it.
         lead: turns of demonstrations.
+        day: that the chat template sees, if it reads a clock.
     """
 
-    def __init__(self, tokenizer: Any, field: str, system: str, lead: Sequence[Turn]) -> None:
-        self._tokenizer, self.field, self._system, self._lead = tokenizer, field, system, list(lead)
-        wholes = [rendered(tokenizer, self._with(turns)) for turns in _PROBES[:2]]
+    def __init__(
+        self, tokenizer: Any, texts: Texts, field: str, system: str, lead: Sequence[Turn], day: str | None = None
+    ) -> None:
+        self._tokenizer, self._texts, self._day = tokenizer, texts, day
+        self.field, self._system = field, system
+        self._lead = _shielded(lead, texts)
+        wholes = [self._whole(turns) for turns in _PROBES[:2]]
         for turns in _PROBES[2:]:
             try:
-                wholes.append(rendered(tokenizer, self._with(turns)))
+                wholes.append(self._whole(turns))
             except ConfigError:
                 continue  # no row can begin in this way either
-        bare = rendered(tokenizer, self._with(_PROBES[0]), ask=False)
+        bare = self._whole(_PROBES[0], ask=False)
         back = wholes[0][len(bare) :] if wholes[0].startswith(bare) else ""
-        common = wholes[0][: _border(tokenizer, wholes)]
+        common = wholes[0][: _border(texts, wholes)]
         if common.count(MARK) != system.count(MARK):
             raise ConfigError(
                 "this base's chat template changes the system message, so its soft slots are lost; take them out of "
@@ -89,7 +104,7 @@ class Conversations:
         if isinstance(found, str):
             raise DataError(f"{where}: {found}")
         try:
-            whole = rendered(self._tokenizer, self._with(found))
+            whole = self._whole(_shielded(found, self._texts))
         except ConfigError as error:
             raise DataError(f"{where}: {error}") from None
         if not (whole.startswith(self._begin) and whole.endswith(self._back)):
@@ -98,6 +113,10 @@ class Conversations:
         if MARK in own:
             raise DataError(f"{where}: the conversation holds the mark that stands for a slot; take it out of the row")
         return own
+
+    def _whole(self, turns: Sequence[Turn], ask: bool = True) -> str:
+        """The whole conversation as text, armoured, from turns that are shielded."""
+        return self._texts.unshield(rendered(self._tokenizer, self._with(turns), ask, self._day))
 
     def _with(self, turns: Sequence[Turn]) -> list[Turn]:
         """The conversation behind system message and demonstrations; there is one system message, in front."""
@@ -136,6 +155,10 @@ def _turn(role: str, content: str) -> Turn:
     return {"role": role, "content": content}
 
 
+def _shielded(turns: Sequence[Turn], texts: Texts) -> list[Turn]:
+    return [_turn(texts.shield(turn["role"]), texts.shield(turn["content"])) for turn in turns]
+
+
 _PROBES = (
     [_turn("user", "alpha")],
     [_turn("user", "Beta")],
@@ -146,8 +169,31 @@ _PROBES = (
 """Conversations that begin in the ways in which a row's may."""
 
 
-def rendered(tokenizer: Any, turns: Sequence[Turn], ask: bool = True) -> str:
+def answer_lead(tokenizer: Any, day: str | None = None) -> str:
+    """White space that the base's chat template puts between what asks for an answer and the answer."""
+    turns = [_turn("user", "alpha"), _turn("assistant", "Beta")]
+    try:
+        asked, whole = rendered(tokenizer, turns[:1], day=day), rendered(tokenizer, turns, ask=False, day=day)
+    except ConfigError:  # it takes no such turns
+        return ""
+    lead, found, _ = whole.removeprefix(asked).partition("Beta")
+    return lead if found and whole.startswith(asked) and lead.isspace() else ""
+
+
+def turn_tokens(tokenizer: Any) -> list[int]:
+    """Added tokens that the base's chat template opens and closes turns with, special ones or not."""
+    try:
+        whole = rendered(tokenizer, [_turn("user", "alpha"), _turn("assistant", "Beta"), _turn("user", "gamma")])
+    except ConfigError:  # which is told where a prompt is made of it
+        return []
+    return [token for word, token in tokenizer.get_added_vocab().items() if word.strip() and word in whole]
+
+
+def rendered(tokenizer: Any, turns: Sequence[Turn], ask: bool = True, day: str | None = None) -> str:
     """Turns through the base's chat template; with `ask` up to where the assistant goes on.
+
+    Args:
+        day: that it sees, if it reads a clock; None: today.
 
     Raises:
         ConfigError: it has none, or refuses these turns.
@@ -157,21 +203,23 @@ def rendered(tokenizer: Any, turns: Sequence[Turn], ask: bool = True) -> str:
             "template.chat (or messages) is set, but this base has no chat template; write instruction, input and cue instead"
         )
     try:
-        return str(tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=ask))
-    except (TemplateError, TypeError, ValueError) as error:
+        own = None if day is None else stopped(tokenizer.get_chat_template(), day)
+        how = {"tokenize": False, "add_generation_prompt": ask, "chat_template": own}
+        return str(tokenizer.apply_chat_template(list(turns), **how))
+    except Exception as error:  # whatever a base's own template does
         roles = ", ".join(turn["role"] for turn in turns[:6])
         raise ConfigError(f"this base's chat template refuses turns of {roles}: {error}") from None
 
 
-def _border(tokenizer: Any, wholes: Sequence[str]) -> int:
+def _border(texts: Texts, wholes: Sequence[str]) -> int:
     """How many characters all of these begin with, cut at a border of tokens but behind every mark."""
     least = wholes[0].rfind(MARK) + len(MARK) if MARK in wholes[0] else 0
-    if not getattr(tokenizer, "is_fast", False):
+    if not texts.fast:
         return least
-    found = [tokenizer(text, add_special_tokens=False, return_offsets_mapping=True) for text in wholes]
+    found = [texts.placed([text]) for text in wholes]
     end = 0
-    for column in zip(*(zip(one["input_ids"], one["offset_mapping"], strict=True) for one in found), strict=False):
+    for column in zip(*(zip(ids, places, strict=True) for ids, places, _ in found), strict=False):
         if len({token for token, _ in column}) > 1:
             break
         end = column[0][1][1]
-    return max(least, end)
+    return max(least, texts.place(wholes[0], end, found[0][2][-1]))

@@ -1,7 +1,8 @@
 """A template bound to a tokenizer: rows to ids, by segment.
 
 The whole prompt is tokenized as one text, so the ids are those that a plain forward would see, and cut where the row's own
-part begins and ends; it is also cut at its slots, which are borders of tokens.
+part begins and ends; it is also cut at its slots, which are borders of tokens. Texts are armoured (see `tokens.py`), so no
+row and no demonstration makes a special token.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from typing import Any
 
 from ..errors import ConfigError, DataError
 from ..types import Ids
-from .chat import Conversations, shot_turns, user_turn
+from .chat import Conversations, answer_lead, shot_turns, turn_tokens, user_turn
 from .limits import OUTPUT
-from .sandbox import render
-from .slots import MARK, NAMES, AnySlot, Marked, MaskSlot, SoftSlot, Start, in_input, in_plain, join
+from .sandbox import armoured, render
+from .slots import MARK, NAMES, Marked, MaskSlot, fill, in_input, in_plain, join
 from .spec import TemplateSpec
+from .tokens import Texts
 from .turns import answer_ends
 
 RULES = 2  # how rows become ids; 1: as artifacts of format version 1 were trained
@@ -28,16 +30,6 @@ class Tokens:
 
     ids: Ids
     holes: Ids = ()
-
-
-@dataclass(frozen=True)
-class Group:
-    """A soft slot as it is learned: `name` (`soft0`, …), `length` in tokens, and where it starts (see `SoftSlot`)."""
-
-    name: str
-    length: int
-    text: str | None = None
-    init: Start | None = None
 
 
 class Prompter:
@@ -85,25 +77,37 @@ class Prompter:
         self.spec, self.tokenizer, self.rules = spec, tokenizer, rules
         self._most = most
         self.closing = closing
+        guarded = rules > 1
+        self.texts = Texts(tokenizer, turn_tokens(tokenizer) if guarded and spec.in_chat else (), guarded)
+        self._day = spec.today if guarded else None
+        self._templates = {text: armoured(text, self.texts.armour) for text in (spec.input, spec.answer)}
         self._in_input = in_input(spec.input)
-        self._cue, self._in_cue = in_plain(spec.cue)
+        cue, self._in_cue = in_plain(spec.cue)
         kept = instruction or (soft and bool(spec.groups))
-        self._instruction, in_front = in_plain(spec.instruction) if kept else (("",), ())
-        self._opening, self._gap = spec.opening, spec.gap
+        instruction_pieces, in_front = in_plain(spec.instruction) if kept else (("",), ())
+        self._instruction, self._cue, self._opening = (
+            tuple(map(self.texts.armour, pieces)) for pieces in (instruction_pieces, cue, spec.opening)
+        )
+        self._gap = spec.gap
         opening = len(self._opening) - 1
         areas = ((*in_front, *self._in_input[:opening]), self._in_input[opening:], self._in_cue)
-        self.groups, self._fills = self._filled(areas, soft)
+        self.groups, self._fills = fill(areas, self._slot_ids, soft, closing)
         self.names: dict[str, tuple[str, ...]] = {
             name: tuple(fill for fill in fills if isinstance(fill, str))
             for name, fills in zip(("head", "text", "cue"), self._fills, strict=True)
         }
         self._bos = () if spec.in_chat else _specials(tokenizer)[0]
         self._conversations: Conversations | None = None
+        self._lead = answer_lead(tokenizer, self._day) if guarded and spec.in_chat else ""
         example = self._set_around(demonstrations)
-        head, _, cue = self._split(example)
-        self.head, self.cue = head.ids, cue.ids
-        self.holes = {"head": head.holes, "cue": cue.holes}
-        self.tail = (*self._ids(spec.end), *_specials(tokenizer)[1]) if closing else ()
+        front = self.texts.ids(self._front[0])
+        self._follows = len(self._front) > 1 or bool(self._front[0])  # the row's own part stands behind some text
+        if guarded and self._bos and front[: len(self._bos)] == self._bos:
+            self._bos = ()  # the template writes it itself
+        head, _, behind = self._split(example)
+        self.head, self.cue = head.ids, behind.ids
+        self.holes = {"head": head.holes, "cue": behind.holes}
+        self.tail = self._tail() if closing else ()
         self.keeps_end = spec.messages is not None
         self.ends, self.end_texts = answer_ends(tokenizer, spec.in_chat, base_ends, rules)
         self.word_end = self._word_end(bool(demonstrations))
@@ -132,21 +136,24 @@ class Prompter:
         Raises:
             ConfigError: the tokenizer does not tell (it is none of transformers' fast ones).
         """
-        if not getattr(self.tokenizer, "is_fast", False):
+        if not self.texts.fast:
             raise ConfigError(
                 "this base's tokenizer does not tell where its tokens stand in a text; take type generation"
             )
         own = "".join(self._own(values, where))
-        found = self.tokenizer(own, add_special_tokens=False, return_offsets_mapping=True)
-        return own, tuple(found["input_ids"]), [tuple(place) for place in found["offset_mapping"]]
+        ids, offsets, (end,) = self.texts.placed([own], self._follows)
+        return own if end == len(own) else self.texts.bare(own), ids, [(a, b) for a, b in offsets]
 
-    def answer(self, word: str) -> Ids:
+    def answer(self, word: str, behind: bool = True) -> Ids:
         """Ids of an answer.
+
+        Args:
+            behind: it stands behind the cue; else it is a text of its own, as a decoder writes it.
 
         Raises:
             ConfigError: it has no tokens.
         """
-        ids = self._ids(self._answer(word))
+        ids = self.texts.ids(self._answer(word), behind)
         if not ids:
             raise ConfigError(f"the answer {word!r} renders to no tokens; check template.answer and the label words")
         return ids
@@ -155,51 +162,26 @@ class Prompter:
         """What ends an answer that is chosen: what follows the answers of demonstrations, else the end of a text or turn."""
         if self.closing and (last := getattr(self.tokenizer, "sep_token_id", None)) is not None:
             return (last,)
-        if shown and not self.closing and not self.spec.in_chat and (follows := self._ids(self.spec.separator)):
-            return follows[:1]
-        return self.ends[:1] or self._ids("\n")[:1]
+        if shown and not self.closing and not self.spec.in_chat:
+            follows = self.texts.ids(self.texts.armour(self.spec.separator), behind=True)
+            if follows:
+                return follows[:1]
+        return self.ends[:1] or self.texts.ids("\n", behind=True)[:1]
+
+    def _tail(self) -> Ids:
+        """`template.end` and what the tokenizer puts behind a text, once."""
+        end, last = self.texts.ids(self.texts.armour(self.spec.end), behind=True), _specials(self.tokenizer)[1]
+        return end if self.rules > 1 and last and end[-len(last) :] == last else (*end, *last)
 
     def prompt(self, values: Mapping[str, Any], where: str = "row") -> str:
         """The whole prompt as text, to look at; a slot shows as its name, or as the text that it is read as."""
         whole = join(self._front, self._own(values, where), self._back)
         fills = [fill for area in self._fills for fill in area]
         shown = [f"[{fill}]" if isinstance(fill, str) else fill[0] for fill in fills]
-        return "".join(a + b for a, b in zip(whole, [*shown, ""], strict=True))
+        return self.texts.bare("".join(a + b for a, b in zip(whole, [*shown, ""], strict=True)))
 
-    def _filled(
-        self, areas: Sequence[tuple[AnySlot, ...]], soft: bool
-    ) -> tuple[tuple[Group, ...], list[list[str | tuple[str, Ids]]]]:
-        """The groups that are learned; and for each area what its slots hold: a hole's name, or a text and its ids."""
-        groups: list[Group] = []
-        fills: list[list[str | tuple[str, Ids]]] = []
-        for area in areas:
-            mine: list[str | tuple[str, Ids]] = []
-            for slot in area:
-                if isinstance(slot, MaskSlot):
-                    if not self.closing:
-                        raise ConfigError(
-                            "the template holds {{ mask }}, but this base goes on behind the text; take it out, or take a "
-                            "masked-LM base"
-                        )
-                    mine.append("mask")
-                elif soft:
-                    length = slot.length or len(self._ids(slot.text or ""))
-                    if not length:
-                        raise ConfigError(f"soft({slot.text!r}): the text has no tokens on this base; give a length")
-                    groups.append(Group(f"soft{len(groups)}", length, slot.text, slot.init))
-                    mine.append(groups[-1].name)
-                else:
-                    mine.append(self._as_text(slot))
-            fills.append(mine)
-        return tuple(groups), fills
-
-    def _as_text(self, slot: SoftSlot) -> tuple[str, Ids]:
-        if slot.text is None:
-            raise ConfigError(
-                "the template has a soft slot without a text, which this method does not learn; train soft or p_tuning, or "
-                'give the slot a text: {{ soft(5, "…") }}'
-            )
-        return slot.text, self._ids(slot.text)
+    def _slot_ids(self, text: str) -> Ids:
+        return self.texts.ids(self.texts.armour(text), behind=True)
 
     def _set_around(self, demonstrations: Sequence[tuple[Mapping[str, Any], str]]) -> Marked:
         """Set what stands before and behind the row's own part, `_front` and `_back`; a stand-in for that part."""
@@ -211,18 +193,17 @@ class Prompter:
                 for turn in shot_turns(values, spec.messages, self._answer(word))
             ]
             system = "\n\n".join(text for text in (spec.system, MARK.join(self._instruction)) if text)
-            self._conversations = Conversations(self.tokenizer, spec.messages, system, lead)
+            self._conversations = Conversations(self.tokenizer, self.texts, spec.messages, system, lead, self._day)
             self._front, self._back = self._conversations.front, self._conversations.back
             return (self._conversations.example,)
         shots = [self._shot(values, word) for values, word in demonstrations]
         if spec.chat:
             plain = [(before + behind, answer) for before, answer, behind in shots]
-            front, self._back = user_turn(
-                self.tokenizer, spec.system, MARK.join(self._instruction), MARK.join(self._cue), plain
-            )
+            around = (MARK.join(self._instruction), MARK.join(self._cue))
+            front, self._back = user_turn(self.tokenizer, self.texts, spec.system, *around, plain, self._day)
         else:
-            end = spec.end if self.closing else ""
-            examples = "".join("".join(shot) + end + spec.separator for shot in shots)
+            end = self.texts.armour((spec.end if self.closing else "") + spec.separator)
+            examples = "".join("".join(shot) + end for shot in shots)
             front, self._back = join(self._instruction, (examples,)), self._cue
         self._front = join(front, self._opening)
         return self._gap + "word", *["word"] * len(self._fills[1])
@@ -251,10 +232,11 @@ class Prompter:
 
     def _answer(self, word: str) -> str:
         text = self._rendered(self.spec.answer, {"answer": word}, "template.answer")
-        return text.lstrip() if self.spec.in_chat else text  # a chat turn begins without a space
+        # a chat turn begins as the base's chat template begins it, most without a space
+        return self._lead + text.lstrip() if self.spec.in_chat else text
 
     def _rendered(self, text: str, values: Mapping[str, Any], where: str) -> str:
-        return render(text, values, where, self._most, plain=self.rules > 1)
+        return render(text, values, where, self._most, self.rules > 1, self._templates[text])
 
     def _split(self, own: Marked, alone: bool = False) -> tuple[Tokens, Tokens, Tokens]:
         """Tokenize the whole prompt and cut it where the row's own part begins and ends, and at every slot.
@@ -266,39 +248,28 @@ class Prompter:
         ids: tuple[list[int], list[int], list[int]] = (list(() if alone else self._bos), [], [])
         holes: tuple[list[int], list[int], list[int]] = ([], [], [])
         stretch: list[tuple[int, str]] = []  # between two slots: texts and whose they are
+        behind = alone and self._follows
         for owner, pieces in enumerate(areas):
             for place, text in enumerate(pieces):
                 if place:
-                    self._tokenize(stretch, ids)
+                    self._tokenize(stretch, ids, behind)
                     stretch.clear()
+                    behind = True
                     fill = self._fills[owner][place - 1]
                     if isinstance(fill, str):
                         holes[owner].append(len(ids[owner]))
                     else:
                         ids[owner].extend(fill[1])
                 stretch.append((owner, text))
-        self._tokenize(stretch, ids)
+        self._tokenize(stretch, ids, behind)
         head, found, cue = (Tokens(tuple(i), tuple(h)) for i, h in zip(ids, holes, strict=True))
         return head, found, cue
 
-    def _tokenize(self, stretch: Sequence[tuple[int, str]], ids: Sequence[list[int]]) -> None:
-        """Tokenize texts as one and hand each token to the owner of its first character."""
-        if not getattr(self.tokenizer, "is_fast", False):
-            for owner, text in stretch:
-                ids[owner].extend(self._ids(text))
-            return
-        whole = self.tokenizer(
-            "".join(text for _, text in stretch), add_special_tokens=False, return_offsets_mapping=True
-        )
-        ends, place = [], 0
-        for owner, text in stretch:
-            place += len(text)
-            ends.append((place, owner))
-        for token, (start, _) in zip(whole["input_ids"], whole["offset_mapping"], strict=True):
-            ids[next((owner for end, owner in ends if start < end), stretch[-1][0])].append(token)
-
-    def _ids(self, text: str) -> Ids:
-        return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+    def _tokenize(self, stretch: Sequence[tuple[int, str]], ids: Sequence[list[int]], behind: bool) -> None:
+        """Tokenize texts as one and hand each token to its owner."""
+        found = self.texts.encode([text for _, text in stretch], behind)
+        for (owner, _), own in zip(stretch, found, strict=True):
+            ids[owner].extend(own)
 
 
 def _specials(tokenizer: Any) -> tuple[Ids, Ids]:

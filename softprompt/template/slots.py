@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from jinja2 import nodes
 
+from ..errors import ConfigError
+from ..types import Ids
 from .sandbox import RESERVED, parse, variables
 
 MARK = f"\ufdd0{secrets.token_hex(8)}\ufdd1"
@@ -54,6 +56,20 @@ class MaskSlot:
 
 
 AnySlot = SoftSlot | MaskSlot
+
+
+@dataclass(frozen=True)
+class Group:
+    """A soft slot as it is learned: `name` (`soft0`, …), `length` in tokens, and where it starts (see `SoftSlot`)."""
+
+    name: str
+    length: int
+    text: str | None = None
+    init: Start | None = None
+
+
+Fill = str | tuple[str, Ids]
+"""What stands in a slot: a hole, by its name, or a text with its ids."""
 NAMES: dict[str, Callable[..., str] | str] = {"soft": lambda *_args, **_names: MARK, "mask": MARK}
 """What a template's input is rendered with, beside the row's fields. Which slot a mark stands for says its order."""
 
@@ -124,6 +140,47 @@ def fixed(text: str) -> tuple[Marked, str]:
             return (*pieces, rest.rstrip()), rest[len(rest.rstrip()) :]
         pieces.append(text[start:begin])
         start = match.end()
+
+
+def fill(
+    areas: Sequence[tuple[AnySlot, ...]], ids_of: Callable[[str], Ids], soft: bool, closing: bool
+) -> tuple[tuple[Group, ...], list[list[Fill]]]:
+    """The groups that are learned; and for each area what its slots hold.
+
+    Args:
+        ids_of: ids of a slot's text.
+        soft, closing: as in `Prompter`.
+
+    Raises:
+        ConfigError: a slot that this base or method cannot fill.
+    """
+    groups: list[Group] = []
+    fills: list[list[Fill]] = []
+    for area in areas:
+        mine: list[Fill] = []
+        for slot in area:
+            if isinstance(slot, MaskSlot):
+                if not closing:
+                    raise ConfigError(
+                        "the template holds {{ mask }}, but this base goes on behind the text; take it out, or take a "
+                        "masked-LM base"
+                    )
+                mine.append("mask")
+            elif soft:
+                length = slot.length or len(ids_of(slot.text or ""))
+                if not length:
+                    raise ConfigError(f"soft({slot.text!r}): the text has no tokens on this base; give a length")
+                groups.append(Group(f"soft{len(groups)}", length, slot.text, slot.init))
+                mine.append(groups[-1].name)
+            elif slot.text is None:
+                raise ConfigError(
+                    "the template has a soft slot without a text, which this method does not learn; train soft or p_tuning, "
+                    'or give the slot a text: {{ soft(5, "…") }}'
+                )
+            else:
+                mine.append((slot.text, ids_of(slot.text)))
+        fills.append(mine)
+    return tuple(groups), fills
 
 
 def _slots_of(text: str) -> Iterator[tuple[int, int, AnySlot]]:

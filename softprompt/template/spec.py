@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import date
 from typing import Any
 
 from pydantic import field_validator, model_validator
@@ -34,6 +35,7 @@ class TemplateSpec(Strict):
         system: system message, in chat only.
         messages: field that holds a conversation so far, a list of {role, content}, in place of `input` and `cue`; it goes
             through the base's own chat template behind `system` and `instruction` as the system message.
+        today: the day that a chat template with a clock sees, so that all days give the same prompt.
     """
 
     instruction: str = ""
@@ -45,6 +47,16 @@ class TemplateSpec(Strict):
     chat: bool = False
     system: str | None = None
     messages: str | None = None
+    today: str = "2024-07-26"  # part of what artifacts were trained on: it may never change
+
+    @field_validator("today", mode="before")
+    @classmethod
+    def _is_a_day(cls, day: Any) -> str:
+        text = str(day)
+        try:
+            return date.fromisoformat(text).isoformat()
+        except ValueError:
+            raise ValueError(f"is {text[:40]!r}, not a day; write '2024-07-26'") from None
 
     @field_validator("input", "answer")
     @classmethod

@@ -19,6 +19,7 @@ from .errors import ConfigError
 from .values import kind, not_text, shown, text_of
 
 M = TypeVar("M", bound=BaseModel)
+SHOWN_PROBLEMS = 20
 
 
 class Strict(BaseModel):
@@ -77,13 +78,15 @@ def parse(model: type[M], data: Any, where: str) -> M:
         where: named in front of every problem, e.g. the file's path.
 
     Raises:
-        ConfigError: one line that holds all problems, separated by `; `.
+        ConfigError: one line that holds all problems (of very many the first), separated by `; `.
     """
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        problems = [_problem(model, item) for item in error.errors()]
-        raise ConfigError(f"{where}: " + "; ".join(dict.fromkeys(problems))) from None
+        problems = [_problem(model, item) for item in error.errors(include_url=False)[:SHOWN_PROBLEMS]]
+        more = error.error_count() - SHOWN_PROBLEMS
+        also = f"; and {more} more" if more > 0 else ""
+        raise ConfigError(f"{where}: " + "; ".join(dict.fromkeys(problems)) + also) from None
 
 
 def override(data: dict[str, Any], assignments: list[str]) -> dict[str, Any]:

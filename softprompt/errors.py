@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+MAX_MESSAGE = 2000  # characters
+
 
 def visible(text: str) -> str:
     """Text with every character that cannot be seen as its escape: no name in a file writes to the terminal.
@@ -14,11 +16,16 @@ def visible(text: str) -> str:
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
+def _line(text: str) -> str:
+    """One line that can be read: a name of a megabyte is cut."""
+    return visible(text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]} …")
+
+
 class SoftpromptError(Exception):
     """Base class. The message is one line: what we got, where, what we expected, what to do."""
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(visible(message))
+        super().__init__(_line(message))
 
 
 class ConfigError(SoftpromptError):
@@ -30,7 +37,7 @@ class DataError(SoftpromptError):
 
     def __init__(self, message: str, problems: list[str] | None = None) -> None:
         super().__init__(message)
-        self.problems = [visible(problem) for problem in problems or []]
+        self.problems = [_line(problem) for problem in problems or []]
 
 
 class BaseModelError(SoftpromptError):

@@ -253,3 +253,45 @@ def test_no_name_in_an_error_writes_to_the_terminal():
 def test_serving_says_which_base_it_was_made_on(made, cache):
     with pytest.raises(ArtifactError, match="belongs to base 'base'"):
         Runtime(tiny_base("gpt2")).add("it", made / "run")
+
+
+# ---------------------------------------------------------------- GGUF
+
+
+def test_a_gguf_file_or_its_folder_is_a_base(tmp_path, monkeypatch):
+    pytest.importorskip("gguf")
+    from gguf_maker import save_gguf
+
+    monkeypatch.setenv("SOFTPROMPT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "given").mkdir()
+    model, told = save_gguf(tmp_path / "given" / "tiny.gguf"), []
+    base = Base.load(tmp_path / "given" / "tiny.gguf", device="cpu", progress=lambda *a: told.append(a))
+    assert [done for what, done, _ in told] == [0, 1] and "converting tiny.gguf" in told[0][0]
+    again = Base.load(tmp_path / "given", device="cpu", progress=lambda *a: pytest.fail("converted again"))
+    assert (again.digest, again.identity.exact, base.identity.name) == (base.digest, base.identity.exact, "tiny.gguf")
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        assert torch.allclose(base.model(ids).logits, model(ids).logits, atol=1e-5)
+    shutil.copy(tmp_path / "given" / "tiny.gguf", tmp_path / "given" / "other.gguf")
+    with pytest.raises(BaseModelError, match=r"2 GGUF files \(other\.gguf, tiny\.gguf\); name one"):
+        Base.load(tmp_path / "given", device="cpu")
+    (tmp_path / "given" / "other.gguf").write_bytes(b"GGUF\x03\0\0\0 cut short")
+    with pytest.raises(BaseModelError, match="cannot read this GGUF file") as error:
+        Base.load(tmp_path / "given" / "other.gguf", device="cpu")
+    assert str(error.value).isprintable()
+    assert [path.name for path in (tmp_path / "cache" / "bases").iterdir()] == [Path(base.model.name_or_path).name]
+
+
+def test_a_bundled_base_that_was_changed_is_told(made, tmp_path, monkeypatch):
+    from softprompt.base import bundled
+
+    monkeypatch.setenv("SOFTPROMPT_CACHE", str(tmp_path))
+    folder = Path(shutil.copytree(made / "base", tmp_path / "bases" / "smollm2"))
+    weights = fingerprint.exact_digest(fingerprint.weight_files(folder))
+    for source, fits in (({}, True), ({"weights": weights}, True), ({"weights": "0" * 64}, False)):
+        (folder / "source.json").write_text(json.dumps(source))
+        if fits:
+            assert bundled.get("smollm2") == folder
+        else:
+            with pytest.raises(BaseModelError, match="softprompt base get smollm2"):
+                bundled.get("smollm2")

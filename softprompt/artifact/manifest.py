@@ -25,7 +25,8 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}\z")]
 LoadsIn = Annotated[str, Field(pattern=r"^(transformers|peft( within the window of [1-9]\d{0,8} tokens)?)\z")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*\z", max_length=80)]  # of the folder itself
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Sizes = NonNegativeInt | list[PositiveInt]  # one number, or one per layer; 0: keys and values are out of reach
+PerLayer = Annotated[list[PositiveInt], Field(max_length=2000)]
+Sizes = NonNegativeInt | PerLayer  # one number, or one per layer; 0: keys and values are out of reach
 
 
 class _Exact(Strict):

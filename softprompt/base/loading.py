@@ -15,7 +15,7 @@ from transformers.utils import logging as transformers_logging
 from ..config import suggest
 from ..errors import BaseModelError
 from ..launcher import launched
-from ..types import Progress, ignore_progress, megabytes
+from ..types import Progress, ignore_progress
 from . import bundled, quantized
 from .families import NAMED, Kind, auto_class, choose_kind
 from .fingerprint import Checkpoint, kept_exact, kept_weights, weight_files, weights_digest
@@ -42,8 +42,7 @@ def load_model(
         raise BaseModelError(f"dtype {dtype!r} is not known{suggest(dtype, DTYPES)}")
     quantized.check_asked(quantization, isolated)
     where = _device(device)
-    is_bundled = name in bundled.BUNDLED
-    source = str(bundled.get(name, megabytes(f"fetching {name}", progress))) if is_bundled else name
+    source = bundled.local_source(name, progress)
     was_bar = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:

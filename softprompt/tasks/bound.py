@@ -42,6 +42,11 @@ class BoundTask:
         self.slots = lay_out(prompter.names, prompter.holes, sizes, bool(self.tail), writes is not None)
         self.writes = writes
         self.room = room - len(self.head) - len(self.cue) - len(self.tail)
+        if self.room < 1:  # nothing of it may run: attention over a head of any length takes any memory
+            raise ConfigError(
+                f"the template and its demonstrations leave no room for the text ({1 - self.room} tokens too many for this "
+                "base); shorten them"
+            )
         self.cut = 0
         self.ends: Ids = prompter.ends if task.answering == "generated" else ()
         self.stops: tuple[str, ...] = (*task.stops, *prompter.end_texts) if task.answering == "generated" else ()

@@ -31,7 +31,7 @@ class LabelScoring(Normalized):
     """
 
     calibration: Literal["none", "contextual"] = "none"
-    content_free: list[str] = Field(default_factory=lambda: ["N/A", "", "[MASK]"], min_length=1)
+    content_free: list[str] = Field(default_factory=lambda: ["N/A", "", "[MASK]"], min_length=1, max_length=100)
 
 
 class ClassificationSpec(TaskSpec):

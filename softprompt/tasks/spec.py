@@ -75,9 +75,9 @@ class DataSpec(Strict):
 class DemonstrationSpec(Strict):
     """k labelled rows in front of every row; `rows` holds them once they are drawn, so that an artifact carries them."""
 
-    k: int = Field(default=0, ge=0)
+    k: int = Field(default=0, ge=0, le=100)
     seed: int = Field(default=0, ge=0)
-    rows: list[dict[str, Any]] = Field(default_factory=list)
+    rows: list[dict[str, Any]] = Field(default_factory=list, max_length=100)
 
 
 class TaskSpec(Strict):

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from ..base import Base
-from ..base.bundled import fetch
+from ..base.bundled import local_source
 from ..base.model import DTYPES
 from ..config import Strict, override, parse, read_yaml
 from ..data import CATALOGUE
@@ -124,7 +124,9 @@ class BaseSpec(Strict):
 
     def load(self, progress: Progress = ignore_progress) -> Base:
         """The base, loaded as the section says; see `Base.load` for what is refused."""
-        processes().first(fetch, self.name, progress)  # what must be fetched one of several processes fetches for all
+        processes().first(
+            local_source, self.name, progress
+        )  # what must be fetched one of several processes fetches for all
         return Base.load(self.name, self.dtype, self.device, progress, self.quantization, self.isolated, self.kind)
 
 

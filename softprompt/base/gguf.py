@@ -1,0 +1,94 @@
+"""GGUF files as bases: weights that llama.cpp runs become an ordinary model folder in the cache, once."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+from ..errors import BaseModelError
+from ..storage import atomic_folder, cache_dir, sha256_file, write_json
+from ..types import Progress
+from .fingerprint import kept
+
+_BROKEN = (
+    OSError,
+    ValueError,
+    KeyError,
+    IndexError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    ImportError,
+    struct.error,
+)
+
+
+def find_gguf(source: str) -> Path | None:
+    """The GGUF file that a path names: the file itself, or the only one in a folder that holds no other model.
+
+    Raises:
+        BaseModelError: the folder holds several.
+    """
+    path = Path(source).expanduser()
+    if path.suffix == ".gguf" and path.is_file():
+        return path
+    if not path.is_dir() or (path / "config.json").is_file():
+        return None
+    files = sorted(path.glob("*.gguf"))
+    if len(files) > 1:
+        names = ", ".join(file.name for file in files[:4])
+        raise BaseModelError(f"base {source!r}: the folder holds {len(files)} GGUF files ({names}); name one of them")
+    return files[0] if files else None
+
+
+def converted(file: Path, progress: Progress) -> Path:
+    """The model folder that a GGUF file was made into, under a digest of its bytes.
+
+    Args:
+        progress: told when it is made, the first time.
+
+    Raises:
+        BaseModelError: transformers cannot read it.
+    """
+    digest = kept([file], "bytes", lambda: sha256_file(file))
+    folder = cache_dir() / "bases" / f"gguf-{digest[:32]}"
+    if not (folder / "source.json").is_file():
+        what = f"converting {file.name} (once, into {folder})"
+        progress(what, 0, 1)
+        with atomic_folder(folder) as temporary:
+            convert(file, temporary)
+            write_json(temporary / "source.json", {"gguf": file.name, "sha256": digest})
+        progress(what, 1, 1)
+    return folder
+
+
+def convert(gguf: Path, to: Path) -> None:
+    """Dequantise to fp32 and save as an ordinary model folder.
+
+    Raises:
+        BaseModelError: transformers cannot read it, or its weights are not finite.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        where: dict[str, Any] = {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
+        tokenizer = AutoTokenizer.from_pretrained(**where, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32, trust_remote_code=False)
+        if not all(bool(torch.isfinite(weight).all()) for weight in model.parameters()):
+            raise BaseModelError(f"{gguf.name}: holds weights that are not finite; fetch it again")
+        # transformers refuses to save what it still takes for a quantised model
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        for mark, value in (("is_quantized", False), ("quantization_method", None), ("hf_quantizer", None)):
+            setattr(model, mark, value)
+        model.save_pretrained(to)
+        tokenizer.save_pretrained(to)
+    except _BROKEN as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise BaseModelError(f"{gguf}: transformers cannot read this GGUF file ({reason}); take another one") from None
+    finally:
+        logging.enable_progress_bar()

@@ -234,11 +234,25 @@ def test_sweep_encodes_once(work):
     report = json.loads((work / "sweep" / "sweep.json").read_text())
     assert len(report["trials"]) == 4 and report["test"]["rows"] == 12
     assert (work / "sweep" / report["best"] / "artifact" / "manifest.json").exists()
-    alone = cli("train", "run.yaml", "train.lr=0.05", "seed=1", "--out", "alone", cwd=work)
+    lr, seed = next(re.findall(r"lr=(.+)_seed=(.+)", trial["name"])[0] for trial in report["trials"])
+    asked = ["--test"] if report["best"] == f"lr={lr}_seed={seed}" else []
+    alone = cli("train", "run.yaml", f"train.lr={lr}", f"seed={seed}", "--out", "alone", *asked, cwd=work)
     assert alone.returncode == 0
-    name = next(trial["name"] for trial in report["trials"] if "lr=0.05" in trial["name"] and "seed=1" in trial["name"])
     for file in (work / "alone" / "artifact").iterdir():  # sharing the encoding changes no bit
-        assert file.read_bytes() == (work / "sweep" / name / "artifact" / file.name).read_bytes()
+        assert file.read_bytes() == (work / "sweep" / f"lr={lr}_seed={seed}" / "artifact" / file.name).read_bytes()
+
+    # called again it drops nothing that was measured
+    rate = re.findall("lr=(.+)_", report["best"])[0]
+    done = cli("sweep", "run.yaml", f"train.lr={rate},0.02", "seed=0,1", "--out", "sweep", cwd=work)
+    assert done.returncode == 0 and "this run is finished; nothing was changed" in done.stderr, done.stderr
+    again = json.loads((work / "sweep" / "sweep.json").read_text())
+    assert {one["name"] for one in again["trials"] + again["earlier"]} == {
+        f"lr={lr}_seed={seed}" for lr in ("0.01", "0.05", "0.02") for seed in "01"
+    }
+    if again["best"] == report["best"]:
+        assert again["test"] == report["test"]
+    held = json.loads((work / "sweep" / report["best"] / "artifact" / "manifest.json").read_text())
+    assert held["metrics"]["test"]["value"] == report["test"]["value"]
 
 
 def test_as_a_process(work):

@@ -204,6 +204,10 @@ def test_command(tmp_path):
     assert "test agreement with the long prompt" in found.output and "saved per request" in found.output
     report = json.loads((tmp_path / "out/distil.json").read_text())
     assert report["prompt"]["demonstrations"] == 2
+    found = CliRunner().invoke(app, ["distil", str(run), "--demonstrations", "2", "--out", str(tmp_path / "out")])
+    assert found.exit_code == 0 and "this run is finished; nothing was changed" in found.output, found.output
+    again = json.loads((tmp_path / "out/distil.json").read_text())
+    assert again["agreement"] == report["agreement"] and again["accuracy"] == report["accuracy"]
     leans = max(report["commonest"].values()) > distil.LEANS
     assert leans == ("the long prompt gives one answer to" in " ".join(found.output.split()))
     for share, told in ((0.91, True), (0.9, False)):  # whatever this base's answers are

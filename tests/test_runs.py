@@ -246,3 +246,20 @@ def test_only_plain_handlers_of_the_main_thread_are_taken():
     thread.start()
     thread.join()
     assert found == [Asked()]
+
+
+def test_pruning_keeps_other_lengths_of_the_same_artifact(base, tmp_path):
+    from softprompt.artifact import load
+    from softprompt.errors import ConfigError
+    from softprompt.training.prune import prune
+
+    short = {"max_steps": 1, "batch_size": 4, "lr": 0.02}
+    one = load(run(base, tmp_path / "one", {"name": "soft", "length": 4}).artifact)
+    how = {"train": short, "rows": tiny_rows(8, 4, 4), "importance_rows": 2}
+    for lengths in ([3], [2]):
+        prune(base, tiny_task(), one, lengths, tmp_path / "pruned", **how)
+    written = json.loads((tmp_path / "pruned" / "prune.json").read_text())
+    assert [found["length"] for found in written["lengths"]] == [4, 2, 3]
+    other = load(run(base, tmp_path / "other", {"name": "soft", "length": 4}, seed=1).artifact)
+    with pytest.raises(ConfigError, match="holds lengths of another artifact"):
+        prune(base, tiny_task(), other, [1], tmp_path / "pruned", **how)

@@ -39,11 +39,12 @@ def distil_verb(
     from ..methods import make_method
     from ..tasks import Task
     from ..training import load_run
-    from ..training.distil import distil
+    from ..training.distil import WRITTEN, distil
+    from ..training.places import run_folder
 
     spec = load_run(run, settings or [])
     task, method = Task.load(spec.task), make_method(spec.method)
-    with progress() as show:
+    with run_folder(to, WRITTEN), progress() as show:
         rows = task.load_data(show, labelled=False)
         base = spec.base.load(show)
         done = distil(
@@ -60,6 +61,7 @@ def distil_verb(
             fresh=fresh,
             rows=rows,
             progress=show,
+            notice=err.print,
         )
     if cut := done.report["truncated"]["prompt"]:
         err.print(f"{cut} texts had to be cut behind the long prompt")

@@ -42,7 +42,8 @@ def prune_verb(
     from ..artifact import load
     from ..errors import ConfigError
     from ..tasks import Task
-    from ..training.prune import prune
+    from ..training.places import work_folder
+    from ..training.prune import WRITTEN, prune
 
     held, run = load(artifact), run_of(artifact)
     if run is None:
@@ -51,7 +52,7 @@ def prune_verb(
             "folder of its run"
         )
     task = Task.load(run.task)
-    with progress() as show:
+    with work_folder(folder, WRITTEN), progress() as show:
         data = task.load_data(show)
         base = run.base.load(show)
         report = prune(
@@ -66,6 +67,7 @@ def prune_verb(
             rows=data,
             importance_rows=rows,
             progress=show,
+            notice=err.print,
         )
     table = Table("learned tokens", "kept", "dev as cut", "dev trained on", "artifact")
     for one in report.lengths:

@@ -31,7 +31,7 @@ def sweep_verb(
     from ..training.sweep import sweep
 
     with progress() as show:
-        report = sweep(run, settings, to, test, show)
+        report = sweep(run, settings, to, test, show, err.print)
     if cut := sum(trial["truncated"] for trial in report["trials"]):
         err.print(f"{cut} texts (all trials together) were longer than what fits and were cut at their end")
     table = Table("run", "dev", "dev nll", "best step", "train s")

@@ -25,13 +25,17 @@ from ..metrics import Estimate, estimate
 from ..parallel import processes
 from ..storage import digest_of, write_json
 from ..tasks import Task
-from ..types import Progress, ignore_progress
+from ..types import Notice, Progress, ignore_notice, ignore_progress
 from .job import Result
+from .places import earlier_report, run_folder
 from .preparing import Prepared, prepare
 from .run import train as run_training
 from .spec import CacheSpec, TrainSpec
 from .state import Teaching
 from .teacher import kept_answers, match, relabelled_rows
+
+REPORT = "distil.json"
+WRITTEN = (REPORT, *(f"teacher-{split}.safetensors" for split in ("train", "dev", "test")))
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ def distil(
     fresh: bool = False,
     rows: dict[str, list[Row]] | None = None,
     progress: Progress = ignore_progress,
+    notice: Notice = ignore_notice,
 ) -> Distilled:
     """Turn the task's long prompt into an artifact of the method.
 
@@ -93,42 +98,53 @@ def distil(
     spec = train if isinstance(train, TrainSpec) else parse(TrainSpec, train or {}, "train")
     rows = rows if rows is not None else task.load_data(progress, labelled=False)
     rows = {name: rows[name] for name in (("train", "dev", "test") if test else ("train", "dev")) if rows.get(name)}
-    long, rest = long_prompt(task, method, rows.get("train", []), demonstrations, instruction)
-    asked = {**rows, "train": rest}
-    began = time.perf_counter()
-    teacher = prepare(base, long, make_method("hard"), cache, asked)
     folder = Path(out) if out is not None else None
-    taught = {name: kept_answers(folder, name, teacher, progress) for name in asked}
-    seconds = time.perf_counter() - began
-    relabelled = {name: relabelled_rows(task, part, taught[name].labels) for name, part in asked.items()}
-    states = {
-        task.content(row): one for name in asked for row, one in zip(asked[name], taught[name].states, strict=True)
-    }
-    metric = task.spec.metric
-    teaching = Teaching(
-        lambda engine: match(engine, task, states),
-        "agreement" if metric == "accuracy" else f"agreement ({metric})",
-        {"by": "hard", "demonstrations": demonstrations, "prompt": digest_of(teacher.bound.head)},
-    )
-    result = run_training(
-        base,
-        short(task),
-        method,
-        out,
-        train=_longer(spec, method),
-        cache=cache,
-        seed=seed,
-        test=test,
-        fresh=fresh,
-        rows=relabelled,
-        teaching=teaching,
-        progress=progress,
-    )
-    report = _report(task, teacher, result, asked, demonstrations)
-    report["seconds"] = {"teacher": seconds, **result.seconds}
-    if folder is not None:
-        write_json(folder / "distil.json", report)
-    return Distilled(result, report)
+    with run_folder(folder, WRITTEN):
+        long, rest = long_prompt(task, method, rows.get("train", []), demonstrations, instruction)
+        asked = {**rows, "train": rest}
+        began = time.perf_counter()
+        teacher = prepare(base, long, make_method("hard"), cache, asked)
+        taught = {name: kept_answers(folder, name, teacher, progress) for name in asked}
+        seconds = time.perf_counter() - began
+        relabelled = {name: relabelled_rows(task, part, taught[name].labels) for name, part in asked.items()}
+        states = {
+            task.content(row): one for name in asked for row, one in zip(asked[name], taught[name].states, strict=True)
+        }
+        metric = task.spec.metric
+        teaching = Teaching(
+            lambda engine: match(engine, task, states),
+            "agreement" if metric == "accuracy" else f"agreement ({metric})",
+            {"by": "hard", "demonstrations": demonstrations, "prompt": digest_of(teacher.bound.head)},
+        )
+        result = run_training(
+            base,
+            short(task),
+            method,
+            out,
+            train=_longer(spec, method),
+            cache=cache,
+            seed=seed,
+            test=test,
+            fresh=fresh,
+            rows=relabelled,
+            teaching=teaching,
+            progress=progress,
+            notice=notice,
+        )
+        report = _report(task, teacher, result, asked, demonstrations)
+        report["seconds"] = {"teacher": seconds, **result.seconds}
+        if folder is not None:
+            _keep(folder / REPORT, report, digest_of(result.settings))
+        return Distilled(result, report)
+
+
+def _keep(path: Path, report: dict[str, Any], run: str) -> None:
+    """Write the report, with what earlier calls of the same run have measured on other splits."""
+    before = earlier_report(path)
+    if before.get("run") == run:
+        for what in ("agreement", "commonest", "accuracy"):
+            report[what] = {**before.get(what, {}), **report[what]}
+    write_json(path, {**report, "run": run})
 
 
 def _longer(spec: TrainSpec, method: Method) -> TrainSpec:

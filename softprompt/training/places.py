@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from .. import artifact as artifacts
 from ..errors import ConfigError
@@ -14,11 +16,12 @@ from ..storage import check_writable, plain_disk_errors
 from .checkpoints import BEFORE, EVENTS, NEWEST
 
 ARTIFACT, RESULT, RUN = "artifact", "result.json", "run.yaml"
+FILES = (NEWEST, BEFORE, EVENTS, RESULT, RUN)
 BUSY = "another run is at work here; wait for it, or take another --out"
 
 
 @contextlib.contextmanager
-def run_folder(folder: Path | None, files: tuple[str, ...] = ()) -> Iterator[None]:
+def run_folder(folder: Path | None, files: Sequence[str] = ()) -> Iterator[None]:
     """Hold a run's folder (of several processes the first one does), after a look at what will be written into it.
 
     Args:
@@ -28,6 +31,15 @@ def run_folder(folder: Path | None, files: tuple[str, ...] = ()) -> Iterator[Non
         SoftpromptError: another process is at work there; one of the files cannot be written.
         ArtifactError: `artifact/` holds something else.
     """
+    with work_folder(folder, [*FILES, *files], [ARTIFACT]):
+        if folder is not None and processes().main:
+            artifacts.check_place(folder / ARTIFACT)
+        yield
+
+
+@contextlib.contextmanager
+def work_folder(folder: Path | None, files: Sequence[str], folders: Sequence[str] = ()) -> Iterator[None]:
+    """Hold a folder for work that writes these files and replaces these folders in it; see `run_folder`."""
     if folder is None or not processes().main:
         yield
         return
@@ -35,13 +47,31 @@ def run_folder(folder: Path | None, files: tuple[str, ...] = ()) -> Iterator[Non
         if folder.is_file():
             raise ConfigError(f"{folder}: is a file; --out must name a folder")
     with held(folder, BUSY):
-        check_run_folder(folder, files)
-        remove_leftovers(folder, {ARTIFACT, NEWEST, BEFORE, EVENTS, RESULT, RUN, *files})
+        for name in files:
+            check_writable(folder / name)
+        remove_leftovers(folder, {*files, *folders})
         yield
 
 
-def check_run_folder(folder: Path, files: tuple[str, ...] = ()) -> None:
-    """Whether a run can leave its files in a folder; see `run_folder`."""
-    for name in (NEWEST, BEFORE, EVENTS, RESULT, RUN, *files):
-        check_writable(folder / name)
-    artifacts.check_place(folder / ARTIFACT)
+def check_run_folders(folders: Sequence[Path]) -> None:
+    """Look at the folders of runs that will be made one after the other, before the first.
+
+    Raises:
+        SoftpromptError, ArtifactError: see `run_folder`.
+    """
+    for folder in folders:
+        with plain_disk_errors(folder):
+            there = folder.exists()  # a name that is too long is told here
+        if there:
+            for name in FILES:
+                check_writable(folder / name)
+            artifacts.check_place(folder / ARTIFACT)
+
+
+def earlier_report(path: Path) -> dict[str, Any]:
+    """A report (`sweep.json`, …) as an earlier call has left it; empty where there is none that can be read."""
+    try:
+        held = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return held if isinstance(held, dict) else {}

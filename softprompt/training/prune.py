@@ -34,14 +34,17 @@ from ..metrics import Estimate
 from ..parallel import processes
 from ..storage import write_json
 from ..tasks import Task
-from ..types import Example, Progress, ignore_progress
+from ..types import Example, Notice, Progress, ignore_notice, ignore_progress
 from .job import Result
+from .places import check_run_folders, earlier_report, work_folder
 from .preparing import Prepared, prepare
 from .run import train as run_training
 from .saving import save
 from .spec import CacheSpec, TrainSpec
 
 IMPORTANCE_ROWS = 128
+REPORT = "prune.json"
+WRITTEN = (REPORT, "prune.png")
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,7 @@ def prune(
     rows: dict[str, list[Row]] | None = None,
     importance_rows: int = IMPORTANCE_ROWS,
     progress: Progress = ignore_progress,
+    notice: Notice = ignore_notice,
 ) -> Pruning:
     """Drop the least important learned tokens of an artifact, for every length asked for.
 
@@ -119,25 +123,44 @@ def prune(
     processes().only_one("prune")
     began = time.perf_counter()
     method = restored(artifact, base)
-    lengths = _checked(method, to)
+    lengths, folder = _checked(method, to), Path(out)
+    before = _before(folder, artifact)
     assert isinstance(method, LearnedTensor)
     spec = train if isinstance(train, TrainSpec) else parse(TrainSpec, train or {}, "train")
     if spec.epochs is None:
         spec = spec.model_copy(update={"epochs": 1})
-    rows = rows if rows is not None else task.load_data(progress)
-    whole = prepare(base, task, method, cache, rows, splits=("train", "dev"))
-    if not whole.splits.get("dev") or not whole.splits.get("train"):
-        raise DataError("pruning ranks tokens on training rows and compares lengths on dev rows; the task lacks one")
-    whole.engine.encode([*whole.splits["train"], *whole.splits["dev"]], progress)
-    dev = evaluate(whole.engine, method, whole.bound, whole.splits["dev"], progress).estimate
-    ranked = importance(whole.engine, method, whole.splits["train"][:importance_rows], progress)
-    assert artifact.path is not None
-    found = [Pruned(method.length, list(range(method.length)), dev, dev, artifact.path)]
-    for length in lengths:
-        found.append(_one(whole, task, ranked, length, Path(out), spec, cache, seed, rows, progress))
-    report = Pruning(ranked.tolist(), found, time.perf_counter() - began)
-    write_json(Path(out) / "prune.json", report.as_dict())
+    with work_folder(folder, WRITTEN):
+        check_run_folders([folder / str(length) for length in lengths])
+        rows = rows if rows is not None else task.load_data(progress)
+        whole = prepare(base, task, method, cache, rows, splits=("train", "dev"))
+        if not whole.splits.get("dev") or not whole.splits.get("train"):
+            raise DataError(
+                "pruning ranks tokens on training rows and compares lengths on dev rows; the task lacks one"
+            )
+        whole.engine.encode([*whole.splits["train"], *whole.splits["dev"]], progress)
+        dev = evaluate(whole.engine, method, whole.bound, whole.splits["dev"], progress).estimate
+        ranked = importance(whole.engine, method, whole.splits["train"][:importance_rows], progress)
+        assert artifact.path is not None
+        found = [Pruned(method.length, list(range(method.length)), dev, dev, artifact.path)]
+        for length in lengths:
+            found.append(_one(whole, task, ranked, length, folder, spec, cache, seed, rows, progress, notice))
+        report = Pruning(ranked.tolist(), found, time.perf_counter() - began)
+        told = report.as_dict()
+        told["lengths"] += [one for one in before if one["length"] not in {pruned.length for pruned in found}]
+        write_json(folder / REPORT, {**told, "artifact": artifact.digest})
     return report
+
+
+def _before(folder: Path, artifact: Artifact) -> list[dict[str, Any]]:
+    """What earlier calls have found of this artifact at other lengths.
+
+    Raises:
+        ConfigError: they were of another one.
+    """
+    before = earlier_report(folder / REPORT)
+    if before and before.get("artifact") != artifact.digest:
+        raise ConfigError(f"{folder} holds lengths of another artifact (or version); take another --out")
+    return before.get("lengths", [])
 
 
 def importance(
@@ -211,6 +234,7 @@ def _one(
     seed: int,
     rows: dict[str, list[Row]],
     progress: Progress,
+    notice: Notice,
 ) -> Pruned:
     """Keep the `length` most important tokens, measure them, train them on."""
     base, method = whole.base, whole.method
@@ -239,6 +263,7 @@ def _one(
         rows=rows,
         share=[ready],
         progress=told,
+        notice=notice,
         check=False,  # what it starts from was trained before
     )
     assert result.artifact is not None

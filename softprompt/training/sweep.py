@@ -12,17 +12,22 @@ from typing import Any
 from ..base import Base
 from ..data import Row
 from ..errors import ConfigError
-from ..evaluate import Evaluation, evaluate
+from ..evaluate import Evaluation
+from ..interrupts import explained
 from ..methods import make_method
+from ..metrics import Estimate
 from ..parallel import alike, processes
 from ..storage import write_json
 from ..tasks import Task
-from ..types import Progress, ignore_progress
+from ..types import Notice, Progress, ignore_notice, ignore_progress
 from .job import Result
 from .loop import best_of
+from .places import check_run_folders, earlier_report, work_folder
 from .preparing import Prepared
 from .run import train
 from .spec import BaseSpec, RunSpec, load_run
+
+REPORT = "sweep.json"
 
 
 def combinations(settings: list[str]) -> list[list[str]]:
@@ -43,48 +48,66 @@ def combinations(settings: list[str]) -> list[list[str]]:
 
 @alike
 def sweep(
-    run: Path, settings: list[str], to: Path, test: bool = False, progress: Progress = ignore_progress
+    run: Path,
+    settings: list[str],
+    to: Path,
+    test: bool = False,
+    progress: Progress = ignore_progress,
+    notice: Notice = ignore_notice,
 ) -> dict[str, Any]:
     """Train every combination; choose by dev; evaluate the chosen one on test if asked.
 
     Returns:
         {"trials": [{"name", "dev", "dev_nll", "best_step", "truncated", "seconds"}], "best", "seconds", "encode_seconds",
-        "test"}, also written to `sweep.json`. The best trial is chosen as a run chooses its best look (`best_of`).
+        "test", "earlier"}, also written to `sweep.json`. The best trial is chosen as a run chooses its best look (`best_of`).
+        "test" is the best trial's, if it was ever asked for; "earlier" are trials of earlier calls that are not in this one.
+
+    Raises:
+        SoftpromptError: a combination that cannot be run, said before the first is; see `train`.
     """
-    began, parallel = time.perf_counter(), processes()
+    began = time.perf_counter()
     everything = combinations(settings)
-    trials: list[Trial] = []
-    shop = _Shop(progress)
-    for place, choice in enumerate(everything):
-        name = _name_of(choice, settings, everything)
-        shown = _named(progress, f"{place + 1}/{len(everything)} {name}")
-        trials.append(shop.trial(name, load_run(run, choice), to / name, shown))
-    best = best_of([trial.look() for trial in trials])["trial"]
-    report: dict[str, Any] = {
-        "trials": [trial.as_dict() for trial in trials],
-        "best": best.name,
-        "encode_seconds": sum(trial.result.seconds["encode"] for trial in trials),
-    }
-    if test:
-        ready = best.result.prepared
-        held_out = evaluate(
-            ready.engine, ready.method, ready.bound, ready.bound.examples(best.test), progress, parallel
-        )
-        report["test"] = held_out.estimate.as_dict()
-    report["seconds"] = time.perf_counter() - began
-    if parallel.main:
-        write_json(to / "sweep.json", report)
+    names = [_name_of(choice, settings, everything) for choice in everything]
+    specs = [load_run(run, choice) for choice in everything]
+    shop = _Shop(progress, notice)
+    with work_folder(to, [REPORT]), explained(lambda: "the same command goes on with the trials that are left"):
+        check_run_folders([to / name for name in names])
+        trials = [
+            shop.trial(name, spec, to / name, _named(progress, f"{place}/{len(names)} {name}"))
+            for place, (name, spec) in enumerate(zip(names, specs, strict=True), 1)
+        ]
+        best = best_of([trial.look() for trial in trials])["trial"]
+        if test:
+            best = shop.trial(best.name, specs[names.index(best.name)], to / best.name, progress, test=True)
+        report: dict[str, Any] = {
+            "trials": [trial.as_dict() for trial in trials],
+            "best": best.name,
+            "encode_seconds": sum(trial.result.seconds["encode"] for trial in trials),
+        }
+        if (tested := best.tested()) is not None:
+            report["test"] = tested.as_dict()
+        before = earlier_report(to / REPORT)
+        others = [*before.get("earlier", []), *before.get("trials", [])]
+        if earlier := [trial for trial in others if trial.get("name") not in names]:
+            report["earlier"] = earlier
+        report["seconds"] = time.perf_counter() - began
+        if processes().main:
+            write_json(to / REPORT, report)
     return report
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One run of a sweep: its result, its metric on dev, and its test rows."""
+    """One run of a sweep: its result, and its metric on dev."""
 
     name: str
     result: Result
     dev: Evaluation
-    test: list[Row]
+
+    def tested(self) -> Estimate | None:
+        """Its metric on test, of this call or an earlier one."""
+        found = self.result.metrics.get("test")
+        return found.estimate if found is not None else self.result.recorded.get("test")
 
     def look(self) -> dict[str, Any]:
         """As `best_of` compares looks at dev."""
@@ -107,13 +130,13 @@ class Trial:
 class _Shop:
     """Holds what trials share: the base, the rows that were read, the texts that were encoded."""
 
-    def __init__(self, progress: Progress) -> None:
-        self.progress = progress
+    def __init__(self, progress: Progress, notice: Notice) -> None:
+        self.progress, self.notice = progress, notice
         self._base: tuple[BaseSpec, Base] | None = None
         self._shared: list[Prepared] = []
         self._rows: dict[str, dict[str, list[Row]]] = {}
 
-    def trial(self, name: str, spec: RunSpec, folder: Path, progress: Progress) -> Trial:
+    def trial(self, name: str, spec: RunSpec, folder: Path, progress: Progress, test: bool = False) -> Trial:
         """Train one combination.
 
         Raises:
@@ -134,11 +157,13 @@ class _Shop:
             rows=rows,
             share=self._shared,
             progress=progress,
+            test=test,
+            notice=self.notice,
         )
         self._shared = [result.prepared]
         if (dev := result.metrics.get("dev")) is None:
             raise ConfigError("a sweep chooses by dev; set data.split.dev or give data.dev")
-        return Trial(name, result, dev, rows.get("test", []))
+        return Trial(name, result, dev)
 
     def _rows_of(self, task: Task) -> dict[str, list[Row]]:
         key = str((task.folder.resolve(), task.spec.data, sorted(task.spec.template.fields)))

@@ -45,6 +45,9 @@ METHODS = [
     {"name": "prefix", "length": 3, "reparameterization": "mlp"},
     {"name": "p_tuning", "length": 3},
     {"name": "lora", "r": 2, "dropout": 0.1},
+    {"name": "soft", "length": 3, "head": True},
+    "peft:IA3",
+    "full",
     "probe",
 ]
 

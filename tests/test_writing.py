@@ -18,6 +18,7 @@ from softprompt.engine.draws import Draws, processors
 from softprompt.errors import ConfigError
 from softprompt.methods import make_method
 from softprompt.runtime import Runtime
+from softprompt.streaming import Told
 from softprompt.tasks import Task
 from softprompt.template.turns import answer_ends
 from softprompt.training import prepare
@@ -311,3 +312,30 @@ def test_answers_that_never_fit_are_counted_before_and_after():
     assert found.about_length(7)[0] == longer and sum(one.cut for one in found.outcomes) == len(rows)
     assert found.about_length(7)[1] == "4 of 4 written answers were cut at generation.max_new_tokens 7"
     assert not [line for line in runtime.evaluate("enough", rows).about_length(9) if "longer" in line]
+
+
+@pytest.mark.parametrize(
+    "frame, written, answer",
+    [
+        (' "{{ answer }}"', ' "Paris"', "Paris"),
+        (' "{{ answer }}"', ' "the "best" one"', 'the "best" one'),
+        (" Answer: {{ answer }}.", " Answer: 3.5.", "3.5"),
+        (" Answer: {{ answer }}.", " Answers", "Answers"),
+        (" {{ answer }}", ' "Paris".', '"Paris".'),
+        (" ({{ answer }})", " (", ""),
+    ],
+)
+def test_what_the_template_puts_round_an_answer_is_taken_off(frame, written, answer):
+    """At once and as it comes, where nothing is told that is no part of the answer."""
+    bound = task({**PLAIN, "answer": frame}).bind(tiny_tokenizer(), 200)
+    ids = tiny_tokenizer()(written, add_special_tokens=False)["input_ids"]
+    assert bound.read(tuple(ids)) == answer
+    told: list[str] = []
+    streamer = Told(bound, told.append)
+    for token in ids:
+        streamer.put(torch.tensor([token]))
+        assert answer.startswith("".join(told))
+    streamer.end()
+    assert "".join(told) == answer
+    old = task({**PLAIN, "answer": frame}, rules=1).bind(tiny_tokenizer(), 200)
+    assert old.read(tuple(ids)) == written.strip()

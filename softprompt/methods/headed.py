@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -99,7 +100,8 @@ class Headed(Method):
 
     def _make_head(self, weight: Tensor, bias: Tensor, base: Base) -> None:
         """A head of this weight [K, H] and bias [K]."""
-        self.head = nn.Linear(weight.shape[1], weight.shape[0], device=base.device)
+        # its own start would be drawn from the process's random numbers
+        self.head = cast(nn.Linear, nn.utils.skip_init(nn.Linear, *weight.shape[::-1], device=base.device))
         with torch.no_grad():
             self.head.weight.copy_(weight)
             self.head.bias.copy_(bias)

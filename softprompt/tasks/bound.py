@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ..data import Row
 from ..engine import lay_out, text_of
 from ..errors import ConfigError, DataError
-from ..template import Prompter
+from ..template import Prompter, answer_frame
 from ..types import Example, Ids
 from .ends import ended, filled
 from .windows import holder, stretches
@@ -54,6 +54,8 @@ class BoundTask:
         self.learns = True
         self._words = task.words
         # ids are kept of the words that all rows share; a row's own options are its user's texts
+        framed = task.answering == "generated" and task.rules > 1
+        self._frame = tuple(side.strip() for side in answer_frame(task.spec.template)) if framed else ("", "")
         self._answers: dict[str, Ids | None] = dict.fromkeys(self._words)
         self._candidates: tuple[Ids, ...] | None = None
 
@@ -192,4 +194,16 @@ class BoundTask:
         if more:
             sizes = [size for stop in self.stops for size in range(1, len(stop)) if text.endswith(stop[:size])]
             text = text[: len(text) - max(sizes, default=0)]
-        return (text if ended else text.rstrip("\ufffd")).strip()
+        text = (text if ended else text.rstrip("\ufffd")).strip()
+        return self._bare(text, more)
+
+    def _bare(self, text: str, more: bool) -> str:
+        """An answer without what the template puts around it, as far as that was written."""
+        lead, tail = self._frame
+        if lead and more and lead.startswith(text):
+            return ""
+        text = text.removeprefix(lead).lstrip() if lead else text
+        if tail and more:
+            held = max((size for size in range(1, len(tail) + 1) if text.endswith(tail[:size])), default=0)
+            text = text[: len(text) - held]
+        return text.removesuffix(tail).rstrip() if tail else text

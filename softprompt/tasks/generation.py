@@ -12,12 +12,10 @@ from ..config import Strict, suggest
 from ..data import Row
 from ..errors import ConfigError
 from ..metrics import metrics_for
-from ..template import render
+from ..template import answer_frame
 from ..values import not_text, plain, text_of
 from .base import Task
 from .spec import TaskSpec
-
-_MARK = "\u2063"  # stands for the answer
 
 
 class GenerationSpec(Strict):
@@ -94,10 +92,9 @@ class Generation(Task):
             if self.rules > 1:
                 raise ConfigError(f"{problem}; set that, or take generation.{', generation.'.join(spec.idle)} out")
             warnings.warn(f"task {self.name!r}: {problem}", stacklevel=2)
-        lead, _, _ = render(self.spec.template.answer, {"answer": _MARK}, "template.answer").partition(_MARK)
-        lead = lead.lstrip() if self.spec.template.in_chat else lead  # as `Prompter` has it
         if self.rules < 2:
             return
+        lead, _ = answer_frame(self.spec.template)
         if (early := next((stop for stop in spec.stop if stop in lead), None)) is not None:
             raise ConfigError(
                 f"template.answer begins with {early!r}, which ends an answer before it has begun; take it out there, or "

@@ -9,5 +9,17 @@ from .prompter import RULES, Prompter, Tokens
 from .sandbox import render, variables
 from .slots import Group, MaskSlot, SoftSlot
 from .spec import TemplateSpec
+from .turns import answer_frame
 
-__all__ = ["RULES", "Group", "MaskSlot", "Prompter", "SoftSlot", "TemplateSpec", "Tokens", "render", "variables"]
+__all__ = [
+    "RULES",
+    "Group",
+    "MaskSlot",
+    "Prompter",
+    "SoftSlot",
+    "TemplateSpec",
+    "Tokens",
+    "answer_frame",
+    "render",
+    "variables",
+]

@@ -8,8 +8,11 @@ from typing import Any, NamedTuple
 from ..errors import ConfigError
 from ..types import Ids
 from .chat import Turn, rendered
+from .sandbox import render
+from .spec import TemplateSpec
 
 _ANSWER, _NEXT = "Beta", "gamma"
+_MARK = "\u2063"  # stands for an answer
 
 
 class Ends(NamedTuple):
@@ -42,6 +45,12 @@ def answer_ends(tokenizer: Any, in_chat: bool, base_ends: Sequence[int] = (), ru
     if not in_chat:
         return Ends(_distinct([*others, *closing]))
     return Ends(_distinct([*closing, *others, *markers]), (text,) if text else ())
+
+
+def answer_frame(spec: TemplateSpec) -> tuple[str, str]:
+    """What `template.answer` puts before and behind an answer."""
+    lead, _, tail = render(spec.answer, {"answer": _MARK}, "template.answer").partition(_MARK)
+    return lead.lstrip() if spec.in_chat else lead, tail  # a chat turn begins without a space
 
 
 def _turns(tokenizer: Any) -> tuple[list[int], list[int], str]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 ROLES = ("system", "user", "assistant")
+OTHER = "neither text nor number"
 _LONGEST = 60  # characters of a value that a message shows
 
 
@@ -46,7 +47,7 @@ def kind(value: Any) -> str:
         ((bytes, bytearray, memoryview), "bytes"),
         ((datetime.date, datetime.time, datetime.timedelta), "a date or time"),
     )
-    return next((name for types, name in kinds if isinstance(value, types)), "neither text nor number")
+    return next((name for types, name in kinds if isinstance(value, types)), OTHER)
 
 
 def not_text(value: Any) -> str | None:

@@ -51,7 +51,7 @@ def prune_verb(
             f"{artifact}: there is no run.yaml beside the artifact that a run here wrote, which names base and data; give the "
             "folder of its run"
         )
-    task = Task.load(run.task)
+    task = Task.load(run.task, held.manifest.format_version)
     with work_folder(folder, WRITTEN), progress() as show:
         data = task.load_data(show)
         base = run.base.load(show)

@@ -117,11 +117,11 @@ def _parquet(path: Path) -> Iterator[Found]:
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"{path}: Parquet needs pyarrow: {_EXTRA}") from error
     try:
-        table = parquet.read_table(path)
+        names = parquet.read_schema(path).names
+        table = parquet.read_table(path) if len(set(names)) == len(names) else None
     except (ArrowException, OSError) as error:
         raise DataError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
-    names = table.column_names
-    if len(set(names)) < len(names):
+    if table is None:
         raise DataError(f"{path}: names a column twice: {', '.join(map(repr, names))}")
     return _each(
         table.num_rows,

@@ -14,9 +14,12 @@ from typing import Any
 
 from jinja2.sandbox import SecurityError
 
+from ..values import OTHER, not_text
+
 OUTPUT = 100_000  # characters of one value and of all that is given out, where the base does not say what it reads
 SECONDS = 1.0
 _WORK = 10  # in values of the largest size: all that is made while one row is rendered
+_PRINTED = (None, "true", "false", OTHER)  # what a template may put into its text (`{{ a == b }}`)
 _STEP = 8  # a pass through a loop, in characters
 _BITS = 10_000  # of an integer
 
@@ -57,9 +60,8 @@ class Budget:
 
     def given_out(self, value: Any) -> str:
         """A value as it stands in the text."""
-        if self.plain and (value is None or value != value or isinstance(value, (list, tuple, dict, set, bytes))):
-            kind = "null" if value is None else type(value).__name__ if value == value else "NaN"
-            raise SecurityError(f"{{{{ … }}}} gives {kind} and no text; give a text or a number, e.g. | join(', ')")
+        if self.plain and not isinstance(value, str) and (found := not_text(value)) not in _PRINTED:
+            raise SecurityError(f"{{{{ … }}}} gives {found} and no text; give a text or a number, e.g. | join(', ')")
         self.spend(size_of(value, self.largest))
         text = value if isinstance(value, str) else str(value)
         self._out -= len(text)

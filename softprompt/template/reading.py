@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import cast
 
 from jinja2 import nodes
 
@@ -17,8 +18,23 @@ _OF_TEXT = frozenset(
 @lru_cache(maxsize=256)
 def printed(text: str) -> frozenset[str]:
     """Names that a Jinja2 text puts into its output as they are, or through a filter for texts."""
-    found = (name for output in parse(text).find_all(nodes.Output) for node in output.nodes for name in _names(node))
-    return frozenset(found)
+    return frozenset(_printed(parse(text)))
+
+
+@lru_cache(maxsize=256)
+def looped(text: str) -> dict[str, bool]:
+    """Names that a Jinja2 text goes through as they are, and whether it prints what they hold."""
+    loops = [loop for loop in parse(text).find_all(nodes.For) if isinstance(loop.iter, nodes.Name)]
+    found: dict[str, bool] = {}
+    for loop in loops:
+        item = loop.target.name if isinstance(loop.target, nodes.Name) else None
+        name = cast("nodes.Name", loop.iter).name
+        found[name] = found.get(name, False) or item in set(_printed(loop))
+    return found
+
+
+def _printed(tree: nodes.Node) -> Iterator[str]:
+    return (name for output in tree.find_all(nodes.Output) for node in output.nodes for name in _names(node))
 
 
 def _names(node: nodes.Node) -> Iterator[str]:

@@ -12,7 +12,7 @@ from ..config import Strict
 from ..errors import DataError
 from ..values import kind, not_data, not_text
 from .chat import turns_of
-from .reading import printed
+from .reading import looped, printed
 from .sandbox import RESERVED, compiled, render, variables
 from .slots import NAMES, AnySlot, Marked, MaskSlot, SoftSlot, fixed, has_slot, in_input, in_plain
 
@@ -137,9 +137,16 @@ class TemplateSpec(Strict):
             return f"field {name!r} is {found}" if found == kind(value) else f"field {name!r} holds {found}"
         if value is None:
             return f"field {name!r} is null"
-        if not self.messages and name in printed(self.input) and (found := not_text(value)) is not None:
+        if self.messages:
+            return None
+        if name in printed(self.input) and (found := not_text(value)) is not None:
             return f"field {name!r} is {found}; expected text"
-        return None
+        if (prints := looped(self.input).get(name)) is None or isinstance(value, str):
+            return None
+        if kind(value) in ("a number", "true", "false"):
+            return f"field {name!r} is {kind(value)}; expected a list"
+        bad = [found for item in value if (found := not_text(item)) is not None] if prints else []
+        return f"field {name!r} holds {bad[0]}; expected texts" if bad else None
 
     @property
     def in_chat(self) -> bool:

@@ -86,7 +86,8 @@ def test_demonstrations_show_what_ends_an_answer():
 
 def test_scores_of_answers_that_end_are_those_of_different_texts():
     """Likelihoods of answers none of which begins another sum to less than one; else they need not."""
-    ready = prepare(tiny_base("llama"), tiny_task(verbalizer=STARS), make_method("hard"), rows=tiny_rows())
+    data = {name: [Row({"text": "a", "label": "10"}, "row")] * 2 for name in ("train", "dev", "test")}
+    ready = prepare(tiny_base("llama"), tiny_task(verbalizer=STARS), make_method("hard"), rows=data)
     rows = [ready.bound.example({"text": text}) for text in ("a", "b c")]
     ((_, batch),) = ready.engine.contexts(rows, ready.method.learned())
     for found in batch.score([row.candidates for row in rows]):

@@ -111,6 +111,7 @@ def kept_answers(folder: Path | None, split: str, teacher: Prepared, progress: P
             teacher.base.tokenizer_digest,
             teacher.base.label_of_dtype,
             teacher.task.spec.model_dump(mode="json"),
+            teacher.task.rules,
             [example.values for example in examples],
         ]
     )

@@ -8,7 +8,9 @@ all others as they are, so their ids are those of plain tokenization.
 
 from __future__ import annotations
 
+import bisect
 import functools
+import itertools
 import json
 import re
 import secrets
@@ -80,10 +82,9 @@ class Texts:
         if not self.fast:
             return [self._slow(piece) for piece in pieces]
         ids, offsets, ends = self.placed(pieces, behind)
-        found: list[list[int]] = [[] for _ in pieces]
-        for token, (start, _) in zip(ids, offsets, strict=True):
-            found[next((k for k, end in enumerate(ends) if start < end), len(pieces) - 1)].append(token)
-        return [tuple(one) for one in found]
+        starts = [start for start, _ in offsets]
+        cuts = [0, *(bisect.bisect_left(starts, end) for end in ends[:-1]), len(ids)]
+        return [ids[begin:end] for begin, end in itertools.pairwise(cuts)]
 
     def placed(self, pieces: Sequence[str], behind: bool = False) -> tuple[Ids, Offsets, list[int]]:
         """Ids of the pieces as one text, where each stands, and where each piece ends, in one and the same reading of it."""

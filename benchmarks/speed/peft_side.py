@@ -19,9 +19,10 @@ def set_up(request: dict[str, Any]) -> Work:
     """Training steps of `get_peft_model`, or of the plain model with all its weights, or its forward alone."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(request["base"])
+    tokenizer = AutoTokenizer.from_pretrained(request["base"], trust_remote_code=False)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    base: Any = AutoModelForCausalLM.from_pretrained(request["base"], dtype=torch.float32)
+    safely: dict[str, Any] = {"trust_remote_code": False, "use_safetensors": True}
+    base: Any = AutoModelForCausalLM.from_pretrained(request["base"], dtype=torch.float32, **safely)
     base.to(device)
     kind = request["peer_method"]
     model = base if kind in PLAIN else _with_peft(base, tokenizer, request)

@@ -151,6 +151,6 @@ def _not_loadable(name: str, error: Exception) -> str:
     if Path(name).is_dir():
         return f"base {name!r}: the folder does not hold a loadable model ({reason})"
     return (
-        f"base {name!r} is neither a bundled name{suggest(name, bundled.BUNDLED)}, a local folder, nor a reachable "
-        f"hub id ({reason})"
+        f"base {name!r} is neither a bundled name{suggest(name, bundled.BUNDLED)}, a local folder, a GGUF file, nor a "
+        f"reachable hub id ({reason})"
     )

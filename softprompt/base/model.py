@@ -97,7 +97,7 @@ class Base:
         isolated: bool = True,
         kind: str | None = None,
     ) -> Base:
-        """Load by bundled name (`smollm2`, `minilm`), local folder or hub id.
+        """Load by bundled name (`smollm2`, `minilm`), local folder, GGUF file or hub id.
 
         Args:
             dtype: `fp32` or `bf16` (or `fp16` on a GPU).

@@ -150,6 +150,8 @@ class Lora(Tuner):
             return values
         if self.spec.activate == "cue" and not self._cue:
             return None
+        if self.spec.activate == "cue" and values and values.get("target_parameters"):
+            return None  # PEFT activates layers, not the parameters of experts
         if values is not None and self.spec.activate == "cue":
             values["alora_invocation_tokens"] = list(self._cue)
         return values

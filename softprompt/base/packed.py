@@ -102,12 +102,7 @@ def make_packable(model: nn.Module) -> None:
     if not torch.backends.mkldnn.is_available() or _LINEAR is None:
         return
     types = [torch.float32, *([torch.bfloat16] if torch.ops.mkldnn._is_mkldnn_bf16_supported() else [])]
-    layers = [
-        layer
-        for name, layer in model.named_modules()
-        # RoCBert adds to what a layer among its embeddings gives, in place, which a product of ours does not allow
-        if type(layer) is nn.Linear and layer.weight.device.type == "cpu" and "embeddings" not in name.split(".")
-    ]
+    layers = [layer for layer in model.modules() if type(layer) is nn.Linear and layer.weight.device.type == "cpu"]
     for layer in layers:
         if layer.weight.dtype in types:
             layer.forward = Packed(layer).forward  # type: ignore[method-assign, assignment]

@@ -1,4 +1,4 @@
-"""A prefix artifact says where plain PEFT loads it, and there PEFT's logits are ours."""
+"""An artifact says where plain PEFT loads it, and there PEFT's logits are ours."""
 
 from __future__ import annotations
 
@@ -65,6 +65,17 @@ def test_where_peft_cannot_put_a_prefix_nothing_is_said_to_load_it(tmp_path, fam
         train(base, tiny_task(), {"name": "prefix", "length": P}, tmp_path, train={"max_steps": 1}, rows=tiny_rows())
     assert prefix_in_peft(base) == load(tmp_path).manifest.loads_in == said
     assert (tmp_path / "artifact" / "adapter_config.json").exists() is (said is not None)
+
+
+@pytest.mark.parametrize(("activate", "said"), [("cue", None), ("always", "peft")])
+def test_peft_activates_no_lora_on_the_parameters_of_experts(tmp_path, activate, said):
+    with quiet():
+        base = Base(build("causal", "qwen3_moe"), tiny_tokenizer(), "qwen3_moe")
+        method = {"name": "lora", "r": 2, "activate": activate}
+        train(base, tiny_task(), method, tmp_path, train={"max_steps": 1}, rows=tiny_rows())
+    assert load(tmp_path).manifest.loads_in == said
+    if said:
+        peft.PeftModel.from_pretrained(build("causal", "qwen3_moe"), str(tmp_path / "artifact"))
 
 
 def test_a_manifest_says_nothing_else():

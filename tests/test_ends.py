@@ -107,6 +107,15 @@ def test_labels_of_which_one_begins_the_other_are_learned():
     assert found.estimate.value == 1 and {one.predicted for one in found.outcomes} == {"1", "11"}
 
 
+def test_what_is_spoken_is_the_word_itself():
+    ready = bound(STARS)
+    assert [ready.spoken(ids) for ids in words_of(ready).values()] == [ready.answer(word) for word in STARS]
+    masked = bound({"a": "good", "b": "bad"}, "bert")
+    assert [masked.spoken(ids) for ids in words_of(masked).values()] == [
+        masked.answer(word) for word in ("good", "bad")
+    ]
+
+
 def test_a_masked_base_compares_answers_at_as_many_masks():
     tokenizer = tiny_base("bert").tokenizer
     found = words_of(bound({"a": "good", "b": "bad", "c": ["e", "fine"]}, "bert"))

@@ -10,6 +10,7 @@ from models import tiny_tokenizer
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from softprompt.errors import ConfigError, DataError
 from softprompt.tasks import Task
 from softprompt.template import Prompter, TemplateSpec
 from softprompt.template.tokens import Texts
@@ -235,6 +236,23 @@ def test_demonstrations_label_words_and_answers_are_text(chat):
     assert count[0] == count[1] == (5 if chat else 0)
     assert not specials(tokenizer) & {*row.text, *(token for ids in row.candidates for token in ids)}
     assert "Text: a <s> b" in bound.prompter.prompt({"text": "a <s> b"})
+
+
+def test_half_a_character_is_refused_by_its_row():
+    task = {"name": "x", "template": {"input": "{{ text }}"}, "verbalizer": ["good", "bad"]}
+    bound = Task.load(task).bind(tiny_tokenizer(), 200)
+    with pytest.raises(DataError, match=r"row 3: .*half a character \('\\ud83d'\)"):
+        bound.example({"text": "cut \ud83d"}, "row 3")
+
+
+def test_what_no_base_reads_is_refused_before_it_is_tokenized():
+    task = {
+        "name": "x",
+        "template": {"input": "{{ text }}", "instruction": "a" * 3_000_000},
+        "verbalizer": ["good", "bad"],
+    }
+    with pytest.raises(ConfigError, match="3000000 characters"):
+        Task.load(task).bind(tiny_tokenizer(), 200)
 
 
 def test_an_answer_is_learned_to_its_end():

@@ -178,8 +178,12 @@ class BoundTask:
         return ids
 
     def spoken(self, ids: Ids) -> Ids:
-        """A written answer's ids without the token that ends it."""
-        return ids[: len(ids) - len(self.ends[:1])]
+        """An answer's ids without the token that ends it, or the tokens that fill it up."""
+        if self.task.answering == "generated":
+            return ids[: len(ids) - len(self.ends[:1])]
+        while len(ids) > 1 and self.task.rules > 1 and ids[-1:] == self.prompter.word_end:
+            ids = ids[:-1]
+        return ids
 
     def read(self, ids: Ids, ended: bool = False, more: bool = False) -> str:
         """What was written behind a row, as its answer: up to the first text that ends it, without the space around it.

@@ -18,7 +18,7 @@ from .limits import OUTPUT
 from .sandbox import armoured, render
 from .slots import MARK, NAMES, Marked, MaskSlot, fill, in_input, in_plain, join
 from .spec import TemplateSpec
-from .tokens import Texts
+from .tokens import Texts, whole
 from .turns import answer_ends
 
 RULES = 2  # how rows become ids; 1: as artifacts of format version 1 were trained
@@ -206,6 +206,11 @@ class Prompter:
             examples = "".join("".join(shot) + end for shot in shots)
             front, self._back = join(self._instruction, (examples,)), self._cue
         self._front = join(front, self._opening)
+        size = len("".join((*self._front, *self._back, spec.end)))
+        if size > 10 * self._most:
+            raise ConfigError(
+                f"the template and its demonstrations have {size} characters, which is more than this base reads; shorten them"
+            )
         return self._gap + "word", *["word"] * len(self._fills[1])
 
     def _shot(self, values: Mapping[str, Any], word: str) -> tuple[str, str, str]:
@@ -218,7 +223,7 @@ class Prompter:
     def _own(self, values: Mapping[str, Any], where: str) -> Marked:
         """The row's own part."""
         if self._conversations is not None:
-            return (self._conversations.own(values, where),)
+            return (whole(self._conversations.own(values, where), where),)
         first, *rest = self._input(values, where)[len(self._opening) - 1 :]
         return first[len(self._opening[-1]) :], *rest
 
@@ -236,7 +241,7 @@ class Prompter:
         return self._lead + text.lstrip() if self.spec.in_chat else text
 
     def _rendered(self, text: str, values: Mapping[str, Any], where: str) -> str:
-        return render(text, values, where, self._most, self.rules > 1, self._templates[text])
+        return whole(render(text, values, where, self._most, self.rules > 1, self._templates[text]), where)
 
     def _split(self, own: Marked, alone: bool = False) -> tuple[Tokens, Tokens, Tokens]:
         """Tokenize the whole prompt and cut it where the row's own part begins and ends, and at every slot.

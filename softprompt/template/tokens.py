@@ -20,6 +20,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from ..errors import DataError
 from ..types import Ids
 
 _SECRET = secrets.token_hex(8)
@@ -166,6 +167,22 @@ class Texts:
         # it knows the name by itself, too: cut it behind its first character
         cut = next((found.start() + 1 for found in self._any.finditer(text)), len(text) // 2)
         return [*self._as_text(text[:cut]), *self._as_text(text[cut:])]
+
+
+def whole(text: str, where: str) -> str:
+    """The text, if all of it can be tokenized.
+
+    Raises:
+        DataError: it holds half a character, as a text that was cut in JSON's escapes does.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = ascii(text[error.start])
+        raise DataError(
+            f"{where}: the text holds half a character ({half}); take it out or write the whole one"
+        ) from None
+    return text
 
 
 def _run(tokenizer: Any, text: str) -> tuple[Ids, Offsets]:

@@ -48,9 +48,10 @@ def resolved(
         value = found.get(key)
         if isinstance(value, str) and value.lower() != ALL_LINEAR:
             found[key] = _with_short(matching(value, names, key))
+    weights = [name for name, _ in base.model.named_parameters()]  # which `target_parameters` may name
     for key in _PATTERNS:
         if found.get(key):
-            found[key] = _by_name(found[key], names, key)
+            found[key] = _by_name(found[key], [*names, *weights], key)
     for key in ("modules_to_save", "target_parameters"):
         for name in found.get(key) or ():
             _check_there(name, key, base)

@@ -38,6 +38,7 @@ OTHER_OPTIONS = {  # settings that do, or that give the base other layers
     "use_asa": "",
 }
 _ROUND = "base_model.model."  # PEFT's name of the model inside
+_NOT_OUTLINED = ".lora_monteclora_sampler."  # PEFT makes it only where there are numbers
 _STARTS = ("gaussian", "orthogonal")  # of LoRA, besides PEFT's own; PiSSA, OLoRA, CorDA and LoftQ change the base
 
 
@@ -242,7 +243,7 @@ class Tuner(WeightsMethod):
             raise ConfigError(
                 f"PEFT cannot put {config.peft_type.value} into this base: {first_line(error)}"
             ) from error
-        take(tensors, expected, self.spec.name)
+        take({name: value for name, value in tensors.items() if _NOT_OUTLINED not in name}, expected, self.spec.name)
 
     def _fill(self, tensors: dict[str, Tensor]) -> None:
         take(tensors, self.export(), self.spec.name)

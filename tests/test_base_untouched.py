@@ -25,6 +25,8 @@ LORA_OPTIONS = [
     {"trainable_token_indices": [4, 5], "ensure_weight_tying": True},
     {"use_dora": True, "bias": "all"},
     {"lora_bias": True},
+    {"monteclora_config": {"num_samples": 4}},
+    {"velora_config": {"num_groups": 8}},
     {"target_modules": ["embed_tokens"]},
     {"target_modules": ["lm_head"]},
     {"target_modules": ["q_proj", "embed_tokens", "lm_head"], "ensure_weight_tying": True},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import json
@@ -11,13 +12,16 @@ from pathlib import Path
 import peft
 import pytest
 import torch
+from contract.test_tuners import FITTING
 from helpers import tiny_task
-from models import tiny_base, tiny_model
+from models import tiny_base, tiny_model, tiny_tokenizer
 from peft.tuners.multitask_prompt_tuning import MultitaskPromptTuningConfig
 from safetensors.torch import load_file, save_file
-from transformers import DynamicCache
+from softprompt.adapters.tuner import types
+from transformers import DynamicCache, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from softprompt import Runtime
+from softprompt.base import Base
 from softprompt.errors import SoftpromptError
 from softprompt.training.importing import import_peft
 
@@ -110,6 +114,78 @@ def test_what_comes_in_computes_what_peft_computes(kind, tmp_path):
     found = ours(folder_of(kind), tmp_path / "out")
     assert torch.allclose(found, theirs(folder_of(kind)), atol=2e-5)
     assert not torch.allclose(found, tiny_base().model(IDS).logits[0], atol=1e-3)
+
+
+LORAS = {
+    "biases": {"bias": "all"},
+    "biases of its modules": {"bias": "lora_only"},
+    "saved modules": {"modules_to_save": ["embed_tokens", "lm_head"]},
+    "an expression": {
+        "target_modules": r".*\.[12]\..*q_proj",
+        "rank_pattern": {r".*\.1\..*": 2},
+        "alpha_pattern": {"q_proj": 9},
+    },
+    "left out": {"exclude_modules": r".*\.1\..*", "lora_bias": True},
+    "embeddings": {"target_modules": ["embed_tokens", "lm_head"]},
+    "tokens": {"trainable_token_indices": {"embed_tokens": [4, 5]}, "use_rslora": True},
+    "samples": {"monteclora_config": {"num_samples": 4}},
+    "groups": {"velora_config": {"num_groups": 8}, "use_dora": False},
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", sorted(LORAS))
+def test_loras_of_all_settings_come_in_and_the_base_stays(name, tmp_path):
+    base = tiny_base("qwen")
+    before = {key: value.clone() for key, value in base.model.state_dict().items()}
+    model = peft.get_peft_model(tiny_model("qwen"), peft.LoraConfig(**CAUSAL, **{"r": 4, **LORAS[name]}))
+    comes_in(base, moved(model), tmp_path)
+    assert all(torch.equal(value, before[key]) for key, value in base.model.state_dict().items())
+
+
+def moved(model):
+    """With numbers in all that PEFT trains."""
+    torch.manual_seed(0)
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data.add_(torch.randn_like(weight) * 0.1)
+    return model.eval()
+
+
+def comes_in(base, model, folder: Path) -> None:
+    model.save_pretrained(folder / "peft")
+    runtime = Runtime(base)
+    runtime.add("a", import_peft(folder / "peft", base, tiny_task(), folder / "ours"))
+    with torch.no_grad():
+        found, want = runtime.get("a").method.branch.model(IDS).logits, model(IDS).logits
+        assert torch.allclose(found, want, atol=2e-5) and not torch.allclose(want, base.model(IDS).logits, atol=1e-3)
+
+
+def test_a_lora_on_experts_comes_in(tmp_path):
+    sizes = {
+        "vocab_size": 320,
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "moe_intermediate_size": 32,
+        "num_hidden_layers": 2,
+    }
+    config = Qwen3MoeConfig(**sizes, num_attention_heads=4, num_key_value_heads=2, num_experts=2, num_experts_per_tok=2)
+    torch.manual_seed(0)
+    plainly = Qwen3MoeForCausalLM(config).eval()
+    for weight in plainly.parameters():
+        weight.data.mul_(2)
+    model = peft.get_peft_model(copy.deepcopy(plainly), peft.LoraConfig(**CAUSAL, r=4, target_modules="all-linear"))
+    comes_in(Base(plainly, tiny_tokenizer(), "experts"), moved(model), tmp_path)
+
+
+@pytest.mark.full
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", sorted(types().keys() - {"LILY", "TRAINABLE_TOKENS"}))
+def test_every_tuner_comes_in(kind, tmp_path):
+    own = {"PSOFT": {"r": 8}, "OSF": {"effective_rank": 8}, "UNILORA": {"theta_d_length": 64}, **FITTING}.get(kind, {})
+    targets = {} if kind in ("IA3", "LN_TUNING") else {"target_modules": ["q_proj", "v_proj"]}
+    model = peft.get_peft_model(tiny_model("llama"), types()[kind](**CAUSAL, **targets, **own))
+    comes_in(tiny_base(), moved(model), tmp_path)
 
 
 def changed(kind: str, to: Path, change) -> Path:

@@ -288,6 +288,6 @@ def types() -> dict[str, type]:
     """PEFT's tuners that change modules, by name, with their configurations."""
     found = {}
     for kind, tuner in PEFT_TYPE_TO_TUNER_MAPPING.items():
-        if issubclass(tuner, BaseTuner) and kind.value not in _OTHER_FORWARD:
+        if issubclass(tuner, BaseTuner) and kind.value not in _OTHER_FORWARD | _MIXES_ROWS.keys():
             found[kind.value] = PEFT_TYPE_TO_CONFIG_MAPPING[kind]
     return found

@@ -180,7 +180,7 @@ def test_a_lora_on_experts_comes_in(tmp_path):
 
 @pytest.mark.full
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("kind", sorted(types().keys() - {"LILY", "TRAINABLE_TOKENS"}))
+@pytest.mark.parametrize("kind", sorted(types().keys() - {"TRAINABLE_TOKENS"}))
 def test_every_tuner_comes_in(kind, tmp_path):
     own = {"PSOFT": {"r": 8}, "OSF": {"effective_rank": 8}, "UNILORA": {"theta_d_length": 64}, **FITTING}.get(kind, {})
     targets = {} if kind in ("IA3", "LN_TUNING") else {"target_modules": ["q_proj", "v_proj"]}

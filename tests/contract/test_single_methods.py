@@ -152,7 +152,7 @@ def test_merged_is_a_plain_model_with_the_logits_of_the_branch(family, method):
         assert torch.allclose(again.merged(base)(ids).logits, alone, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", [{"name": "lora", "activate": "cue"}, "peft:LILY"], ids=name_of)
+@pytest.mark.parametrize("method", [{"name": "lora", "activate": "cue"}, "peft:BEFT"], ids=name_of)
 def test_what_cannot_be_merged_is_refused(method):
     base = tiny_base()
     ready = train(base, tiny_task(), method, train={**SETTINGS, "epochs": 1}, rows=tiny_rows()).prepared

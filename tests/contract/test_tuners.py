@@ -38,7 +38,7 @@ def base():
 
 
 @pytest.mark.filterwarnings("ignore")  # PEFT's advice
-@pytest.mark.parametrize("kind", sorted(types().keys() - {"LILY"}))
+@pytest.mark.parametrize("kind", sorted(types()))
 def test_every_tuner_trains_and_comes_back_or_is_refused(kind, base):
     method = {"name": f"peft:{kind}", **FITTING.get(kind, {})}
     try:

@@ -193,6 +193,23 @@ def test_killed_runs_go_on_and_only_the_first_process_is_heard(work):
     assert names == {"artifact", "checkpoint.pt", "checkpoint.before.pt", "events.jsonl", "result.json", "run.yaml"}
 
 
+def test_sigterm_ends_all_processes_behind_the_same_step(work):
+    """A scheduler's SIGTERM goes to the launcher, which sends it on to its processes, each at another moment."""
+    (work / "slow.py").write_text(SLOW)
+    process, folder = start("slow.py", "train", "run.yaml", "--out", "stopped", cwd=work), work / "stopped"
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if (folder / "checkpoint.pt").exists() and len(losses(folder)) >= 4:
+            break
+        time.sleep(0.02)
+    process.terminate()
+    _, err = finish(process)
+    run, state = read_state(folder / "checkpoint.pt")
+    told = [line for line in err.splitlines() if "goes on from step" in line]
+    assert told == [f"ended by SIGTERM; the same command goes on from step {state.step}"], err
+    assert run and events(folder)[-1] == {"event": "interrupted", "step": state.step} and state.step < 28
+
+
 def kill_after(steps: int, process: subprocess.Popen, work: Path, folder: Path) -> None:
     """Kill a run (a launcher that works in `work`) once it has taken so many steps and left a checkpoint."""
     deadline = time.monotonic() + 120

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from ..errors import BaseModelError, SoftpromptError
-from ..storage import cache_dir, canonical_json, digest_of, write_json
+from ..storage import cached_file, canonical_json, digest_of, write_json
 
 SAMPLES = 64  # per tensor, in the digests of format 1
 _NOT_IDENTITY = {"transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache", "quantization_config"}
@@ -223,7 +223,9 @@ def kept(files: Sequence[Path], what: str, compute: Callable[[], str]) -> str:
     for file in files:
         found = file.stat()  # the time of the change of an inode cannot be set back
         identity.append([str(file.resolve()), found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino])
-    place = cache_dir() / "digests" / f"{digest_of([identity, what])}.json"
+    place = cached_file("digests", f"{digest_of([identity, what])}.json")
+    if place is None:  # a user without a home
+        return compute()
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         kept = json.loads(place.read_text(encoding="utf-8"))["sha256"]
         if isinstance(kept, str) and len(kept) == 64:

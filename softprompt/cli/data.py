@@ -36,7 +36,10 @@ def get_data(
 ) -> None:
     """Fetch a data set as JSONL and print where it lies and what its rows hold."""
     from ..data import CATALOGUE, get_source
-    from ..storage import atomic_file
+    from ..storage import atomic_file, check_writable
+
+    if to is not None:
+        check_writable(to)
 
     with progress() as show:
         path = get_source(name, megabytes(f"fetching {name}", show))

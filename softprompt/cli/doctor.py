@@ -40,7 +40,10 @@ def doctor_verb(
     """Check that what is learned acts, can be learned, and is scored at the right tokens. Exit code 2 if anything is wrong."""
     from ..doctor import Finding, examine
     from ..errors import ArtifactError, DataError
-    from ..storage import write_json
+    from ..storage import check_writable, write_json
+
+    if to is not None:
+        check_writable(to)
 
     with progress() as show:
         try:

@@ -26,9 +26,11 @@ def import_verb(
     base: Annotated[str, typer.Option("--base", help="The base it was trained on.")] = "smollm2",
 ) -> None:
     """Make an artifact of what PEFT trained."""
+    from ..artifact import check_place
     from ..tasks import Task
     from ..training import BaseSpec
     from ..training.importing import import_peft
 
+    check_place(to)
     done = import_peft(folder, BaseSpec(name=base).load(), Task.load(task), to, err.print)
     out.print(f"artifact: {done}")

@@ -21,7 +21,7 @@ def remember(file: Path) -> None:
 
 def is_known(file: Path) -> bool:
     """Whether a run of ours wrote this file, as it is."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(SoftpromptError, OSError):
         return _mark(file).is_file()
     return False
 

@@ -54,7 +54,8 @@ def misfit(base: Base, plain: Any, error: Exception) -> BaseModelError:
         return BaseModelError(f"{first_line(error)} (base {base.name!r}, checked on {base.device})")
     if isinstance(error, UnknownAttention):
         return refused(base, str(error))
-    reason = _unreached(base, plain) or "its code does not run on rows of embeddings laid end to end"
+    laid = "as a padded grid" if base.own_mask else "end to end"
+    reason = _unreached(base, plain) or f"its code does not run on rows of embeddings laid {laid}"
     if reason == UNREACHED and base.own_mask:
         reason += ", nor do they run on padded rows of embeddings"
     return refused(base, reason)

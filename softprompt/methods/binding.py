@@ -45,8 +45,8 @@ def refuse_unfit(base: Base, task: Task, method: Method) -> None:
         )
     if task.spec.template.end and base.kind == "causal":
         raise ConfigError(
-            f"template.end is {task.spec.template.end[:40]!r}, but base {base.name!r} ({base.kind}) answers at the end of the text; "
-            "leave it out, or take a masked base"
+            f"template.end is {task.spec.template.end[:40]!r}, but base {base.name!r} ({base.kind}) answers at the end of the "
+            "text; leave it out, or take a masked base"
         )
     if base.kind == "masked" and base.mask_id is None and not isinstance(method, Headed):
         raise ConfigError(f"base {base.name!r} has no mask token to answer at; set method.head: true")

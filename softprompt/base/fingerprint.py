@@ -24,6 +24,7 @@ from ..storage import cached_file, canonical_json, digest_of, write_json
 SAMPLES = 64  # per tensor, in the digests of format 1
 _NOT_IDENTITY = {"transformers_version", "_name_or_path", "dtype", "torch_dtype", "use_cache", "quantization_config"}
 _BLOCK = 1 << 20
+KEPT_FROM = 20_000_000  # bytes of files; the digest of fewer is there as soon as it is looked up
 
 
 @dataclass(frozen=True)
@@ -219,10 +220,13 @@ def kept_weights(files: Sequence[Path], kind: str, compute: Callable[[], str]) -
 
 def kept(files: Sequence[Path], what: str, compute: Callable[[], str]) -> str:
     """A digest of files, from the cache where they have not changed since it was made."""
-    identity = []
+    identity, size = [], 0
     for file in files:
         found = file.stat()  # the time of the change of an inode cannot be set back
+        size += found.st_size
         identity.append([str(file.resolve()), found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino])
+    if size < KEPT_FROM:
+        return compute()
     place = cached_file("digests", f"{digest_of([identity, what])}.json")
     if place is None:  # a user without a home
         return compute()

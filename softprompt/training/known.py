@@ -10,13 +10,14 @@ import contextlib
 from pathlib import Path
 
 from ..errors import SoftpromptError
-from ..storage import cache_dir, sha256_file, write_text
+from ..storage import cached_file, sha256_file, write_text
 
 
 def remember(file: Path) -> None:
     """Note that we wrote this run file; where the cache cannot be written its base has to be named."""
     with contextlib.suppress(SoftpromptError, OSError):
-        write_text(_mark(file), "")
+        if (mark := _mark(file)) is not None:
+            write_text(mark, "")
 
 
 def is_known(file: Path) -> bool:
@@ -26,5 +27,5 @@ def is_known(file: Path) -> bool:
     return False
 
 
-def _mark(file: Path) -> Path:
-    return cache_dir() / "runs" / sha256_file(file)
+def _mark(file: Path) -> Path | None:
+    return cached_file("runs", sha256_file(file))

@@ -23,7 +23,8 @@ def remember(file: Path) -> None:
 def is_known(file: Path) -> bool:
     """Whether a run of ours wrote this file, as it is."""
     with contextlib.suppress(SoftpromptError, OSError):
-        return _mark(file).is_file()
+        mark = _mark(file)
+        return mark is not None and mark.is_file()
     return False
 
 

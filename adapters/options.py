@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, StringConstraints, create_model
+from torch import Tensor
 
 from softprompt.artifact.peft_folder import is_off
 from softprompt.config import Strict, parse, suggest
@@ -147,7 +148,25 @@ def check_tokens(options: Mapping[str, Any], vocabulary: int) -> None:
                     raise ConfigError(f"{key}: the base has no token {token}, it has 0 to {vocabulary - 1}")
 
 
-def changed_options(config: type, given: Mapping[str, Any], where: str, harmless: frozenset[str]) -> dict[str, Any]:
+def read_options(
+    config: type, given: Mapping[str, Any], where: str, harmless: frozenset[str], tensors: Mapping[str, Tensor]
+) -> dict[str, Any]:
+    """See `_changed`; with sizes that the folder's own tensors have. This asks for no base.
+
+    Raises:
+        ConfigError: an option of another type, or larger than the tensors.
+    """
+    found = _changed(config, given, where, harmless)
+    try:
+        check_options(config, found)
+        widest = max((size for tensor in tensors.values() for size in tensor.shape), default=0)
+        check_sizes(config, found, widest, sum(tensor.numel() for tensor in tensors.values()), "its file of tensors")
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    return found
+
+
+def _changed(config: type, given: Mapping[str, Any], where: str, harmless: frozenset[str]) -> dict[str, Any]:
     """The options of a configuration file that PEFT wrote: those that are set to something else than PEFT's default.
 
     Args:

@@ -18,7 +18,7 @@ from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from pydantic import Field, model_validator
 from softprompt.adapters.guards import base_kept, first_line, kept_frozen, outline, own_modules, quiet_peft
-from softprompt.adapters.options import as_json, changed_options, check_options, check_sizes, check_tokens
+from softprompt.adapters.options import as_json, check_options, check_sizes, check_tokens, read_options
 from softprompt.adapters.targets import as_given, beside_text, resolved, within
 from softprompt.adapters.weights import WeightsMethod, WeightsSpec, plain, take, written_names
 from torch import Tensor, nn
@@ -82,6 +82,12 @@ def check_given(kind: str, options: Mapping[str, Any]) -> None:
     """Refuse (ValueError) options that this tuner does not have, or that cannot be used here."""
     for key in OTHER_OPTIONS.keys() & {key for key, value in options.items() if value}:
         raise ValueError(f"PEFT's {kind} cannot be trained here with {key}{OTHER_OPTIONS[key]}")
+    start = options.get("init_lora_weights", True)
+    if isinstance(start, str) and start not in _STARTS:
+        raise ValueError(
+            f"PEFT's init_lora_weights {start[:40]!r} changes the base's own weights or needs calls of its own; the base stays "
+            f"as it is here, so take one of true, {', '.join(_STARTS)}"
+        )
     try:
         check_options(types()[kind], {key: value for key, value in options.items() if key not in OTHER_OPTIONS})
     except ConfigError as error:
@@ -109,12 +115,6 @@ class Tuner(WeightsMethod):
         config = types()[kind]
         options = copy.deepcopy(options)  # PEFT writes into lists that it is given
         known = config.__dataclass_fields__
-        start = options.get("init_lora_weights", True)
-        if not isinstance(start, bool) and start not in _STARTS:
-            raise ConfigError(
-                f"PEFT's init_lora_weights {start!r} changes the base's own weights or needs calls of its own; the base "
-                f"stays as it is here, so take one of true, {', '.join(_STARTS)}"
-            )
         weights = list(base.model.parameters())
         widest = max(size for weight in weights for size in weight.shape)
         check_sizes(config, options, widest, sum(weight.numel() for weight in weights), f"base {base.name!r}")
@@ -132,9 +132,11 @@ class Tuner(WeightsMethod):
         except (ValueError, TypeError) as error:
             raise ConfigError(f"PEFT's {kind} does not take these settings: {first_line(error)}") from None
 
-    def options_in(self, config: Mapping[str, Any], where: str, harmless: frozenset[str]) -> dict[str, Any]:
-        """The options that a configuration file of PEFT's sets; see `changed_options`."""
-        return changed_options(types()[self.spec.type], config, where, harmless)
+    def options_in(
+        self, config: Mapping[str, Any], where: str, harmless: frozenset[str], tensors: Mapping[str, Tensor]
+    ) -> dict[str, Any]:
+        """The options that a folder of PEFT's sets; see `read_options`."""
+        return read_options(types()[self.spec.type], config, where, harmless, tensors)
 
     def attach(self, base: Base, bound: BoundTask, seed: int) -> None:
         """Let PEFT put its modules in; their start depends on the seed."""

@@ -119,6 +119,18 @@ GROWING = {
     "divided by nothing": "{{ 1 // 0 }}{{ text }}",
     "null": "{{ none }}{{ text }}",
     "a list": "{{ text.split() }}",
+    "a function": "{{ range }}{{ text }}",
+    "a namespace": "{{ namespace(a=1) }}{{ text }}",
+    "a loop": "{% for a in [1] %}{{ loop }}{% endfor %}{{ text }}",
+    "the template": "{{ self }}{{ text }}",
+    "a generator": "{{ text | map('upper') }}",
+    "a generator as text": "{{ text | map('upper') | string }}",
+    "a function as text": "{{ range | string }}{{ text ~ range }}",
+    "null in a variable": "{% set a = none %}{{ a | trim }}{{ text }}",
+    "null in a list": "{{ [text, none] | join }}",
+    "null behind a point": "{% set a = {'b': none} %}{{ text ~ a.b }}",
+    "a list replaced": "{{ [text] | replace('a', 'b') }}",
+    "a loop joined": "{% for a in [1] %}{{ [loop, text] | join }}{% endfor %}",
 }
 
 
@@ -167,6 +179,10 @@ def test_limits_go_with_the_row_and_with_the_base():
     ("text", "expected"),
     [
         ("{% for w in text.split() %}{{ loop.index }}{{ w }} {% endfor %}", "1a 2b "),
+        (
+            "{% for w in text.split() %}{{ w.upper() ~ w.replace('b', 'c') }}{% if w.count('a') %}-{% endif %}{% endfor %}",
+            "Aa-Bc",
+        ),
         ("{{ text | truncate(3) }}", "a b"),
         ("{{ text[:1] ~ text[-1] }}", "ab"),
         ("{% if text %}{{ text | replace('a', 'c') | upper }}{% endif %}", "C B"),

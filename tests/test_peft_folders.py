@@ -23,7 +23,7 @@ from transformers import DynamicCache, Qwen3MoeConfig, Qwen3MoeForCausalLM
 from softprompt import Runtime
 from softprompt.base import Base
 from softprompt.errors import SoftpromptError
-from softprompt.training.importing import import_peft
+from softprompt.training.importing import import_peft, read_folder
 
 IDS = torch.arange(3, 24)[None]
 CAUSAL = {"task_type": "CAUSAL_LM"}
@@ -282,7 +282,8 @@ NOT_THEIRS = {
     "layers: none": ("lora", {"layers_to_transform": []}, "layers_to_transform"),
     "layers: texts": ("lora", {"layers_to_transform": ["a", "b"]}, "layers_to_transform"),
     "layers: 1.5": ("lora", {"layers_to_transform": 1.5}, "layers_to_transform"),
-    "layers: 10^9": ("lora", {"layers_to_transform": [0, 10**9]}, "layer 1000000000"),
+    "layers: 10^9": ("lora", {"layers_to_transform": [10**9]}, "layer 1000000000"),
+    "layers: 0 and 10^9": ("lora", {"layers_to_transform": [0, 10**9]}, "follow one another"),
     "layers: a gap": ("lora", {"layers_to_transform": [0, 2]}, "follow one another"),
     "tokens: a text": ("lora", {"alora_invocation_tokens": "x"}, "alora_invocation_tokens"),
     "tokens: negative": ("lora", {"alora_invocation_tokens": [-5]}, "alora_invocation_tokens"),
@@ -290,7 +291,8 @@ NOT_THEIRS = {
     "tokens: not the cue": ("lora", {"alora_invocation_tokens": [1]}, "active from the tokens"),
     "an endless expression": ("lora", {"target_modules": "(([a-z._0-9])+)+!"}, "target_modules"),
     "a rank of a million": ("lora", {"r": 10**6}, "r is 1,000,000"),
-    "a rank within the base": ("lora", {"r": 300}, "has shape"),
+    "a rank within the file": ("lora", {"r": 50}, "has shape"),
+    "a rank within the base": ("lora", {"r": 300}, "its file of tensors has room for 64"),
     "a classifier": ("lora", {"task_type": "SEQ_CLS"}, "task_type is 'SEQ_CLS'"),
     "modules that are nowhere": ("lora", {"modules_to_save": ["evil"]}, "has no 'evil'"),
     "a key of a later PEFT": ("lora", {"use_new_thing": 3}, "unknown key 'use_new_thing'"),
@@ -313,6 +315,26 @@ def test_what_does_not_fit_is_named(name, tmp_path):
     with pytest.raises(SoftpromptError) as caught:
         import_peft(folder, tiny_base(), tiny_task(), tmp_path / "out")
     assert words in str(caught.value) and str(caught.value).isprintable() and not (tmp_path / "out").exists()
+
+
+NEEDS_BASE = {
+    "layers: 10^9",
+    "tokens: beyond",
+    "tokens: not the cue",
+    "an endless expression",
+    "a rank within the file",
+    "modules that are nowhere",
+    "fewer layers",
+    "other heads",
+}
+
+
+@pytest.mark.parametrize("name", sorted(NOT_THEIRS.keys() - NEEDS_BASE))
+def test_what_needs_no_base_is_refused_without_one(name, tmp_path):
+    kind, change, words = NOT_THEIRS[name]
+    with pytest.raises(SoftpromptError) as caught:
+        read_folder(changed(kind, tmp_path / kind, lambda config, tensors: config.update(change)))
+    assert words in str(caught.value)
 
 
 def test_a_switch_of_a_later_peft_that_is_off_says_nothing(tmp_path):

@@ -29,8 +29,9 @@ def import_verb(
     from ..artifact import check_place
     from ..tasks import Task
     from ..training import BaseSpec
-    from ..training.importing import import_peft
+    from ..training.importing import import_peft, read_folder
 
     check_place(to)
-    done = import_peft(folder, BaseSpec(name=base).load(), Task.load(task), to, err.print)
+    held, ready = read_folder(folder), Task.load(task)  # what a stranger made is refused before a base is loaded
+    done = import_peft(held, BaseSpec(name=base).load(), ready, to, err.print)
     out.print(f"artifact: {done}")

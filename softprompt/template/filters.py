@@ -37,6 +37,11 @@ METHODS: dict[type, frozenset[str]] = {
 }
 """What may be called of plain values."""
 
+OF_TEXT = frozenset(
+    ("capitalize", "e", "escape", "forceescape", "lower", "replace", "string", "striptags", "title", "trim", "truncate")
+) | {"upper", "wordcount", "wordwrap"}
+"""Filters that write what they are given as a text."""
+
 _PLAIN = (
     "abs capitalize count d default dictsort e escape first float forceescape groupby int items last length lower map max min "
     "reject rejectattr reverse safe select selectattr sort string title trim unique upper urlencode wordcount"
@@ -58,14 +63,18 @@ def filters() -> dict[str, Callable[..., Any]]:
         "truncate": _truncate,
         "wordwrap": _wordwrap,
     }
-    return {name: _accounted(FILTERS[name], FILTERS[name]) for name in _PLAIN.split()} | {
-        name: _accounted(function, FILTERS[name]) for name, function in own.items()
-    }
+    functions = {name: FILTERS[name] for name in _PLAIN.split()} | own
+    return {name: _accounted(name, function) for name, function in functions.items()}
 
 
-def _accounted(function: Callable[..., Any], marked: Callable[..., Any]) -> Callable[..., Any]:
+def _accounted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    marked = FILTERS[name]
+    place = int(hasattr(marked, "jinja_pass_arg"))  # behind what Jinja2 passes first
+
     @functools.wraps(marked)
     def run(*args: Any, **names: Any) -> Any:
+        if name in OF_TEXT:
+            current().check_text(args[place])
         return current().made(function(*args, **names))
 
     return run
@@ -137,7 +146,10 @@ def _replace(eval_ctx: Any, s: Any, old: Any, new: Any, count: int | None = None
 def _join(eval_ctx: Any, value: Iterable[Any], d: str = "", attribute: str | int | None = None) -> Any:
     if attribute is not None:
         value = map(make_attrgetter(eval_ctx.environment, attribute), value)
-    return FILTERS["join"](eval_ctx, join(value, str(d)), d)
+    parts = join(value, str(d))
+    for part in parts:
+        current().check_text(part)
+    return FILTERS["join"](eval_ctx, parts, d)
 
 
 def _list(_eval_ctx: Any, value: Iterable[Any]) -> list[Any]:

@@ -12,14 +12,15 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from jinja2 import Undefined
 from jinja2.sandbox import SecurityError
 
-from ..values import OTHER, not_text
+from ..values import not_text
 
 OUTPUT = 100_000  # characters of one value and of all that is given out, where the base does not say what it reads
 SECONDS = 1.0
 _WORK = 10  # in values of the largest size: all that is made while one row is rendered
-_PRINTED = (None, "true", "false", OTHER)  # what a template may put into its text (`{{ a == b }}`)
+_PRINTED = (None, "true", "false")  # what a template may put into its text (`{{ a == b }}`)
 _STEP = 8  # a pass through a loop, in characters
 _BITS = 10_000  # of an integer
 
@@ -58,10 +59,23 @@ class Budget:
         self.spend(size_of(value, self.largest))
         return value
 
+    def check_text(self, value: Any) -> None:
+        """Refuse what is no text and would be written as Python writes it: `None`, a list, a function.
+
+        Raises:
+            SecurityError: it is; with `plain` only.
+            UndefinedError: it is a field that the row does not have.
+        """
+        if not self.plain or isinstance(value, str):
+            return
+        if isinstance(value, Undefined):
+            str(value)
+        if (found := not_text(value)) not in _PRINTED:
+            raise SecurityError(f"{{{{ … }}}} gives {found} and no text; give a text or a number, e.g. | join(', ')")
+
     def given_out(self, value: Any) -> str:
         """A value as it stands in the text."""
-        if self.plain and not isinstance(value, str) and (found := not_text(value)) not in _PRINTED:
-            raise SecurityError(f"{{{{ … }}}} gives {found} and no text; give a text or a number, e.g. | join(', ')")
+        self.check_text(value)
         self.spend(size_of(value, self.largest))
         text = value if isinstance(value, str) else str(value)
         self._out -= len(text)

@@ -8,11 +8,8 @@ from typing import cast
 
 from jinja2 import nodes
 
+from .filters import OF_TEXT
 from .sandbox import parse
-
-_OF_TEXT = frozenset(
-    ("capitalize", "e", "escape", "lower", "replace", "string", "title", "trim", "truncate", "upper", "wordwrap")
-)
 
 
 @lru_cache(maxsize=256)
@@ -40,7 +37,7 @@ def _printed(tree: nodes.Node) -> Iterator[str]:
 def _names(node: nodes.Node) -> Iterator[str]:
     if isinstance(node, nodes.Name):
         yield node.name
-    elif isinstance(node, nodes.Filter) and node.name in _OF_TEXT and node.node is not None:
+    elif isinstance(node, nodes.Filter) and node.name in OF_TEXT and node.node is not None:
         yield from _names(node.node)
     elif isinstance(node, nodes.Concat):
         for part in node.nodes:

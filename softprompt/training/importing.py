@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,35 +24,77 @@ from .run import Result
 from .saving import save
 
 
-def import_peft(folder: str | Path, base: Base, task: Task, out: str | Path, notice: Notice = ignore_notice) -> Path:
-    """Save what PEFT's `save_pretrained` wrote as an artifact: prompts, prefixes, LoRA and the other tuners.
+@dataclass(frozen=True)
+class PeftFolder:
+    """A folder of PEFT's, checked as far as that needs no base.
+
+    Attributes:
+        method: with the settings that say the same here.
+        tensors: fp32, in the names that the method restores.
+        config: PEFT's configuration, as it stands in the file.
+    """
+
+    path: Path
+    method: Method
+    tensors: dict[str, Tensor]
+    config: dict[str, Any]
+
+    @property
+    def where(self) -> str:
+        """The file of its settings, for messages."""
+        return str(self.path / "adapter_config.json")
+
+
+def read_folder(folder: str | Path) -> PeftFolder:
+    """What PEFT's `save_pretrained` wrote: prompts, prefixes, LoRA and the other tuners.
+
+    Raises:
+        ArtifactError: not a folder of PEFT that we can express.
+        ConfigError: settings that this version of PEFT does not take.
+    """
+    path = Path(folder)
+    weights = read_peft_weights(path)
+    if weights is None:
+        kind, tensors, config = read_peft(path)
+        method = make_method({"name": kind, "length": config["num_virtual_tokens"], "instruction": True})
+        value = kv_to_peft(tensors["kv"]) if kind == "prefix" else tensors["prompt_embeddings"]
+        return PeftFolder(path, method, {"prompt_embeddings": value}, config)
+    kind, tensors, config = weights
+    return PeftFolder(path, _tuner(kind, tensors, config, str(path / "adapter_config.json")), tensors, config)
+
+
+def import_peft(
+    folder: str | Path | PeftFolder, base: Base, task: Task, out: str | Path, notice: Notice = ignore_notice
+) -> Path:
+    """Save a folder of PEFT's as an artifact.
 
     The task's instruction stays in front of the text if it has one: PEFT does not say what it was trained with.
 
     Args:
+        folder: its place, or what `read_folder` gave.
         base: the model it was trained on (its config only names it, so only shapes can be checked).
         task: how rows become text; the same template that it was trained with.
         notice: told what is missing (weights for an encoder come without a head, so they answer nothing by themselves), and
             where a prefix is not what it is in PEFT.
 
     Raises:
-        ArtifactError: not a folder of PEFT that we can express, or of another shape than the base needs.
-        ConfigError: settings that this version of PEFT does not take.
+        ArtifactError: see `read_folder`; or of another shape than the base needs.
+        ConfigError: the same; or the task's cue is not the one it is active from.
     """
-    weights = read_peft_weights(folder)
-    where = str(Path(folder) / "adapter_config.json")
-    method, tensors = _tuner(*weights, base, where) if weights is not None else _prompt(folder, base)
-    method.restore(tensors, base)
+    held = folder if isinstance(folder, PeftFolder) else read_folder(folder)
+    method = held.method
+    _check_shape(held, base)
+    method.restore(held.tensors, base)
     if method.spec.name == "prefix" and "window" in (reach := prefix_in_peft(base) or ""):
         notice(
-            f"warning: {folder}: this prefix is the same here as in {reach}; in longer rows PEFT hides it in the base's "
+            f"warning: {held.path}: this prefix is the same here as in {reach}; in longer rows PEFT hides it in the base's "
             "sliding-window layers, here it stays in sight: measure it on rows of your length"
         )
     ready = prepare(base, task, method, rows={"train": []})
-    if weights is not None and (tokens := weights[2].get("alora_invocation_tokens")):
+    if tokens := held.config.get("alora_invocation_tokens"):
         if list(ready.bound.cue) != tokens:
             raise ConfigError(
-                f"{folder}: is active from the tokens {tokens} on, the task's cue has {list(ready.bound.cue)}; set "
+                f"{held.path}: is active from the tokens {tokens} on, the task's cue has {list(ready.bound.cue)}; set "
                 f"template.cue to {base.tokenizer.decode(tokens)!r}"
             )
         method.activated_by(tokens)  # type: ignore[attr-defined]
@@ -60,14 +103,24 @@ def import_peft(folder: str | Path, base: Base, task: Task, out: str | Path, not
             f"warning: {out} holds no head, and base {base.name!r} has no words to answer with: merge it "
             f"(softprompt merge {out} --out FOLDER), then train a head on that folder (method: probe)"
         )
-    stored = sum(value.numel() for value in tensors.values())
+    stored = sum(value.numel() for value in held.tensors.values())
     save(Result(ready, {}, None, {}, stored, 0, 0), Path(out))
     return Path(out)
 
 
-def _prompt(folder: str | Path, base: Base) -> tuple[Method, dict[str, Tensor]]:
-    kind, tensors, config = read_peft(folder)
-    own, width = base.shape, config["token_dim"]
+def _check_shape(held: PeftFolder, base: Base) -> None:
+    """What the folder says of its base must be so."""
+    config, own, kind = held.config, base.shape, held.method.spec.name
+    if kind not in ("soft", "prefix"):
+        tokens, layers = config.get("alora_invocation_tokens"), _layers(config)
+        if tokens and max(tokens) >= own.vocab_size:
+            raise ConfigError(f"{held.where}: alora_invocation_tokens are {tokens[:8]}, expected tokens of the base")
+        if layers and layers[-1] >= own.layers:
+            raise ConfigError(
+                f"{held.where}: layers_to_transform names layer {layers[-1]}, the base has 0 to {own.layers - 1}"
+            )
+        return
+    width = config["token_dim"]
     sizes: dict[str, tuple[Any, Any]] = {"token_dim": (width, own.hidden_size)}
     if kind == "prefix" and isinstance(own.kv_heads, int) and isinstance(own.head_size, int):
         sizes = {
@@ -78,50 +131,37 @@ def _prompt(folder: str | Path, base: Base) -> tuple[Method, dict[str, Tensor]]:
     for key, (found, want) in sizes.items():
         if found != want:
             raise ArtifactError(
-                f"{folder}: {key} is {found:,}, base {base.name!r} needs {want:,}; it was made for another base"
+                f"{held.path}: {key} is {found:,}, base {base.name!r} needs {want:,}; it was made for another base"
             )
-    method = make_method({"name": kind, "length": config["num_virtual_tokens"], "instruction": True})
-    value = kv_to_peft(tensors["kv"]) if kind == "prefix" else tensors["prompt_embeddings"]
-    return method, {"prompt_embeddings": value}
 
 
-def _tuner(
-    kind: str, tensors: dict[str, Tensor], config: dict[str, Any], base: Base, where: str
-) -> tuple[Method, dict[str, Tensor]]:
+def _tuner(kind: str, tensors: dict[str, Tensor], config: dict[str, Any], where: str) -> Method:
     """The method whose settings are those of PEFT's configuration that are not PEFT's defaults."""
     try:
-        options = make_method(f"peft:{kind}").options_in(config, where, frozenset(FolderConfig.model_fields))  # type: ignore[attr-defined]
+        method: Any = make_method(f"peft:{kind}")
     except ConfigError as error:
-        raise ConfigError(f"{one_line(str(error))}; of prompts {', '.join(METHODS)} can be read") from None
+        raise ConfigError(f"{where}: {one_line(str(error))}; of prompts {', '.join(METHODS)} can be read") from None
+    options = method.options_in(config, where, frozenset(FolderConfig.model_fields), tensors)
     settings: dict[str, Any] = {"name": "peft", "type": kind, "options": options}
     if tokens := config.get("alora_invocation_tokens"):
-        if kind != "LORA" or max(tokens) >= base.shape.vocab_size:
-            raise ConfigError(
-                f"{where}: alora_invocation_tokens are {tokens[:8]}, expected LORA and tokens of the base"
-            )
+        if kind != "LORA":
+            raise ConfigError(f"{where}: alora_invocation_tokens are {tokens[:8]}, which only LORA takes")
         settings = {"name": "lora", "activate": "cue", "options": options}
         for own, key in (("r", "r"), ("alpha", "lora_alpha"), ("dropout", "lora_dropout"), ("target_modules", None)):
             if (value := options.pop(key or own, None)) is not None:
                 settings[own] = value
         settings.setdefault("alpha", 8)  # PEFT's default
-    if (layers := config.get("layers_to_transform")) is not None:
-        settings["layers"] = _range(layers, base, where)
-    return make_method(settings, where), tensors
+    if (layers := _layers(config)) is not None:
+        if len(layers) != layers[-1] - layers[0] + 1:
+            raise ConfigError(
+                f"{where}: layers_to_transform is {one_line(str(layers), 200)}; only layers that follow one another can be "
+                "brought in"
+            )
+        settings["layers"] = f"{layers[0]}-{layers[-1]}"
+    return make_method(settings, where)
 
 
-def _range(layers: int | list[int], base: Base, where: str) -> str:
-    """`layers_to_transform` as our `layers`.
-
-    Raises:
-        ConfigError: layers that the base does not have, or with gaps.
-    """
-    own = sorted({layers} if isinstance(layers, int) else set(layers))
-    if own[-1] >= base.shape.layers:
-        raise ConfigError(
-            f"{where}: layers_to_transform names layer {own[-1]}, the base has 0 to {base.shape.layers - 1}"
-        )
-    if len(own) != own[-1] - own[0] + 1:
-        raise ConfigError(
-            f"{where}: layers_to_transform is {own}; only layers that follow one another can be brought in"
-        )
-    return f"{own[0]}-{own[-1]}"
+def _layers(config: dict[str, Any]) -> list[int] | None:
+    """`layers_to_transform` in order."""
+    layers = config.get("layers_to_transform")
+    return None if layers is None else sorted({layers} if isinstance(layers, int) else set(layers))

@@ -93,7 +93,8 @@ def override(data: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
     """Apply `a.b=value` assignments (values are YAML) to a nested mapping; returns a new mapping.
 
     Raises:
-        ConfigError: an assignment without `=`, a key that is given twice, or one that reaches into no mapping.
+        ConfigError: an assignment without `=`, a key that is given twice or dropped by a later one, or one that reaches into
+            no mapping.
     """
     result = dict(data)
     given: set[str] = set()
@@ -103,6 +104,8 @@ def override(data: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
             raise ConfigError(f"{assignment!r}: expected key=value, e.g. train.epochs=2")
         if dotted in given:
             raise ConfigError(f"{assignment!r}: {dotted} is given twice; give it once")
+        if inner := next((one for one in given if one.startswith(dotted + ".")), None):
+            raise ConfigError(f"{assignment!r}: would drop {inner}, which is given before it; give {dotted} first")
         given.add(dotted)
         node, keys = result, dotted.split(".")
         for depth, key in enumerate(keys[:-1]):

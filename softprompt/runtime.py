@@ -7,7 +7,7 @@ artifact's content, never by name, and bound to this runtime's one base, so no r
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -25,7 +25,7 @@ from .serving import Compiled, answer, compile_prompt, write
 from .tasks import Task
 from .tasks.generation import FreeSpec
 from .types import Progress, ignore_progress
-from .values import plain_row
+from .values import kind, plain_row
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,7 @@ class Runtime:
         Raises:
             DataError: a row that names no loaded artifact, lacks a field, or holds none that could be read; all are named.
         """
+        rows = _rows(rows)
         chosen = [self._name_for(row, artifact, place) for place, row in enumerate(rows)]
         prompts = {name: self.get(name) for name in set(chosen)}
         asked = [(f"row {place}", plain_row(row)) for place, row in enumerate(rows, 1)]
@@ -174,7 +175,7 @@ class Runtime:
         """
         from .streaming import Told  # transformers' streamers bring much along
 
-        name = self._name_for(row, artifact, 0)
+        name = self._name_for(_rows([row])[0], artifact, 0)
         prompt = self.get(name)
         if prompt.writes is None:
             raise DataError(
@@ -190,7 +191,9 @@ class Runtime:
         return Prediction(name, found[0].predicted, {}, found[0].cut)
 
     def _name_for(self, row: Mapping[str, Any], default: str | None, place: int) -> str:
-        name = row.get("artifact", default)
+        name = row.get("artifact")
+        if name is None or (isinstance(name, str) and not name):
+            name = default
         if name is None and len(self._names) == 1:
             name = self.names[0]
         if not isinstance(name, str):
@@ -198,3 +201,27 @@ class Runtime:
                 f'row {place + 1}: names no artifact; add a field "artifact", one of {", ".join(self.names)}'
             )
         return name
+
+
+def _rows(rows: Any) -> list[Mapping[str, Any]]:
+    """Rows as a list, each with its fields (a mapping, or what has items like one).
+
+    Raises:
+        DataError: something else.
+    """
+    if not isinstance(rows, Iterable) or isinstance(rows, (str, Mapping)) or hasattr(rows, "iloc"):
+        raise DataError(
+            f"rows are a {type(rows).__name__}; expected a list of rows with their fields, e.g. "
+            '[{"text": "…"}] (of a DataFrame its to_dict("records"))'
+        )
+    found = list(rows)
+    refuse(
+        [
+            (
+                f"row {place}",
+                None if hasattr(row, "items") else f'is {kind(row)}; expected its fields, e.g. {{"text": "…"}}',
+            )
+            for place, row in enumerate(found, 1)
+        ]
+    )
+    return found

@@ -10,12 +10,24 @@ from typing import Any
 
 ROLES = ("system", "user", "assistant")
 OTHER = "neither text nor number"
+_NOTHING = ("Cc", "Cf", "Zs", "Zl", "Zp")
 _LONGEST = 60  # characters of a value that a message shows
 
 
 def plain(value: Any) -> Any:
-    """A scalar or an array of NumPy (tables of pandas hold them) as Python's own; everything else as it is."""
-    return value.tolist() if type(value).__module__ == "numpy" and hasattr(value, "tolist") else value
+    """A scalar or an array of NumPy (tables of pandas hold them) as Python's own; everything else as it is.
+
+    Texts and numbers of a class of their own (an enum's, Markup) become plain ones, which print what they hold.
+    """
+    if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
+        if value.dtype.kind in "mM":  # in nanoseconds, NumPy's default, they would become numbers
+            value = value.astype(f"{value.dtype.kind}8[us]")
+        return value.tolist()
+    if isinstance(value, str):
+        return value if type(value) is str else str.__str__(value)
+    if isinstance(value, (int, float)) and type(value) not in (int, float, bool):
+        return int(value) if isinstance(value, int) else float(value)
+    return value
 
 
 def plain_row(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,6 +103,12 @@ def text_of(value: Any) -> str:
     """A text or number as text; `true` and `false` as JSON writes them."""
     value = plain(value)
     return kind(value) if isinstance(value, bool) else str(value)
+
+
+def is_blank(text: str) -> bool:
+    """Whether a text shows nothing: it is empty, or white space and characters without a form (zero width, control)."""
+    rest = text.strip()
+    return not rest or (not rest.isprintable() and all(unicodedata.category(sign) in _NOTHING for sign in rest))
 
 
 def composed(text: str) -> str:

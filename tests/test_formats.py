@@ -252,6 +252,11 @@ def test_rows_held_out_by_what_they_are(tmp_path):
     assert not held & {" ".join(row.values["source"].casefold().split()) for row in found["train"] + found["dev"]}
     with pytest.raises(DataError, match="no row has app in 'c'; there are 'a', 'b'"):
         hold_out([Row(row, "r") for row in rows], "app", ["c"])
+    with pytest.raises(DataError, match=r"no row has a text or number in field 'ap' .did you mean 'app'"):
+        hold_out([Row(row, "r") for row in rows], "ap", ["None"])
+    years = [Row({"year": value}, "r") for value in (2019.0, 2020.0, None, "2019", True)]
+    for named, count in ((["2019"], 2), (["2019.0"], 1), (["true"], 1)):
+        assert len(hold_out(years, "year", named)[0]) == count
 
 
 def held_out_task(tmp_path, rows, **split):

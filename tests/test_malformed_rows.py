@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import enum
 import json
 import re
 
@@ -11,10 +12,12 @@ import pytest
 from helpers import tiny_task
 from models import tiny_base
 
-from softprompt.data import read_rows
+from softprompt.data import Row, read_rows
 from softprompt.errors import ConfigError, DataError
+from softprompt.methods import make_method
 from softprompt.runtime import Runtime
 from softprompt.tasks import Task
+from softprompt.training.preparing import prepare
 
 WHOLE = {
     "classification": {"text": "fine", "label": "good"},
@@ -38,11 +41,26 @@ TASKS = {
     "loop": {"template": {"input": "{% for part in parts %}{{ part }}{% endfor %}"}, **LABELS},
 }
 GONE = object()
+
+
+class Marked(str):
+    """A text of a class of its own."""
+
+    def __str__(self):
+        return "marked"
+
+
+class Word(str, enum.Enum):
+    """Texts by name: what Python prints of one is its name."""
+
+    JOY = "joy"
+
+
 NO_TEXT = (None, True, False, [], ["a"], {}, {"a": 1}, [["a"]], GONE)
 TURN = {"role": "user", "content": "hi"}
 CHANGES: dict[str, list[dict]] = {
     "classification": [
-        *({"text": value} for value in (*NO_TEXT, "", "  ", "\n")),
+        *({"text": value} for value in (*NO_TEXT, "", "  ", "\n", "\u200b", "\ufeff \0")),
         *({"label": value} for value in (*NO_TEXT, "", "other", 1.5, -1, 0, "GOOD")),
     ],
     "choice": [
@@ -70,6 +88,7 @@ CHANGES: dict[str, list[dict]] = {
             *(None, [], {}, 3, True, GONE, ["hi"], [None], [[]], [{}], [{"role": "user"}], [{"content": "hi"}], ""),
             *([{**TURN, "content": None}], [{**TURN, "content": ["hi"]}], [{**TURN, "content": 5}], [{**TURN, "role": "bot"}]),
             *([{**TURN, "role": None}], [{**TURN, "role": "assistant"}], [{**TURN, "tool_calls": [{"id": 1}]}], [TURN, {}]),
+            *([{**TURN, "content": " "}], [{"role": "system", "content": "be kind"}, {**TURN, "content": ""}]),
         )
     ],
     "shape": [
@@ -239,6 +258,7 @@ def test_rows_in_memory(tmp_path):
             b"a",
             datetime.date(2024, 1, 2),
         ),
+        *(np.datetime64("2024-01-02", "ns"), np.timedelta64(5, "ns")),  # which NumPy gives as numbers
         *({"a"}, object(), 1j, np.datetime64("2024-01-02"), range(3), type, np.array(None)),
     ]
     rows = [row for value in values for row in ({"text": value}, {"text": "fine"})]
@@ -249,8 +269,23 @@ def test_rows_in_memory(tmp_path):
     assert places == [f"row {2 * k + 1}" for k in range(len(values))] + [f"row {2 * len(values) + 1}"]
     assert not [line for line in problems if PYTHON.search(line.partition(": ")[2])]
     assert str(caught.value).startswith("row 1: field 'text' is null; ") and "more of" in str(caught.value)
-    fine = [np.str_("a"), np.float32(1.5), np.int64(3), 4, 2.5]
-    assert len(runtime.predict([{"text": value} for value in fine])) == len(fine)
+    fine = [np.str_("a"), np.float32(1.5), np.int64(3), 4, 2.5, Marked("joy"), Word.JOY]
+    found = runtime.predict([{"text": value} for value in [*fine, "joy"]])
+    assert len(found) == len(fine) + 1 and found[-3:-1] == [found[-1]] * 2
+    row = Row({"text": Word.JOY, "label": "good"}, "here")
+    kept = prepare(runtime.base, tiny_task(), make_method("hard"), rows={"dev": [row]}).splits["dev"][0]
+    assert kept.values["text"] == "joy" and type(kept.values["text"]) is str
+
+
+@pytest.mark.parametrize("rows", [{"text": "x"}, "x", ["x"], [["x"]], 5, [None]])
+def test_what_is_no_list_of_rows(rows):
+    runtime = Runtime(tiny_base("llama"))
+    runtime.add("a", tiny_task())
+    with pytest.raises(
+        DataError, match=r"^rows are a (dict|str|int); expected|^row 1: is (a text|a list|null); expected"
+    ):
+        runtime.predict(rows)
+    assert len(runtime.predict({"text": text, "artifact": None} for text in "xy")) == 2
 
 
 @pytest.mark.parametrize(
@@ -259,6 +294,8 @@ def test_rows_in_memory(tmp_path):
         ('text\tlabel\n"Great" film\tgood\n', '"Great" film'),
         ('text\tlabel\n"unbalanced\tgood\nsecond "cell\tbad\n', '"unbalanced'),
         ('text\tlabel\n"begins here\tgood\nends here"\tbad\n', '"begins here'),
+        ('text\tlabel\n"Hi" he\u2028said\tgood\n', '"Hi" he\u2028said'),
+        ('text\tlabel\r\n"quoted"\t"good"\r\n', "quoted"),
         ('text\tlabel\n5" wide\tgood\n', '5" wide'),
         ('text\tlabel\n"say ""hi"""\tgood\n', 'say "hi"'),
         ('text\tlabel\n"two\nlines"\tgood\n', "two\nlines"),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from softprompt.cli import predict
+from softprompt.cli.outputs import refuse_replacing
 from softprompt.data import read_rows
 from softprompt.data.writers import ENDINGS, check_output, check_rows, write_rows
 from softprompt.errors import ConfigError, DataError, SoftpromptError
@@ -17,7 +18,7 @@ from softprompt.tasks import Task
 
 ROWS = [
     {"text": 'a "quoted", cell\nof two lines', "label": "good", "probabilities": {"good": 0.75}},
-    {"text": "tab\there", "label": "bad", "probabilities": {"good": 0.25}, "more": "é中"},
+    {"text": "tab\there, and an old Mac's\rline", "label": "bad", "probabilities": {"good": 0.25}, "more": "é中"},
 ]
 
 
@@ -92,3 +93,25 @@ def test_rows_are_asked_by_the_tasks_columns():
     assert predict._asked({"review": "x", "text": "title"}, tasks, "t")["text"] == "x"  # as in training
     assert predict._asked({"text": "own"}, tasks, "t")["text"] == "own"
     assert "missing field 'text'" in predict._problem({"stars": "a"}, tasks, "t")
+
+
+def test_outputs_replace_nothing_that_is_read_or_kept(tmp_path):
+    run, rows = tmp_path / "run", tmp_path / "rows.jsonl"
+    (run / "artifact").mkdir(parents=True)
+    kept = [run / "result.json", run / "artifact" / "manifest.json", run / "artifact" / "README.md", rows]
+    for path in kept:
+        path.touch()
+    (tmp_path / "link.jsonl").symlink_to(rows)
+    for path in (*kept, tmp_path / "link.jsonl"):
+        with pytest.raises(ConfigError, match=r"would replace the rows|is a file of the (run|artifact) "):
+            refuse_replacing({"--json": path}, [rows, "movie-reviews"])
+    with pytest.raises(ConfigError, match=r"--outcomes .*: is the same file as --json"):
+        refuse_replacing({"--json": tmp_path / "new.json", "--outcomes": run / ".." / "new.json"})
+    refuse_replacing({"--json": tmp_path / "result.json", "--outcomes": run / "more.json", "--output": None}, [rows])
+
+
+@pytest.mark.parametrize("name", [None, ""])
+def test_a_row_may_name_no_artifact(name):
+    tasks = {"x": Task.load({"name": "t", "template": {"input": "{{ text }}"}, "verbalizer": ["a", "b"]})}
+    assert predict._problem({"text": "fine", "artifact": name}, tasks, "x") is None
+    assert "artifact 3 is not loaded" in (predict._problem({"text": "fine", "artifact": 3}, tasks, "x") or "")

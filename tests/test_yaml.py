@@ -105,6 +105,9 @@ def test_a_run_files_keys_and_overrides_stand_once(tmp_path):
     path.write_text("task: movie-reviews\nmethod: soft\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"train.lr is given twice"):
         load_run(path, ["train.lr=1", "train.lr=2"])
+    with pytest.raises(ConfigError, match=r"method=prefix': would drop method.length, .* give method first"):
+        load_run(path, ["method.length=5", "method=prefix"])
+    assert override({}, ["method=prefix", "method.length=5"]) == {"method": {"name": "prefix", "length": 5}}
     with pytest.raises(ConfigError, match=r"a=\{x: 1, x: 2\}': key 'x' stands twice; keep one"):
         load_run(path, ["a={x: 1, x: 2}"])
     assert override({"verbalizer": {0: "a", 1: "b"}}, ["verbalizer.0=no"])["verbalizer"] == {0: "no", 1: "b"}

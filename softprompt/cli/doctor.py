@@ -11,6 +11,7 @@ from rich.text import Text
 
 from . import app
 from .console import base_of, out, progress, run_of
+from .outputs import refuse_replacing
 from .streams import visible
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def doctor_verb(
 
     if to is not None:
         check_writable(to)
+        refuse_replacing({"--json": to}, [target])
 
     with progress() as show:
         try:

@@ -10,6 +10,7 @@ import typer
 from . import app
 from .console import base_of, out, progress, run_of, tell_cut, tell_written
 from .options import ArtifactFolder, Dtype, Quantization
+from .outputs import refuse_replacing
 
 if TYPE_CHECKING:
     from ..data import Row
@@ -48,6 +49,7 @@ def eval_verb(
         check_writable(to)
     if outcomes is not None:
         check_output(outcomes)
+    refuse_replacing({"--json": to, "--outcomes": outcomes}, [data] if data is not None else _own_files(artifact))
     held = load(artifact)
     with progress() as show:
         runtime = Runtime(base_of(artifact, held.manifest.base.id, base, dtype, quantization).load(show))
@@ -66,6 +68,17 @@ def eval_verb(
         write_rows(outcomes, [item.as_dict() for item in found.outcomes])
     if to is not None:
         write_json(to, found.estimate.as_dict())
+
+
+def _own_files(artifact: Path) -> list[Path]:
+    """Files in which the task of a run of ours has its rows."""
+    from ..tasks import Task
+
+    if (run := run_of(artifact)) is None:
+        return []
+    task = Task.load(run.task)
+    data = task.spec.data
+    return [task.folder / name for name in (data.source, data.train, data.dev, data.test) if name is not None]
 
 
 def _own_rows(artifact: Path, task: Task, split: str) -> list[Row]:

@@ -12,6 +12,7 @@ import typer
 from . import app
 from .console import base_of, err, progress, tell_cut
 from .options import Dtype, Quantization
+from .outputs import refuse_replacing
 from .streams import visible
 
 if TYPE_CHECKING:
@@ -48,15 +49,13 @@ def predict_verb(
     from ..artifact import load
     from ..data import read_rows
     from ..data.writers import check_output, check_rows, line, write_rows
-    from ..errors import ConfigError
     from ..runtime import Runtime
     from ..tasks import Task
     from ..writing import cut_short
 
     if to is not None:
         check_output(to)
-        if to.exists() and source.exists() and to.samefile(source):
-            raise ConfigError(f"--output {to}: would replace the rows that are read; name another file")
+        refuse_replacing({"--output": to}, [source])
     folders = _named(artifacts)
     held = {name: load(path) for name, path in folders.items()}
     first = next(iter(held))
@@ -144,18 +143,25 @@ def _name_of(path: Path) -> str:
 def _problem(values: dict[str, Any], tasks: dict[str, Task], first: str) -> str | None:
     """Why a row cannot be answered, or None."""
     from ..config import suggest
+    from ..values import shown
 
-    name = values.get("artifact", first)
+    name = _artifact_of(values, first)
     if not isinstance(name, str) or name not in tasks:
-        return f"artifact {name!r} is not loaded{suggest(str(name), tasks)}"
+        return f"artifact {shown(name)} is not loaded{suggest(name if isinstance(name, str) else '', tasks)}"
     return tasks[name].check_input(_asked(values, tasks, first))
+
+
+def _artifact_of(values: dict[str, Any], first: str) -> Any:
+    """The artifact that a row names; the first, where it names none (a cell of a table is empty then)."""
+    name = values.get("artifact")
+    return first if name is None or name == "" else name
 
 
 def _asked(values: dict[str, Any], tasks: dict[str, Task], first: str) -> dict[str, Any]:
     """A row as its task reads it: where it has a column that the task names (`data.columns`), that is taken, as in training."""
     from ..data.formats import unify
 
-    columns = tasks[values.get("artifact", first)].spec.data.columns
+    columns = tasks[_artifact_of(values, first)].spec.data.columns
     found = {}
     for ours, theirs in columns.items():
         names = [theirs] if isinstance(theirs, str) else theirs

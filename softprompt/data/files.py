@@ -51,7 +51,7 @@ def read_file(path: Path) -> Iterator[Found]:
     text = data.decode("utf-8", errors="surrogateescape")
     if suffix == ".tsv":
         return _table(str(path), text, "\t", quoted=_is_quoted(text))
-    head = text.partition("\n")[0]
+    head = re.sub(r'"[^"]*"', "", text.partition("\n")[0])  # what stands between quotes is a name's own
     return _table(str(path), text, next((sign for sign in ",;\t" if sign in head), ","))
 
 
@@ -71,7 +71,8 @@ def _is_quoted(text: str) -> bool:
     Round cells, where lines have unequal numbers of tabs, or where every cell with a quote is one that a writer of CSV quotes:
     it begins and ends with one, and those inside are doubled.
     """
-    rows = [line.split("\t") for line in text.splitlines()]
+    rows = [line.split("\t") for line in re.split(r"\r\n|\n|\r", text)]
+    rows = rows if rows[-1] != [""] else rows[:-1]
     if len({len(row) for row in rows}) > 1:
         return True
     cells = [cell for row in rows for cell in row if '"' in cell]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from ..config import suggest
 from ..errors import DataError
-from ..values import text_of
+from ..values import not_text, plain, text_of
 from .readers import Row
 
 PROPORTIONS = {"train": 70, "dev": 15, "test": 15}
@@ -68,12 +70,25 @@ def hold_out(rows: Sequence[Row], field: str, values: Sequence[str]) -> tuple[li
     Raises:
         DataError: there are none, with the values that occur.
     """
-    held = [row for row in rows if text_of(row.values.get(field)) in values]
+    found = [_written(row.values.get(field)) for row in rows]
+    if not any(found):
+        names = dict.fromkeys(name for row in rows[:100] for name in row.values)
+        raise DataError(f"data.hold_out: no row has a text or number in field {field!r}{suggest(field, names)}")
+    held = [row for row, forms in zip(rows, found, strict=True) if not forms.isdisjoint(values)]
     if not held:
-        found = sorted({text_of(row.values.get(field)) for row in rows})
-        shown = ", ".join(map(repr, found[:12])) + (" …" if len(found) > 12 else "")
+        there = sorted({min(forms, key=len) for forms in found if forms})
+        shown = ", ".join(map(repr, there[:12])) + (" …" if len(there) > 12 else "")
         raise DataError(f"data.hold_out: no row has {field} in {', '.join(map(repr, values))}; there are {shown}")
-    return held, [row for row in rows if text_of(row.values.get(field)) not in values]
+    return held, [row for row, forms in zip(rows, found, strict=True) if forms.isdisjoint(values)]
+
+
+def _written(value: Any) -> frozenset[str]:
+    """How a task file may write a value: 2019.0 as 2019, too, as columns of whole numbers that lack some hold such ones."""
+    value = plain(value)
+    if not_text(value) and not isinstance(value, bool):
+        return frozenset()
+    whole = isinstance(value, float) and value.is_integer()
+    return frozenset((text_of(value), *((str(int(value)),) if whole else ())))
 
 
 def few_shot(rows: Sequence[Row], k: int, label: Callable[[Row], Hashable], seed: int) -> list[Row]:

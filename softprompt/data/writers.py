@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from ..errors import DataError, MissingExtraError
@@ -61,7 +62,9 @@ def write_rows(path: Path, rows: Sequence[Values]) -> None:
             parquet.write_table(table, temporary)
         elif ending in (".csv", ".tsv"):
             with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-                writer = csv.writer(file, delimiter="\t" if ending == ".tsv" else ",", lineterminator="\n")
+                # csv puts a cell with "\r" into quotes only where that is part of what ends a line
+                lines_of = SimpleNamespace(write=lambda text: file.write(text.removesuffix("\r\n") + "\n"))
+                writer = csv.writer(lines_of, delimiter="\t" if ending == ".tsv" else ",", lineterminator="\r\n")
                 writer.writerow(names := columns(rows))
                 writer.writerows([_cell(row.get(name)) for name in names] for row in rows)
         else:

@@ -18,7 +18,7 @@ from ..errors import ConfigError
 from ..metrics import majority
 from ..template import RULES, Prompter
 from ..types import Example, Progress, ignore_progress
-from ..values import not_text
+from ..values import is_blank, not_text
 from .bound import BoundTask
 from .rows import RowLoader
 from .spec import TaskSpec
@@ -160,10 +160,15 @@ class Task(ABC):
             problem = self.spec.template.field_problem(name, values[name]) if self.rules > 1 else None
             if problem is not None or not_text(values[name]) in ("null", "NaN"):
                 return problem or f"field {name!r} is {not_text(values[name])}"
-        if all(_is_empty(values[name]) for name in fields):
+        if all(self._is_empty(values[name]) for name in fields):
             names = ", ".join(map(repr, fields))
             return f"field {names} is empty" if len(fields) == 1 else f"all fields that are read ({names}) are empty"
         return self.spec.template.problem({**dict.fromkeys(self.derived, ""), **values}, tried=self.rules > 1)
+
+    def _is_empty(self, value: Any) -> bool:
+        if isinstance(value, str):
+            return is_blank(value) if self.rules > 1 else not value.strip()
+        return isinstance(value, (list, tuple, dict)) and not value
 
     def bind(
         self,
@@ -276,10 +281,6 @@ class Task(ABC):
     @abstractmethod
     def gold(self, values: dict[str, Any]) -> Any:
         """What the metric compares an answer with: a label, or a list of texts; None if the row has no answer."""
-
-
-def _is_empty(value: Any) -> bool:
-    return not value.strip() if isinstance(value, str) else isinstance(value, (list, tuple, dict)) and not value
 
 
 def ready_tasks() -> dict[str, Path]:

@@ -10,7 +10,7 @@ from pydantic import field_validator, model_validator
 
 from ..config import Strict
 from ..errors import DataError
-from ..values import kind, not_data, not_text
+from ..values import is_blank, kind, not_data, not_text
 from .chat import turns_of
 from .reading import looped, printed
 from .sandbox import RESERVED, compiled, render, variables
@@ -185,11 +185,15 @@ class TemplateSpec(Strict):
         """Why a row that has all fields cannot be asked, or None.
 
         Args:
-            tried: a template that takes fields apart is rendered: only then is it known what it prints of them.
+            tried: a template that takes fields apart is rendered: only then is it known what it prints of them; and a
+                conversation says something.
         """
         if self.messages:
             found = turns_of(values.get(self.messages), self.messages)
-            return found if isinstance(found, str) else None
+            if isinstance(found, str):
+                return found
+            silent = tried and all(is_blank(turn["content"]) for turn in found if turn["role"] == "user")
+            return f"field {self.messages!r} holds no text of the user" if silent else None
         if not tried or self.fields <= printed(self.input):
             return None
         try:

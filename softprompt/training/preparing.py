@@ -15,6 +15,7 @@ from ..parallel import Processes
 from ..storage import digest_of
 from ..tasks import BoundTask, Task
 from ..types import Example
+from ..values import plain_row
 from .spec import CacheSpec
 
 
@@ -60,10 +61,11 @@ def prepare(
     Raises:
         ConfigError, DataError: see `Task.load_data`, `Method.segments`.
     """
-    rows = rows if rows is not None else task.load_data()
-    refuse(
-        [(row.where, task.check_any(row.values)) for part in rows.values() for row in part]
-    )  # they may be a caller's own
+    if rows is None:
+        rows = task.load_data()
+    # they may be a caller's own
+    rows = {name: [Row(plain_row(row.values), row.where) for row in part] for name, part in rows.items()}
+    refuse([(row.where, task.check_any(row.values)) for part in rows.values() for row in part])
     task, train_rows = task.draw_demonstrations(rows.get("train", []))
     method = with_head(method, base, task)
     refuse_unfit(base, task, method)

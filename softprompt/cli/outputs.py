@@ -1,0 +1,43 @@
+"""Outputs of a command replace nothing that it reads, nor what a run or an artifact consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+
+def refuse_replacing(outputs: Mapping[str, Path | None], read: Iterable[str | Path | None] = ()) -> None:
+    """Look at the files that will be written, before the work.
+
+    Args:
+        outputs: by option.
+        read: what is read; of that, what is no file does not matter.
+
+    Raises:
+        ConfigError: one of them is a file that is read, a file of a run or an artifact, or the same as another one.
+    """
+    from ..errors import ConfigError
+
+    sources = [Path(source) for source in read if source is not None and Path(source).exists()]
+    seen: dict[Path, str] = {}
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        if (other := seen.setdefault(path.resolve(), option)) != option:
+            raise ConfigError(f"{option} {path}: is the same file as {other}; name another one")
+        if not path.exists():
+            continue
+        if any(path.samefile(source) for source in sources):
+            raise ConfigError(f"{option} {path}: would replace the rows that are read; name another file")
+        if (owner := _owner(path.resolve())) is not None:
+            raise ConfigError(f"{option} {path}: is a file of {owner}, which would be lost; name another file")
+
+
+def _owner(path: Path) -> str | None:
+    """What a file is part of: an artifact, or a run."""
+    from ..artifact.store import MANIFEST
+    from ..training.places import ARTIFACT, FILES
+
+    if (path.parent / MANIFEST).exists():
+        return f"the artifact {path.parent}"
+    return f"the run {path.parent}" if path.name in FILES and (path.parent / ARTIFACT).exists() else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -137,6 +138,25 @@ def test_results_of_other_settings_are_not_replaced(base, tmp_path):
     with pytest.raises(TrainingError, match=r"results of a run with other settings.*--fresh"):
         run(base, tmp_path, "hard")
     assert run(base, tmp_path, "hard", fresh=True).artifact
+
+
+@pytest.mark.parametrize("lost", ["artifact", "artifact/adapter_model.safetensors", "checkpoint.pt"])
+def test_what_was_measured_survives_a_lost_artifact(base, tmp_path, lost):
+    run(base, tmp_path, "probe", test=True)
+    before = json.loads((tmp_path / "result.json").read_text())["metrics"]
+    shutil.rmtree(tmp_path / lost) if (tmp_path / lost).is_dir() else (tmp_path / lost).unlink()
+    assert set(run(base, tmp_path, "probe").recorded) == {"test"}
+    assert json.loads((tmp_path / "result.json").read_text())["metrics"] == before
+    assert set(json.loads((tmp_path / "artifact" / "manifest.json").read_text())["metrics"]) == {"dev", "test"}
+
+
+def test_damaged_results_are_called_so(base, tmp_path):
+    run(base, tmp_path, "hard")
+    (tmp_path / "result.json").write_text('{"metrics":')
+    with pytest.raises(TrainingError, match=r"result.json: is damaged"):
+        run(base, tmp_path, "hard")
+    (tmp_path / "result.json").unlink()
+    assert run(base, tmp_path, "hard").metrics["dev"]
 
 
 def test_places_are_looked_at_before_the_work(tmp_path):

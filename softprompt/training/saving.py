@@ -20,7 +20,7 @@ from ..tasks import Task
 from ..yaml_file import dump
 from .known import remember
 from .places import ARTIFACT
-from .results import Recorded, carried, rows_digest, write_result
+from .results import Recorded, carried, rows_digest, tensors_digest, write_result
 from .spec import CacheSpec, TrainSpec, resolved_task
 
 if TYPE_CHECKING:
@@ -50,7 +50,8 @@ def keep(
     rows = {name: rows_digest(result.prepared, name) for name in result.metrics}
     rows |= {name: earlier.rows.get(name, "") for name in kept} if earlier else {}
     written = save(result, folder / ARTIFACT, settings, metrics)
-    write_result(folder, Recorded(digest_of(settings), written.digest, rows, metrics), result)
+    tensors = tensors_digest(result.prepared.method.export())
+    write_result(folder, Recorded(digest_of(settings), written.digest, rows, metrics, tensors), result)
     ready = result.prepared
     _save_run_file(folder, ready.base, task, ready.method, spec, cache, settings["seed"])
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from softprompt.data import CATALOGUE, Row, deduplicate, few_shot, get_source, read_rows, split
 from softprompt.data import fetch as fetching
 from softprompt.data.duplicates import normalize
-from softprompt.errors import DataError
+from softprompt.errors import ConfigError, DataError
 from softprompt.tasks import Task
 
 
@@ -467,3 +467,9 @@ def test_the_real_catalogue(name):
     assert len(rows) == source.rows
     assert {row.values["label"] for row in rows} == set(source.labels)
     assert all((row.values["score"] > 0) == (row.values["label"] == "positive") for row in rows)
+
+
+def test_one_point_zero_is_no_size():
+    data = {"source": "rows.jsonl", "split": {"train": 1.0}}
+    with pytest.raises(ConfigError, match=r"split.train: is 1.0, which may be all rows or one; write null"):
+        Task.load({"name": "t", "template": {"input": "{{ text }}"}, "verbalizer": ["a", "b"], "data": data})

@@ -319,6 +319,13 @@ def test_a_text_that_merges_with_the_template():
     assert finding.level == "warning" and "template and text" in finding.what
 
 
+def test_special_tokens_that_rows_write_are_no_fault_of_the_template():
+    rows = tiny_rows()
+    for row in rows["train"][:-8]:
+        row.values["text"] += " </s>"
+    assert worst(case_of("soft", rows=rows, count=24), "joints").what.startswith("8 rows have the same tokens")
+
+
 def test_no_better_than_the_majority(tmp_path):
     settings = {"lr": 1e-9, "batch_size": 4, "eval_every": 1, "max_steps": 5}
     told = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, NonNegativeInt, PositiveInt, SerializerFunctionWrapHandler, field_validator, model_serializer
 
 from ..config import Strict
 from ..template import TemplateSpec
@@ -28,6 +28,13 @@ class SplitSpec(Strict):
     test: Size = None
     seed: int = Field(default=0, ge=0)
     group: str | None = None
+
+    @field_validator("train", "dev", "test", mode="before")
+    @classmethod
+    def _is_rows_or_a_part(cls, size: Any) -> Any:
+        if isinstance(size, float) and size == 1:
+            raise ValueError("is 1.0, which may be all rows or one; write null for all the rest, 1 for one")
+        return size
 
     @model_serializer(mode="wrap")
     def _with_all(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:

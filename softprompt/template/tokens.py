@@ -62,6 +62,10 @@ class Texts:
         """An armoured text as it reads."""
         return _ALIAS.sub(lambda found: self._names[int(found[1])], text) if "\ufdd2" in text else text
 
+    def named(self, text: str) -> bool:
+        """Whether a row's text writes special tokens, which are text there."""
+        return self._any.search(text) is not None
+
     def shield(self, text: str) -> str:
         """A row's text, in a form that a base's chat template and `unshield` leave as text."""
         return self._any.sub(lambda found: f"\ufdd4{self._ids_of[found[0]]}{_SECRET}\ufdd5", text)

@@ -93,7 +93,9 @@ def carried(folder: Path, found: Recorded | None, result: Result) -> dict[str, d
             before = artifacts.load(folder / ARTIFACT).tensors
         except SoftpromptError:
             return {}
-        same = before.keys() == now.keys() and all(torch.equal(before[name], now[name].float().cpu()) for name in before)
+        same = before.keys() == now.keys() and all(
+            torch.equal(before[name], now[name].float().cpu()) for name in before
+        )
     return {name: value for name, value in found.metrics.items() if name not in result.metrics} if same else {}
 
 
@@ -108,7 +110,10 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
 def write_result(folder: Path, found: Recorded, result: Result) -> None:
     """Write the file; `found` is what the run holds now."""
     told = {"metrics": found.metrics, "seconds": result.seconds, "best_step": result.best_step}
-    write_json(folder / RESULT, {**told, "run": found.run, "artifact": found.artifact, "rows": found.rows, "tensors": found.tensors})
+    write_json(
+        folder / RESULT,
+        {**told, "run": found.run, "artifact": found.artifact, "rows": found.rows, "tensors": found.tensors},
+    )
 
 
 def rows_digest(ready: Prepared, split: str) -> str:

@@ -270,6 +270,19 @@ def test_bad_rows():
     assert "rows of one label" in worst(case_of("hard", rows=rows), "rows").advice
 
 
+def test_one_of_two_fields_that_is_empty():
+    rows = tiny_rows()
+    for part in rows.values():
+        for row in part:
+            row.values["title"] = "  " if row.where == "train:3" else "a title"
+    told = {}
+    for shown in ("{{ title }}", "{% if title %}{{ title }}{% endif %}"):
+        task = tiny_task(template={"input": shown + " Text: {{ text }}", "cue": "\nIt is:"})
+        told[shown] = [finding.what for finding in found(case_of("hard", task=task, rows=rows), "rows")]
+    assert [what for what in told["{{ title }}"] if "field 'title' is empty in 1 of 36 rows, the first train:3" in what]
+    assert not [what for what in told["{% if title %}{{ title }}{% endif %}"] if "is empty" in what]
+
+
 def test_a_label_that_no_training_row_has():
     task = tiny_task(verbalizer={label: label for label in ("good", "mixed", "bad")})
     said = [str(finding) for finding in found(case_of("hard", task=task), "rows") if finding.level == "warning"]

@@ -73,7 +73,7 @@ CHANGES: dict[str, list[dict]] = {
     "generation": [
         *({"text": value} for value in (*NO_TEXT, "")),
         *({"answer": value} for value in (None, True, [], {}, {"x": 1}, [["x"]], GONE, "", " ", [""], [None], [{}], [True])),
-        *({"answer": value} for value in (["x", None], ["x", ["y"]], ["x", ""], "a\nb")),
+        *({"answer": value} for value in (["x", None], ["x", ["y"]], ["x", ""], "a\nb", "\u200b")),
     ],
     "span": [
         *({"context": value} for value in (*NO_TEXT, "")),

@@ -11,7 +11,9 @@ import torch
 from ..metrics import majority
 from ..tasks.scored import ScoredTask
 from ..template import render
+from ..template.reading import always_printed
 from ..types import Example, Ids
+from ..values import is_blank
 from ..writing import too_long
 from .case import Case, Finding
 
@@ -58,8 +60,20 @@ def rows(case: Case) -> Iterator[Finding]:
     yield from _lengths(case, everything)
     for name in ("train", "dev"):
         yield from _balance(case, name)
+    yield from _hollow(case, everything)
     for what, advice in case.bound.task.remarks(splits):
         yield Finding("rows", "warning", what, advice)
+
+
+def _hollow(case: Case, everything: list[Example]) -> Iterator[Finding]:
+    """Fields that the template prints whatever they hold say something, each of them."""
+    for name in sorted(always_printed(case.bound.task.spec.template.input) & case.bound.task.fields):
+        places = [row.where for row in everything if isinstance(text := row.values.get(name), str) and is_blank(text)]
+        if places:
+            what = f"field {name!r} is empty in {len(places)} of {len(everything)} rows, the first {places[0]}"
+            yield Finding(
+                "rows", "warning", what, f"leave them out, or write {{% if {name} %}} around what stands there"
+            )
 
 
 def _lengths(case: Case, everything: list[Example]) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from ..data import Row
 from ..errors import ConfigError
 from ..metrics import metrics_for
 from ..template import answer_frame
-from ..values import not_text, plain, text_of
+from ..values import is_blank, not_text, plain, text_of
 from .base import Task
 from .spec import TaskSpec
 
@@ -125,7 +125,7 @@ class Generation(Task):
         if (problem := _no_texts(values["answer"])) is not None:
             return problem
         answers = self.gold(values)
-        if not answers or not all(answer.strip() for answer in answers):
+        if not answers or any(map(is_blank, answers)):
             return "answer is empty"
         ends = [stop for stop in self.spec.generation.stop if stop in answers[0].strip()]
         if ends:

@@ -19,6 +19,13 @@ def printed(text: str) -> frozenset[str]:
 
 
 @lru_cache(maxsize=256)
+def always_printed(text: str) -> frozenset[str]:
+    """Those that it prints under no condition."""
+    outputs = [node for node in parse(text).body if isinstance(node, nodes.Output)]
+    return frozenset(node.name for output in outputs for node in output.nodes if isinstance(node, nodes.Name))
+
+
+@lru_cache(maxsize=256)
 def looped(text: str) -> dict[str, bool]:
     """Names that a Jinja2 text goes through as they are, and whether it prints what they hold."""
     loops = [loop for loop in parse(text).find_all(nodes.For) if isinstance(loop.iter, nodes.Name)]

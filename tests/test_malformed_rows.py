@@ -12,8 +12,9 @@ import pytest
 from helpers import tiny_task
 from models import tiny_base
 
+from softprompt.base import Base
 from softprompt.data import Row, read_rows
-from softprompt.errors import ConfigError, DataError
+from softprompt.errors import BaseModelError, ConfigError, DataError
 from softprompt.methods import make_method
 from softprompt.runtime import Runtime
 from softprompt.tasks import Task
@@ -338,3 +339,16 @@ def test_demonstrations_are_rows():
 def test_how_options_are_shown_is_no_format_of_python(option):
     with pytest.raises(ConfigError, match=r"can name \{letter\} and \{choice\} only|at most 1000 characters"):
         Task.load({"name": "t", **TASKS["choice"], "option": option})
+
+
+def test_demonstrations_of_another_number_than_is_asked():
+    rows = [{"text": "joy", "label": "good"}, {"text": "mud", "label": "bad"}]
+    with pytest.raises(ConfigError, match=r"demonstrations.k is 3, demonstrations.rows holds 2; leave k out"):
+        tiny_task(demonstrations={"k": 3, "rows": rows})
+    assert len(tiny_task(demonstrations={"rows": rows}).spec.demonstrations.rows) == 2
+
+
+@pytest.mark.parametrize("name", ["/no/such/base", "./base", "~/base"])
+def test_a_base_that_was_moved(name):
+    with pytest.raises(BaseModelError, match=r"no such folder or file.*name the new place"):
+        Base.load(name)

@@ -150,6 +150,9 @@ def _not_loadable(name: str, error: Exception) -> str:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     if Path(name).is_dir():
         return f"base {name!r}: the folder does not hold a loadable model ({reason})"
+    if Path(name).is_absolute() or name.startswith((".", "~")):
+        near = "; ~ is the home folder only where a shell reads it" if name.startswith("~") else ""
+        return f"base {name!r}: no such folder or file{near}; if it was moved, name the new place (base=…, or --base)"
     return (
         f"base {name!r} is neither a bundled name{suggest(name, bundled.BUNDLED)}, a local folder, a GGUF file, nor a "
         f"reachable hub id ({reason})"

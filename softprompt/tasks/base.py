@@ -62,7 +62,12 @@ class Task(ABC):
             self._check_demonstrations()
 
     def _check_demonstrations(self) -> None:
-        told = [(place, self.check_row(values)) for place, values in enumerate(self.spec.demonstrations.rows)]
+        wanted, rows = self.spec.demonstrations.k, self.spec.demonstrations.rows
+        if wanted and rows and wanted != len(rows):
+            raise ConfigError(
+                f"demonstrations.k is {wanted}, demonstrations.rows holds {len(rows)}; leave k out, or rows to have them drawn"
+            )
+        told = [(place, self.check_row(values)) for place, values in enumerate(rows)]
         if problems := [f"demonstrations.rows[{place}]: {problem}" for place, problem in told if problem]:
             raise ConfigError("; ".join(problems))
 

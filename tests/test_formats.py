@@ -259,6 +259,32 @@ def test_rows_held_out_by_what_they_are(tmp_path):
         assert len(hold_out(years, "year", named)[0]) == count
 
 
+def test_columns_and_held_out_values_that_are_misspelt_are_warned_of(tmp_path):
+    rows = [{"text": f"t{i}", "label": "ab"[i % 2], "app": "xy"[i % 3 == 0]} for i in range(40)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    data = {
+        "source": str(tmp_path / "rows.jsonl"),
+        "columns": {"txet": "text", "label": "label", "app": "app"},
+        "hold_out": {"field": "app", "values": ["y", "z"]},
+    }
+    task = Task.load({"name": "t", "template": {"input": "{{ text }}"}, "verbalizer": ["a", "b"], "data": data})
+    task.load_data()
+    told = [line for line in task.notices if line.startswith("warning")]
+    assert told == [
+        "warning: data.columns names 'txet', which nothing reads (app, label, text are)",
+        "warning: data.hold_out: no row has app 'z'",
+    ]
+
+
+def test_too_few_rows_say_what_was_left_out(tmp_path):
+    rows = [{"text": f"t{i // 2}", "label": "ab"[i // 2 % 2]} for i in range(24)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    data = {"source": str(tmp_path / "rows.jsonl"), "split": {"train": 12, "dev": 8}}
+    task = Task.load({"name": "t", "template": {"input": "{{ text }}"}, "verbalizer": ["a", "b"], "data": data})
+    with pytest.raises(DataError, match=r"there are 12 different ones; .* \(left out: 12 rows that are copies"):
+        task.load_data()
+
+
 def held_out_task(tmp_path, rows, **split):
     (tmp_path / "held.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     data = {

@@ -139,3 +139,5 @@ _SHAPES: tuple[tuple[set[str], Callable[[Values], tuple[Values, str | None]]], .
     ({"choices", "answerKey"}, _arc),
     ({"translation"}, _translation),
 )
+SHAPE_FIELDS = frozenset(name for keys, _ in _SHAPES for name in keys)
+"""Fields by which a shape is recognised."""

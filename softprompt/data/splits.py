@@ -82,6 +82,11 @@ def hold_out(rows: Sequence[Row], field: str, values: Sequence[str]) -> tuple[li
     return held, [row for row, forms in zip(rows, found, strict=True) if forms.isdisjoint(values)]
 
 
+def has_value(rows: Sequence[Row], field: str, value: str) -> bool:
+    """Whether the field of a row has this value, as `hold_out` compares them."""
+    return any(value in _written(row.values.get(field)) for row in rows)
+
+
 def _written(value: Any) -> frozenset[str]:
     """How a task file may write a value: 2019.0 as 2019, too, as columns of whole numbers that lack some hold such ones."""
     value = plain(value)

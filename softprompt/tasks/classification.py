@@ -88,6 +88,8 @@ class Classification(ScoredTask):
             if not words or not all(word.strip() for word in words):
                 raise ConfigError(f"verbalizer.{label} has an empty word")
             for word in words:
+                if owner.get(word) == label:
+                    raise ConfigError(f"verbalizer.{label}: {word!r} stands there twice; keep one")
                 if word in owner:
                     raise ConfigError(f"verbalizer: {word!r} stands for both {owner[word]!r} and {label!r}")
                 owner[word] = label

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ..config import suggest
 from ..data import CATALOGUE, Row, get_source, read_rows
 from ..data.duplicates import Duplicates, apart, deduplicate, leaks, near, normalize, refuse_leaks
-from ..data.splits import PROPORTIONS, hold_out, in_proportion, split
+from ..data.formats import SHAPE_FIELDS
+from ..data.splits import PROPORTIONS, has_value, hold_out, in_proportion, split
 from ..errors import ConfigError, DataError
 from ..storage import canonical_json
 from ..types import Progress, megabytes
@@ -58,13 +59,33 @@ class RowLoader:
             raise ConfigError(
                 f"task {name!r}: data.hold_out takes test rows from data.source; with files of their own, give data.test"
             )
-        splits = self._cut(self.read(data.source)) if data.source is not None else self._of_files(separate)
+        self._look_at_columns()
+        try:
+            splits = self._cut(self.read(data.source)) if data.source is not None else self._of_files(separate)
+        except DataError as error:
+            if error.problems or not self.left_out:
+                raise
+            raise DataError(f"{error} (left out: {self.left_out})") from None
         if self.left_out:
             self.notices.insert(0, f"left out: {self.left_out}")
         ordered = {part: splits.get(part, []) for part in ("test", "dev", "train")}
         if not self._published and (line := near(ordered, self._task.content)) is not None:
             self.notices.append(f"warning: {line}")
         return splits
+
+    def _look_at_columns(self) -> None:
+        """Warn of columns under a name that nothing reads, as a misspelt one is."""
+        data = self._data
+        read = {*self._task.fields, *self._task.answer_fields, *self._task.derived.values(), data.split.group}
+        if data.hold_out is not None:
+            read.add(data.hold_out.field)
+        read |= {*getattr(self._task, "needs", ())}
+        idle = [name for name in data.columns if name not in read | SHAPE_FIELDS]
+        if idle and not self._published:
+            known = ", ".join(sorted(filter(None, read)))
+            self.notices.append(
+                f"warning: data.columns names {', '.join(map(repr, idle))}, which nothing reads ({known} are)"
+            )
 
     def read(self, source: str) -> list[Row]:
         """Rows of a catalogue name, file or `datasets:NAME`; those without a label are refused, or left out on request."""
@@ -126,6 +147,8 @@ class RowLoader:
             rows = self._different(rows)
             return split(rows, self._resolved(sizes, len(rows)), label, cut.seed, self._together(rows))
         tests, others = hold_out(rows, held.field, held.values)
+        if absent := [value for value in held.values if not has_value(tests, held.field, value)]:
+            self.notices.append(f"warning: data.hold_out: no row has {held.field} {', '.join(map(repr, absent))}")
         tests, others, found = apart(tests, others, self._key, self._answer, cut.group, self._several)
         self.left_out += found
         wanted = sizes["test"]

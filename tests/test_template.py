@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 from models import tiny_tokenizer
 
@@ -10,6 +12,7 @@ from softprompt.errors import ConfigError, DataError
 from softprompt.tasks import Task
 from softprompt.template import MaskSlot, Prompter, SoftSlot, TemplateSpec, render
 from softprompt.template.slots import MARK
+from softprompt.template.tokens import Texts
 
 MOVIE = {"instruction": "Judge it.\n", "input": "Review: {{ text }}", "cue": "\nSentiment:"}
 
@@ -362,3 +365,10 @@ def test_the_documented_templates_are_valid():
     text = (Path(__file__).parents[1] / "docs" / "templates.md").read_text(encoding="utf-8")
     specs = [yaml.safe_load(block)["template"] for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)]
     assert len(specs) > 4 and sum(len(parse(TemplateSpec, spec, "docs").slots) for spec in specs) == 6
+
+
+def test_transformers_says_nothing_of_texts_that_are_cut(caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    texts = Texts(tiny_tokenizer())
+    assert len(texts.ids("a " * 400)) > texts.tokenizer.model_max_length
+    assert not caplog.messages

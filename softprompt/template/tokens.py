@@ -152,7 +152,7 @@ class Texts:
     def _slow(self, text: str) -> Ids:
         """By a tokenizer that does not say where tokens stand: between the template's special tokens one by one."""
         plain = self.bare(text)
-        ids = tuple(self.tokenizer(plain, add_special_tokens=False)["input_ids"])
+        ids = tuple(self.tokenizer(plain, add_special_tokens=False, verbose=False)["input_ids"])
         if not self._is_strange(ids, text, [plain]):
             return ids
         parts = _ALIAS.split(text)  # texts and, between them, tokens
@@ -165,7 +165,8 @@ class Texts:
         return tuple(found)
 
     def _as_text(self, text: str) -> list[int]:
-        ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        how = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+        ids = self.tokenizer(text, **how)["input_ids"]
         if self._control.isdisjoint(ids) or len(text) < 2:
             return [token for token in ids if token not in self._control]
         # it knows the name by itself, too: cut it behind its first character
@@ -193,7 +194,8 @@ def _run(tokenizer: Any, text: str) -> tuple[Ids, Offsets]:
     if isinstance(tokenizer, Tokenizer):
         found = tokenizer.encode(text, add_special_tokens=False)
         return tuple(found.ids), list(found.offsets)
-    whole = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    # not verbose: texts that are too long are cut or told later, by what they are
+    whole = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
     return tuple(whole["input_ids"]), whole["offset_mapping"]
 
 

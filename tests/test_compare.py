@@ -535,7 +535,7 @@ def test_what_is_refused_moves_no_record(folder, tmp_path):
 def test_zero_shot_shows_nothing_and_few_shot_what_it_says(folder):
     """Whatever demonstrations the task has of its own, which other contenders keep."""
     suite = suite_of(folder)
-    own = [{"text": "a good day", "label": "positive"}]
+    own = [{"text": "a good day", "label": "good"}]
     asked = {}
     for cell in cells_of(suite):
         shop = Shop(suite.cache)

@@ -395,7 +395,7 @@ def test_an_error_of_one_process_ends_all_with_one_line(work):
     assert errors[1:3] == ["error: only here", "error: process 1: KeyError: 'x'"]
     ends = [(work / f"ends{rank}.txt").read_text().splitlines() for rank in range(2)]
     assert ends[0][:3] == ["misspelt: 2", "refused: 2", "mistake: 2"]
-    assert ends[1] == ["misspelt: 2", "refused: 2", "mistake: KeyError"]
+    assert ends[1] == ["misspelt: 2", "refused: 2", "mistake: 1"]  # with its traceback
     # of a killed process the launcher knows as soon as we do: it may end the first before that one has said so
     assert len(errors) == 3 or errors[3].startswith("error: another process of this run ended"), err
     assert len(errors) == 3 or ends[0][3] == "killed: 2"

@@ -32,6 +32,8 @@ Count = Annotated[int, Field(ge=0, le=1 << 40)]
 """Of numbers: no larger than all of the base's."""
 Few = Annotated[int, Field(ge=0, le=100)]
 Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
+_SOME = Field(max_length=1000)
+"""Of patterns: PEFT tries each with each module. One a module of 140 layers are fewer."""
 Names = list[Name]
 Modules = Names | Expression
 Tokens = list[NonNegativeInt]
@@ -64,8 +66,8 @@ _GROUPS: dict[Any, str] = {
     Modules: "target_modules exclude_modules feedforward_modules",
     Names: "modules_to_save target_parameters",
     Names | Name: "layers_pattern",
-    dict[Expression, Width]: "rank_pattern block_size_pattern n_frequency_pattern",
-    dict[Expression, Number]: "alpha_pattern lambda_pattern",
+    Annotated[dict[Expression, Width], _SOME]: "rank_pattern block_size_pattern n_frequency_pattern",
+    Annotated[dict[Expression, Number], _SOME]: "alpha_pattern lambda_pattern",
     Width: "r subspace_rank num_subspaces boft_block_size boft_block_num block_size vector_length topk group_size u mini_r "
     "oft_block_size gralora_k hybrid_r qalora_group_size",
     Count: "n_frequency theta_d_length num_vectors",

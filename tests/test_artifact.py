@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from softprompt.artifact import Artifact, Manifest, check_base, load, peft_format, read_peft, save
 from softprompt.artifact.card import model_card
 from softprompt.artifact.files import MAX_JSON_BYTES, parse_json
+from softprompt.artifact.manifest import ShapeSpec
 from softprompt.errors import ArtifactError, SoftpromptError
 
 GOLDEN = Path(__file__).parent / "golden" / "soft_v1"
@@ -513,7 +514,7 @@ def some_base(name: str, model: str, tokenizer: str, exact: str | None = None, o
     """What `check_base` reads of a base, with digests of these letters."""
     identity = SimpleNamespace(model=model * 64, tokenizer=tokenizer * 64, exact=exact and exact * 64)
     identity.old = tuple(letter * 64 for letter in old)
-    return SimpleNamespace(name=name, identity=identity)
+    return SimpleNamespace(name=name, identity=identity, shape=ShapeSpec(**manifest_data()["base"]["shape"]))
 
 
 def test_wrong_base_or_tokenizer():
@@ -529,6 +530,9 @@ def test_wrong_base_or_tokenizer():
     check_base(manifest, some_base("made in memory", "a", "b"))
     with pytest.raises(ArtifactError, match=r"c{12}.*f{12}"):
         check_base(manifest, some_base("gpt2", "a", "b", "f"))
+    manifest.base.shape.layers += 1
+    with pytest.raises(ArtifactError, match=r"has layers \d+, it has \d+; the artifact was changed"):
+        check_base(manifest, some_base("any name", "a", "b", "c"))
 
 
 def test_artifacts_of_format_1_are_compared_with_the_digests_of_their_time():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import signal
 import sys
 import warnings
@@ -134,3 +135,10 @@ def test_a_warning_is_one_line_without_a_place_in_the_code(monkeypatch, capsys):
         warnings.simplefilter("always")
         sys.stderr.write(warnings.formatwarning("trained before\nsay \x1b[1m", UserWarning, "/some/where.py", 7))
     assert capsys.readouterr().err == "warning: trained before\\nsay \\x1b[1m\n"
+
+
+def test_json_that_is_shown_is_the_same_json():
+    value = {"a\u202e": ["\x1b[2J\n", "\x9b", "中文 é", "\U000e0001"]}
+    text = streams.visible_json(json.dumps(value, indent=2, ensure_ascii=False))
+    assert all(line.isprintable() for line in text.split("\n")) and "中文 é" in text
+    assert json.loads(text) == value

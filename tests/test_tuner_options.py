@@ -205,3 +205,15 @@ def test_options_are_not_changed_by_peft():
     method = attached({"name": "lora", "r": 2, "options": options}, tiny_base("gpt2"))
     assert method.spec.options == {"modules_to_save": ["lm_head"], "ensure_weight_tying": True}
     assert isinstance(method.branch.model, nn.Module)
+
+
+def test_patterns_are_bounded():
+    many = {f"m{index}": 2 for index in range(1001)}
+    with pytest.raises(ConfigError, match=r"rank_pattern.*at most 1000"):
+        make_method({"name": "lora", "options": {"rank_pattern": many}})
+
+
+def test_layers_are_small_numbers():
+    for layers in ("9" * 5000 + "-", "1-" + "9" * 5000):
+        with pytest.raises(ConfigError, match="layers"):
+            make_method({"name": "lora", "layers": layers})

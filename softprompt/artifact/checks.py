@@ -126,6 +126,13 @@ def check_base(manifest: Manifest, base: Base) -> None:
         raise _another_base(made.id, made.digest, base.name, model)
     if made.checkpoint and here.exact and made.checkpoint != here.exact:
         raise _another_base(made.id, made.checkpoint, base.name, here.exact)
+    if manifest.format_version > 1:
+        for key in ("layers", "hidden_size", "vocab_size", "embedding_size"):
+            says, has = getattr(made.shape, key), getattr(base.shape, key)
+            if says != has:
+                raise ArtifactError(
+                    f"the manifest says that base {quote(made.id)} has {key} {says}, it has {has}; the artifact was changed"
+                )
     if made.tokenizer_digest != tokenizer:
         raise ArtifactError(
             f"the artifact was made with the tokenizer of {quote(made.id)} (digest "

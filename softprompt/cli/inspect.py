@@ -11,6 +11,7 @@ from rich.table import Table
 from . import app
 from .console import base_of, err, out
 from .options import ArtifactFolder
+from .streams import visible_json
 
 if TYPE_CHECKING:
     from ..artifact import Artifact
@@ -36,7 +37,7 @@ def inspect_verb(
     held = load(artifact)
     m = held.manifest
     if manifest:
-        out.print_json(json.dumps(m.model_dump(mode="json"), ensure_ascii=False))
+        out.print(visible_json(json.dumps(m.as_dict(), indent=2, ensure_ascii=False)))
         return
     table = Table(show_header=False)
     table.add_row("method", ", ".join(f"{key}={value}" for key, value in m.method.items()))

@@ -13,7 +13,7 @@ from . import app
 from .console import base_of, err, progress, tell_cut
 from .options import Dtype, Quantization
 from .outputs import refuse_replacing
-from .streams import visible
+from .streams import visible, visible_json
 
 if TYPE_CHECKING:
     from ..tasks import Task
@@ -86,7 +86,8 @@ def predict_verb(
     if to is not None:
         write_rows(to, answered)
     else:
-        sys.stdout.write("".join(line(row) + "\n" for row in answered))
+        shown = visible_json if sys.stdout.isatty() else str  # files get the texts as they are
+        sys.stdout.write("".join(shown(line(row)) + "\n" for row in answered))
 
 
 def _named(artifacts: list[str]) -> dict[str, Path]:

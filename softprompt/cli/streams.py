@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import json
 import re
 import sys
 import warnings
@@ -32,6 +33,18 @@ class VisibleConsole(Console):
     def render_str(self, text: str, **settings: Any) -> Text:  # type: ignore[override]
         """Every plain string that is printed comes through here."""
         return super().render_str(visible(text), **settings)
+
+
+def visible_json(text: str) -> str:
+    """JSON with characters that cannot be seen as its own escapes; they can stand in its texts only."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char in "\n\t" else _escaped(char) for char in text)
+
+
+def _escaped(char: str) -> str:
+    """As JSON writes it: `\\u202e`, in two halves beyond the first 65,536."""
+    return json.dumps(char)[1:-1]
 
 
 def make_streams_safe() -> None:

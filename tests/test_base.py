@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import pytest
 import torch
@@ -170,3 +171,24 @@ def test_a_norm_that_computes_something_else_keeps_its_code():
     base = Base(model, tiny_tokenizer())
     assert "forward" not in vars(base.model.model.norm)
     assert "forward" in vars(base.model.model.layers[0].input_layernorm)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"hidden_size": "64"}, "expected int"),
+        ({"hidden_size": -64}, "negative dimension"),
+        ({"hidden_size": 128}, "other sizes than its config.json says"),
+        ({"num_hidden_layers": 10**6}, "1,000,000 layers"),
+        ({"num_hidden_layers": 4}, "does not hold model.layers.3"),
+    ],
+)
+def test_a_folder_whose_settings_do_not_fit_is_refused_in_one_line(tmp_path, settings, words):
+    base = tiny_base()
+    base.model.save_pretrained(tmp_path)
+    base.tokenizer.save_pretrained(tmp_path)
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **settings}))
+    with pytest.raises(BaseModelError) as caught:
+        Base.load(str(tmp_path), device="cpu")
+    assert words in str(caught.value) and str(caught.value).isprintable()

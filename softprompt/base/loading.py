@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import cached_file
@@ -21,6 +22,10 @@ from .families import NAMED, Kind, auto_class, choose_kind
 from .fingerprint import Checkpoint, kept_exact, kept_weights, weight_files, weights_digest
 from .shape import DTYPES
 
+_MISFITS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, StrictDataclassError)
+_UNLOADABLE = (OSError, ImportError, RuntimeError, SafetensorError, *_MISFITS)
+"""What transformers raises at settings and files that do not fit (sizes of its own classes are RuntimeErrors)."""
+_LAYERS = 2000  # modules are made for each of them before any weight is read
 TOLD_FROM_GB = 0.8  # smaller ones are there before anybody asks
 
 
@@ -49,6 +54,7 @@ def load_model(
         _refuse_adapters(source, name)
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         chosen = choose_kind(config, name, kind)
+        _check_layers(config)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         options: dict[str, Any] = {"dtype": DTYPES[dtype]}
         if quantization is not None:
@@ -69,7 +75,7 @@ def load_model(
             files, chosen, model, None if own else lambda: _read(config, chosen, source, name, dtype="auto")
         )
         tell(f"loading {name} ({size:.1f} GB)", 2, 2)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except _UNLOADABLE as error:
         raise BaseModelError(_not_loadable(name, error)) from error
     finally:
         if was_bar:
@@ -137,7 +143,7 @@ def _read(config: Any, kind: Kind, source: str, name: str, **options: Any) -> An
     if kind == "encoder" and getattr(model, "pooler", None) is not None:
         model.pooler = None  # made for other heads, often not in the checkpoint, and never run here
     missing = sorted(key for key in about["missing_keys"] if not key.startswith("pooler."))
-    if missing and kind != "causal":
+    if missing:
         instead = "; load it with kind 'encoder'" if kind == "masked" else ""
         raise BaseModelError(
             f"base {name!r} cannot run as {NAMED[kind]}: the checkpoint does not hold {missing[0]} "
@@ -146,8 +152,17 @@ def _read(config: Any, kind: Kind, source: str, name: str, **options: Any) -> An
     return model
 
 
+def _check_layers(config: Any) -> None:
+    """Refuse (ValueError) a number of layers that no model has, before it fills the memory."""
+    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    if isinstance(layers, int) and layers > _LAYERS:
+        raise ValueError(f"its config.json says {layers:,} layers; at most {_LAYERS:,}")
+
+
 def _not_loadable(name: str, error: Exception) -> str:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    if "ignore_mismatched_sizes" in reason:
+        reason = "its weights have other sizes than its config.json says"
     if Path(name).is_dir():
         return f"base {name!r}: the folder does not hold a loadable model ({reason})"
     if Path(name).is_absolute() or name.startswith((".", "~")):

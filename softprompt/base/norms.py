@@ -67,6 +67,6 @@ def make_norms_fast(model: nn.Module) -> None:
         for offset in (0.0, 1.0):
             norm = Norm(layer, eps, offset)
             want, found = layer(x), norm.forward(x)
-            if torch.allclose(found, want, rtol=_NEAR, atol=_NEAR * float(want.abs().max())):
+            if (found - want).abs().max() <= _NEAR * want.abs().max():  # false where a weight is NaN
                 layer.forward = norm.forward
                 break

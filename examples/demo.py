@@ -12,7 +12,8 @@ from pathlib import Path
 from rich.table import Table
 
 import softprompt as sp
-from softprompt.cli.console import complain, out, progress
+from softprompt.cli.console import out, progress
+from softprompt.cli.ending import ended
 
 TEST_ROWS = 400
 WAYS = (
@@ -122,8 +123,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with ended():
         main()
-    except sp.SoftpromptError as error:
-        complain(error)
-        raise SystemExit(2) from None

@@ -214,9 +214,17 @@ def test_leftovers_of_killed_runs_go(tmp_path):
     assert (tmp_path / "artifact" / "manifest.json").exists()  # what was moved away came back
 
 
+@pytest.fixture
+def plain_sigterm():
+    """Ray leaves a handler of its own in a process that it ran in; ours stand behind foreign ones."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("during", ["training", "evaluating"])
-def test_the_first_signal_ends_the_step_and_keeps_it(base, tmp_path, number, during):
+def test_the_first_signal_ends_the_step_and_keeps_it(base, tmp_path, number, during, plain_sigterm):
     want, seen, handlers = run(base, tmp_path / "whole").artifact, [], [signal.getsignal(n) for n in (2, 15)]
 
     def send(what, done, total):

@@ -127,8 +127,10 @@ def check_base(manifest: Manifest, base: Base) -> None:
     if made.checkpoint and here.exact and made.checkpoint != here.exact:
         raise _another_base(made.id, made.checkpoint, base.name, here.exact)
     if manifest.format_version > 1:
+        # a prompt may start from an artifact on the encoder's side of a base that has two
+        shape = made.encoder if base.kind == "encoder" and made.encoder else made.shape
         for key in ("layers", "hidden_size", "vocab_size", "embedding_size"):
-            says, has = getattr(made.shape, key), getattr(base.shape, key)
+            says, has = getattr(shape, key), getattr(base.shape, key)
             if says != has:
                 raise ArtifactError(
                     f"the manifest says that base {quote(made.id)} has {key} {says}, it has {has}; the artifact was changed"

@@ -215,16 +215,18 @@ def test_leftovers_of_killed_runs_go(tmp_path):
 
 
 @pytest.fixture
-def plain_sigterm():
-    """Ray leaves a handler of its own in a process that it ran in; ours stand behind foreign ones."""
-    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def plain_signals():
+    """A shell's background job ignores Ctrl-C, and Ray leaves a handler of its own; ours stand behind foreign ones."""
+    plain = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in plain.items()}
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("during", ["training", "evaluating"])
-def test_the_first_signal_ends_the_step_and_keeps_it(base, tmp_path, number, during, plain_sigterm):
+def test_the_first_signal_ends_the_step_and_keeps_it(base, tmp_path, number, during, plain_signals):
     want, seen, handlers = run(base, tmp_path / "whole").artifact, [], [signal.getsignal(n) for n in (2, 15)]
 
     def send(what, done, total):
@@ -252,7 +254,7 @@ def test_before_there_is_a_checkpoint_an_interruption_says_so(base, tmp_path):
     assert checkpoints.goes_on(tmp_path) == "there is no checkpoint yet, so the same command begins anew"
 
 
-def test_only_plain_handlers_of_the_main_thread_are_taken():
+def test_only_plain_handlers_of_the_main_thread_are_taken(plain_signals):
     mine, kept = (lambda *_: None), signal.getsignal(signal.SIGTERM)
     signal.signal(signal.SIGTERM, mine)
     try:

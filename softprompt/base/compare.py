@@ -37,6 +37,12 @@ class Compared(NamedTuple):
 
 
 def compare(ours: Base, plain: Any, rows: Sequence[Tensor]) -> Compared:
+    """Run rows [n] of ids on the engine and on the plain model.
+
+    Args:
+        plain: the model into which nothing of ours was put.
+        rows: two, of different lengths.
+    """
     if ours.kind == "causal":
         return _compare_causal(ours, plain, rows)
     return _compare_grid(ours, plain, rows)

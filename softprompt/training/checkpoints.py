@@ -106,13 +106,7 @@ class FolderStore:
 
     def log(self, event: str, **values: Any) -> None:
         """Append one JSON line."""
-        line = json.dumps({"event": event, **values}, ensure_ascii=False, default=str)
-        # (half a character, of a path that is no UTF-8, is written as JSON would escape it)
-        with (
-            plain_disk_errors(self._events),
-            self._events.open("a", encoding="utf-8", errors="backslashreplace") as file,
-        ):
-            file.write(line + "\n")
+        append(self._events, event, values)
 
     def _drop_events_after(self, state: State | None) -> None:
         if state is None:

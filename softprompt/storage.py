@@ -66,7 +66,14 @@ def digest_of(value: Any) -> str:
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; on success it replaces `path`, on failure nothing changes."""
+    """Yield a temporary path in the same folder; on success it replaces `path`, on failure nothing changes.
+
+    A device or a pipe (`/dev/stdout`) is yielded as it is: it is written into, never replaced.
+    """
+    if _is_stream(path):
+        with plain_disk_errors(path):
+            yield path
+        return
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with plain_disk_errors(path):
@@ -147,9 +154,18 @@ def check_writable(path: Path) -> None:
     with plain_disk_errors(path):
         if path.is_dir():
             raise SoftpromptError(f"{path}: cannot be written (it is a folder); name a file in it")
+        if _is_stream(path):
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
+
+
+def _is_stream(path: Path) -> bool:
+    """A device, a pipe, or a name of one (`/dev/stdout`, whatever the shell has put there)."""
+    if path.absolute().parts[1:2] in (("dev",), ("proc",)):
+        return path.exists() and path.parent != Path("/dev/shm")
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _settle(file: Path) -> None:

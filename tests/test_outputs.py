@@ -5,16 +5,21 @@ from __future__ import annotations
 import csv
 import datetime
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import yaml
 
 from softprompt.cli import predict
-from softprompt.cli.outputs import refuse_replacing
+from softprompt.cli.outputs import behind_links, files_of, refuse_replacing
 from softprompt.data import read_rows
 from softprompt.data.writers import ENDINGS, check_output, check_rows, write_rows
 from softprompt.errors import ConfigError, DataError, SoftpromptError
+from softprompt.storage import check_writable, write_json
 from softprompt.tasks import Task
+from softprompt.training import load_run
 
 ROWS = [
     {"text": 'a "quoted", cell\nof two lines', "label": "good", "probabilities": {"good": 0.75}},
@@ -103,11 +108,56 @@ def test_outputs_replace_nothing_that_is_read_or_kept(tmp_path):
         path.touch()
     (tmp_path / "link.jsonl").symlink_to(rows)
     for path in (*kept, tmp_path / "link.jsonl"):
-        with pytest.raises(ConfigError, match=r"would replace the rows|is a file of the (run|artifact) "):
+        with pytest.raises(ConfigError, match=r"would replace a file|is a file of the (run|artifact) "):
             refuse_replacing({"--json": path}, [rows, "movie-reviews"])
     with pytest.raises(ConfigError, match=r"--outcomes .*: is the same file as --json"):
         refuse_replacing({"--json": tmp_path / "new.json", "--outcomes": run / ".." / "new.json"})
     refuse_replacing({"--json": tmp_path / "result.json", "--outcomes": run / "more.json", "--output": None}, [rows])
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).touch()
+    with pytest.raises(ConfigError, match=r"config\.json: is a file of the model "):
+        refuse_replacing({"--json": tmp_path / "config.json"})
+
+
+def test_a_runs_own_files_are_known(tmp_path):
+    task = {
+        "name": "t",
+        "template": {"input": "{{ text }}"},
+        "verbalizer": ["a", "b"],
+        "data": {"source": "rows.jsonl"},
+    }
+    (tmp_path / "task.yaml").write_text(yaml.safe_dump(task))
+    (tmp_path / "run.yaml").write_text("{task: task.yaml, method: soft}")
+    found = files_of(load_run(tmp_path / "run.yaml", []))
+    assert [path.name for path in found] == ["task.yaml", "rows.jsonl"] and {path.parent for path in found} == {
+        tmp_path
+    }
+    assert files_of(None) == []
+
+
+def test_pipes_are_written_into_and_links_stay(tmp_path):
+    pipe, link = tmp_path / "pipe.json", tmp_path / "link.json"
+    os.mkfifo(pipe)
+    link.symlink_to("target.json")
+    with ThreadPoolExecutor(1) as others:
+        read = others.submit(pipe.read_text)
+        check_writable(pipe)
+        write_json(pipe, [1])
+        assert json.loads(read.result(timeout=5)) == [1] and pipe.is_fifo()
+    write_json(behind_links(link), [2])
+    assert link.is_symlink() and json.loads((tmp_path / "target.json").read_text()) == [2]
+    assert behind_links(Path("/dev/stdout")) == Path("/dev/stdout") and behind_links(None) is None
+
+
+def test_a_pipe_without_an_ending_holds_json_lines(tmp_path):
+    pipe, link = tmp_path / "pipe", tmp_path / "stdin"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as others:
+        others.submit(pipe.write_text, '{"text": "joy"}\n')
+        assert [row.values for row in read_rows(pipe)] == [{"text": "joy"}]
+    (tmp_path / "rows.csv").write_text("text\njoy\n")
+    link.symlink_to("rows.csv")  # as the shell's `< rows.csv` shows itself
+    assert [row.values for row in read_rows(link)] == [{"text": "joy"}]
 
 
 @pytest.mark.parametrize("name", [None, ""])

@@ -173,7 +173,9 @@ def test_places_are_looked_at_before_the_work(tmp_path):
     (tmp_path / "c").write_text("a file")
     refused(tmp_path / "c", SoftpromptError, "is a file")
     refused(tmp_path / "c" / "d", SoftpromptError, "Not a directory")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
+    (tmp_path / "d").symlink_to("gone")
+    refused(tmp_path / "d", SoftpromptError, "is a link to gone, which does not exist")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c", "d"]
 
 
 def test_one_process_at_a_time_in_a_folder(tmp_path):

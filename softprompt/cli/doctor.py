@@ -11,7 +11,7 @@ from rich.text import Text
 
 from . import app
 from .console import base_of, out, progress, run_of
-from .outputs import refuse_replacing
+from .outputs import behind_links, files_of, refuse_replacing
 from .streams import visible
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ def doctor_verb(
     full: Annotated[
         bool, typer.Option("--full", help="Also evaluate dev again and compare with what is recorded.")
     ] = False,
-    to: Annotated[Path | None, typer.Option("--json", help='Write [{"check", "level", "what", "advice"}].')] = None,
+    to: Annotated[
+        Path | None, typer.Option("--json", callback=behind_links, help='Write [{"check", "level", "what", "advice"}].')
+    ] = None,
     base: Annotated[
         str | None, typer.Option("--base", help="Base of an artifact (default: the one it was trained on).")
     ] = None,
@@ -45,11 +47,9 @@ def doctor_verb(
 
     if to is not None:
         check_writable(to)
-        refuse_replacing({"--json": to}, [target])
-
     with progress() as show:
         try:
-            found = examine(replace(_case(target, settings or [], rows, base, show), full=full))
+            found = examine(replace(_case(target, settings or [], rows, base, to, show), full=full))
         except ArtifactError as error:
             found = [Finding("artifact", "error", str(error))]
         except DataError as error:
@@ -67,7 +67,7 @@ def doctor_verb(
         raise typer.Exit(2)
 
 
-def _case(target: Path, settings: list[str], rows: int, base: str | None, show: Progress) -> Case:
+def _case(target: Path, settings: list[str], rows: int, base: str | None, to: Path | None, show: Progress) -> Case:
     """A run file (or the folder of a run that has no artifact yet) is examined before training, all else as an artifact."""
     from ..artifact import load
     from ..doctor.cases import before_run, of_artifact
@@ -81,8 +81,11 @@ def _case(target: Path, settings: list[str], rows: int, base: str | None, show: 
     if not trained:
         if base is not None:
             raise ConfigError("--base is for artifacts; say base=NAME to examine a run file with another base")
-        return before_run(load_run(file, settings), rows, progress=show)
+        spec = load_run(file, settings)
+        refuse_replacing({"--json": to}, [file, *files_of(spec)])
+        return before_run(spec, rows, progress=show)
     if settings:
         raise ConfigError(f"{target} is trained already, so {settings[0]!r} cannot change it; give a run file")
     held, run = load(target), run_of(target)
+    refuse_replacing({"--json": to}, files_of(run))
     return of_artifact(held, base_of(target, held.manifest.base.id, base).load(show), rows, run, show)

@@ -10,7 +10,7 @@ import typer
 from . import app
 from .console import base_of, out, progress, run_of, tell_cut, tell_written
 from .options import ArtifactFolder, Dtype, Quantization
-from .outputs import refuse_replacing
+from .outputs import behind_links, files_of, refuse_replacing
 
 if TYPE_CHECKING:
     from ..data import Row
@@ -28,10 +28,13 @@ def eval_verb(
         str | None, typer.Option("--data", help="Labelled rows: file or catalogue name. Default: the task's own split.")
     ] = None,
     split: Annotated[str, typer.Option("--split", help="Which of the task's own splits.")] = "test",
-    to: Annotated[Path | None, typer.Option("--json", help='Write {"metric", "value", "interval", "rows"}.')] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option("--json", callback=behind_links, help='Write {"metric", "value", "interval", "rows"}.'),
+    ] = None,
     outcomes: Annotated[
         Path | None,
-        typer.Option("--outcomes", help="Write each row's answer, in the form of its ending."),
+        typer.Option("--outcomes", callback=behind_links, help="Write each row's answer, in the form of its ending."),
     ] = None,
     base: Annotated[
         str | None, typer.Option("--base", help="Base to use (default: the one it was trained on).")
@@ -49,7 +52,7 @@ def eval_verb(
         check_writable(to)
     if outcomes is not None:
         check_output(outcomes)
-    refuse_replacing({"--json": to, "--outcomes": outcomes}, [data] if data is not None else _own_files(artifact))
+    refuse_replacing({"--json": to, "--outcomes": outcomes}, [data] if data is not None else files_of(run_of(artifact)))
     held = load(artifact)
     with progress() as show:
         runtime = Runtime(base_of(artifact, held.manifest.base.id, base, dtype, quantization).load(show))
@@ -58,7 +61,7 @@ def eval_verb(
         if data is None:
             rows = _own_rows(artifact, task, split)
         else:
-            rows = task.read(str(Path(data).resolve()) if Path(data).exists() else data, show)
+            rows = task.read(str(Path(data).absolute()) if Path(data).exists() else data, show)
         found = runtime.evaluate("artifact", rows, show)
     bound = runtime.get("artifact").bound
     tell_cut(bound)
@@ -68,17 +71,6 @@ def eval_verb(
         write_rows(outcomes, [item.as_dict() for item in found.outcomes])
     if to is not None:
         write_json(to, found.estimate.as_dict())
-
-
-def _own_files(artifact: Path) -> list[Path]:
-    """Files in which the task of a run of ours has its rows."""
-    from ..tasks import Task
-
-    if (run := run_of(artifact)) is None:
-        return []
-    task = Task.load(run.task)
-    data = task.spec.data
-    return [task.folder / name for name in (data.source, data.train, data.dev, data.test) if name is not None]
 
 
 def _own_rows(artifact: Path, task: Task, split: str) -> list[Row]:

@@ -26,12 +26,14 @@ def merge_verb(
 
     from ..artifact import load
     from ..errors import ConfigError
+    from ..storage import check_writable
     from ..training.merging import merge
 
     logging.disable_progress_bar()
     held = load(artifact)
     if to.exists():
         raise ConfigError(f"{to}: exists already; choose another folder")
+    check_writable(to)
     with progress() as show:
         # into the checkpoint's own weights, not into quantised ones
         base = base_of(artifact, held.manifest.base.id, base_id, quantization="none").load(show)

@@ -4,6 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..training import RunSpec
+
+
+def behind_links(path: Path | None) -> Path | None:
+    """Where a file that the user names is written: what a link leads to, so that the link stays (a `callback` of typer)."""
+    return path.resolve() if path is not None and path.is_symlink() and path.parent != Path("/dev") else path
+
+
+def files_of(run: RunSpec | None) -> list[Path]:
+    """Files in which a run has its task and its rows."""
+    from ..tasks import Task
+
+    if run is None:
+        return []
+    task = Task.load(run.task)
+    data = task.spec.data
+    rows = [task.folder / name for name in (data.source, data.train, data.dev, data.test) if name is not None]
+    return [Path(run.task), *rows] if isinstance(run.task, str) else rows
 
 
 def refuse_replacing(outputs: Mapping[str, Path | None], read: Iterable[str | Path | None] = ()) -> None:
@@ -14,7 +35,7 @@ def refuse_replacing(outputs: Mapping[str, Path | None], read: Iterable[str | Pa
         read: what is read; of that, what is no file does not matter.
 
     Raises:
-        ConfigError: one of them is a file that is read, a file of a run or an artifact, or the same as another one.
+        ConfigError: one of them is a file that is read, a file of a run, an artifact or a base, or the same as another one.
     """
     from ..errors import ConfigError
 
@@ -28,16 +49,18 @@ def refuse_replacing(outputs: Mapping[str, Path | None], read: Iterable[str | Pa
         if not path.exists():
             continue
         if any(path.samefile(source) for source in sources):
-            raise ConfigError(f"{option} {path}: would replace the rows that are read; name another file")
+            raise ConfigError(f"{option} {path}: would replace a file that is read; name another one")
         if (owner := _owner(path.resolve())) is not None:
             raise ConfigError(f"{option} {path}: is a file of {owner}, which would be lost; name another file")
 
 
 def _owner(path: Path) -> str | None:
-    """What a file is part of: an artifact, or a run."""
+    """What a file is part of: an artifact, a model, or a run."""
     from ..artifact.store import MANIFEST
     from ..training.places import ARTIFACT, FILES
 
     if (path.parent / MANIFEST).exists():
         return f"the artifact {path.parent}"
+    if (path.parent / "config.json").exists() and any(path.parent.glob("*.safetensors")):
+        return f"the model {path.parent}"
     return f"the run {path.parent}" if path.name in FILES and (path.parent / ARTIFACT).exists() else None

@@ -12,7 +12,7 @@ import typer
 from . import app
 from .console import base_of, err, progress, tell_cut
 from .options import Dtype, Quantization
-from .outputs import refuse_replacing
+from .outputs import behind_links, refuse_replacing
 from .streams import visible, visible_json
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def predict_verb(
     source: Annotated[Path, typer.Option("--input", help="Rows (JSONL, CSV, Parquet) with the template's fields.")],
     to: Annotated[
         Path | None,
-        typer.Option("--output", help="Write here, in the form of its ending."),
+        typer.Option("--output", callback=behind_links, help="Write here, in the form of its ending."),
     ] = None,
     base: Annotated[str | None, typer.Option("--base", help="Base to use (default: the first artifact's).")] = None,
     dtype: Dtype = None,

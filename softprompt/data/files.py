@@ -26,12 +26,13 @@ def read_file(path: Path) -> Iterator[Found]:
         DataError: it cannot be read as a whole.
         MissingExtraError: Parquet without its extra.
     """
-    suffix = path.suffix.lower()
     if path.is_dir():
         raise DataError(f"{path}: is a folder, expected a file ({', '.join(SUPPORTED)})")
     if not path.exists():
         near = suggest(path.name, [item.name for item in path.parent.iterdir()]) if path.parent.is_dir() else ""
         raise DataError(f"{path}: no such file{near if 'did you mean' in near else ''}")
+    # `/dev/stdin` is what the shell has put there; a pipe without an ending (`<(zcat …)`) holds JSON lines
+    suffix = (path.suffix or path.resolve().suffix).lower() or (".jsonl" if path.is_fifo() else "")
     if suffix not in SUPPORTED:
         raise DataError(f"{path}: files of type {suffix or '(none)'!r} are not read; use one of {', '.join(SUPPORTED)}")
     if suffix == ".parquet":

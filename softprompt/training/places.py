@@ -44,7 +44,11 @@ def work_folder(folder: Path | None, files: Sequence[str], folders: Sequence[str
         yield
         return
     with plain_disk_errors(folder):
-        if folder.is_file():
+        if folder.is_symlink() and not folder.exists():
+            raise ConfigError(
+                f"{folder}: is a link to {folder.readlink()}, which does not exist; --out must name a folder"
+            )
+        if folder.exists() and not folder.is_dir():
             raise ConfigError(f"{folder}: is a file; --out must name a folder")
     with held(folder, BUSY):
         for name in files:

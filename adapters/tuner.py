@@ -19,6 +19,7 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from pydantic import Field, model_validator
 from softprompt.adapters.guards import base_kept, first_line, kept_frozen, outline, own_modules, quiet_peft
 from softprompt.adapters.options import as_json, check_options, check_sizes, check_tokens, read_options
+from softprompt.adapters.state import asks_numbers, check_goes_round, put, saved
 from softprompt.adapters.targets import as_given, beside_text, resolved, within
 from softprompt.adapters.weights import WeightsMethod, WeightsSpec, plain, take, written_names
 from torch import Tensor, nn
@@ -155,6 +156,7 @@ class Tuner(WeightsMethod):
                 model = self._wrapped(base.branch((own | written).__contains__), seed)
         if left := written_names(base, self._learned(model)):
             raise ConfigError(f"PEFT's {self._kind} would write to the base's own {min(left)!r}; change these settings")
+        check_goes_round(model, self._kind)
         self._model = model
 
     def _wrapped(self, branch: Base, seed: int) -> Any:
@@ -181,14 +183,8 @@ class Tuner(WeightsMethod):
 
     def _learned(self, model: Any) -> list[Tensor]:
         """What training moves, and loading writes."""
-        try:
-            with quiet_peft():
-                saved = peft.get_peft_model_state_dict(model)
-        except Exception as error:  # e.g. DELORA does not find its own tensors with `bias`
-            raise ConfigError(
-                f"PEFT cannot save {self._kind} with these settings ({first_line(error)}); change them"
-            ) from error
-        return [*(weight for weight in model.parameters() if weight.requires_grad), *saved.values()]
+        trained = [weight for weight in model.parameters() if weight.requires_grad]
+        return [*trained, *saved(model, self._kind).values()]
 
     def parameters(self) -> list[nn.Parameter]:
         """PEFT's."""
@@ -208,8 +204,7 @@ class Tuner(WeightsMethod):
 
     def export(self) -> dict[str, Tensor]:
         """PEFT's state dict."""
-        with quiet_peft():
-            return plain(peft.get_peft_model_state_dict(self._model))
+        return plain(saved(self._model, self._kind))
 
     def restore(self, tensors: dict[str, Tensor], base: Base) -> None:
         """Put PEFT's modules into a branch and the tensors into them.
@@ -239,9 +234,9 @@ class Tuner(WeightsMethod):
         try:
             with quiet_peft(), seeded(0, base.device), torch.device("meta"):
                 expected = peft.get_peft_model_state_dict(peft.get_peft_model(model, config))
-        except (NotImplementedError, RuntimeError):
-            return  # a few tuners read numbers as they begin; their sizes are bounded by the base's
         except Exception as error:  # each of PEFT's tuners refuses settings in its own way
+            if asks_numbers(error):
+                return  # a few tuners read numbers as they begin; their sizes are bounded by the base's
             raise ConfigError(
                 f"PEFT cannot put {config.peft_type.value} into this base: {first_line(error)}"
             ) from error
@@ -249,8 +244,7 @@ class Tuner(WeightsMethod):
 
     def _fill(self, tensors: dict[str, Tensor]) -> None:
         take(tensors, self.export(), self.spec.name)
-        with quiet_peft():
-            peft.set_peft_model_state_dict(self._model, tensors)
+        put(self._model, tensors, self._kind)
         self._model.requires_grad_(False)
 
     def adapter_config(self, base: Base) -> dict[str, Any] | None:

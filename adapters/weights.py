@@ -100,9 +100,13 @@ def take(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], name: st
     Raises:
         ArtifactError: the first that differs.
     """
-    if missing := sorted(set(expected) - set(tensors)):
-        raise ArtifactError(f"method {name!r} needs {quote(missing[0])} on this base, the artifact does not hold it")
-    if extra := sorted(set(tensors) - set(expected)):
+    missing, extra = sorted(set(expected) - set(tensors)), sorted(set(tensors) - set(expected))
+    if missing:
+        instead = f"; it holds {quote(extra[0])}, which is not there" if extra else ""
+        raise ArtifactError(
+            f"method {name!r} needs {quote(missing[0])} on this base, the artifact does not hold it{instead}"
+        )
+    if extra:
         raise ArtifactError(f"method {name!r} has no {quote(extra[0])} on this base, the artifact holds it")
     for key, value in tensors.items():
         if value.shape != expected[key].shape:

@@ -340,3 +340,45 @@ def test_what_needs_no_base_is_refused_without_one(name, tmp_path):
 def test_a_switch_of_a_later_peft_that_is_off_says_nothing(tmp_path):
     folder = changed("lora", tmp_path / "lora", lambda config, tensors: config.update(use_new_thing=False, other=None))
     assert torch.equal(ours(folder, tmp_path / "out"), ours_unchanged("lora"))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "start", [{"init_lora_weights": "eva", "eva_config": {"rho": 2.0}}, {"loftq_config": {"x": 4}}]
+)
+def test_how_a_lora_was_begun_says_nothing_of_the_finished_one(start, tmp_path):
+    folder = changed("lora", tmp_path / "lora", lambda config, tensors: config.update(start))
+    assert torch.equal(ours(folder, tmp_path / "out"), ours_unchanged("lora"))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_embeddings_that_are_saved_beside_must_be_the_bases(tmp_path):
+    name = "base_model.model.lm_head.weight"
+    own = tiny_model("llama").get_output_embeddings().weight.detach()
+    same = changed("lora", tmp_path / "same", lambda config, tensors: tensors.update({name: own.half().bfloat16()}))
+    with pytest.raises(SoftpromptError, match="not those of base"):
+        ours(same, tmp_path / "out")  # rounded twice
+    for number, value in enumerate((own, own.bfloat16())):
+        folder = changed("lora", tmp_path / "same", lambda config, tensors, value=value: tensors.update({name: value}))
+        assert torch.equal(ours(folder, tmp_path / f"out{number}"), ours_unchanged("lora"))
+    longer = torch.cat([own, own[:10]])
+    folder = changed("lora", tmp_path / "longer", lambda config, tensors: tensors.update({name: longer}))
+    with pytest.raises(SoftpromptError, match=r"\[330, 64\] that are not those of base 'tiny-llama' \[320, 64\]"):
+        ours(folder, tmp_path / "longer-out")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_another_base_by_name_is_told(tmp_path):
+    told: list[str] = []
+    for number, named in enumerate(("someone/Tiny-LLAMA", None, "someone/other\x1b")):
+        folder = changed(
+            "soft", tmp_path / "it", lambda config, tensors, n=named: config.update(base_model_name_or_path=n)
+        )
+        import_peft(folder, tiny_base(), tiny_task(), tmp_path / f"out{number}", told.append)
+    assert len(told) == 1 and r"'someone/other\x1b', and comes in on 'tiny-llama'" in told[0] and told[0].isprintable()
+
+
+def test_a_folder_of_adapters_names_them(tmp_path):
+    shutil.copytree(folder_of("lora"), tmp_path / "all" / "mine")
+    with pytest.raises(SoftpromptError, match="name one in it: mine"):
+        read_folder(tmp_path / "all")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import peft
 import pytest
 import torch
 from helpers import scores, tiny_rows, tiny_task
@@ -12,7 +13,7 @@ from softprompt.adapters.options import check_options, known_options
 from softprompt.adapters.targets import matching
 from softprompt.adapters.tuner import types
 from torch import nn
-from transformers import AutoModelForCausalLM, MixtralConfig, Olmo2Config, PhimoeConfig
+from transformers import AutoModelForCausalLM, BertConfig, BertModel, MixtralConfig, Olmo2Config, PhimoeConfig
 
 from softprompt.base import Base
 from softprompt.errors import ArtifactError, ConfigError
@@ -217,3 +218,46 @@ def test_layers_are_small_numbers():
     for layers in ("9" * 5000 + "-", "1-" + "9" * 5000):
         with pytest.raises(ConfigError, match="layers"):
             make_method({"name": "lora", "layers": layers})
+
+
+def test_what_cannot_be_loaded_again_is_refused_before_training():
+    """PEFT finds `embeddings` in `word_embeddings`, too, and then not its own tensors."""
+    model = BertModel(BertConfig(**SIZES), add_pooling_layer=False)
+    base = Base(model, tiny_tokenizer(frame="masked"), "bert")
+    with pytest.raises(ConfigError, match="PEFT cannot load LORA with these settings"):
+        attached({"name": "lora", "r": 2, "options": {"modules_to_save": ["embeddings"]}}, base)
+
+
+@pytest.mark.parametrize("method", [{"name": "lora", "r": 2}, {"name": "peft:IA3"}])
+def test_more_tensors_than_an_artifact_holds_are_refused_before_training(method, monkeypatch):
+    attached(method)
+    monkeypatch.setattr("softprompt.artifact.checks.MAX_TENSORS", 5)
+    with pytest.raises(ConfigError, match=r"would learn \d+ tensors, an artifact holds 5"):
+        attached(method)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("Tensor.item() cannot be called on meta tensors"), False),
+        (NotImplementedError("Cannot copy out of meta tensor; no data!"), False),
+        (RuntimeError("The size of tensor a (3) must match the size of tensor b (4)"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), True),
+    ],
+)
+def test_only_what_an_outline_has_no_numbers_for_is_let_by(error, told, monkeypatch):
+    method, put_in = attached({"name": "lora", "r": 2}), peft.get_peft_model
+    tensors = method.export()
+
+    def fails_on_meta(model, config):
+        if next(model.parameters()).is_meta:
+            raise error
+        return put_in(model, config)
+
+    monkeypatch.setattr("softprompt.adapters.tuner.peft.get_peft_model", fails_on_meta)
+    again = make_method({"name": "lora", "r": 2})
+    if told:
+        with pytest.raises(ConfigError, match="PEFT cannot put LORA into this base"):
+            again.restore(tensors, tiny_base())
+    else:
+        again.restore(tensors, tiny_base())

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..errors import ArtifactError
-from .files import MAX_TENSORS, WHOLE_MODEL, one_line
+from ..errors import ArtifactError, ConfigError
+from .files import MAX_JSON_BYTES, MAX_TENSORS, WHOLE_MODEL, one_line
 from .manifest import Manifest, TensorRecord
 
 if TYPE_CHECKING:
@@ -68,6 +68,21 @@ def check_counts(manifest: Manifest, where: str) -> None:
         )
     if manifest.tensors and manifest.layout.stores == "none":
         raise ArtifactError(f"{where}: its layout stores nothing, but it names tensors; the artifact was changed")
+
+
+def check_number(tensors: Mapping[str, object], what: str) -> None:
+    """Refuse more tensors than an artifact holds, before they are trained.
+
+    Raises:
+        ConfigError: with their number.
+    """
+    # a record of the manifest takes some 80 bytes beside the name
+    text = sum(len(name) + 80 for name in tensors)
+    if len(tensors) > MAX_TENSORS or text > MAX_JSON_BYTES * 3 // 4:
+        raise ConfigError(
+            f"{what} would learn {len(tensors):,} tensors, an artifact holds {MAX_TENSORS:,} with short names at most; let it "
+            "change fewer modules or layers"
+        )
 
 
 def check_size(file: Path, manifest: Manifest, header: int) -> None:

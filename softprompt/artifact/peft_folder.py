@@ -108,7 +108,9 @@ def read_peft(folder: str | Path) -> tuple[str, dict[str, Tensor], dict[str, Any
     if not path.is_dir():
         raise ArtifactError(f"{path}: no such folder; expected one that PEFT's save_pretrained made")
     if not (path / CONFIG).exists():
-        raise ArtifactError(f"{path}: has no {CONFIG}; expected a folder that PEFT's save_pretrained made")
+        inside = sorted(file.parent.name for file in path.glob(f"*/{CONFIG}"))
+        hint = f"; name one in it: {one_line(', '.join(inside[:4]), 200)}" if inside else ""
+        raise ArtifactError(f"{path}: has no {CONFIG}; expected a folder that PEFT's save_pretrained made{hint}")
     values = read_json(path, CONFIG)
     where = str(path / CONFIG)
     method = _method_of(values, where)

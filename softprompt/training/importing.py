@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..artifact import read_peft, read_peft_weights
+from ..artifact.checks import quote
 from ..artifact.files import one_line
 from ..artifact.peft_folder import METHODS, FolderConfig
 from ..artifact.peft_format import kv_to_peft
@@ -22,6 +24,8 @@ from ..types import Notice, ignore_notice
 from .preparing import prepare
 from .run import Result
 from .saving import save
+
+_STARTS = ("eva_config", "loftq_config", "corda_config", "lora_ga_config")
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,10 @@ def import_peft(
     held = folder if isinstance(folder, PeftFolder) else read_folder(folder)
     method = held.method
     _check_shape(held, base)
-    method.restore(held.tensors, base)
+    if told := _another_base(held, base):
+        notice(told)
+    tensors = _learned(held, base)
+    method.restore(tensors, base)
     if method.spec.name == "prefix" and "window" in (reach := prefix_in_peft(base) or ""):
         notice(
             f"warning: {held.path}: this prefix is the same here as in {reach}; in longer rows PEFT hides it in the base's "
@@ -103,9 +110,47 @@ def import_peft(
             f"warning: {out} holds no head, and base {base.name!r} has no words to answer with: merge it "
             f"(softprompt merge {out} --out FOLDER), then train a head on that folder (method: probe)"
         )
-    stored = sum(value.numel() for value in held.tensors.values())
+    stored = sum(value.numel() for value in tensors.values())
     save(Result(ready, {}, None, {}, stored, 0, 0), Path(out))
     return Path(out)
+
+
+def _another_base(held: PeftFolder, base: Base) -> str | None:
+    """A warning where the folder names a base that is not this one by its name; sizes may fit all the same."""
+    named, revision = held.config.get("base_model_name_or_path"), held.config.get("revision")
+    if not named or Path(named).name.lower() == base.identity.name.rpartition("/")[2].lower():
+        return None
+    at = f" (revision {quote(revision)})" if revision else ""
+    return (
+        f"warning: {held.path}: was made on base {quote(named)}{at}, and comes in on {base.name!r}: only names and sizes of "
+        "tensors can be compared; on other weights its answers are worth nothing"
+    )
+
+
+def _learned(held: PeftFolder, base: Base) -> dict[str, Tensor]:
+    """The folder's tensors without the base's embeddings, which PEFT saves beside them where a vocabulary was resized.
+
+    Raises:
+        ArtifactError: they are not this base's.
+    """
+    kept, saves = dict(held.tensors), held.config.get("modules_to_save") or ()
+    layers = {
+        id(module.weight)
+        for module in (base.model.get_input_embeddings(), base.model.get_output_embeddings())
+        if module
+    }
+    for name, weight in base.model.named_parameters(remove_duplicate=False):
+        value = kept.get(key := f"base_model.model.{name}")
+        if id(weight) not in layers or value is None or name.split(".")[-2] in saves:
+            continue
+        if value.shape != weight.shape or not torch.equal(value.bfloat16(), weight.cpu().bfloat16()):
+            raise ArtifactError(
+                f"{held.path}: holds embeddings {quote(name)} {list(value.shape)} that are not those of base {base.name!r} "
+                f"{list(weight.shape)}: name the base with the vocabulary that it was made with; if they were trained, add "
+                "them to modules_to_save"
+            )
+        del kept[key]
+    return kept
 
 
 def _check_shape(held: PeftFolder, base: Base) -> None:
@@ -141,6 +186,7 @@ def _tuner(kind: str, tensors: dict[str, Tensor], config: dict[str, Any], where:
         method: Any = make_method(f"peft:{kind}")
     except ConfigError as error:
         raise ConfigError(f"{where}: {one_line(str(error))}; of prompts {', '.join(METHODS)} can be read") from None
+    config = _plain_start(config, where) if kind == "LORA" else config
     options = method.options_in(config, where, frozenset(FolderConfig.model_fields), tensors)
     settings: dict[str, Any] = {"name": "peft", "type": kind, "options": options}
     if tokens := config.get("alora_invocation_tokens"):
@@ -159,6 +205,22 @@ def _tuner(kind: str, tensors: dict[str, Tensor], config: dict[str, Any], where:
             )
         settings["layers"] = f"{layers[0]}-{layers[-1]}"
     return make_method(settings, where)
+
+
+def _plain_start(config: dict[str, Any], where: str) -> dict[str, Any]:
+    """The configuration of a LoRA without how it was begun, which says nothing of the finished one.
+
+    Raises:
+        ConfigError: it was trained on a base that its start had changed.
+    """
+    start = config.get("init_lora_weights", True)
+    if isinstance(start, str) and start not in ("gaussian", "orthogonal", "eva"):
+        raise ConfigError(
+            f"{where}: init_lora_weights is {one_line(repr(start), 60)}, a start that changes the base's own weights; save it "
+            "with PEFT's save_pretrained(path_initial_model_for_weight_conversion=...), which makes a plain LoRA of it"
+        )
+    plain = {key: value for key, value in config.items() if key not in _STARTS}
+    return {**plain, "init_lora_weights": True} if start == "eva" else plain
 
 
 def _layers(config: dict[str, Any]) -> list[int] | None:

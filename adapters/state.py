@@ -1,0 +1,59 @@
+"""What PEFT saves of a model and puts back into it; each of its tuners refuses settings in its own way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import peft
+from softprompt.adapters.guards import first_line, quiet_peft
+from torch import Tensor
+
+from softprompt.artifact.checks import check_number
+from softprompt.errors import ConfigError
+
+
+def saved(model: Any, kind: str) -> dict[str, Tensor]:
+    """PEFT's state dict, as it lies in the model.
+
+    Args:
+        kind: PEFT's name of the tuner, for messages.
+
+    Raises:
+        ConfigError: PEFT cannot save these settings (DELORA does not find its own tensors with `bias`).
+    """
+    try:
+        with quiet_peft():
+            return dict(peft.get_peft_model_state_dict(model))
+    except Exception as error:
+        raise ConfigError(f"PEFT cannot save {kind} with these settings ({first_line(error)}); change them") from error
+
+
+def put(model: Any, tensors: Mapping[str, Tensor], kind: str) -> None:
+    """Fill the model with a state dict of PEFT's.
+
+    Raises:
+        ConfigError: PEFT cannot (of modules to save that lie in each other it does not find its own tensors).
+    """
+    try:
+        with quiet_peft():
+            peft.set_peft_model_state_dict(model, dict(tensors))
+    except Exception as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise ConfigError(f"PEFT cannot load {kind} with these settings ({reason}); change them") from error
+
+
+def check_goes_round(model: Any, kind: str) -> None:
+    """What is trained must be saved and found again at the end, so this is tried before.
+
+    Raises:
+        ConfigError: PEFT cannot save it or load it, or there are more tensors than an artifact holds.
+    """
+    tensors = saved(model, kind)
+    check_number(tensors, f"PEFT's {kind}")
+    put(model, tensors, kind)
+
+
+def asks_numbers(error: Exception) -> bool:
+    """Whether an error only says that a tuner reads numbers as it begins, which an outline does not have."""
+    return isinstance(error, NotImplementedError | RuntimeError) and "meta" in str(error).lower()

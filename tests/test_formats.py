@@ -28,6 +28,10 @@ from softprompt.tasks import Task
             {"choices": {"text": ["x", "y"], "label": ["1", "2"]}, "answerKey": "1"},
             {"choices": ["x", "y"], "answer": "x"},
         ),
+        (  # a number among the options is no index
+            {"choices": {"text": [5, 9], "label": ["A", "B"]}, "answerKey": "B"},
+            {"choices": [5, 9], "answer": "9"},
+        ),
         ({"translation": {"en": "dog", "zh": "狗"}}, {"en": "dog", "zh": "狗"}),
         ({"text": "plain", "label": "a"}, {}),
         ({"messages": "你好", "label": "a"}, {}),
@@ -52,6 +56,14 @@ def test_shapes(row, expected):
             "messages[0].role is 'bot'; expected system, user, assistant",
         ),
         ({"messages": [{"role": "user"}]}, "messages[0] is not"),
+        (
+            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b", "weight": 0}]},
+            "messages[1] has weight 0",
+        ),
+        (
+            {"prompt": "a", "completion": [{"role": "assistant", "content": "b", "reasoning_content": "c"}]},
+            "completion[0] holds reasoning_content",
+        ),
         ({"messages": [{"role": "assistant", "content": "x"}]}, "the answer only"),
         ({"choices": {"text": [], "label": []}, "answerKey": "A"}, "choices is empty"),
         (

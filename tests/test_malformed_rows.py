@@ -67,7 +67,7 @@ CHANGES: dict[str, list[dict]] = {
     "choice": [
         *({"text": value} for value in (*NO_TEXT, "")),
         *({"choices": value} for value in (None, [], ["x"], "xy", 5, {}, True, GONE, ["x"] * 27)),
-        *({"choices": ["x", value], "answer": 0} for value in (None, [], ["y"], {}, {"y": 1}, True, "", " ")),
+        *({"choices": ["x", value], "answer": 0} for value in (None, [], ["y"], {}, {"y": 1}, True, "", " ", "\u200b")),
         *({"answer": value} for value in (*NO_TEXT, -1, 2, 1.5, 1.0, "²", "1" * 5000, "z", "C", "AB", "-1", "٣", 10**30)),
         {"choices": [1, 2, 3], "answer": 1},
     ],
@@ -89,6 +89,7 @@ CHANGES: dict[str, list[dict]] = {
             *(None, [], {}, 3, True, GONE, ["hi"], [None], [[]], [{}], [{"role": "user"}], [{"content": "hi"}], ""),
             *([{**TURN, "content": None}], [{**TURN, "content": ["hi"]}], [{**TURN, "content": 5}], [{**TURN, "role": "bot"}]),
             *([{**TURN, "role": None}], [{**TURN, "role": "assistant"}], [{**TURN, "tool_calls": [{"id": 1}]}], [TURN, {}]),
+            *('[{"role": "user", "content": "hi"}]', " [{'content': 'hi', 'role': 'user'}]"),  # as CSV files hold lists
             *([{**TURN, "content": " "}], [{"role": "system", "content": "be kind"}, {**TURN, "content": ""}]),
         )
     ],
@@ -316,12 +317,22 @@ def test_quotes_in_a_tsv_belong_to_its_texts_unless_they_stand_round_cells(tmp_p
         ("rows.jsonl", '[{"text": "a"},\n {"text": "b"}]\n'),
         ("rows.csv", "\ufefftext\na\nb\n"),
         ("rows.csv", "text;n\na;1\nb;2\n"),
+        ("rows.csv", 'n, text\n1, "a"\n2, "b"\n'),
+        ("rows.csv", "text,n\r\r\na,1\r\r\nb,2\r\r\n"),
+        ("rows.jsonl", '{"text": "a"}\r{"text": "b"}\r'),
         ("rows.json", '\ufeff[{"text": "a"}, {"text": "b"}]'),
     ],
 )
 def test_files_that_are_read_as_what_they_are(tmp_path, name, text):
-    (tmp_path / name).write_text(text, encoding="utf-8")
+    (tmp_path / name).write_text(text, encoding="utf-8", newline="")
     assert [row.values["text"] for row in read_rows(tmp_path / name)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("coding", ["utf-16-le", "utf-32"])
+def test_a_text_file_holds_no_nul_in_its_first_line(tmp_path, coding):
+    (tmp_path / "rows.csv").write_bytes("text,label\nx,good\n".encode(coding))
+    with pytest.raises(DataError, match="NUL characters in its first line"):
+        read_rows(tmp_path / "rows.csv")
 
 
 def test_demonstrations_are_rows():

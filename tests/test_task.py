@@ -116,3 +116,35 @@ def test_null_for_all_the_rest_survives_being_written_down():
         again = Task.load(held).spec
         assert (again.data.split.train, again.data.split.dev) == (size, size) and again == spec
     assert "test" not in held["data"]["split"]
+
+
+def test_the_answer_is_no_field_that_the_template_reads(tmp_path):
+    write_rows(tmp_path / "rows.jsonl", [{"text": f"a{k}", "label": "positive"} for k in range(8)])
+    task = Task.load({**TASK, "template": {"input": "{{ text }} ||| {{ label }}"}, "data": {"source": "rows.jsonl"}})
+    task.folder = tmp_path
+    with pytest.raises(ConfigError, match=r"template.input reads \{\{ label \}\}, the right answer itself"):
+        task.load_data()
+
+
+@pytest.mark.parametrize("key, value", [("tools", [{"name": "f"}]), ("images", ["a.png"]), ("tools", "[{}]")])
+def test_what_no_conversation_is_asked_with_is_told(key, value):
+    shape = {"name": "t", "type": "generation", "template": {"messages": "messages"}}
+    row = {"messages": [{"role": "user", "content": "a"}], key: value}
+    assert f"holds {key} beside 'messages'" in str(Task.load(shape).check_input(row))
+    assert Task.load(shape, 1).check_input(row) is None
+    assert Task.load(shape).check_input({**row, key: type(value)()}) is None
+
+
+@pytest.mark.parametrize(
+    "text, fine",
+    [
+        ("{% if text == 'b' %}{{ text }}{% endif %}", "b"),
+        ("Review: {{ text | replace('a', '') }}", "b"),
+        ("{{ text[3:] }}\n", "abcd"),
+    ],
+)
+def test_a_row_of_which_the_template_gives_nothing_is_refused(text, fine):
+    task = {**TASK, "template": {"input": text}}
+    assert "gives nothing of this row" in str(Task.load(task).check_input({"text": "a"}))
+    assert Task.load(task).check_input({"text": fine}) is None
+    assert Task.load(task, 1).check_input({"text": "a"}) is None

@@ -42,6 +42,8 @@ def read_file(path: Path) -> Iterator[Found]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     data = _as_utf8(path, data)
+    if (doubled := data.count(b"\r\r\n")) and doubled == data.count(b"\n"):  # line ends translated twice, as on Windows
+        data = data.replace(b"\r\r\n", b"\r\n")
     if not data.strip():
         raise DataError(f"{path}: is empty; it needs at least one row")
     if suffix in (".jsonl", ".ndjson"):
@@ -52,18 +54,24 @@ def read_file(path: Path) -> Iterator[Found]:
     text = data.decode("utf-8", errors="surrogateescape")
     if suffix == ".tsv":
         return _table(str(path), text, "\t", quoted=_is_quoted(text))
-    head = re.sub(r'"[^"]*"', "", text.partition("\n")[0])  # what stands between quotes is a name's own
-    return _table(str(path), text, next((sign for sign in ",;\t" if sign in head), ","))
+    head = re.sub(
+        r'"[^"]*"', "", re.split(r"[\r\n]", text, maxsplit=1)[0]
+    )  # what stands between quotes is a name's own
+    sign = next((sign for sign in ",;\t" if sign in head), ",")
+    cells = head.split(sign)
+    return _table(str(path), text, sign, spaced=len(cells) > 1 and all(cell[:1] == " " for cell in cells[1:]))
 
 
 def _as_utf8(path: Path, data: bytes) -> bytes:
     """Without a byte order mark; a file that begins with UTF-16's is UTF-16 (as Excel writes "Unicode text")."""
-    if not data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return data.removeprefix(b"\xef\xbb\xbf")
-    try:
-        return data.decode("utf-16").encode()
-    except UnicodeError:
-        raise DataError(f"{path}: begins as UTF-16, but is not; save the file as UTF-8") from None
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        try:
+            data = data.decode("utf-16").encode()
+        except UnicodeError:
+            raise DataError(f"{path}: begins as UTF-16, but is not; save the file as UTF-8") from None
+    if b"\0" in data.partition(b"\n")[0]:
+        raise DataError(f"{path}: holds NUL characters in its first line, as no text does; save it as UTF-8")
+    return data.removeprefix(b"\xef\xbb\xbf")
 
 
 def _is_quoted(text: str) -> bool:
@@ -82,10 +90,15 @@ def _is_quoted(text: str) -> bool:
     )
 
 
-def _table(name: str, text: str, delimiter: str, quoted: bool = True) -> Iterator[Found]:
-    """Rows of a CSV or TSV under its header."""
+def _table(name: str, text: str, delimiter: str, quoted: bool = True, spaced: bool = False) -> Iterator[Found]:
+    """Rows of a CSV or TSV under its header.
+
+    Args:
+        quoted: quotes stand round cells.
+        spaced: a blank stands behind every delimiter and is no part of the next cell, whose quotes begin behind it.
+    """
     # reading line by line would cut quoted newlines; the reader's own count gives the line where a row ends
-    style: dict[str, Any] = {} if quoted else {"quoting": csv.QUOTE_NONE}
+    style: dict[str, Any] = {"skipinitialspace": spaced} if quoted else {"quoting": csv.QUOTE_NONE}
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, **style)
     head: list[str] = []
     while True:

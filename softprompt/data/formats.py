@@ -88,6 +88,8 @@ def _completion(values: Values) -> tuple[Values, str | None]:
             return values, problem
         if len(completion) > 1 or completion[0]["role"] != "assistant":
             return values, "completion must be one turn of the assistant; what comes before it belongs to the prompt"
+        if problem := _unread(completion[0], "completion[0]"):
+            return values, problem
         completion = completion[0]["content"]
     return {"answer": completion, **values}, None
 
@@ -102,7 +104,20 @@ def _messages(values: Values) -> tuple[Values, str | None]:
         return values, None
     if len(turns) == 1:
         return values, "messages holds the answer only; a turn of the user must come before it"
+    if problem := _unread(turns[-1], f"messages[{len(turns) - 1}]"):
+        return values, problem
     return {**values, "messages": turns[:-1], "answer": turns[-1]["content"]}, None
+
+
+def _unread(turn: Values, name: str) -> str | None:
+    """Why a turn cannot be an answer that is learned, or None: what it thinks beside its content would be lost."""
+    if turn.get("weight") == 0:
+        return f"{name} has weight 0, so it is not to be learned; end the conversation at the turn that is"
+    if extra := [key for key in ("reasoning_content", "reasoning", "thinking") if turn.get(key)]:
+        return (
+            f"{name} holds {extra[0]}, which is not read; write it into the content as the base does, or leave it out"
+        )
+    return None
 
 
 def _arc(values: Values) -> tuple[Values, str | None]:
@@ -125,7 +140,9 @@ def _arc(values: Values) -> tuple[Values, str | None]:
     place = labels.index(key) if key in labels else ascii_uppercase.find(key) if len(key) == 1 else -1
     if not 0 <= place < len(texts):
         return values, f"answerKey {shown(key)} is not one of the {len(texts)} choices ({', '.join(labels)})"
-    return {"answer": texts[place], **values, "choices": texts}, None
+    # a number would be read as an index
+    answer = texts[place] if not_text(texts[place]) else text_of(texts[place])
+    return {"answer": answer, **values, "choices": texts}, None
 
 
 def _translation(values: Values) -> tuple[Values, str | None]:

@@ -30,7 +30,7 @@ def json_lines(name: str, data: bytes) -> Iterator[Found]:
     if data.lstrip()[:1] == b"[" and (items := _whole_list(data)) is not None:
         yield from _rows(name, items)
         return
-    lines = data.split(b"\n")
+    lines = data.split(b"\n" if b"\n" in data.strip() else b"\r")
     if not lines[-1].strip():
         lines.pop()
     for number, line in enumerate(lines, 1):

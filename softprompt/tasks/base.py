@@ -168,7 +168,7 @@ class Task(ABC):
         if all(self._is_empty(values[name]) for name in fields):
             names = ", ".join(map(repr, fields))
             return f"field {names} is empty" if len(fields) == 1 else f"all fields that are read ({names}) are empty"
-        return self.spec.template.problem({**dict.fromkeys(self.derived, ""), **values}, tried=self.rules > 1)
+        return self.spec.template.problem({**dict.fromkeys(self.derived, "…"), **values}, tried=self.rules > 1)
 
     def _is_empty(self, value: Any) -> bool:
         if isinstance(value, str):

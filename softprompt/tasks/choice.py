@@ -13,7 +13,7 @@ from ..data import Row
 from ..errors import ConfigError
 from ..storage import canonical_json
 from ..types import Example
-from ..values import composed, kind, not_text, plain, shown
+from ..values import composed, is_blank, kind, not_text, plain, shown
 from .scored import Normalized, ScoredTask
 from .spec import TaskSpec
 
@@ -104,7 +104,7 @@ class Choice(ScoredTask):
         for place, choice in enumerate(choices):
             if (found := not_text(choice)) is not None:
                 return f"choices[{place}] is {found}; expected text"
-            if not str(choice).strip():
+            if is_blank(str(choice)) if self.rules > 1 else not str(choice).strip():
                 return f"choices[{place}] is empty"
         return None
 

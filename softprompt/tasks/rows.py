@@ -59,6 +59,10 @@ class RowLoader:
             raise ConfigError(
                 f"task {name!r}: data.hold_out takes test rows from data.source; with files of their own, give data.test"
             )
+        if leaks_out := sorted({*self._task.fields} & {*self._task.answer_fields}):
+            raise ConfigError(
+                f"task {name!r}: template.input reads {{{{ {leaks_out[0]} }}}}, the right answer itself; take it out"
+            )
         self._look_at_columns()
         try:
             splits = self._cut(self.read(data.source)) if data.source is not None else self._of_files(separate)

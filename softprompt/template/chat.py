@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import ConfigError, DataError
-from ..values import shown, turns_problem
+from ..values import is_blank, shown, turns_problem
 from .clock import stopped
 from .slots import MARK, Marked
 from .tokens import Texts
 
 Turn = dict[str, str]
 _ROW = "\u2063ROW\u2063"
+_WRITTEN_TURNS = re.compile(r"""\s*\[\s*\{\s*(?:"(?:role|content|from)"|'(?:role|content|from)')\s*:""")
 
 
 def user_turn(
@@ -137,6 +139,25 @@ def turns_of(value: Any, field: str) -> list[Turn] | str:
     turns = [_turn(turn["role"], turn["content"]) for turn in value]
     turns = turns[:-1] if turns[-1]["role"] == "assistant" else turns
     return turns or f"field {field!r} holds no turn to answer"
+
+
+def lost_of(values: Mapping[str, Any], field: str, turns: Sequence[Turn]) -> str | None:
+    """What of a row's conversation would not reach the base, or None.
+
+    Args:
+        turns: as `turns_of` reads them.
+    """
+    if all(is_blank(turn["content"]) for turn in turns if turn["role"] == "user"):
+        return f"field {field!r} holds no text of the user"
+    if isinstance(text := values[field], str) and _WRITTEN_TURNS.match(text):
+        return f"field {field!r} holds turns written as one text, as tables hold them; use .jsonl, with a list of turns"
+    if extra := [name for name in ("tools", "functions", "images", "videos", "audio") if _holds(values.get(name))]:
+        return f"the row holds {extra[0]} beside {field!r}, which no conversation is asked with; leave that field out"
+    return None
+
+
+def _holds(value: Any) -> bool:
+    return isinstance(value, (list, tuple, dict, str)) and len(value) > 0 and value not in ("[]", "{}", "null")
 
 
 def shot_turns(values: Mapping[str, Any], field: str, answer: str) -> list[Turn]:

@@ -11,10 +11,10 @@ from pydantic import field_validator, model_validator
 from ..config import Strict
 from ..errors import DataError
 from ..values import is_blank, kind, not_data, not_text
-from .chat import turns_of
-from .reading import looped, printed
+from .chat import lost_of, turns_of
+from .reading import always_printed, looped, printed
 from .sandbox import RESERVED, compiled, render, variables
-from .slots import NAMES, AnySlot, Marked, MaskSlot, SoftSlot, fixed, has_slot, in_input, in_plain
+from .slots import MARK, NAMES, AnySlot, Marked, MaskSlot, SoftSlot, fixed, has_slot, in_input, in_plain
 
 
 class TemplateSpec(Strict):
@@ -185,19 +185,18 @@ class TemplateSpec(Strict):
         """Why a row that has all fields cannot be asked, or None.
 
         Args:
-            tried: a template that takes fields apart is rendered: only then is it known what it prints of them; and a
-                conversation says something.
+            tried: a template that takes fields apart, or prints them under conditions, is rendered: only then is it known what
+                it prints of them; and nothing of a conversation is lost.
         """
         if self.messages:
             found = turns_of(values.get(self.messages), self.messages)
-            if isinstance(found, str):
-                return found
-            silent = tried and all(is_blank(turn["content"]) for turn in found if turn["role"] == "user")
-            return f"field {self.messages!r} holds no text of the user" if silent else None
-        if not tried or self.fields <= printed(self.input):
+            return found if isinstance(found, str) else lost_of(values, self.messages, found) if tried else None
+        if not tried or self.fields <= always_printed(self.input):
             return None
         try:
-            render(self.input, {**values, **NAMES}, "row")
+            pieces = render(self.input, {**values, **NAMES}, "row").split(MARK)
         except DataError as error:
             return str(error).removeprefix("row: ")
-        return None
+        first, *rest = pieces[len(self.opening) - 1 :]
+        own = "".join((first[len(self.opening[-1]) :], *rest))
+        return "template.input gives nothing of this row: its text is empty" if is_blank(own) else None

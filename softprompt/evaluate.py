@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .base import check_numbers
 from .engine import Answer, BothWays, Engine, Learned, best_span, whole_words
 from .errors import DataError
 from .methods import Method
@@ -162,6 +163,7 @@ def _likelihood(nlls: Sequence[float], weights: Sequence[int]) -> Estimate:
 def outcome(bound: BoundTask, example: Example, scores: Tensor) -> Outcome:
     """Name the labels of one example's scores [K]."""
     task = cast(ScoredTask, bound.task)
+    check_numbers(scores, example.where)
     names = {task.label_name(example.values, k): float(value) for k, value in enumerate(scores)}
     best, gold = task.label_name(example.values, int(scores.argmax())), task.gold(example.values)
     return Outcome(example.where, gold, best, names, None if gold is None else -names[gold])
@@ -182,6 +184,7 @@ def pointed(
     for part in engine.buckets(examples):
         rows = [examples[index] for index in part]
         for index, example, own in zip(part, rows, engine.pointers(rows, learned), strict=True):
+            check_numbers(own, example.where)
             first, last = best_span(own, longest, example.windows)
             text = whole_words(str(example.values["context"]), example.points[first][0], example.points[last][1])
             nll = None if example.span is None else -float(own[example.span[0], 0] + own[example.span[1], 1]) / 2

@@ -3,6 +3,7 @@
 from .attention import KV, Block, Lead
 from .families import KINDS, Kind
 from .model import Base
+from .reasons import check_numbers
 from .shape import BaseShape, Hidden
 
-__all__ = ["KINDS", "KV", "Base", "BaseShape", "Block", "Hidden", "Kind", "Lead"]
+__all__ = ["KINDS", "KV", "Base", "BaseShape", "Block", "Hidden", "Kind", "Lead", "check_numbers"]

@@ -21,6 +21,7 @@ from . import bundled, quantized
 from .families import NAMED, Kind, auto_class, choose_kind
 from .fingerprint import Checkpoint, kept_exact, kept_weights, weight_files, weights_digest
 from .shape import DTYPES
+from .stored import check_left_out, check_quantised, check_types
 
 _MISFITS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, StrictDataclassError)
 _UNLOADABLE = (OSError, ImportError, RuntimeError, SafetensorError, *_MISFITS)
@@ -56,6 +57,7 @@ def load_model(
         chosen = choose_kind(config, name, kind)
         _check_layers(config)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        check_quantised(config)
         options: dict[str, Any] = {"dtype": DTYPES[dtype]}
         if quantization is not None:
             if hasattr(config, "quantization_config"):
@@ -71,6 +73,7 @@ def load_model(
         tell(f"loading {name} ({size:.1f} GB)", 1, 2)
         own = quantization is None and dtype != "fp16"  # fp32 and bf16 round to the same bf16 as the checkpoint itself
         files = _files(source)  # by now those of a hub id are here, too
+        check_types(config, files)
         checkpoint = _known(
             files, chosen, model, None if own else lambda: _read(config, chosen, source, name, dtype="auto")
         )
@@ -131,12 +134,16 @@ def _read(config: Any, kind: Kind, source: str, name: str, **options: Any) -> An
 
     Raises:
         BaseModelError: it holds not all of the weights that this kind runs with, and transformers made up the others.
+        ValueError: it holds weights that its settings leave out.
     """
     level = transformers_logging.get_verbosity()
     if kind != "causal":
         transformers_logging.set_verbosity_error()  # its report of weights that are left out, or missing: judged below
     try:
         safely: dict[str, Any] = {"trust_remote_code": False, "use_safetensors": True, "output_loading_info": True}
+        safely["attn_implementation"] = (
+            "eager"  # ours is put in later, so none that a config asks for has to be installed
+        )
         model, about = auto_class(config, kind).from_pretrained(source, **safely, **options)
     finally:
         transformers_logging.set_verbosity(level)
@@ -149,18 +156,23 @@ def _read(config: Any, kind: Kind, source: str, name: str, **options: Any) -> An
             f"base {name!r} cannot run as {NAMED[kind]}: the checkpoint does not hold {missing[0]} "
             f"({len(missing)} tensors are missing){instead}"
         )
+    check_left_out(model, config, about["unexpected_keys"])
     return model
 
 
 def _check_layers(config: Any) -> None:
     """Refuse (ValueError) a number of layers that no model has, before it fills the memory."""
     layers = getattr(config.get_text_config(), "num_hidden_layers", None)
-    if isinstance(layers, int) and layers > _LAYERS:
-        raise ValueError(f"its config.json says {layers:,} layers; at most {_LAYERS:,}")
+    if isinstance(layers, int) and not 0 < layers <= _LAYERS:
+        raise ValueError(f"its config.json says {layers:,} layers; at least 1, at most {_LAYERS:,}")
 
 
 def _not_loadable(name: str, error: Exception) -> str:
     reason = " ".join(str(error).split())[:300] or type(error).__name__
+    if isinstance(error, KeyError):
+        reason = f"its settings say {reason}, which transformers does not know"
+    elif isinstance(error, (TypeError, AttributeError, LookupError, ArithmeticError)):  # of transformers' own code
+        reason = f"a setting of its JSON files does not fit; transformers stopped at: {reason}"
     if "ignore_mismatched_sizes" in reason:
         reason = "its weights have other sizes than its config.json says"
     if Path(name).is_dir():

@@ -75,6 +75,7 @@ def take_over(model: Any, name: str) -> tuple[str | None, bool]:
         quiet()
         layers = _layers(model, "Linear8bitLt")
         for layer in layers:
+            _check_held(layer, "CB", "int8", name)
             if layer.weight.CB is not None:  # else the first forward moves it, and copies made before have nothing
                 layer.init_8bit_state()
         isolated = all(layer.state.threshold == 0 for layer in layers)
@@ -122,7 +123,17 @@ def weight_bytes(model: nn.Module) -> int:
     return sum({x.data_ptr(): x.numel() * x.element_size() for x in found if isinstance(x, Tensor)}.values())
 
 
+def _check_held(layer: Any, what: str, quantization: str, name: str) -> None:
+    """Refuse (BaseModelError) a layer whose weights its config.json, and nothing else, calls quantised."""
+    if not hasattr(layer.weight, what):
+        raise BaseModelError(
+            f"base {name!r}: its config.json says that its weights are quantised, but they are plain numbers; take "
+            f"quantization_config out of it, and give quantization: {quantization}"
+        )
+
+
 def _settle_4bit(layer: Any, name: str) -> None:
+    _check_held(layer, "quant_state", "nf4", name)
     state = layer.weight.quant_state
     if state.quant_type != "nf4":
         raise BaseModelError(f"base {name!r} is quantised as {state.quant_type}; take int8 or nf4")

@@ -63,10 +63,12 @@ def misfit(base: Base, plain: Any, error: Exception) -> BaseModelError:
 
 def _unreached(base: Base, plain: Any) -> str | None:
     """Whether its layers attend in a way that the engine does not reach; None where they do as others."""
+    if odd := _odd_window(base):
+        return odd
     try:
         calls = _watch(base, plain)
     except MISFITS as error:
-        return f"it does not run on rows of ids alone ({first_line(error)})"
+        return f"transformers itself does not run it on rows of ids alone ({first_line(error)})"
     layers, asked = getattr(base.config, "num_hidden_layers", None), len(set(calls))
     if not asked:
         return UNREACHED
@@ -76,6 +78,36 @@ def _unreached(base: Base, plain: Any) -> str | None:
         some = f"only {asked} of its {layers} layers call transformers' attention interface"
         return f"{some}; the others keep no keys and values"
     return None
+
+
+def _odd_window(base: Base) -> str | None:
+    """A sliding window that hides all, or is not given where layers have one."""
+    size, kinds = (getattr(base.config, name, None) for name in ("sliding_window", "layer_types"))
+    if size or (size is None and "sliding_attention" not in (kinds or ())):
+        return None
+    named = "null" if size is None else size
+    return f"its config.json gives layers with a sliding window, and sliding_window is {named}"
+
+
+def not_finite(base: Base) -> BaseModelError:
+    """What to raise where the plain model's own numbers are none."""
+    return BaseModelError(
+        f"base {base.name!r} gives no numbers (nan or inf) for plain text, in transformers as well: some of its weights are "
+        "damaged, or too large for fp16; copy it again, or take fp32 or bf16"
+    )
+
+
+def check_numbers(values: Tensor, where: str) -> None:
+    """Refuse (BaseModelError) to take an answer from values of which one is NaN.
+
+    Args:
+        where: the row, or the base.
+    """
+    if values.isnan().any():
+        raise BaseModelError(
+            f"{where}: the base gives no numbers (nan), so there is no answer: they are too large for fp16, or weights of the "
+            "base or of what was learned are damaged; take base.dtype: fp32 or bf16"
+        )
 
 
 def refused(base: Base, reason: str) -> BaseModelError:
@@ -93,7 +125,8 @@ def difference(base: Base, plain: Any, rows: list[Tensor], off: float, allowed: 
         return refused(
             base, f"a row's numbers depend on the rows beside it, whose padding it does not leave out ({numbers})"
         )
-    reason = _cause(base, plain, rows[0], allowed) if base.kind == "causal" else None
+    reason = _odd_window(base) if base.kind == "causal" else None
+    reason = reason or (_cause(base, plain, rows[0], allowed) if base.kind == "causal" else None)
     reason = reason or _unreached(base, plain) or "its layers, or its head, compute more than the engine knows of"
     return refused(base, f"{reason} ({numbers})")
 

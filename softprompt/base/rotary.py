@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..errors import BaseModelError
 from .attention import KV
+from .reasons import not_finite
 from .turns import Turn, find_turns, turned_before
 
 if TYPE_CHECKING:
@@ -82,6 +83,9 @@ def find_rotary(base: Base) -> Rotary | None:
 
     A token that stands alone sees only itself, so in a rotary model its keys at two positions differ by the turn alone, and
     its values do not differ at all.
+
+    Raises:
+        BaseModelError: keys are no numbers.
     """
     ids = torch.linspace(3, base.model.get_input_embeddings().weight.shape[0] - 1, 4, device=base.device).long()
 
@@ -93,6 +97,8 @@ def find_rotary(base: Base) -> Rotary | None:
         return [(_by_place(layer[0], len(places)), _by_place(layer[1], len(places))) for layer in kv]
 
     near = at([0, _NEAR])
+    if not all(bool(keys.isfinite().all()) for keys, _ in near):
+        raise not_finite(base)
     allowed = _TOLERANCE[base.dtype]
     limits = [allowed * float(keys.abs().max()) for keys, _ in near]
     still = [float((keys[1] - keys[0]).abs().max()) <= limit for (keys, _), limit in zip(near, limits, strict=True)]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..base import check_numbers
 from ..types import Ids
 from .batch import Batch
 
@@ -46,7 +47,11 @@ def generate(
         stops: texts that end an answer; they stay at its end.
         seeds: one a row, of what it draws.
         streamer: told every token as it comes; of one row at a time.
+
+    Raises:
+        BaseModelError: a row's states are NaN.
     """
+    check_numbers(batch.last, f"base {batch.base.name!r}")
     from transformers import GenerationConfig, StoppingCriteriaList  # with what it brings along, so only now
 
     from .continued import Continued, Stops

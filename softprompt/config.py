@@ -12,7 +12,7 @@ import typing
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from . import yaml_file
 from .errors import ConfigError
@@ -26,6 +26,24 @@ class Strict(BaseModel):
     """A pydantic model that refuses keys it does not know."""
 
     model_config = ConfigDict(extra="forbid", validate_default=True, validate_assignment=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """`seed: yes` is not 1."""
+        if isinstance(value, bool) and _takes_numbers(cls.model_fields[str(info.field_name)].annotation):
+            raise ValueError(f"expected a number (got {shown(value)})")
+        return value
+
+
+def _takes_numbers(annotation: Any) -> bool:
+    """Whether a field is a number or nothing."""
+    if typing.get_origin(annotation) is typing.Annotated:
+        return _takes_numbers(typing.get_args(annotation)[0])
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
+        parts = [part for part in typing.get_args(annotation) if part is not type(None)]
+        return all(map(_takes_numbers, parts))
+    return annotation in (int, float)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -143,6 +161,8 @@ def _problem(model: type[BaseModel], item: Any) -> str:
     if item["type"] == "missing":
         return f"missing key {path!r}"
     message = item["msg"].removeprefix("Value error, ")
+    if item["type"] in ("dict_type", "model_type", "model_attributes_type"):
+        message = "expected a mapping of keys to values"
     given = shown(value := item.get("input"))
     got = f" (got {given})" if item["type"] != "value_error" else ""
     if item["type"] == "string_type" and (isinstance(value, bool) or not_text(value) is None):

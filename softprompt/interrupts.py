@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: a run that keeps its state ends its step and keeps it; a second signal ends at once."""
+"""Ctrl-C, SIGTERM and a closed terminal (SIGHUP): a run ends its step and keeps its state; a second signal ends at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-STOPPING = (signal.SIGINT, signal.SIGTERM)
+STOPPING = tuple(
+    signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in signal.Signals.__members__
+)  # SIGHUP: the terminal or the connection is closed; Windows has none
 
 
 class Interrupted(KeyboardInterrupt):
@@ -36,7 +38,7 @@ class Asked:
 
 @contextlib.contextmanager
 def deferred() -> Iterator[Asked]:
-    """The time in which the first Ctrl-C or SIGTERM is only noted; the next one does what it would have done without us.
+    """The time in which the first of the signals is only noted; the next one does what it would have done without us.
 
     Handlers are the main thread's: elsewhere nothing changes. Those of the program around us are left alone as well.
     """

@@ -8,20 +8,26 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+from pathlib import Path
 
 import pytest
 import torch
 from helpers import tiny_rows, tiny_task
 from models import tiny_base
 
-from softprompt.errors import ArtifactError, SoftpromptError, TrainingError
+from softprompt.errors import ArtifactError, ConfigError, DataError, SoftpromptError, TrainingError
 from softprompt.holding import held, remove_leftovers
 from softprompt.interrupts import Asked, Interrupted, deferred
-from softprompt.training import checkpoints, train
+from softprompt.training import checkpoints, load_run, train
+from softprompt.training.loop import batch_at
 from softprompt.training.places import run_folder
 from softprompt.training.sealed import DamagedError, PickledError, read_state, write_state
 from softprompt.training.state import State
+from softprompt.training.sweep import _Shop, sweep
+from softprompt.types import ignore_progress
+from softprompt.yaml_file import dump
 
 SETTINGS = {"max_steps": 4, "batch_size": 4, "lr": 0.02, "eval_every": 2}
 
@@ -219,17 +225,17 @@ def test_leftovers_of_killed_runs_go(tmp_path):
 @pytest.fixture
 def plain_signals():
     """A shell's background job ignores Ctrl-C, and Ray leaves a handler of its own; ours stand behind foreign ones."""
-    plain = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    plain = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL, signal.SIGHUP: signal.SIG_DFL}
     before = {number: signal.signal(number, handler) for number, handler in plain.items()}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("during", ["training", "evaluating"])
 def test_the_first_signal_ends_the_step_and_keeps_it(base, tmp_path, number, during, plain_signals):
-    want, seen, handlers = run(base, tmp_path / "whole").artifact, [], [signal.getsignal(n) for n in (2, 15)]
+    want, seen, handlers = run(base, tmp_path / "whole").artifact, [], [signal.getsignal(n) for n in (1, 2, 15)]
 
     def send(what, done, total):
         seen.append(what)
@@ -238,7 +244,7 @@ def test_the_first_signal_ends_the_step_and_keeps_it(base, tmp_path, number, dur
 
     with pytest.raises(Interrupted, match=r"goes on from step 2") as stop:
         run(base, tmp_path / "cut", progress=send)
-    assert stop.value.number == number and [signal.getsignal(n) for n in (2, 15)] == handlers
+    assert stop.value.number == number and [signal.getsignal(n) for n in (1, 2, 15)] == handlers
     kept = read_state(tmp_path / "cut" / "checkpoint.pt")[1]
     assert kept.step == 2 and kept.unseen  # dev is looked at when it goes on
     found = run(base, tmp_path / "cut").artifact
@@ -295,3 +301,71 @@ def test_pruning_keeps_other_lengths_of_the_same_artifact(base, tmp_path):
     other = load(run(base, tmp_path / "other", {"name": "soft", "length": 4}, seed=1).artifact)
     with pytest.raises(ConfigError, match="holds lengths of another artifact"):
         prune(base, tiny_task(), other, [1], tmp_path / "pruned", **how)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "{task: 5, method: soft}",
+            "task: expected a ready task's name, a file, or the task itself as a mapping .got 5",
+        ),
+        ("{task: x, method: soft, train: }", "train: expected a mapping of keys to values .got null"),
+        ("{task: x, method: soft, seed: yes}", "seed: expected a number .got true"),
+        ("{task: x, method: soft, train: {lr: on}}", "train.lr: expected a number .got true"),
+        ("{task: x, method: soft, train: {lr: 1e400}}", "train.lr: Input should be a finite number"),
+        ("{task: x, method: soft, cache: {ram_gb: .inf}}", "cache.ram_gb: Input should be a finite number"),
+        ("{task: x, method: soft, seed: 20261129123456789}", "seed: Input should be less than 4398046511104"),
+        ("{task: x, method: soft, base: ''}", "base.name: String should have at least 1 character"),
+    ],
+)
+def test_settings_of_wrong_kinds_are_told_in_the_users_words(tmp_path, text, words):
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=words):
+        load_run(tmp_path / "run.yaml", [])
+
+
+def test_a_seed_given_in_python_is_looked_at_before_the_work(base, tmp_path):
+    for seed in (1.5, True, None, 2**63):
+        with pytest.raises(ConfigError, match="seed: "):
+            run(base, tmp_path / "x", seed=seed)
+    assert not (tmp_path / "x").exists()
+    order = [batch_at(list(range(6)), 0, 2, seed) for seed in (2**42 - 1, -(2**42))]  # the largest can be used
+    assert all(len(rows) == 2 for rows in order)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["method.init=artifact"], "name the folder in method.artifact"),
+        (["method.init=artifact", "method.artifact=gone"], "gone: no such folder"),
+        (["task=task.yaml,gone.yaml"], "gone.yaml: no such file"),
+        (["method.name=soft,sotf"], "no method 'sotf'"),
+        (["seed=1,1"], "two trials would be called 'seed=1'"),
+        (["task.verbalizer=[good, bad]", "task.verbalizer.none=x"], "is given before it|not a mapping"),
+        (["task.verbalizer={good: good, fine: fine}"], "rows cannot be used"),
+    ],
+)
+def test_a_sweep_looks_at_every_trial_before_a_base_is_loaded(tmp_path, monkeypatch, settings, words):
+    monkeypatch.chdir(tmp_path)
+    rows = [row.values for split in tiny_rows(8, 4, 4).values() for row in split]
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = {**tiny_task().spec.model_dump(exclude_none=True), "data": {"source": "rows.jsonl", "split": {"train": 8}}}
+    Path("task.yaml").write_text(dump(task))
+    Path("run.yaml").write_text("{task: task.yaml, method: soft, base: none-is-loaded}")
+    with pytest.raises(SoftpromptError, match=words):
+        sweep(Path("run.yaml"), settings, Path("out"))
+
+
+def test_trials_of_a_sweep_share_rows_only_where_they_read_them_alike():
+    told: list[str] = []
+    shop = _Shop(ignore_progress, told.append)
+    rows = [{"text": f"joy {place}", "label": "good" if place % 2 else "bad"} for place in range(8)]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "rows.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
+        data = {"source": str(file), "split": {"train": 4, "dev": 2, "test": 2}}
+        first, again = shop.read(tiny_task(data=data)), shop.read(tiny_task(data=data, name="other"))
+        assert again is first and len(told) == 1 and "left out" in told[0]
+        with pytest.raises(DataError, match="rows cannot be used"):
+            shop.read(tiny_task(data=data, verbalizer={"good": "good", "fine": "fine"}))

@@ -18,6 +18,7 @@ from softprompt.benchmarks.compare.runs import Run
 from softprompt.benchmarks.compare.shop import Shop
 
 from softprompt.errors import ConfigError, MissingExtraError
+from softprompt.interrupts import STOPPING
 from softprompt.training.spec import CacheSpec
 from softprompt.types import Progress, ignore_progress
 
@@ -108,7 +109,9 @@ _worker: tuple[Shop, Path | None] | None = None
 def _begin(parent: int, place: int, threads: int, cache: CacheSpec, artifacts: Path | None) -> None:
     """Set up a worker process: its threads, its GPU, its shop."""
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which then ends this
+    for number in STOPPING:  # they go to all processes of a terminal; the parent hears them, and then ends this
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
     end_with(parent)
     if torch.cuda.is_available():
         torch.cuda.set_device(place % torch.cuda.device_count())

@@ -41,9 +41,11 @@ def distil_verb(
     from ..training import load_run
     from ..training.distil import WRITTEN, distil
     from ..training.places import run_folder
+    from ..training.saving import starts
 
     spec = load_run(run, settings or [])
     task, method = Task.load(spec.task), make_method(spec.method)
+    starts(spec.method)  # what is not there is told before a base is loaded
     with run_folder(to, WRITTEN), progress() as show:
         rows = task.load_data(show, labelled=False)
         base = spec.base.load(show)
@@ -66,6 +68,8 @@ def distil_verb(
     if cut := done.report["truncated"]["prompt"]:
         err.print(f"{cut} texts had to be cut behind the long prompt")
     tell_cut(done.result.prepared.bound)
+    for line in task.notices:
+        err.print(line)
     _tell(done.report)
     out.print(f"artifact: {done.result.artifact}")
 

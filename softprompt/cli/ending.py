@@ -1,4 +1,4 @@
-"""How a command ends: an error is one line and exit code 2, a signal one line and 130 or 143, a mistake of ours a traceback."""
+"""How a command ends: an error is one line and code 2, a signal one and 128 + its number, a mistake of ours a traceback."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def ended() -> Iterator[None]:
     """The time of a command; leaves by SystemExit where it does not end well."""
     before = {number: signal.getsignal(number) for number in STOPPING}
     for number, handler in before.items():
-        if handler is not signal.SIG_IGN:  # a shell's background jobs do not hear Ctrl-C
+        if handler is not signal.SIG_IGN:  # a shell's background jobs do not hear Ctrl-C, nor `nohup` SIGHUP
             signal.signal(number, raise_interrupted)
     try:
         with _in_one_line():
@@ -96,7 +96,8 @@ def _mistake(error: Exception) -> NoReturn:
 def _exit(lines: list[str], code: int) -> NoReturn:
     if launched("rank") == 0:
         for line in lines:
-            print(visible_line(line), file=sys.stderr)
+            with contextlib.suppress(OSError):  # the terminal may be closed
+                print(visible_line(line), file=sys.stderr)
     else:
         time.sleep(1)  # a launcher ends all as soon as one has ended; the first is to be heard before
     sys.exit(code)

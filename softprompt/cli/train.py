@@ -33,9 +33,11 @@ def train_verb(
     from ..tasks import Task
     from ..training import load_run, train
     from ..training.places import run_folder
+    from ..training.saving import starts
 
     spec = load_run(run, settings or [])
     task, method = Task.load(spec.task), make_method(spec.method)
+    starts(spec.method)  # what is not there is told before a base is loaded
     with run_folder(to), progress() as show:
         # bad rows are told before a model is loaded
         rows = processes().first(task.load_data, show)

@@ -24,7 +24,7 @@ from .job import Job, Result
 from .places import run_folder
 from .preparing import Prepared, prepare
 from .sharding import refuse
-from .spec import CacheSpec, TrainSpec
+from .spec import CacheSpec, TrainSpec, check_seed
 from .state import Teaching
 
 
@@ -65,12 +65,12 @@ def train(
     Raises:
         SoftpromptError: bad settings, rows, base, a loss that is not finite, what the check before training found, or a folder
             that cannot be written, where another run is at work, or that holds one of other settings.
-        Interrupted: a KeyboardInterrupt (Ctrl-C, or SIGTERM while training) behind a step that was kept; it says from where
-            the same call goes on.
+        Interrupted: a KeyboardInterrupt (Ctrl-C; while training SIGTERM and SIGHUP, too) behind a step that was kept; it says
+            from where the same call goes on.
     """
     method = with_head(method if isinstance(method, Method) else make_method(method), base, task)
     spec = train if isinstance(train, TrainSpec) else parse(TrainSpec, train or {}, "train")
-    parallel = processes()
+    seed, parallel = check_seed(seed), processes()
     refuse(method, base, spec, parallel)
     progress = progress if parallel.main else ignore_progress
     notice = notice if parallel.main else ignore_notice

@@ -12,6 +12,7 @@ from ..base import Base
 from ..base.bundled import BUNDLED
 from ..base.model import DTYPES
 from ..base.own_cache import prefix_in_peft
+from ..errors import ConfigError
 from ..methods import Method
 from ..metrics import Estimate
 from ..parallel import processes
@@ -143,7 +144,7 @@ def settings_of(ready: Prepared, spec: TrainSpec | None, seed: int) -> dict[str,
         "base": [ready.base.digest, ready.base.tokenizer_digest, ready.base.arithmetic, ready.base.device.type],
         "task": ready.task.spec.model_dump(mode="json"),
         "method": (method := ready.method.spec.model_dump(mode="json")),
-        "starts": _starts(method),
+        "starts": starts(method),
         "train": spec.model_dump(mode="json", exclude_none=True) if spec else None,
         "cache": str(ready.engine.cache.dtype),
         "data": {name: rows_digest(ready, name) for name in ("train", "dev")},  # test rows decide nothing
@@ -151,14 +152,26 @@ def settings_of(ready: Prepared, spec: TrainSpec | None, seed: int) -> dict[str,
     }
 
 
-def _starts(settings: Any) -> list[str]:
-    """Digests of the artifacts that a method, or a part of it, starts from: a folder may hold another one by now."""
+def starts(settings: Any) -> list[str]:
+    """Digests of the artifacts that a method, or a part of it, starts from: a folder may hold another one by now.
+
+    Args:
+        settings: the method's, as a mapping.
+
+    Raises:
+        ConfigError: it names none.
+        ArtifactError: it is not there, or damaged.
+    """
     if isinstance(settings, list):
-        return [digest for item in settings for digest in _starts(item)]
+        return [digest for item in settings for digest in starts(item)]
     if not isinstance(settings, dict):
         return []
-    own = [artifacts.load(Path(settings["artifact"])).digest] if settings.get("init") == "artifact" else []
-    return own + [digest for value in settings.values() for digest in _starts(value)]
+    own = []
+    if settings.get("init") == "artifact":
+        if not settings.get("artifact"):
+            raise ConfigError("method.init is 'artifact': name the folder in method.artifact")
+        own.append(artifacts.load(Path(settings["artifact"])).digest)
+    return own + [digest for value in settings.values() for digest in starts(value)]
 
 
 def _portable(task: dict[str, Any]) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from ..base import Base
 from ..base.bundled import local_source
@@ -17,6 +17,9 @@ from ..methods import Method
 from ..parallel import processes
 from ..tasks import Task
 from ..types import Progress, ignore_progress
+from ..values import shown
+
+Seed = Annotated[int, Field(ge=-(2**42), lt=2**42)]  # each epoch's own is made of it, and has 64 bits
 
 
 class TrainSpec(Strict):
@@ -40,6 +43,8 @@ class TrainSpec(Strict):
         patience: stop after this many looks that were no better.
         target: stop when the lower bound of the dev metric's 95 % interval reaches this.
     """
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     lr: PositiveFloat | None = None
     epochs: PositiveInt | None = None
@@ -88,6 +93,8 @@ class CacheSpec(Strict):
         keep: leave the encoded rows on disk for the next run of the same base, task and head.
     """
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     dtype: Literal["fp32", "bf16", "fp16"] | None = None
     ram_gb: NonNegativeFloat = 4.0
     disk_gb: NonNegativeFloat = 50.0
@@ -109,7 +116,7 @@ class BaseSpec(Strict):
         isolated: for int8: rows never depend on the rows beside them. `false` takes bitsandbytes' own int8, where they do.
     """
 
-    name: str = "smollm2"
+    name: str = Field(default="smollm2", min_length=1)
     dtype: Literal["fp32", "bf16", "fp16"] = "fp32"
     device: str = "auto"
     quantization: Literal["int8", "nf4"] | None = None
@@ -144,12 +151,34 @@ class RunSpec(Strict):
     method: dict[str, Any]
     train: TrainSpec = Field(default_factory=TrainSpec)
     cache: CacheSpec = Field(default_factory=CacheSpec)
-    seed: int = 0
+    seed: Seed = 0
 
     @field_validator("base", "method", mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:
         return short_form(value)
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _name_or_mapping(cls, value: Any) -> Any:
+        if not isinstance(value, (str, dict)):
+            raise ValueError(
+                f"expected a ready task's name, a file, or the task itself as a mapping (got {shown(value)})"
+            )
+        return value
+
+
+def check_seed(seed: Any) -> int:
+    """A seed that was given in Python.
+
+    Raises:
+        ConfigError: it is none.
+    """
+
+    class _Given(Strict):
+        seed: Seed
+
+    return parse(_Given, {"seed": seed}, "train()").seed
 
 
 def short_form(value: Any) -> Any:

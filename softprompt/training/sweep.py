@@ -25,6 +25,7 @@ from .loop import best_of
 from .places import check_run_folders, earlier_report, work_folder
 from .preparing import Prepared
 from .run import train
+from .saving import starts
 from .spec import BaseSpec, RunSpec, load_run
 
 REPORT = "sweep.json"
@@ -68,10 +69,17 @@ def sweep(
     began = time.perf_counter()
     everything = combinations(settings)
     names = [_name_of(choice, settings, everything) for choice in everything]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(
+            f"two trials would be called {twice!r}; give each value once, and values that differ in letters or digits"
+        )
     specs = [load_run(run, choice) for choice in everything]
     shop = _Shop(progress, notice)
     with work_folder(to, [REPORT]), explained(lambda: "the same command goes on with the trials that are left"):
         check_run_folders([to / name for name in names])
+        for spec in specs:  # before a base is loaded
+            starts(make_method(spec.method).spec.model_dump())
+            shop.read(Task.load(spec.task))
         trials = [
             shop.trial(name, spec, to / name, _named(progress, f"{place}/{len(names)} {name}"))
             for place, (name, spec) in enumerate(zip(names, specs, strict=True), 1)
@@ -134,7 +142,7 @@ class _Shop:
         self.progress, self.notice = progress, notice
         self._base: tuple[BaseSpec, Base] | None = None
         self._shared: list[Prepared] = []
-        self._rows: dict[str, dict[str, list[Row]]] = {}
+        self._rows: dict[str, tuple[dict[str, list[Row]], Task]] = {}
 
     def trial(self, name: str, spec: RunSpec, folder: Path, progress: Progress, test: bool = False) -> Trial:
         """Train one combination.
@@ -143,7 +151,7 @@ class _Shop:
             ConfigError: there are no dev rows to choose by.
         """
         task = Task.load(spec.task)
-        rows = self._rows_of(task)
+        rows = self.read(task)
         if self._base is None or self._base[0] != spec.base:
             self._base, self._shared = (spec.base, spec.base.load(self.progress)), []
         result = train(
@@ -165,11 +173,21 @@ class _Shop:
             raise ConfigError("a sweep chooses by dev; set data.split.dev or give data.dev")
         return Trial(name, result, dev)
 
-    def _rows_of(self, task: Task) -> dict[str, list[Row]]:
-        key = str((task.folder.resolve(), task.spec.data, sorted(task.spec.template.fields)))
+    def read(self, task: Task) -> dict[str, list[Row]]:
+        """The task's rows; those of a task that differs in its texts only are read once.
+
+        Raises:
+            DataError: rows that cannot be used.
+        """
+        settings = task.spec.model_dump(exclude={"name", "template"})
+        key = str((task.folder.resolve(), settings, sorted(task.spec.template.fields)))
         if key not in self._rows:
-            self._rows[key] = processes().first(task.load_data, self.progress)
-        return self._rows[key]
+            self._rows[key] = processes().first(task.load_data, self.progress), task
+            for line in task.notices:
+                self.notice(line)
+        rows, read = self._rows[key]
+        task.left_out, task.notices = read.left_out, read.notices
+        return rows
 
 
 def _name_of(choice: list[str], settings: list[str], everything: list[list[str]]) -> str:

@@ -37,12 +37,14 @@ class Strict(BaseModel):
 
 
 def _takes_numbers(annotation: Any) -> bool:
-    """Whether a field is a number or nothing."""
+    """Whether a field is a number, a word of its own or nothing."""
     if typing.get_origin(annotation) is typing.Annotated:
         return _takes_numbers(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         parts = [part for part in typing.get_args(annotation) if part is not type(None)]
         return all(map(_takes_numbers, parts))
+    if typing.get_origin(annotation) is typing.Literal:
+        return not any(isinstance(one, bool) for one in typing.get_args(annotation))
     return annotation in (int, float)
 
 

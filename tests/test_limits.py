@@ -195,6 +195,7 @@ def test_limits_go_with_the_row_and_with_the_base():
         ("{{ rows | map(attribute='n') | sum }} {{ rows | length }}", "3 2"),
         ("{{ 1.25 | round(1) }} {{ 7 // 2 }} {{ 2 ** 10 }} {{ 'ab' * 2 }}", "1.2 3 1024 abab"),
         ("{{ {'x': [text]} | tojson }}", '{"x": ["a b"]}'),
+        ("{{ {'好': ['<&']} | tojson }}{{ text }}", '{"好": ["<&"]}a b'),
         ("{{ text.replace('a', 'b').join(['(', ')']) }}", "(b b)"),
         ("{{ text | batch(2) | map('join') | join('/') }}", "a /b"),
         ("{{ more | default('no') }}{{ text is defined }}", "noTrue"),
@@ -206,6 +207,7 @@ def test_what_templates_do_is_what_it_was(text, expected):
 
 def test_artifacts_of_format_1_write_lists_as_they_did():
     assert render("{{ text }}", {"text": ["a"]}, "row", plain=False) == "['a']"
+    assert render("{{ text | tojson }}", {"text": ["好"]}, "row", plain=False) == r'["\u597d"]'
 
 
 def test_threads_do_not_share_what_they_may_use():

@@ -372,3 +372,50 @@ def test_transformers_says_nothing_of_texts_that_are_cut(caplog, monkeypatch):
     texts = Texts(tiny_tokenizer())
     assert len(texts.ids("a " * 400)) > texts.tokenizer.model_max_length
     assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    "pieces, told",
+    [
+        ({"cue": "\n{{ aspect }}:"}, ["template.cue holds {{ aspect }}"]),
+        (
+            {"instruction": "{% if a %}b{% endif %}", "separator": "{{ sep|upper }}"},
+            ["template.instruction", "template.separator"],
+        ),
+        ({"cue": "\\nLabel:", "input": "{{ text }}\\t"}, ["template.cue holds a backslash and 'n'", "template.input"]),
+        ({"cue": "\\nlabel:"}, ["template.cue"]),
+        ({"instruction": r"Is $a \neq b \times c$? {{ soft(2) }}", "cue": '{"a": {{"b": 1}}} {{ mask }}'}, []),
+        ({"cue": "\nLabel:", "instruction": "{{ soft(2, 'a') }}"}, []),
+    ],
+)
+def test_what_is_probably_meant_otherwise_is_told(pieces, told):
+    found = TemplateSpec(**{"input": "{{ text }}", **pieces}).remarks
+    assert len(found) == len(told) and all(what.startswith(start) for (what, _), start in zip(found, told, strict=True))
+
+
+def test_a_stop_that_is_no_line_break_is_told():
+    task = {
+        "name": "t",
+        "type": "generation",
+        "template": {"input": "{{ text }}"},
+        "generation": {"stop": ["a", "\\n"]},
+    }
+    assert [what for what, _ in Task.load(task).remarks({})] == ["generation.stop holds a backslash and 'n'"]
+
+
+def test_no_room_names_what_takes_it():
+    task = {
+        "name": "t",
+        "type": "generation",
+        "template": {"input": "{{ text }}"},
+        "generation": {"max_new_tokens": 10**9},
+    }
+    with pytest.raises(DataError, match=r"beside generation.max_new_tokens \(1000000000\)"):
+        Task.load(task).bind(tiny_tokenizer(), 256).example({"text": "a"})
+
+
+def test_a_chat_template_that_repeats_the_message_is_refused():
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }} {{ m.content }}{% endfor %}"
+    with pytest.raises(ConfigError, match="repeats the user's message"):
+        Prompter(TemplateSpec(input="{{ text }}", chat=True), tokenizer)

@@ -151,3 +151,16 @@ def test_labels_of_a_verbalizer_are_texts_and_stand_once(labels):
 def test_a_rows_label_is_found_however_it_is_typed(labels, value, gold):
     task = Task.load({"name": "t", "template": {"input": "{{ text }}"}, "verbalizer": labels})
     assert task.gold({"label": value}) == gold
+
+
+@pytest.mark.parametrize(
+    "key", ["demonstrations.k", "data.split.train", "data.split.seed", "max_text_tokens", "version", "data.split.dev"]
+)
+@pytest.mark.parametrize("value", [True, False])
+def test_a_truth_is_no_number(key, value):
+    data: dict = value
+    for name in reversed(key.split(".")):
+        data = {name: data}
+    task = {"name": "t", "template": {"input": "{{ text }}"}, "verbalizer": ["a", "b"], **data}
+    with pytest.raises(ConfigError, match=rf"{key}: expected a number \(got {str(value).lower()}\)"):
+        Task.load(task)

@@ -172,7 +172,8 @@ def tell_cut(bound: BoundTask) -> None:
     if bound.cut:
         limit = bound.task.spec.max_text_tokens
         why = f"task.max_text_tokens ({limit})" if limit and limit <= bound.room else "the base's context"
-        err.print(f"{bound.cut} texts were longer than {why} and were cut at their end")
+        side = "beginning" if bound.prompter.keeps_end else "end"
+        err.print(f"{bound.cut} texts were longer than {why} and were cut at their {side}")
 
 
 def tell_written(found: Evaluation, bound: BoundTask) -> None:

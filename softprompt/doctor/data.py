@@ -61,7 +61,7 @@ def rows(case: Case) -> Iterator[Finding]:
     for name in ("train", "dev"):
         yield from _balance(case, name)
     yield from _hollow(case, everything)
-    for what, advice in case.bound.task.remarks(splits):
+    for what, advice in (*case.bound.task.remarks(splits), *case.bound.task.spec.template.remarks):
         yield Finding("rows", "warning", what, advice)
 
 

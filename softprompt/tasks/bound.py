@@ -85,9 +85,14 @@ class BoundTask:
                 "lower generation.max_new_tokens"
             )
         if room < 1:
+            most = (
+                f"generation.max_new_tokens ({own})"
+                if (own := self.task.longest_answer)
+                else f"answers of {longest} tokens"
+            )
             raise DataError(
-                f"{where}: the template, its demonstrations and the prompt leave no room for the text "
-                f"({1 - room} tokens too many for this base); shorten them"
+                f"{where}: the template, its demonstrations and the prompt leave no room for the text beside {most} "
+                f"({1 - room} tokens too many for this base); shorten them, or the answers"
             )
         room = min(room, self.task.spec.max_text_tokens or room)
         truncated = len(text) > room

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -13,6 +13,8 @@ from ..data import Row
 from ..errors import ConfigError
 from ..metrics import metrics_for
 from ..template import answer_frame
+from ..template.reading import NO_BREAK_ADVICE, no_break
+from ..types import Example
 from ..values import is_blank, not_text, plain, text_of
 from .base import Task
 from .spec import TaskSpec
@@ -100,6 +102,11 @@ class Generation(Task):
                 f"template.answer begins with {early!r}, which ends an answer before it has begun; take it out there, or "
                 "out of generation.stop"
             )
+
+    def remarks(self, splits: Mapping[str, Sequence[Row | Example]]) -> list[tuple[str, str]]:
+        """Texts to stop at that are probably meant otherwise."""
+        found = [what for stop in self.spec.generation.stop if (what := no_break(stop))]
+        return [(f"generation.stop holds a backslash and {found[0][1]!r}", NO_BREAK_ADVICE)] if found else []
 
     @property
     def writes_in_looks(self) -> bool:

@@ -48,8 +48,9 @@ def user_turn(
             turns.append(_turn("assistant", texts.shield(shots[place][1])))
     before, found, behind = texts.unshield(rendered(tokenizer, turns, day=day)).partition(_ROW)
     marks = front.count(MARK), cue.count(MARK)
-    if not found:
-        raise ConfigError("this base's chat template drops the user's message; set template.chat: false")
+    if not found or _ROW in behind:
+        what = "repeats" if found else "drops"
+        raise ConfigError(f"this base's chat template {what} the user's message; set template.chat: false")
     if (before.count(MARK), behind.count(MARK)) != marks:
         raise ConfigError(
             "this base's chat template changes the message, so its slots are lost; set template.chat: false"

@@ -7,6 +7,7 @@ Left out are those that draw at random, pad, or build HTML: `random`, `center`, 
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -116,7 +117,9 @@ def _round(value: float, precision: int = 0, method: Any = "common") -> Any:
 
 def _tojson(eval_ctx: Any, value: Any, indent: int | None = None) -> Any:
     _at_most("tojson", "indent", indent, 8)
-    return FILTERS["tojson"](eval_ctx, value, indent)
+    if not current().plain:
+        return FILTERS["tojson"](eval_ctx, value, indent)
+    return json.dumps(value, indent=indent, sort_keys=True, ensure_ascii=False)  # it is no HTML: 好 and < stay
 
 
 def _truncate(
@@ -140,6 +143,8 @@ def _striptags(value: Any) -> Any:
 
 
 def _replace(eval_ctx: Any, s: Any, old: Any, new: Any, count: int | None = None) -> str:
+    current().check_text(old)
+    current().check_text(new)
     return replace(str(s), str(old), str(new), count)
 
 

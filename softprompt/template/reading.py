@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import cast
@@ -35,6 +36,22 @@ def looped(text: str) -> dict[str, bool]:
         name = cast("nodes.Name", loop.iter).name
         found[name] = found.get(name, False) or item in set(_printed(loop))
     return found
+
+
+_READ_NOWHERE = re.compile(r"\{\{-?\s*[^\W\d][\w.]*\s*(?:\|[^{}]*)?-?\}\}|\{%.*?%\}", re.DOTALL)
+_NO_BREAK = re.compile(r"^\\[nt]|\\[nt](?![a-z])")  # `\neq` and `\times` are LaTeX
+
+NO_BREAK_ADVICE = "a line break is written in double quotes in YAML, or as a block (|)"
+
+
+def literal(text: str) -> str | None:
+    """What looks like a field or a statement in a text in which none is read, or None."""
+    return found[0] if (found := _READ_NOWHERE.search(text)) else None
+
+
+def no_break(text: str) -> str | None:
+    """A backslash and a letter where a line break or tab may be meant, or None. In YAML only double quotes make one of them."""
+    return found[0] if (found := _NO_BREAK.search(text)) else None
 
 
 def _printed(tree: nodes.Node) -> Iterator[str]:

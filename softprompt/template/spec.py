@@ -12,7 +12,7 @@ from ..config import Strict
 from ..errors import DataError
 from ..values import is_blank, kind, not_data, not_text
 from .chat import lost_of, turns_of
-from .reading import always_printed, looped, printed
+from .reading import NO_BREAK_ADVICE, always_printed, literal, looped, no_break, printed
 from .sandbox import RESERVED, compiled, render, variables
 from .slots import MARK, NAMES, AnySlot, Marked, MaskSlot, SoftSlot, fixed, has_slot, in_input, in_plain
 
@@ -180,6 +180,22 @@ class TemplateSpec(Strict):
     def gap(self) -> str:
         """White space between that beginning and the row."""
         return fixed(self.input)[1]
+
+    @property
+    def remarks(self) -> list[tuple[str, str]]:
+        """What is probably meant otherwise than it is read, and what to do."""
+        plain = {name: getattr(self, name) or "" for name in ("instruction", "cue", "end", "separator", "system")}
+        plain |= {name: "".join(in_plain(plain[name])[0]) for name in ("instruction", "cue")}
+        found = [
+            (f"template.{name} holds {what}, which is read as text there", "fields are read in template.input alone")
+            for name, text in plain.items()
+            if (what := literal(text))
+        ]
+        return found + [
+            (f"template.{name} holds a backslash and {what[1]!r}", NO_BREAK_ADVICE)
+            for name, text in {**plain, "input": self.input, "answer": self.answer}.items()
+            if (what := no_break(text))
+        ]
 
     def problem(self, values: Mapping[str, Any], tried: bool = True) -> str | None:
         """Why a row that has all fields cannot be asked, or None.

@@ -37,15 +37,20 @@ class Strict(BaseModel):
 
 
 def _takes_numbers(annotation: Any) -> bool:
-    """Whether a field is a number, a word of its own or nothing."""
+    """Whether a field is a number, beside words of its own and nothing."""
     if typing.get_origin(annotation) is typing.Annotated:
         return _takes_numbers(typing.get_args(annotation)[0])
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        parts = [part for part in typing.get_args(annotation) if part is not type(None)]
-        return all(map(_takes_numbers, parts))
+        parts = [part for part in typing.get_args(annotation) if part is not type(None) and not _is_words(part)]
+        return bool(parts) and all(map(_takes_numbers, parts))
     if typing.get_origin(annotation) is typing.Literal:
-        return not any(isinstance(one, bool) for one in typing.get_args(annotation))
+        return all(type(one) is int for one in typing.get_args(annotation))
     return annotation in (int, float)
+
+
+def _is_words(annotation: Any) -> bool:
+    words = typing.get_args(annotation) if typing.get_origin(annotation) is typing.Literal else ()
+    return bool(words) and all(isinstance(one, str) for one in words)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -164,3 +164,9 @@ def test_a_truth_is_no_number(key, value):
     task = {"name": "t", "template": {"input": "{{ text }}"}, "verbalizer": ["a", "b"], **data}
     with pytest.raises(ConfigError, match=rf"{key}: expected a number \(got {str(value).lower()}\)"):
         Task.load(task)
+
+
+def test_a_truth_where_a_word_is_expected_is_told_the_words():
+    task = {"name": "t", "type": "generation", "template": {"input": "{{ text }}"}, "generation": {"looks": True}}
+    with pytest.raises(ConfigError, match="generation.looks: Input should be 'likelihood' or 'metric'"):
+        Task.load(task)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,14 @@ from ..errors import BaseModelError
 from ..launcher import launched
 from ..types import Progress, ignore_progress
 from . import bundled, quantized
-from .families import NAMED, Kind, auto_class, choose_kind
+from .families import Kind, auto_class, choose_kind
 from .fingerprint import Checkpoint, kept_exact, kept_weights, weight_files, weights_digest
 from .shape import DTYPES
-from .stored import check_left_out, check_quantised, check_types
+from .stored import check_files, check_layers, check_left_out, check_missing, check_quantised, check_types
 
 _MISFITS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, StrictDataclassError)
 _UNLOADABLE = (OSError, ImportError, RuntimeError, SafetensorError, *_MISFITS)
 """What transformers raises at settings and files that do not fit (sizes of its own classes are RuntimeErrors)."""
-_LAYERS = 2000  # modules are made for each of them before any weight is read
 TOLD_FROM_GB = 0.8  # smaller ones are there before anybody asks
 
 
@@ -48,14 +48,19 @@ def load_model(
         raise BaseModelError(f"dtype {dtype!r} is not known{suggest(dtype, DTYPES)}")
     quantized.check_asked(quantization, isolated)
     where = _device(device)
+    if any(len(part) > 255 for part in name.split("/")) or len(name) > 4000:
+        raise BaseModelError(
+            f"base {name[:80]!r}…: a name of {len(name):,} characters; expected that of a folder or a hub id"
+        )
     source = bundled.local_source(name, progress)
     was_bar = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
         _refuse_adapters(source, name)
+        check_files(Path(source))
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
         chosen = choose_kind(config, name, kind)
-        _check_layers(config)
+        check_layers(config)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         check_quantised(config)
         options: dict[str, Any] = {"dtype": DTYPES[dtype]}
@@ -149,22 +154,9 @@ def _read(config: Any, kind: Kind, source: str, name: str, **options: Any) -> An
         transformers_logging.set_verbosity(level)
     if kind == "encoder" and getattr(model, "pooler", None) is not None:
         model.pooler = None  # made for other heads, often not in the checkpoint, and never run here
-    missing = sorted(key for key in about["missing_keys"] if not key.startswith("pooler."))
-    if missing:
-        instead = "; load it with kind 'encoder'" if kind == "masked" else ""
-        raise BaseModelError(
-            f"base {name!r} cannot run as {NAMED[kind]}: the checkpoint does not hold {missing[0]} "
-            f"({len(missing)} tensors are missing){instead}"
-        )
+    check_missing(about, name, kind)
     check_left_out(model, config, about["unexpected_keys"])
     return model
-
-
-def _check_layers(config: Any) -> None:
-    """Refuse (ValueError) a number of layers that no model has, before it fills the memory."""
-    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
-    if isinstance(layers, int) and not 0 < layers <= _LAYERS:
-        raise ValueError(f"its config.json says {layers:,} layers; at least 1, at most {_LAYERS:,}")
 
 
 def _not_loadable(name: str, error: Exception) -> str:
@@ -175,12 +167,35 @@ def _not_loadable(name: str, error: Exception) -> str:
         reason = f"a setting of its JSON files does not fit; transformers stopped at: {reason}"
     if "ignore_mismatched_sizes" in reason:
         reason = "its weights have other sizes than its config.json says"
-    if Path(name).is_dir():
+    path = Path(name)
+    if path.is_dir():
+        reason = _without_weights(path) or _broken_json(path) or reason
         return f"base {name!r}: the folder does not hold a loadable model ({reason})"
-    if Path(name).is_absolute() or name.startswith((".", "~")):
+    if path.is_file():
+        return f"base {name!r}: is a file; name the folder that holds the model, or a .gguf file"
+    if path.is_absolute() or name.startswith((".", "~")):
         near = "; ~ is the home folder only where a shell reads it" if name.startswith("~") else ""
         return f"base {name!r}: no such folder or file{near}; if it was moved, name the new place (base=…, or --base)"
     return (
         f"base {name!r} is neither a bundled name{suggest(name, bundled.BUNDLED)}, a local folder, a GGUF file, nor a "
         f"reachable hub id ({reason})"
     )
+
+
+def _without_weights(folder: Path) -> str | None:
+    pickles = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
+    if pickles and not weight_files(folder):
+        return f"{pickles[0]} is a pickle, which can run code and is never opened; save the model as safetensors"
+    return None
+
+
+def _broken_json(folder: Path) -> str | None:
+    """The first file of settings that cannot be read, which transformers' own errors do not name."""
+    for name in ("config.json", "tokenizer_config.json", "tokenizer.json", "special_tokens_map.json"):
+        try:
+            json.loads((folder / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            return f"{name} cannot be read: {' '.join(str(error).split())[:200]}; copy the base again"
+    return None

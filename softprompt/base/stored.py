@@ -5,22 +5,91 @@ transformers leaves out what it has no place for, and says so in a table at most
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from torch import nn
 
-from .fingerprint import header
+from ..errors import BaseModelError
+from .families import NAMED, Kind
+from .fingerprint import header, weight_files
+
+INDEX = "model.safetensors.index.json"
+_POINTER = b"version https://git-lfs"
+_LAYERS = 2000  # modules are made for each of them before any weight is read
 
 # what tools put beside quantised weights: FP8, GPTQ and AWQ, compressed-tensors, bitsandbytes
 _SCALES = re.compile(
     r"\.(weight_(scale(_inv)?|packed|shape|zero_point)|(input|output|k|v)_scale|qweight|qzeros|scales|g_idx|SCB|"
     r"weight\.(absmax|quant_map|nested_absmax|quant_state\..*))$"
 )
-_LAYER = re.compile(r"(.*)\.(\d+)\..*")
+_NUMBER = re.compile(r"\.(\d{1,9})(?=\.)")
 _REMEDY = "take the checkpoint with the config.json that it was saved with"
+
+
+def check_files(folder: Path) -> None:
+    """Look at the files of a model's folder before a model is made: only their beginnings are read.
+
+    Raises:
+        BaseModelError: an index that is damaged or leads out of the folder; a file that is cut short, or is none.
+    """
+    if not (folder / "model.safetensors").is_file() and (folder / INDEX).is_file():
+        _check_index(folder / INDEX)
+    for file in weight_files(folder):
+        with file.open("rb") as source:
+            if source.read(len(_POINTER)) == _POINTER:
+                raise BaseModelError(
+                    f"{file}: is a pointer of Git LFS, not the weights; fetch them with `git lfs pull`"
+                )
+        end = max((place for *_, place in header(file).values()), default=0)
+        if file.stat().st_size < end:
+            raise BaseModelError(f"{file}: has {file.stat().st_size:,} of {end:,} bytes; copy the base again")
+
+
+def _check_index(index: Path) -> None:
+    try:
+        found = json.loads(index.read_text(encoding="utf-8"))
+        names = set(found["weight_map"].values())
+        right = isinstance(found["metadata"], dict) and all(isinstance(name, str) for name in names)
+    except (OSError, ValueError, LookupError, AttributeError, TypeError):
+        right = False
+    if not right:
+        raise BaseModelError(f"{index}: does not say which file holds which weight; copy the base again")
+    for name in sorted(names):
+        path = PurePosixPath(name.replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts:
+            raise BaseModelError(
+                f"{index}: names {name[:200]!r}, a file outside the folder; copy the base again, as a whole"
+            )
+
+
+def check_layers(config: Any) -> None:
+    """Refuse (ValueError) a number of layers that no model has, before it fills the memory."""
+    layers = getattr(config.get_text_config(), "num_hidden_layers", None)
+    if isinstance(layers, int) and not 0 < layers <= _LAYERS:
+        raise ValueError(f"its config.json says {layers:,} layers; at least 1, at most {_LAYERS:,}")
+
+
+def check_missing(about: Mapping[str, Any], name: str, kind: Kind) -> None:
+    """Refuse a model whose weights transformers made up in part.
+
+    Args:
+        about: its account of the loading (`output_loading_info`).
+        name: of the base, for messages.
+
+    Raises:
+        BaseModelError: the checkpoint holds not all of the weights that this kind runs with.
+    """
+    missing = sorted(key for key in about["missing_keys"] if not key.startswith("pooler."))
+    if missing:
+        instead = "; load it with kind 'encoder'" if kind == "masked" else ""
+        raise BaseModelError(
+            f"base {name!r} cannot run as {NAMED[kind]}: the checkpoint does not hold {missing[0]} "
+            f"({len(missing)} tensors are missing){instead}"
+        )
 
 
 def check_quantised(config: Any) -> None:
@@ -51,7 +120,8 @@ def check_types(config: Any, files: Sequence[Path]) -> None:
 def check_left_out(model: Any, config: Any, keys: Iterable[str]) -> None:
     """Refuse (ValueError) weights of the model's own layers that its settings leave out.
 
-    Heads for other tasks are no such weights, nor are layers that a config calls further predictions (DeepSeek's).
+    Heads for other tasks are no such weights, nor are layers that a config calls further predictions (DeepSeek's), or that
+    have parts which the others lack.
 
     Args:
         keys: names in the checkpoint that the model has no place for.
@@ -60,6 +130,10 @@ def check_left_out(model: Any, config: Any, keys: Iterable[str]) -> None:
     prefix = model.base_model_prefix + "."
     modules.update({prefix + name: module for name, module in modules.items()})  # of an encoder out of a whole model
     modules.update({name.removeprefix(prefix): module for name, module in modules.items()})
+    lists = {name: module for name, module in modules.items() if isinstance(module, nn.ModuleList)}
+    parts = {name: {key.partition(".")[2] for key in layers.state_dict()} for name, layers in lists.items()}
+    beyond = {key: found for key in keys if (found := _beyond(key, lists))}
+    others = {found[:2] for found in beyond.values() if found[2] not in parts[found[0]]}
     more = getattr(config.get_text_config(), "num_nextn_predict_layers", None) or 0
     for key in sorted(keys):
         if _SCALES.search(key) and getattr(config, "quantization_config", None) is None:
@@ -69,7 +143,14 @@ def check_left_out(model: Any, config: Any, keys: Iterable[str]) -> None:
         parent, _, leaf = key.rpartition(".")
         if parent in modules and modules[parent]._parameters.get(leaf, 0) is None:
             raise ValueError(f"it holds {key}, which its config.json leaves out; {_REMEDY}")
-        if found := _LAYER.fullmatch(key):
-            layers = modules.get(found[1])
-            if isinstance(layers, nn.ModuleList) and int(found[2]) >= len(layers) + more:
-                raise ValueError(f"it holds {key}, and its config.json says {len(layers)} layers; {_REMEDY}")
+        if (found := beyond.get(key)) and found[:2] not in others and found[1] >= len(lists[found[0]]) + more:
+            raise ValueError(f"it holds {key}, and its config.json says {len(lists[found[0]])} layers; {_REMEDY}")
+
+
+def _beyond(key: str, lists: Mapping[str, nn.ModuleList]) -> tuple[str, int, str] | None:
+    """The list of layers in which a weight is beyond the last, its number, and its name in the layer."""
+    for number in _NUMBER.finditer(key):
+        name, index = key[: number.start()], int(number[1])
+        if name in lists and index >= len(lists[name]):
+            return name, index, key[number.end() + 1 :]
+    return None

@@ -283,6 +283,17 @@ def test_one_of_two_fields_that_is_empty():
     assert not [what for what in told["{% if title %}{{ title }}{% endif %}"] if "is empty" in what]
 
 
+@pytest.mark.parametrize(
+    "metric, answer, told", [("bleu", "北京天安门广场", True), ("rouge_l", "好", True), ("rouge_l_zh", "好", False)]
+)
+def test_a_metric_that_does_not_read_the_answers_script(metric, answer, told):
+    spec = {"name": "t", "type": "generation", "template": {"input": "{{ text }}"}, "metric": metric}
+    rows = {"train": [Row({"text": f"a{k}", "answer": answer}, f"train:{k}") for k in range(4)]}
+    case = case_of("soft", task=Task.load({**spec, "generation": {"max_new_tokens": 32}}), rows=rows, count=2)
+    said = [str(finding) for finding in found(case, "rows") if "the right answers themselves get" in str(finding)]
+    assert len(said) == told
+
+
 def test_a_label_that_no_training_row_has():
     task = tiny_task(verbalizer={label: label for label in ("good", "mixed", "bad")})
     said = [str(finding) for finding in found(case_of("hard", task=task), "rows") if finding.level == "warning"]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from models import tiny_tokenizer
 
+from softprompt.data import Row
 from softprompt.errors import ConfigError, DataError
 from softprompt.tasks import Task, ready_tasks
 
@@ -148,3 +149,37 @@ def test_a_row_of_which_the_template_gives_nothing_is_refused(text, fine):
     assert "gives nothing of this row" in str(Task.load(task).check_input({"text": "a"}))
     assert Task.load(task).check_input({"text": fine}) is None
     assert Task.load(task, 1).check_input({"text": "a"}) is None
+
+
+@pytest.mark.parametrize("size", [-1, -0.5, 1.5, "80%", float("nan"), float("inf")])
+def test_a_size_that_is_none_is_told_what_is_expected(size):
+    with pytest.raises(ConfigError) as caught:
+        Task.load({**TASK, "data": {"split": {"train": size}}})
+    assert "expected rows, a fraction below 1 such as 0.8, or null" in str(caught.value)
+    assert "constrained" not in str(caught.value)
+
+
+def test_a_group_that_leaves_nothing_for_a_split_is_told(tmp_path):
+    rows = [{"text": f"a{k}", "label": ("positive", "negative")[k % 2], "group": 1} for k in range(20)]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    data = {"source": str(tmp_path / "rows.jsonl"), "split": {"group": "group"}}
+    with pytest.raises(
+        DataError, match=r"no rows are left for dev and train: rows that data.split.group keeps together"
+    ):
+        Task.load({**TASK, "data": data}).load_data()
+
+
+def test_an_address_is_no_file():
+    with pytest.raises(DataError, match=r"https://x/y\.csv: is an address; fetch the file first"):
+        Task.load(TASK).read("https://x/y.csv")
+
+
+def test_one_place_of_the_right_option_is_told_where_it_is_shown():
+    task = {"name": "t", "type": "choice", "template": {"input": "{{ question }}\n{{ options }}"}}
+    rows = [Row({"question": f"q{k}", "choices": ["x", "y"], "answer": 1}, f"r:{k}") for k in range(8)]
+    told = [what for what, _ in Task.load(task).remarks({"train": rows})]
+    assert told == ["option B is the right one in all 8 rows"]
+    bare = {**task, "template": {"input": "{{ question }}"}}
+    assert not Task.load(bare).remarks({"train": rows}) and not Task.load(task).remarks({"train": rows[:7]})
+    rows[0].values["answer"] = 0
+    assert not Task.load(task).remarks({"train": rows})

@@ -419,3 +419,36 @@ def test_a_chat_template_that_repeats_the_message_is_refused():
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }} {{ m.content }}{% endfor %}"
     with pytest.raises(ConfigError, match="repeats the user's message"):
         Prompter(TemplateSpec(input="{{ text }}", chat=True), tokenizer)
+
+
+@pytest.mark.parametrize("content", ["m.content | trim", "m.content", "m.content.lstrip()", "m.content.rstrip()"])
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        {"input": "{{ text }}"},
+        {"input": "Review: {{ text }}"},
+        {"input": "{{ text }}", "cue": "\nIt?"},
+        {"input": "{{ text }}", "instruction": "Judge.\n"},
+        {"input": " {{ text }} ", "cue": " \n"},
+    ],
+)
+def test_a_chat_template_takes_white_space_off_rows_as_it_does_elsewhere(content, pieces):
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = (
+        f"{{% for m in messages %}}<s>{{{{ m.role }}}}\n{{{{ {content} }}}}</s>{{% endfor %}}"
+        "{% if add_generation_prompt %}<s>assistant\n{% endif %}"
+    )
+    p = Prompter(TemplateSpec(chat=True, **pieces), tokenizer)
+    for text in ("hi", " hi \n", "\n\nhi", "hi\n\n"):
+        said = pieces.get("instruction", "") + pieces["input"].replace("{{ text }}", text) + pieces.get("cue", "")
+        turns = [{"role": "user", "content": said}]
+        plain = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        assert p.prompt({"text": text}) == plain
+        assert tokenizer.decode([*p.head, *p.text({"text": text}, "row"), *p.cue]) == plain
+
+
+def test_artifacts_of_format_1_keep_the_white_space_that_a_chat_template_takes_off():
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}<s>{{ m.content | trim }}</s>{% endfor %}"
+    p = Prompter(TemplateSpec(chat=True, input="{{ text }}"), tokenizer, rules=1)
+    assert p.prompt({"text": " hi\n"}) == "<s> hi\n</s>"

@@ -168,5 +168,5 @@ def test_a_truth_is_no_number(key, value):
 
 def test_a_truth_where_a_word_is_expected_is_told_the_words():
     task = {"name": "t", "type": "generation", "template": {"input": "{{ text }}"}, "generation": {"looks": True}}
-    with pytest.raises(ConfigError, match="generation.looks: Input should be 'likelihood' or 'metric'"):
+    with pytest.raises(ConfigError, match=r"generation\.looks: Input should be 'likelihood' or 'metric'"):
         Task.load(task)

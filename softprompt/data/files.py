@@ -184,8 +184,9 @@ def read_dataset(name: str) -> Iterator[Found]:
     try:
         loaded = datasets.load_dataset(parts[0], config, split=part)
     except Exception as error:  # the library raises a dozen kinds, from its own and from its network stack
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise DataError(f"{name}: cannot be loaded ({reason})") from error
+        told = [one for one in (error, error.__cause__) if one is not None]  # it says what, its cause why
+        reasons = [(str(one).strip().splitlines() or [type(one).__name__])[0] for one in told]
+        raise DataError(f"{name}: cannot be loaded ({': '.join(dict.fromkeys(reasons))})") from error
     features = loaded.features
     for where, row, problem in _each(len(loaded), lambda: loaded, loaded.__getitem__, lambda place: f"{name}[{place}]"):
         named = None if row is None else {key: _label_name(features.get(key), value) for key, value in row.items()}

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..metrics import majority
+from ..metrics import estimate, majority, metric_of
 from ..tasks.scored import ScoredTask
 from ..template import render
 from ..template.reading import always_printed
@@ -19,6 +19,7 @@ from .case import Case, Finding
 
 CUT = 0.05  # share of truncated texts that is worth a warning
 SKEW = 0.9  # share of one label that is worth a warning
+CEILING_ROWS = 50  # whose right answers are measured
 _MANY = 50  # labels; more are no classes to balance
 
 
@@ -61,6 +62,7 @@ def rows(case: Case) -> Iterator[Finding]:
     for name in ("train", "dev"):
         yield from _balance(case, name)
     yield from _hollow(case, everything)
+    yield from _ceiling(case, everything)
     for what, advice in (*case.bound.task.remarks(splits), *case.bound.task.spec.template.remarks):
         yield Finding("rows", "warning", what, advice)
 
@@ -74,6 +76,21 @@ def _hollow(case: Case, everything: list[Example]) -> Iterator[Finding]:
             yield Finding(
                 "rows", "warning", what, f"leave them out, or write {{% if {name} %}} around what stands there"
             )
+
+
+def _ceiling(case: Case, everything: list[Example]) -> Iterator[Finding]:
+    """The right answers themselves score best, as they do not where a metric does not read their script."""
+    task = case.bound.task
+    if task.answering != "generated":
+        return
+    gold = [answers for row in everything if (answers := task.gold(row.values))][:CEILING_ROWS]
+    found = estimate(task.spec.metric, gold, [answers[0].strip() for answers in gold]) if gold else None
+    if found is not None and found.value < 0.9 * metric_of(task.spec.metric).top:
+        what = f"the right answers themselves get {found} {task.spec.metric} (the first {len(gold)} of them)"
+        advice = (
+            "it does not read this script, or they are too short for it: take another metric (…_zh, chrf, exact_text)"
+        )
+        yield Finding("rows", "warning", what, advice)
 
 
 def _lengths(case: Case, everything: list[Example]) -> Iterator[Finding]:

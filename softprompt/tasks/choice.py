@@ -17,6 +17,8 @@ from ..values import composed, is_blank, kind, not_text, plain, shown
 from .scored import Normalized, ScoredTask
 from .spec import TaskSpec
 
+_ROWS = 8  # of which the right option stands at one place by no chance
+
 
 class ChoiceScoring(Normalized):
     """How options are compared, beside `normalize`.
@@ -127,16 +129,23 @@ class Choice(ScoredTask):
     def unlabelled(self, values: dict[str, Any]) -> bool:
         """Whether a row has no right option: none, an empty one, or -1."""
         value = plain(values.get("answer"))
-        return value is None or (str(value).strip() in ("", "-1") and self._right(values) is None)
+        return value is None or (str(value).strip() in ("", "-1", "-1.0") and self._right(values) is None)
 
     def remarks(self, splits: Mapping[str, Sequence[Row | Example]]) -> list[tuple[str, str]]:
         """Rows that give an option twice."""
         rows = [row for part in splits.values() for row in part]
         twice = [row.where for row in rows if len(set(map(_bare, row.values["choices"]))) < len(row.values["choices"])]
-        if not twice:
-            return []
-        what = f"{len(twice)} of {len(rows)} rows have an option twice, the first {twice[0]}"
-        return [(what, "either counts as right; leave one out if the rows are yours")]
+        found = []
+        if twice:
+            what = f"{len(twice)} of {len(rows)} rows have an option twice, the first {twice[0]}"
+            found.append((what, "either counts as right; leave one out if the rows are yours"))
+        places = {place for row in rows if (place := self._right(row.values)) is not None}
+        if len(places) == 1 and len(rows) >= _ROWS and "options" in self.spec.template.fields:
+            what = f"option {ascii_uppercase[places.pop()]} is the right one in all {len(rows)} rows"
+            found.append(
+                (what, "the template shows where an option stands, so that alone is learned: shuffle the options")
+            )
+        return found
 
     def content(self, row: Row) -> str:
         """And the options, which are compared (artifacts of format 1 left them out)."""

@@ -127,7 +127,7 @@ class Classification(ScoredTask):
     def unlabelled(self, values: dict[str, Any]) -> bool:
         """Whether a row has no label: none, an empty one, or -1 where that is no label of the verbalizer."""
         value = plain(values.get("label"))
-        return value is None or (self.gold(values) is None and str(value).strip() in ("", "-1"))
+        return value is None or (self.gold(values) is None and str(value).strip() in ("", "-1", "-1.0"))
 
     def remarks(self, splits: Mapping[str, Sequence[Row | Example]]) -> list[tuple[str, str]]:
         """Labels that no training row has."""

@@ -99,6 +99,8 @@ class RowLoader:
         elif source.startswith("datasets:"):
             path = source
         else:
+            if "://" in source:
+                raise DataError(f"{source}: is an address; fetch the file first, or name the data datasets:NAME")
             path = task.folder / source
             if not path.exists() and "/" not in source and "." not in source:
                 raise DataError(f"no data {source!r}: neither in the catalogue{suggest(source, CATALOGUE)} nor a file")

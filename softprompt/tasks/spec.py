@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -15,8 +16,10 @@ from pydantic import (
 
 from ..config import Strict
 from ..template import TemplateSpec
+from ..values import shown
 
 Auto = Literal["auto"]
+_NUMBER = re.compile(r"[0-9]+|0?\.[0-9]+")
 Size = NonNegativeInt | Annotated[float, Field(ge=0, lt=1)] | None
 
 
@@ -41,6 +44,13 @@ class SplitSpec(Strict):
     def _is_rows_or_a_part(cls, size: Any) -> Any:
         if isinstance(size, float) and size == 1:
             raise ValueError("is 1.0, which may be all rows or one; write null for all the rest, 1 for one")
+        number = isinstance(size, (int, float)) and not isinstance(size, bool)
+        if (number and not (0 <= size < 1 or (size >= 1 and size % 1 == 0))) or (
+            isinstance(size, str) and size != "auto" and not _NUMBER.fullmatch(size)
+        ):
+            raise ValueError(
+                f"is {shown(size)}; expected rows, a fraction below 1 such as 0.8, or null for all the rest"
+            )
         return size
 
     @model_serializer(mode="wrap")

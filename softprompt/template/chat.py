@@ -25,7 +25,7 @@ def user_turn(
     cue: str,
     shots: Sequence[tuple[str, str]],
     day: str | None = None,
-) -> tuple[Marked, Marked]:
+) -> tuple[Marked, Marked, tuple[bool, bool]]:
     """What stands before and behind the row's own part when it is the last user turn; the base is asked to answer it.
 
     Args:
@@ -34,7 +34,8 @@ def user_turn(
         day: that the chat template sees, if it reads a clock.
 
     Returns:
-        both armoured, as are `front`, `cue` and `shots` (see `tokens.py`).
+        both armoured, as are `front`, `cue` and `shots` (see `tokens.py`); and whether the chat template takes white space off
+        the row's beginning and end.
 
     Raises:
         ConfigError: no chat template, or one that drops or changes the turn.
@@ -46,7 +47,12 @@ def user_turn(
         turns.append(_turn("user", text))
         if place < len(shots):
             turns.append(_turn("assistant", texts.shield(shots[place][1])))
-    before, found, behind = texts.unshield(rendered(tokenizer, turns, day=day)).partition(_ROW)
+    whole = rendered(tokenizer, turns, day=day)
+    turns[-1] = _turn("user", turns[-1]["content"].replace(_ROW, f"\n{_ROW}\n"))
+    spaced = rendered(tokenizer, turns, day=day)
+    trims = tuple(spaced == whole.replace(_ROW, kept) for kept in (f"{_ROW}\n", f"\n{_ROW}"))
+    bare = spaced == whole
+    before, found, behind = texts.unshield(whole).partition(_ROW)
     marks = front.count(MARK), cue.count(MARK)
     if not found or _ROW in behind:
         what = "repeats" if found else "drops"
@@ -55,7 +61,7 @@ def user_turn(
         raise ConfigError(
             "this base's chat template changes the message, so its slots are lost; set template.chat: false"
         )
-    return tuple(before.split(MARK)), tuple(behind.split(MARK))
+    return tuple(before.split(MARK)), tuple(behind.split(MARK)), (trims[0] or bare, trims[1] or bare)
 
 
 class Conversations:

@@ -98,6 +98,7 @@ class Prompter:
         }
         self._bos = () if spec.in_chat else _specials(tokenizer)[0]
         self._conversations: Conversations | None = None
+        self._trims = False, False  # whether the chat template takes white space off the row's beginning and end
         self._lead = answer_lead(tokenizer, self._day) if guarded and spec.in_chat else ""
         example = self._set_around(demonstrations)
         front = self.texts.ids(self._front[0])
@@ -200,7 +201,9 @@ class Prompter:
         if spec.chat:
             plain = [(before + behind, answer) for before, answer, behind in shots]
             around = (MARK.join(self._instruction), MARK.join(self._cue))
-            front, self._back = user_turn(self.tokenizer, self.texts, spec.system, *around, plain, self._day)
+            front, self._back, trims = user_turn(self.tokenizer, self.texts, spec.system, *around, plain, self._day)
+            if self.rules > 1:
+                self._trims = trims[0] and not any(self._opening), trims[1]
         else:
             end = self.texts.armour((spec.end if self.closing else "") + spec.separator)
             examples = "".join("".join(shot) + end for shot in shots)
@@ -225,7 +228,10 @@ class Prompter:
         if self._conversations is not None:
             return (whole(self._conversations.own(values, where), where),)
         first, *rest = self._input(values, where)[len(self._opening) - 1 :]
-        return first[len(self._opening[-1]) :], *rest
+        own = [first[len(self._opening[-1]) :], *rest]
+        own[0] = own[0].lstrip() if self._trims[0] else own[0]
+        own[-1] = own[-1].rstrip() if self._trims[1] else own[-1]
+        return tuple(own)
 
     def _input(self, values: Mapping[str, Any], where: str) -> Marked:
         """The whole input, split at its slots."""

@@ -421,3 +421,33 @@ def test_files_of_their_own_keep_groups_and_refuse_hold_out(tmp_path):
     data["hold_out"] = {"field": "g", "values": ["1"]}
     with pytest.raises(ConfigError, match=r"data\.hold_out takes test rows from data\.source"):
         Task.load(task).load_data()
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"messages": [{"role": "tool", "content": "x"}]},
+        {"messages": []},
+        {"choices": {"text": []}, "answerKey": "A"},
+        {"prompt": [], "completion": "x"},
+    ],
+)
+def test_a_shape_that_the_task_does_not_read_is_the_rows_own_affair(tmp_path, extra):
+    task = Task.load({"name": "t", "template": {"input": "{{ text }}"}, "verbalizer": ["a", "b"]})
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"text": "x", "label": "a", "translation": {"en": "dog"}, **extra}) + "\n")
+    (row,) = task.read(str(path))
+    assert row.values["en"] == "dog" and {**row.values, **extra} == row.values
+    with pytest.raises(DataError):
+        read_rows(path)
+
+
+def test_a_conversation_to_be_asked_may_end_in_an_answer_that_could_not_be_learned(tmp_path):
+    task = Task.load({"name": "t", "type": "generation", "template": {"messages": "messages"}})
+    last = {"role": "assistant", "content": "b", "reasoning_content": "c"}
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps({"messages": [{"role": "user", "content": "a"}, last]}) + "\n")
+    assert len(read_rows(path, task.check_input)) == 1
+    with pytest.raises(DataError) as caught:
+        task.read(str(path))
+    assert "messages[1] holds reasoning_content" in caught.value.problems[0]

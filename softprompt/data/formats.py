@@ -22,12 +22,12 @@ def unify(values: Values) -> tuple[Values, str | None]:
     {"question", "choices": {"text", "label"}, "answerKey"} (ARC): `choices` as a list, and `answer`.
     {"translation": {"en": …, "fr": …}}: a field a language.
     """
+    first = None
     for keys, change in _SHAPES:
         if keys <= values.keys():
             values, problem = change(values)
-            if problem:
-                return values, problem
-    return values, None
+            first = first or problem
+    return values, first
 
 
 def flattened(data: Any) -> Iterator[tuple[str, Values | None, str | None]]:

@@ -46,8 +46,10 @@ def read_rows(source: str | Path, check: Check | None = None, columns: Columns |
     told: list[tuple[str, str | None]] = []
     for where, values, problem in found:
         if values is not None:
-            values, problem = _shaped(values, columns) if columns else unify(values)
-            problem = problem or (check(values) if check else None)
+            values, problem, misshapen = _shaped(values, columns or {})
+            unfit = check(values) if check else None
+            # a shape that nothing reads may be a row's own affair
+            problem = problem or (misshapen if unfit or not check else None) or unfit
             rows.append(Row(values, where))
         told.append((where, problem))
     refuse(told, name)
@@ -73,21 +75,26 @@ def refuse(found: Sequence[tuple[str, str | None]], source: str = "") -> None:
         raise DataError(problems[0] + more, problems)
 
 
-def _shaped(values: dict[str, Any], columns: Columns) -> tuple[dict[str, Any], str | None]:
+def _shaped(values: dict[str, Any], columns: Columns) -> tuple[dict[str, Any], str | None, str | None]:
     """The row with its columns renamed, and what its shape stands for, before as well as after that.
 
     Before: a column may be one that a shape makes (`answer: fr` of {"translation": …}); after: renamed ones may make a shape
     (`prompt: question, completion: reply`). A field that is renamed over is no part of a shape before.
+
+    Returns:
+        the row, the column that it lacks (or None), and what is wrong with its shape (or None).
     """
-    found, problem = unify({name: value for name, value in values.items() if name not in columns})
-    if problem is not None:
-        return found, problem
+    found, before = unify({name: value for name, value in values.items() if name not in columns})
+    if not columns:
+        return found, None, before
     known = {**values, **found}
     renamed = {}
     for ours, theirs in columns.items():
         names = [theirs] if isinstance(theirs, str) else theirs
         there = next((name for name in names if name in known), None)
         if there is None:
-            return values, f"missing column {' or '.join(map(repr, names))}{suggest(names[0], map(str, known))}"
+            missing = f"missing column {' or '.join(map(repr, names))}{suggest(names[0], map(str, known))}"
+            return values, missing, before
         renamed[ours] = known[there]
-    return unify({**found, **renamed})
+    found, after = unify({**found, **renamed})
+    return found, None, before or after

@@ -61,7 +61,7 @@ def split(
         at = end
     for name in rest:
         parts[name] = order[at:]
-    if group is not None and (empty := [name for name in names if wanted[name] != 0 and not parts[name]]):
+    if group is not None and (empty := [name for name in fixed if wanted[name] and not parts[name]]):
         raise DataError(
             f"no rows are left for {' and '.join(empty)}: rows that data.split.group keeps together fill the other splits; ask "
             "for 0 rows of it, or group by something finer"

@@ -15,6 +15,7 @@ from helpers import close, scores, tiny_rows, tiny_task
 from models import tiny_model, tiny_tokenizer
 from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
 from zoo_models import build
+from zoo_truth import Truth
 
 from softprompt.base import Base, interface
 from softprompt.base import scores as engine_scores
@@ -22,8 +23,9 @@ from softprompt.base.copies import in_fp32, untouched
 from softprompt.base.packed import Packed, packed
 from softprompt.base.supported import check_tokens
 from softprompt.errors import BaseModelError
+from softprompt.methods import make_method
 from softprompt.runtime import Runtime
-from softprompt.training import train
+from softprompt.training import prepare, train
 
 SIZES = [19, 3, 11, 7, 30, 5, 2, 13]  # enough rows to attend in groups; windows are 12 wide
 
@@ -81,6 +83,20 @@ def test_values_and_gradients_are_the_plain_models(family, recompute):
     close(found, real, 2e-5 * max(1.0, 1 / real.abs().max().item()))
 
 
+@pytest.mark.parametrize(
+    ("family", "name"), [("hyperclovax", "logits_scaling"), ("granite", "logits_scaling"), ("cohere", "logit_scale")]
+)
+def test_logits_are_multiplied_or_divided_as_the_family_does(family, name):
+    model = build("causal", family)
+    setattr(model.config, name, 0.37)
+    model = type(model)(model.config).eval()  # which may hold the number itself
+    ids = torch.arange(9, 20)
+    with torch.no_grad():
+        want = copy.deepcopy(model)(ids[None], use_cache=False).logits[0]
+    base = Base(model, tiny_tokenizer(), family)
+    close(base.logits(base.forward(base.embed(ids), [11], zeros(1)).states), want)
+
+
 def test_sinks_learn_as_the_plain_models():
     base, plain = taken("causal", "gpt_oss")
     branch = base.branch(own=lambda name: name.endswith("sinks"))
@@ -95,6 +111,25 @@ def test_sinks_learn_as_the_plain_models():
     for one, other in zip(found, want, strict=True):
         assert other.abs().max() > 0
         close(one, other, 1e-4)
+
+
+@pytest.mark.parametrize("family", ["ctrl", "longcat_flash", "opt"])
+def test_upper_layers_are_learned_where_layers_do_not_run_one_by_one(family):
+    """Their list is not found, one of them attends twice, or their states have another size than embeddings."""
+    model = build("causal", family)
+    truth, base = Truth(model, "causal"), Base(model, tiny_tokenizer(), family)
+    assert not base.gated
+    method = make_method({"name": "prefix", "length": 3, "layers": "2-"})
+    ready = prepare(base, tiny_task(), method, rows=tiny_rows(train=3, dev=0, test=0), seed=0)
+    for weight in method.parameters():
+        weight.data.normal_(generator=torch.Generator().manual_seed(0))
+    learned, want = method.learned(), torch.zeros(())
+    (kv,) = learned.segments.values()
+    for row in ready.splits["train"]:
+        ids = (*ready.bound.head, *row.text, *ready.bound.cue, *row.answer[:-1])
+        logits = truth.logits(truth.embed(ids), kv, start=3)[-len(row.answer) :]
+        want = want + torch.nn.functional.cross_entropy(logits, torch.tensor(row.answer), reduction="sum")
+    close(ready.engine.loss(ready.splits["train"], learned)[0], want)
 
 
 @pytest.mark.parametrize("family", ["gpt_oss", "gemma2"])

@@ -22,12 +22,14 @@ def make_head(model: Any, kind: Kind, config: Any) -> Head | None:
         return None
     layer = model.get_output_embeddings()
     behind = [child for name, child in model.named_children() if name != model.base_model_prefix]
-    simple = kind == "causal" and all(child is layer for child in behind)
+    # families multiply by one of these or divide by it (Cohere, Granite, HyperCLOVA X): their own code knows
+    scaled = any(getattr(config, name, None) is not None for name in ("logit_scale", "logits_scaling"))
+    simple = kind == "causal" and not scaled and all(child is layer for child in behind)
     return CausalHead(layer, config) if simple else WholeHead(model, kind, config)
 
 
 class CausalHead:
-    """The output layer with the scalings that some families apply after it."""
+    """The output layer, with the cap that some families put behind it."""
 
     def __init__(self, layer: nn.Module, config: Any) -> None:
         self._layer, self._config = layer, config
@@ -35,10 +37,6 @@ class CausalHead:
     def __call__(self, hidden: Tensor) -> Tensor:
         """[K, H] → [K, V]."""
         logits = self._layer(hidden).float()
-        if (scale := getattr(self._config, "logit_scale", None)) is not None:  # Cohere
-            logits = logits * scale
-        if (divisor := getattr(self._config, "logits_scaling", None)) is not None:  # Granite
-            logits = logits / divisor
         if (cap := getattr(self._config, "final_logit_softcapping", None)) is not None:  # Gemma
             logits = torch.tanh(logits / cap) * cap
         return logits

@@ -73,7 +73,9 @@ def prepare(
     if seed is not None:
         method.attach(base, bound, seed)
     bound.reserve(method.positions)
-    how = plan(method.segments(bound.slots, len(bound.cue)), method.first_layer, base.bidirectional)
+    # where layers do not run one by one, all of them run: the same, only slower
+    first = method.first_layer if base.gated or base.kind != "causal" else 0
+    how = plan(method.segments(bound.slots, len(bound.cue)), first, base.bidirectional)
     digest = digest_of({name: [row.values for row in part] for name, part in rows.items()})
     kept = (cache or CacheSpec()).config((parallel or Processes()).name)
     start = method.learned() if how.first_layer else NOTHING

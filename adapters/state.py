@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import peft
+import torch
 from softprompt.adapters.guards import first_line, quiet_peft
 from torch import Tensor
 
 from softprompt.artifact.checks import check_number
+from softprompt.base import Base
 from softprompt.errors import ConfigError
 
 
@@ -57,3 +59,30 @@ def check_goes_round(model: Any, kind: str) -> None:
 def asks_numbers(error: Exception) -> bool:
     """Whether an error only says that a tuner reads numbers as it begins, which an outline does not have."""
     return isinstance(error, NotImplementedError | RuntimeError) and "meta" in str(error).lower()
+
+
+@torch.no_grad()
+def check_merged(model: Any, learned: Any, base: Base, kind: str) -> None:
+    """A merged model must have the base's weights by name, and compute what it computed with PEFT's modules.
+
+    Args:
+        learned: the logits (of encoders the states) of `probe` before the merge.
+
+    Raises:
+        ConfigError: PEFT left modules of its own in it, or changed a weight twice that two layers share.
+    """
+    why = "modules of PEFT's stay in it" if set(model.state_dict()) != set(base.model.state_dict()) else None
+    if why is None and not base.quantization:
+        off, scale = (probe(model, base) - learned).abs().max(), learned.abs().max().clamp(min=1)
+        if not off <= scale * (1e-3 if base.dtype == torch.float32 else 0.2):  # merged weights are rounded
+            why = "the merged model computes something else, as layers of it share a weight"
+    if why:
+        raise ConfigError(f"PEFT cannot merge {kind} with these settings ({why}); serve the artifact instead")
+
+
+@torch.no_grad()
+def probe(model: Any, base: Base) -> Tensor:
+    """What a model gives for a few tokens from all over the vocabulary, in fp32."""
+    ids = torch.linspace(0, base.shape.vocab_size - 1, 16, device=base.device).long()[None]
+    found = model(input_ids=ids, **({"decoder_input_ids": ids} if base.kind == "seq2seq" else {}))
+    return (found.last_hidden_state if base.kind == "encoder" else found.logits).float()

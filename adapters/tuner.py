@@ -19,7 +19,7 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from pydantic import Field, model_validator
 from softprompt.adapters.guards import base_kept, first_line, kept_frozen, outline, own_modules, quiet_peft
 from softprompt.adapters.options import as_json, check_options, check_sizes, check_tokens, read_options
-from softprompt.adapters.state import asks_numbers, check_goes_round, put, saved
+from softprompt.adapters.state import asks_numbers, check_goes_round, check_merged, probe, put, saved
 from softprompt.adapters.targets import as_given, beside_text, resolved, within
 from softprompt.adapters.weights import WeightsMethod, WeightsSpec, plain, take, written_names
 from torch import Tensor, nn
@@ -269,10 +269,13 @@ class Tuner(WeightsMethod):
                 "the output layer that was changed shares its weight with the embeddings, which merging would change, too; "
                 "serve the artifact instead"
             )
+        learned = probe(whole.branch.model, base)
         try:
-            return whole._model.merge_and_unload()
+            model = whole._model.merge_and_unload()
         except (AttributeError, NotImplementedError, ValueError, TypeError) as error:
             raise ConfigError(f"PEFT cannot merge {self._kind} into the base: {first_line(error)}") from error
+        check_merged(model, learned, base, self._kind)
+        return model
 
 
 def make_again(method: Tuner) -> Tuner:

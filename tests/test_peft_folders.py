@@ -21,6 +21,7 @@ from softprompt.adapters.tuner import types
 from transformers import DynamicCache, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from softprompt import Runtime
+from softprompt.artifact import load
 from softprompt.base import Base
 from softprompt.errors import SoftpromptError
 from softprompt.training.importing import import_peft, read_folder
@@ -119,6 +120,7 @@ def test_what_comes_in_computes_what_peft_computes(kind, tmp_path):
 LORAS = {
     "biases": {"bias": "all"},
     "biases of its modules": {"bias": "lora_only"},
+    "all of the body": {"modules_to_save": ["model"], "target_modules": ["lm_head"]},
     "saved modules": {"modules_to_save": ["embed_tokens", "lm_head"]},
     "an expression": {
         "target_modules": r".*\.[12]\..*q_proj",
@@ -382,3 +384,13 @@ def test_a_folder_of_adapters_names_them(tmp_path):
     shutil.copytree(folder_of("lora"), tmp_path / "all" / "mine")
     with pytest.raises(SoftpromptError, match="name one in it: mine"):
         read_folder(tmp_path / "all")
+
+
+def test_a_folder_of_artifacts_names_them(tmp_path):
+    import_peft(folder_of("soft"), tiny_base(), tiny_task(), tmp_path / "all" / "mine")
+    with pytest.raises(SoftpromptError, match="name one in it: 'mine'"):
+        load(tmp_path / "all")
+    (tmp_path / "it.zip").touch()
+    for name, words in ((tmp_path / "it.zip", "is a file; .* folder, unpacked"), ("a" * 5000, "cannot be read")):
+        with pytest.raises(SoftpromptError, match=words):
+            load(name)

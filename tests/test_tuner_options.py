@@ -261,3 +261,17 @@ def test_only_what_an_outline_has_no_numbers_for_is_let_by(error, told, monkeypa
             again.restore(tensors, tiny_base())
     else:
         again.restore(tensors, tiny_base())
+
+
+def test_a_merge_that_computes_something_else_is_refused():
+    """PEFT adds the update twice where two layers share a weight, or leaves its own modules in the model."""
+    tied = {"target_modules": ["wte"], "options": {"ensure_weight_tying": True}}
+    for method, family, words in (
+        ({"name": "lora", "r": 2, **tied}, "gpt2", "computes something else"),
+        ({"name": "peft:LN_TUNING", "modules_to_save": ["lm_head"]}, "llama", "modules of PEFT's stay in it"),
+    ):
+        made = attached(method, tiny_base(family))
+        for weight in made.parameters():
+            weight.data.add_(0.1)
+        with pytest.raises(ConfigError, match=words):
+            made.merged(tiny_base(family))

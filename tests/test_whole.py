@@ -72,6 +72,11 @@ Q = "model.layers.1.self_attn.q_proj"
 DAMAGES = {
     "NaN": ("llama", number(f"{Q}.weight", float("nan")), f"{Q}.weight holds numbers that are none"),
     "infinity": ("llama", number("model.embed_tokens.weight", float("inf")), "embed_tokens.weight holds numbers"),
+    "zeros": (
+        "llama",
+        tensors(lambda found: [found[name].zero_() for name in sorted(found)[:12]]),
+        r"of the base's 23 matrices \d+ are all zeros, lm_head.weight among them",
+    ),
     "fewer layers": (
         "llama",
         setting(num_hidden_layers=2),

@@ -156,10 +156,13 @@ def load(folder: str | Path) -> Artifact:
 
 
 def _locate(path: Path) -> Path:
-    if not path.is_dir():
-        raise ArtifactError(
-            f"{path}: {'is a file' if path.exists() else 'no such folder'}; expected an artifact's folder"
-        )
+    try:
+        what = None if path.is_dir() else "is a file" if path.exists() else "no such folder"
+    except OSError as error:  # a name that is too long
+        what = f"cannot be read ({error.strerror})"
+    if what:
+        packed = ", unpacked" if path.suffix in (".zip", ".tar", ".gz", ".tgz") else ""
+        raise ArtifactError(f"{one_line(str(path), 300)}: {what}; expected an artifact's folder{packed}")
     if os.path.lexists(path / MANIFEST):
         return path
     if os.path.lexists(path / "artifact" / MANIFEST):
@@ -169,7 +172,9 @@ def _locate(path: Path) -> Path:
             f"{path}: has {CONFIG} but no {MANIFEST}, so it looks like a PEFT folder; "
             "bring it in with `softprompt import`"
         )
-    raise ArtifactError(f"{path}: has no {MANIFEST}; expected an artifact's folder")
+    inside = sorted(file.parent.name for file in path.glob(f"*/{MANIFEST}"))
+    hint = f"; name one in it: {list_names(inside)}" if inside else ""
+    raise ArtifactError(f"{path}: has no {MANIFEST}; expected an artifact's folder{hint}")
 
 
 def _identity(path: Path) -> tuple[int, int, int] | None:

@@ -93,18 +93,28 @@ def weights_digest(model: Any) -> str:
     """Hex SHA-256 of all parameters, rounded to bf16.
 
     Raises:
-        BaseModelError: a weight that is no number, which some text would meet sooner or later.
+        BaseModelError: a weight that is no number, which some text would meet sooner or later; matrices of zeros, as files have
+            that were not fetched to their end.
     """
     digest = hashlib.sha256()
+    matrices, zeros = 0, []
     for name, weight in _parameters(model):
         digest.update(f"{name}{tuple(weight.shape)}".encode())
         rounded = weight.detach().flatten().to(torch.bfloat16).cpu().contiguous()
         # a sum is many times faster, and shows every nan and inf
-        if not rounded.sum(dtype=torch.float32).isfinite() and not rounded.isfinite().all():
+        total = rounded.sum(dtype=torch.float32)
+        if not total.isfinite() and not rounded.isfinite().all():
             raise BaseModelError(
                 f"the base's weight {name} holds numbers that are none (nan or inf); copy the base again"
             )
+        if weight.dim() > 1:
+            matrices += 1
+            zeros += [name] if total == 0 and not rounded.any() else []
         digest.update(rounded.view(torch.int16).numpy().data)
+    if len(zeros) * 4 > matrices:  # a few may be zero as they begin
+        raise BaseModelError(
+            f"of the base's {matrices} matrices {len(zeros)} are all zeros, {zeros[0]} among them; copy the base again"
+        )
     return digest.hexdigest()
 
 
@@ -224,7 +234,7 @@ def kept_exact(files: Sequence[Path]) -> str:
 
 def kept_weights(files: Sequence[Path], kind: str, compute: Callable[[], str]) -> str:
     """The `weights_digest` of these files read as a model of this kind, from the cache where they have not changed since."""
-    return kept(files, f"weights of {kind}", compute) if files else compute()
+    return kept(files, f"sound weights of {kind}", compute) if files else compute()
 
 
 def kept(files: Sequence[Path], what: str, compute: Callable[[], str]) -> str:

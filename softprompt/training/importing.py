@@ -141,7 +141,7 @@ def _learned(held: PeftFolder, base: Base) -> dict[str, Tensor]:
     }
     for name, weight in base.model.named_parameters(remove_duplicate=False):
         value = kept.get(key := f"base_model.model.{name}")
-        if id(weight) not in layers or value is None or name.split(".")[-2] in saves:
+        if id(weight) not in layers or value is None or any(f".{part}." in f".{name}" for part in saves):
             continue
         if value.shape != weight.shape or not torch.equal(value.bfloat16(), weight.cpu().bfloat16()):
             raise ArtifactError(

@@ -7,6 +7,7 @@ everywhere, with the nearest known name.
 from __future__ import annotations
 
 import difflib
+import re
 import types
 import typing
 from pathlib import Path
@@ -108,10 +109,10 @@ def parse(model: type[M], data: Any, where: str) -> M:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        problems = [_problem(model, item) for item in error.errors(include_url=False)[:SHOWN_PROBLEMS]]
+        problems = _problems(model, error.errors(include_url=False)[:SHOWN_PROBLEMS])
         more = error.error_count() - SHOWN_PROBLEMS
         also = f"; and {more} more" if more > 0 else ""
-        raise ConfigError(f"{where}: " + "; ".join(dict.fromkeys(problems)) + also) from None
+        raise ConfigError(f"{where}: " + "; ".join(problems) + also) from None
 
 
 def override(data: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
@@ -160,13 +161,38 @@ def suggest(word: str, known: typing.Iterable[str]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else f" (known: {', '.join(names)})"
 
 
-def _problem(model: type[BaseModel], item: Any) -> str:
-    path = ".".join(str(part) for part in item["loc"])
-    if item["type"] == "extra_forbidden":
-        *parents, key = item["loc"]
-        return f"unknown key {path!r}{suggest(str(key), _fields_at(model, parents))}"
-    if item["type"] == "missing":
-        return f"missing key {path!r}"
+_MEMBER = re.compile(r"(constrained-)?(str|int|float|bool)|(list|dict|literal)\[.*\]")
+"""A member of a union, as pydantic names it in the path of a problem."""
+
+
+def _problems(model: type[BaseModel], errors: list[Any]) -> list[str]:
+    """Each once; where a value is none of several kinds, what each of them expects, in one."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for item in errors:
+        *parents, key = item["loc"] or ("",)
+        parts = [part for part in parents if not _MEMBER.fullmatch(str(part))]
+        if item["type"] == "extra_forbidden":
+            known = suggest(str(key), _fields_at(model, parts))
+            found[f"unknown key {'.'.join(map(str, [*parts, key]))!r}{known}"] = []
+            continue
+        if not parents or not _MEMBER.fullmatch(str(key)):
+            parts.append(key)
+        path = ".".join(map(str, parts))
+        if item["type"] == "missing":
+            found[f"missing key {path!r}"] = []
+            continue
+        message, got = _message(item)
+        found.setdefault(f"{path}: " if path else "", []).append((message, got))
+    return [
+        path
+        + ", or ".join(dict.fromkeys(message for message, _ in told))
+        + max((got for _, got in told), key=len, default="")
+        for path, told in found.items()
+    ]
+
+
+def _message(item: Any) -> tuple[str, str]:
+    """What was expected, and what was got."""
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] in ("dict_type", "model_type", "model_attributes_type"):
         message = "expected a mapping of keys to values"
@@ -174,7 +200,7 @@ def _problem(model: type[BaseModel], item: Any) -> str:
     got = f" (got {given})" if item["type"] != "value_error" else ""
     if item["type"] == "string_type" and (isinstance(value, bool) or not_text(value) is None):
         got += "; put it in quotes"
-    return f"{path}: {message}{got}" if path else message
+    return message, got
 
 
 def _fields_at(model: type[BaseModel], path: list[Any]) -> list[str]:

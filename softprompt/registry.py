@@ -45,6 +45,7 @@ _SHIPPED: dict[str, dict[str, str]] = {
         "speed": "softprompt.benchmarks.speed.main:main",
         "speed_tables": "softprompt.benchmarks.speed.tables:tables",
         "speed_plot": "softprompt.benchmarks.speed.plot:plot",
+        "speed_check_plot": "softprompt.benchmarks.speed.plot:check_plot",
         "compare": "softprompt.benchmarks.compare.main:compare",
         "report": "softprompt.benchmarks.compare.main:report",
     },

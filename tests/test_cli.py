@@ -205,7 +205,7 @@ def test_what_looks_like_markup_is_shown_as_it_is(work):
 
 
 def test_inspect_methods_help(work):
-    done = cli("inspect", "second", cwd=work)
+    done = cli("inspect", "second", "--words", "100000", cwd=work)  # more than the vocabulary has
     assert done.returncode == 0 and "nearest words" in done.stdout and "tiny" in done.stdout, done.stderr
     assert json.loads(cli("inspect", "first", "--manifest", cwd=work).stdout)["format_version"] == 2
     listed = cli("methods", cwd=work).stdout.splitlines()

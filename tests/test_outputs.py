@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from softprompt.cli import predict
+from softprompt.cli import main, predict
 from softprompt.cli.outputs import behind_links, files_of, refuse_replacing
 from softprompt.data import read_rows
 from softprompt.data.writers import ENDINGS, check_output, check_rows, write_rows
@@ -147,6 +147,14 @@ def test_pipes_are_written_into_and_links_stay(tmp_path):
     write_json(behind_links(link), [2])
     assert link.is_symlink() and json.loads((tmp_path / "target.json").read_text()) == [2]
     assert behind_links(Path("/dev/stdout")) == Path("/dev/stdout") and behind_links(None) is None
+
+
+def test_a_figure_that_cannot_be_drawn_is_told_before_the_measurements(capsys, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr("sys.argv", ["softprompt", "bench", "speed", "--base", "none-is-loaded", "--plot", "x.doc"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2 and "--plot x.doc: no such format; name a file that ends in" in capsys.readouterr().err
 
 
 def test_a_pipe_without_an_ending_holds_json_lines(tmp_path):

@@ -207,4 +207,6 @@ def test_command(tmp_path):
     (run / "run.yaml").unlink()
     alone = runner.invoke(app, ["prune", str(run), *wanted])
     assert isinstance(alone.exception, ConfigError) and "no run.yaml" in str(alone.exception)
+    named = runner.invoke(app, ["prune", str(run), *wanted, "train.lr=0.01", "--run", str(tmp_path / "run.yaml")])
+    assert named.exit_code == 0, named.output
     assert math.isfinite(json.loads((tmp_path / "out/prune.json").read_text())["seconds"])

@@ -21,6 +21,7 @@ from softprompt.errors import ArtifactError, ConfigError, DataError, SoftpromptE
 from softprompt.holding import held, remove_leftovers
 from softprompt.interrupts import Asked, Interrupted, deferred
 from softprompt.training import checkpoints, load_run, train
+from softprompt.training.known import is_known
 from softprompt.training.loop import batch_at
 from softprompt.training.places import run_folder
 from softprompt.training.sealed import DamagedError, PickledError, read_state, write_state
@@ -154,6 +155,23 @@ def test_what_was_measured_survives_a_lost_artifact(base, tmp_path, lost):
     assert set(run(base, tmp_path, "probe").recorded) == {"test"}
     assert json.loads((tmp_path / "result.json").read_text())["metrics"] == before
     assert set(json.loads((tmp_path / "artifact" / "manifest.json").read_text())["metrics"]) == {"dev", "test"}
+
+
+def test_a_finished_run_is_known_again_where_the_cache_was_emptied(base, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOFTPROMPT_CACHE", str(tmp_path / "cache"))
+    run(base, tmp_path / "run")
+    file = tmp_path / "run" / "run.yaml"
+    want = file.read_bytes()
+    monkeypatch.setenv("SOFTPROMPT_CACHE", str(tmp_path / "another"))
+    assert not is_known(file)
+    run(base, tmp_path / "run")
+    assert is_known(file) and file.read_bytes() == want
+    file.unlink()
+    run(base, tmp_path / "run")
+    assert file.read_bytes() == want
+    file.write_bytes(want.replace(b"seed: 0", b"seed: 7"))  # a person's own words stay, and are nobody's we know
+    run(base, tmp_path / "run")
+    assert b"seed: 7" in file.read_bytes() and not is_known(file)
 
 
 def test_damaged_results_are_called_so(base, tmp_path):
@@ -344,6 +362,7 @@ def test_a_seed_given_in_python_is_looked_at_before_the_work(base, tmp_path):
         (["seed=1,1"], "two trials would be called 'seed=1'"),
         (["task.verbalizer=[good, bad]", "task.verbalizer.none=x"], "is given before it|not a mapping"),
         (["task.verbalizer={good: good, fine: fine}"], "rows cannot be used"),
+        (["seed=0,1", "task.data.split.dev=0"], "a sweep chooses by dev"),
     ],
 )
 def test_a_sweep_looks_at_every_trial_before_a_base_is_loaded(tmp_path, monkeypatch, settings, words):

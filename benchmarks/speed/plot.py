@@ -13,17 +13,33 @@ from softprompt.errors import ConfigError, MissingExtraError
 _AXES = {"T": "text tokens T", "P": "prompt length P", "B": "rows of a batch B"}
 
 
+def check_plot(to: Path) -> None:
+    """Look at the file before the measurements that it is to show.
+
+    Raises:
+        ConfigError: no such format.
+        MissingExtraError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("--plot draws with matplotlib: pip install 'softprompt[bench]'") from error
+    known = sorted(FigureCanvasBase.get_supported_filetypes())
+    if to.suffix.lower().lstrip(".") not in known:
+        raise ConfigError(
+            f"--plot {to}: no such format; name a file that ends in {', '.join(f'.{one}' for one in known)}"
+        )
+
+
 def plot(found: dict[str, Any], to: Path) -> None:
     """Write the figure of what `main` gave; the format is that of the file's name.
 
     Raises:
-        ConfigError: nothing was measured that can be drawn, or no such format.
-        MissingExtraError: matplotlib is not installed.
+        ConfigError, MissingExtraError: nothing was measured that can be drawn; see `check_plot`.
     """
-    try:
-        from matplotlib.figure import Figure  # without pyplot: no display is asked for, no state is left
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("--plot draws with matplotlib: pip install 'softprompt[bench]'") from error
+    check_plot(to)
+    from matplotlib.figure import Figure  # without pyplot: no display is asked for, no state is left
+
     rows = [row for row in found["rows"] if row["our_seconds"] is not None]
     if not rows:
         raise ConfigError("--plot: no seconds were measured")

@@ -46,6 +46,8 @@ def speed_verb(
         if path is not None:
             check_writable(path)
     refuse_replacing({"--json": to, "--plot": plot})
+    if plot is not None:
+        registry.find("softprompt.benchmarks", "speed_check_plot")(plot)
     with progress() as show:
         found = registry.find("softprompt.benchmarks", "speed")(base, steps, only or None, show, grid)
     for table in registry.find("softprompt.benchmarks", "speed_tables")(found):

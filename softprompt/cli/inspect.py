@@ -77,7 +77,7 @@ def _nearest(held: Artifact, section: BaseSpec, count: int) -> None:
         torch.nn.functional.normalize(prompt.to(table.device), dim=1) @ torch.nn.functional.normalize(table, dim=1).T
     )
     shown = Table("token", "nearest words (cosine)", "norm")
-    for place, (values, ids) in enumerate(zip(*close.topk(count, dim=1), strict=True)):
+    for place, (values, ids) in enumerate(zip(*close.topk(min(count, close.shape[1]), dim=1), strict=True)):
         words = ", ".join(
             f"{base.tokenizer.decode([int(i)])!r} {float(v):.2f}" for v, i in zip(values, ids, strict=True)
         )

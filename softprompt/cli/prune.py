@@ -36,20 +36,25 @@ def prune_verb(
     folder: Annotated[Path, typer.Option("--out", help="Folder; one run folder in it per length.")] = Path(
         "runs/pruned"
     ),
+    run_file: Annotated[
+        Path | None,
+        typer.Option("--run", help="Run file that names base and data (default: the run's own, if it was made here)."),
+    ] = None,
     rows: Annotated[int, typer.Option("--rows", min=1, help="Training rows that importance is taken over.")] = 128,
 ) -> None:
     """Drop the least important learned tokens, train the others on for an epoch, and compare on dev."""
     from ..artifact import load
     from ..errors import ConfigError
     from ..tasks import Task
+    from ..training import load_run
     from ..training.places import work_folder
     from ..training.prune import WRITTEN, prune
 
-    held, run = load(artifact), run_of(artifact)
+    held, run = load(artifact), load_run(run_file, []) if run_file is not None else run_of(artifact)
     if run is None:
         raise ConfigError(
             f"{artifact}: there is no run.yaml beside the artifact that a run here wrote, which names base and data; give the "
-            "folder of its run"
+            "folder of its run, or a run file with --run"
         )
     task = Task.load(run.task, held.manifest.format_version)
     with work_folder(folder, WRITTEN), progress() as show:

@@ -25,7 +25,7 @@ from .loop import fit
 from .places import ARTIFACT, RESULT
 from .preparing import Prepared
 from .results import Recorded, is_whole, recorded, rows_digest
-from .saving import keep, settings_of
+from .saving import keep, recall, settings_of
 from .spec import CacheSpec, TrainSpec
 from .state import State, Store, Teaching
 
@@ -162,6 +162,7 @@ class Job:
             added = f"measured in addition: {', '.join(new)}" if new else "nothing was changed"
             self.notice(f"{folder}: this run is finished; {added} (--fresh starts it over)")
             if not new:
+                recall(result, folder, self.task, self.spec, self.cache, result.settings["seed"])
                 result.recorded = {k: v for k, v in earlier.estimates().items() if k not in result.metrics}
                 return
         keep(result, folder, self.task, self.spec, self.cache, result.settings, earlier)

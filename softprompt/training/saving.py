@@ -13,14 +13,13 @@ from ..base.bundled import BUNDLED
 from ..base.model import DTYPES
 from ..base.own_cache import prefix_in_peft
 from ..errors import ConfigError
-from ..methods import Method
 from ..metrics import Estimate
 from ..parallel import processes
-from ..storage import digest_of, write_text
+from ..storage import digest_of, plain_disk_errors, write_text
 from ..tasks import Task
 from ..yaml_file import dump
 from .known import remember
-from .places import ARTIFACT
+from .places import ARTIFACT, RUN
 from .results import Recorded, carried, rows_digest, tensors_digest, write_result
 from .spec import CacheSpec, TrainSpec, resolved_task
 
@@ -53,8 +52,22 @@ def keep(
     written = save(result, folder / ARTIFACT, settings, metrics)
     tensors = tensors_digest(result.prepared.method.export())
     write_result(folder, Recorded(digest_of(settings), written.digest, rows, metrics, tensors), result)
-    ready = result.prepared
-    _save_run_file(folder, ready.base, task, ready.method, spec, cache, settings["seed"])
+    write_text(folder / RUN, _run_file(result.prepared, task, spec, cache, settings["seed"]))
+    remember(folder / RUN)
+
+
+def recall(result: Result, folder: Path, task: Task, spec: TrainSpec, cache: CacheSpec, seed: int) -> None:
+    """Of a run that was finished before: put a run file back that is gone, and know the one that is as we would write it.
+
+    So a run of ours is known again where the cache folder is another one, or was emptied.
+    """
+    text = _run_file(result.prepared, task, spec, cache, seed)
+    if not (folder / RUN).exists():
+        write_text(folder / RUN, text)
+    with plain_disk_errors(folder / RUN):
+        ours = (folder / RUN).read_bytes() == text.encode("utf-8", "backslashreplace")
+    if ours:
+        remember(folder / RUN)
 
 
 def save(
@@ -112,10 +125,9 @@ def _loads_in(config: dict[str, Any] | None, base: Base) -> str | None:
     return prefix_in_peft(base) if config["peft_type"] == "PREFIX_TUNING" else "peft"
 
 
-def _save_run_file(
-    folder: Path, base: Base, task: Task, method: Method, spec: TrainSpec, cache: CacheSpec, seed: int
-) -> None:
+def _run_file(ready: Prepared, task: Task, spec: TrainSpec, cache: CacheSpec, seed: int) -> str:
     """The resolved run file beside the result: no defaults left to fill, no path that depends on the current folder."""
+    base, method = ready.base, ready.method
     is_folder = base.name not in BUNDLED and Path(base.name).is_dir()  # `Base.load` prefers the bundled name, too
     held: dict[str, Any] = {
         "name": str(Path(base.name).resolve()) if is_folder else base.name,
@@ -134,8 +146,7 @@ def _save_run_file(
         "cache": cache.model_dump(mode="json", exclude_none=True),
         "seed": seed,
     }
-    write_text(folder / "run.yaml", dump(settings))
-    remember(folder / "run.yaml")
+    return dump(settings)
 
 
 def settings_of(ready: Prepared, spec: TrainSpec | None, seed: int) -> dict[str, Any]:

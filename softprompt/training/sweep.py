@@ -69,7 +69,8 @@ def sweep(
     began = time.perf_counter()
     everything = combinations(settings)
     names = [_name_of(choice, settings, everything) for choice in everything]
-    if twice := next((name for name in names if names.count(name) > 1), None):
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
         raise ConfigError(
             f"two trials would be called {twice!r}; give each value once, and values that differ in letters or digits"
         )
@@ -79,7 +80,8 @@ def sweep(
         check_run_folders([to / name for name in names])
         for spec in specs:  # before a base is loaded
             starts(make_method(spec.method).spec.model_dump())
-            shop.read(Task.load(spec.task))
+            if not shop.read(Task.load(spec.task)).get("dev"):
+                raise ConfigError("a sweep chooses by dev; set data.split.dev or give data.dev")
         trials = [
             shop.trial(name, spec, to / name, _named(progress, f"{place}/{len(names)} {name}"))
             for place, (name, spec) in enumerate(zip(names, specs, strict=True), 1)
@@ -145,11 +147,7 @@ class _Shop:
         self._rows: dict[str, tuple[dict[str, list[Row]], Task]] = {}
 
     def trial(self, name: str, spec: RunSpec, folder: Path, progress: Progress, test: bool = False) -> Trial:
-        """Train one combination.
-
-        Raises:
-            ConfigError: there are no dev rows to choose by.
-        """
+        """Train one combination, whose rows have a dev split."""
         task = Task.load(spec.task)
         rows = self.read(task)
         if self._base is None or self._base[0] != spec.base:
@@ -169,9 +167,7 @@ class _Shop:
             notice=self.notice,
         )
         self._shared = [result.prepared]
-        if (dev := result.metrics.get("dev")) is None:
-            raise ConfigError("a sweep chooses by dev; set data.split.dev or give data.dev")
-        return Trial(name, result, dev)
+        return Trial(name, result, result.metrics["dev"])
 
     def read(self, task: Task) -> dict[str, list[Row]]:
         """The task's rows; those of a task that differs in its texts only are read once.

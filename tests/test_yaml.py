@@ -174,12 +174,11 @@ def test_a_truth_where_a_word_is_expected_is_told_the_words():
 
 def test_what_is_none_of_several_kinds_is_told_in_one_without_names_of_types():
     task = {"name": "t", "template": {"input": "{{ x }}", "inptu": 3}, "verbalizer": ["a", "b"], "data": {}}
-    task["data"] = {"split": {"train": -1, "test": 2}, "columns": {"text": 3}}
+    task["data"] = {"columns": {"text": 3}}
     with pytest.raises(ConfigError) as found:
         Task.load(task)
     assert str(found.value).removeprefix("task: ").split("; ") == [
         "data.columns.text: Input should be a valid string, or Input should be a valid list (got 3)",
         "put it in quotes",
-        "data.split.train: Input should be greater than or equal to 0, or Input should be 'auto' (got -1)",
         "unknown key 'template.inptu' (did you mean 'input'?)",
     ]

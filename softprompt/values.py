@@ -22,6 +22,8 @@ def plain(value: Any) -> Any:
     if type(value).__module__ == "numpy" and hasattr(value, "tolist"):
         if value.dtype.kind in "mM":  # in nanoseconds, NumPy's default, they would become numbers
             value = value.astype(f"{value.dtype.kind}8[us]")
+        if value.dtype.kind == "f" and value.ndim == 0:
+            return float(str(value))  # in single precision 0.1 is not 0.10000000149011612
         return value.tolist()
     if isinstance(value, str):
         return value if type(value) is str else str.__str__(value)

@@ -19,6 +19,7 @@ from softprompt.methods import make_method
 from softprompt.runtime import Runtime
 from softprompt.tasks import Task
 from softprompt.training.preparing import prepare
+from softprompt.values import plain
 
 WHOLE = {
     "classification": {"text": "fine", "label": "good"},
@@ -363,3 +364,30 @@ def test_demonstrations_of_another_number_than_is_asked():
 def test_a_base_that_was_moved(name):
     with pytest.raises(BaseModelError, match=r"no such folder or file.*name the new place"):
         Base.load(name)
+
+
+def test_numbers_in_single_precision_are_what_was_written(tmp_path):
+    pyarrow, datasets = pytest.importorskip("pyarrow"), pytest.importorskip("datasets")
+    from pyarrow import parquet
+
+    columns = {"x": pyarrow.array([0.1, None], pyarrow.float32()), "y": pyarrow.array([0.1, 2.5])}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "rows.parquet")
+    wanted = [{"x": 0.1, "y": 0.1}, {"x": None, "y": 2.5}]
+    assert [row.values for row in read_rows(tmp_path / "rows.parquet")] == wanted
+    datasets.Dataset(pyarrow.table(columns)).save_to_disk(str(tmp_path / "saved"))
+    assert [row.values for row in read_rows(f"datasets:{tmp_path / 'saved'}")] == wanted
+    assert plain(np.float32(0.1)) == plain(np.float64(0.1)) == 0.1 and plain(np.float16(0.1)) == 0.1
+
+
+def test_all_splits_of_a_saved_data_set_are_read_by_name(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    splits = {name: datasets.Dataset.from_dict({"text": [name]}) for name in ("train", "dev")}
+    datasets.DatasetDict(splits).save_to_disk(str(tmp_path / "saved"))
+    for name in splits:
+        assert [row.values["text"] for row in read_rows(f"datasets:{tmp_path / 'saved'}:{name}")] == [name]
+
+
+@pytest.mark.parametrize("name, text", [("rows.csv", "text\na\n\n\r\n"), ("rows.jsonl", '{"text": "a"}\n\n  \n')])
+def test_empty_lines_at_the_end_are_nothing(tmp_path, name, text):
+    (tmp_path / name).write_text(text, encoding="utf-8", newline="")
+    assert [row.values["text"] for row in read_rows(tmp_path / name)] == ["a"]

@@ -183,3 +183,14 @@ def test_one_place_of_the_right_option_is_told_where_it_is_shown():
     assert not Task.load(bare).remarks({"train": rows}) and not Task.load(task).remarks({"train": rows[:7]})
     rows[0].values["answer"] = 0
     assert not Task.load(task).remarks({"train": rows})
+
+
+def test_held_out_rows_that_are_demonstrations_are_warned_of(tmp_path):
+    rows = [{"text": f"a{k}", "label": ("positive", "negative")[k % 2]} for k in range(20)]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    for shown, told in ((rows, 1), ([{"text": "other", "label": "negative"}], 0)):
+        demonstrations = {"rows": shown}
+        data = {"source": str(tmp_path / "rows.jsonl"), "split": {"train": 10, "dev": 5, "test": 5}}
+        task = Task.load({**TASK, "data": data, "demonstrations": demonstrations})
+        task.load_data()
+        assert sum("10 dev and test rows are demonstrations" in line for line in task.notices) == told

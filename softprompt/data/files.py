@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..config import suggest
 from ..errors import DataError, MissingExtraError
+from ..values import plain
 from .json_files import Found, is_no_text, json_document, json_lines
 
 SUPPORTED = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
@@ -99,7 +102,8 @@ def _table(name: str, text: str, delimiter: str, quoted: bool = True, spaced: bo
     """
     # reading line by line would cut quoted newlines; the reader's own count gives the line where a row ends
     style: dict[str, Any] = {"skipinitialspace": spaced} if quoted else {"quoting": csv.QUOTE_NONE}
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, **style)
+    # lines are nothing that stand empty at the end
+    reader = csv.reader(io.StringIO(text.rstrip("\r\n"), newline=""), delimiter=delimiter, strict=True, **style)
     head: list[str] = []
     while True:
         where = f"{name}:{reader.line_num + 1}"
@@ -128,7 +132,7 @@ def _table(name: str, text: str, delimiter: str, quoted: bool = True, spaced: bo
 
 def _parquet(path: Path) -> Iterator[Found]:
     try:
-        from pyarrow import ArrowException, parquet
+        from pyarrow import ArrowException, parquet, types
     except ModuleNotFoundError as error:
         raise MissingExtraError(f"{path}: Parquet needs pyarrow: {_EXTRA}") from error
     try:
@@ -143,13 +147,22 @@ def _parquet(path: Path) -> Iterator[Found]:
         table.to_pylist,
         lambda place: table.slice(place, 1).to_pylist()[0],
         lambda place: f"{path}:{place + 1}",
+        {field.name for field in table.schema if types.is_float32(field.type) or types.is_float16(field.type)},
     )
 
 
 def _each(
-    count: int, everything: Callable[[], Iterable[Any]], one: Callable[[int], Any], named: Callable[[int], str]
+    count: int,
+    everything: Callable[[], Iterable[Any]],
+    one: Callable[[int], Any],
+    named: Callable[[int], str],
+    singles: Collection[str],
 ) -> Iterator[Found]:
-    """Rows of a table. One that cannot be decoded (a text that is not UTF-8, a year 0) is told, and the others are read."""
+    """Rows of a table. One that cannot be decoded (a text that is not UTF-8, a year 0) is told, and the others are read.
+
+    Args:
+        singles: columns of numbers in less than double precision, in which 0.1 is not 0.10000000149011612.
+    """
     try:
         rows: list[Any] = list(everything())
     except Exception:  # each library raises its own kinds; the row that it is of is looked for
@@ -161,7 +174,13 @@ def _each(
         except Exception:
             yield where, None, "holds a value that cannot be decoded"
             continue
-        yield where, {key: str(value) if isinstance(value, Decimal) else value for key, value in row.items()}, None
+        yield where, {key: _written(value, key in singles) for key, value in row.items()}, None
+
+
+def _written(value: Any, single: bool) -> Any:
+    if isinstance(value, Decimal):
+        return str(value)
+    return plain(np.float32(value)) if single and isinstance(value, float) else value
 
 
 def read_dataset(name: str) -> Iterator[Found]:
@@ -182,15 +201,28 @@ def read_dataset(name: str) -> Iterator[Found]:
     config = parts[1] if len(parts) == 3 else None
     part = parts[-1] if len(parts) > 1 else "train"
     try:
-        loaded = datasets.load_dataset(parts[0], config, split=part)
+        loaded = _saved(Path(parts[0]), part) or datasets.load_dataset(parts[0], config, split=part)
     except Exception as error:  # the library raises a dozen kinds, from its own and from its network stack
         told = [one for one in (error, error.__cause__) if one is not None]  # it says what, its cause why
         reasons = [(str(one).strip().splitlines() or [type(one).__name__])[0] for one in told]
         raise DataError(f"{name}: cannot be loaded ({': '.join(dict.fromkeys(reasons))})") from error
     features = loaded.features
-    for where, row, problem in _each(len(loaded), lambda: loaded, loaded.__getitem__, lambda place: f"{name}[{place}]"):
+    singles = {key for key, feature in features.items() if getattr(feature, "dtype", "") in ("float32", "float16")}
+    for where, row, problem in _each(
+        len(loaded), lambda: loaded, loaded.__getitem__, lambda place: f"{name}[{place}]", singles
+    ):
         named = None if row is None else {key: _label_name(features.get(key), value) for key, value in row.items()}
         yield where, named, problem
+
+
+def _saved(folder: Path, part: str) -> Any:
+    """What `save_to_disk` wrote into a folder: a split, or all of them by name; None where it wrote nothing."""
+    import datasets
+
+    if (folder / "state.json").is_file() and part == "train":
+        return datasets.load_from_disk(str(folder))
+    inner = folder / part
+    return datasets.load_from_disk(str(inner)) if (folder / "dataset_dict.json").is_file() and inner.is_dir() else None
 
 
 def _label_name(feature: Any, value: Any) -> Any:

@@ -31,7 +31,7 @@ def json_lines(name: str, data: bytes) -> Iterator[Found]:
         yield from _rows(name, items)
         return
     lines = data.split(b"\n" if b"\n" in data.strip() else b"\r")
-    if not lines[-1].strip():
+    while len(lines) > 1 and not lines[-1].strip():
         lines.pop()
     for number, line in enumerate(lines, 1):
         where = f"{name}:{number}"

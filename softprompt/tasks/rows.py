@@ -73,6 +73,11 @@ class RowLoader:
         if self.left_out:
             self.notices.insert(0, f"left out: {self.left_out}")
         ordered = {part: splits.get(part, []) for part in ("test", "dev", "train")}
+        shown = {self._key(Row(values, "")) for values in self._task.spec.demonstrations.rows}
+        if seen := [row for part in ("dev", "test") for row in splits.get(part, []) if self._key(row) in shown]:
+            self.notices.append(
+                f"warning: {len(seen)} dev and test rows are demonstrations, too, with their answers, the first {seen[0].where}"
+            )
         if not self._published and (line := near(ordered, self._task.content)) is not None:
             self.notices.append(f"warning: {line}")
         return splits

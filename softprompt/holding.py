@@ -11,7 +11,7 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 
 from .errors import SoftpromptError
-from .storage import plain_disk_errors
+from .storage import atomic_folder, plain_disk_errors
 
 OWNER = ".owner"  # who holds a folder, in words for who is refused; the lock itself goes with its process
 _LEFT = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.(?P<kind>tmp|old)")  # as `storage` names what is not yet whole
@@ -96,6 +96,16 @@ def remove_leftovers(folder: Path, names: Container[str]) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink()
+
+
+@contextlib.contextmanager
+def fresh_folder(path: Path) -> Iterator[Path]:
+    """`atomic_folder`, before which goes what killed processes have left of it, unless another one is at work there."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(SoftpromptError):
+            stack.enter_context(held(path.parent, "is being written to"))
+            remove_leftovers(path.parent, {path.name})
+        yield stack.enter_context(atomic_folder(path))
 
 
 def _of_whom(owner: Path) -> str:

@@ -115,6 +115,16 @@ DAMAGES = {
         bytes_of("tokenizer.json", lambda data: data[:500]),
         r"tokenizer\.json cannot be read",
     ),
+    "end tokens cut short": (
+        "llama",
+        bytes_of("generation_config.json", lambda data: data[:20]),
+        "generation_config.json cannot",
+    ),
+    "end tokens of a list": (
+        "llama",
+        bytes_of("generation_config.json", lambda _: b"[]"),
+        "generation_config.json holds no",
+    ),
     "no such rotation": ("llama", setting(rope_scaling={"rope_type": "foo"}), "its settings say 'foo'"),
 }
 
@@ -199,4 +209,19 @@ def test_a_gguf_file_that_is_not_the_whole_model_is_refused(tmp_path, monkeypatc
     bytes_of("it.GGUF", change)(tmp_path)
     with pytest.raises(BaseModelError, match=words) as caught:
         Base.load(tmp_path / "it.GGUF", device="cpu")
-    assert str(caught.value).isprintable() and not list((tmp_path / "cache" / "bases").iterdir())
+    assert str(caught.value).isprintable() and not list((tmp_path / "cache").rglob("*gguf*"))
+
+
+def test_what_a_killed_conversion_left_goes(tmp_path, monkeypatch):
+    pytest.importorskip("gguf")
+    from gguf_maker import save_gguf
+
+    monkeypatch.setenv("SOFTPROMPT_CACHE", str(tmp_path / "cache"))
+    save_gguf(tmp_path / "it.gguf")
+    Base.load(tmp_path / "it.gguf", device="cpu")
+    (made,) = (tmp_path / "cache" / "bases").iterdir()
+    shutil.move(made, made.with_name(f".{made.name}.0123abcd.tmp"))
+    other = made.with_name(".gguf-of-another.0123abcd.tmp")
+    other.mkdir()
+    Base.load(tmp_path / "it.gguf", device="cpu")
+    assert {path.name for path in made.parent.iterdir()} == {made.name, other.name}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,12 @@ from . import bundled, quantized
 from .families import Kind, auto_class, choose_kind
 from .fingerprint import Checkpoint, kept_exact, kept_weights, weight_files, weights_digest
 from .shape import DTYPES
-from .stored import check_files, check_layers, check_left_out, check_missing, check_quantised, check_types
+from .stored import broken_json, check_files, check_layers, check_left_out, check_missing, check_quantised, check_types
 
 _MISFITS = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, AssertionError, StrictDataclassError)
 _UNLOADABLE = (OSError, ImportError, RuntimeError, SafetensorError, *_MISFITS)
 """What transformers raises at settings and files that do not fit (sizes of its own classes are RuntimeErrors)."""
+_SETTINGS = ("config.json", "tokenizer_config.json", "tokenizer.json")
 TOLD_FROM_GB = 0.8  # smaller ones are there before anybody asks
 
 
@@ -169,7 +169,7 @@ def _not_loadable(name: str, error: Exception) -> str:
         reason = "its weights have other sizes than its config.json says"
     path = Path(name)
     if path.is_dir():
-        reason = _without_weights(path) or _broken_json(path) or reason
+        reason = _without_weights(path) or broken_json(path, _SETTINGS) or reason
         return f"base {name!r}: the folder does not hold a loadable model ({reason})"
     if path.is_file():
         return f"base {name!r}: is a file; name the folder that holds the model, or a .gguf file"
@@ -186,16 +186,4 @@ def _without_weights(folder: Path) -> str | None:
     pickles = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
     if pickles and not weight_files(folder):
         return f"{pickles[0]} is a pickle, which can run code and is never opened; save the model as safetensors"
-    return None
-
-
-def _broken_json(folder: Path) -> str | None:
-    """The first file of settings that cannot be read, which transformers' own errors do not name."""
-    for name in ("config.json", "tokenizer_config.json", "tokenizer.json", "special_tokens_map.json"):
-        try:
-            json.loads((folder / name).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            continue
-        except (OSError, ValueError) as error:
-            return f"{name} cannot be read: {' '.join(str(error).split())[:200]}; copy the base again"
     return None

@@ -17,6 +17,7 @@ from ..errors import BaseModelError
 from .families import NAMED, Kind
 from .fingerprint import header, weight_files
 
+QUIET = ("generation_config.json", "special_tokens_map.json")  # transformers may pass over these where they are damaged
 INDEX = "model.safetensors.index.json"
 _POINTER = b"version https://git-lfs"
 _LAYERS = 2000  # modules are made for each of them before any weight is read
@@ -30,14 +31,31 @@ _NUMBER = re.compile(r"\.(\d{1,9})(?=\.)")
 _REMEDY = "take the checkpoint with the config.json that it was saved with"
 
 
+def broken_json(folder: Path, names: Sequence[str]) -> str | None:
+    """What is wrong with the first of these files that cannot be read."""
+    for name in names:
+        try:
+            found = json.loads((folder / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            return f"{name} cannot be read: {' '.join(str(error).split())[:200]}; copy the base again"
+        if not isinstance(found, dict):
+            return f"{name} holds no settings; copy the base again"
+    return None
+
+
 def check_files(folder: Path) -> None:
     """Look at the files of a model's folder before a model is made: only their beginnings are read.
 
     Raises:
-        BaseModelError: an index that is damaged or leads out of the folder; a file that is cut short, or is none.
+        BaseModelError: settings or an index that are damaged, an index that leads out of the folder; a file that is cut short,
+            or is none.
     """
     if not (folder / "model.safetensors").is_file() and (folder / INDEX).is_file():
         _check_index(folder / INDEX)
+    if folder.is_dir() and (problem := broken_json(folder, QUIET)):
+        raise BaseModelError(f"{folder}: {problem}")
     for file in weight_files(folder):
         with file.open("rb") as source:
             if source.read(len(_POINTER)) == _POINTER:

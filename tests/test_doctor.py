@@ -9,10 +9,11 @@ import pytest
 import torch
 from contract.cases import METHODS, name_of
 from helpers import tiny_rows, tiny_task
-from models import FAMILIES, tiny_base
+from models import FAMILIES, tiny_base, tiny_model, tiny_tokenizer
 
 from softprompt import artifact as artifacts
 from softprompt import doctor
+from softprompt.base import Base
 from softprompt.data import Row
 from softprompt.doctor import Case, Finding, before_training, checks, examine, sample
 from softprompt.doctor.cases import of_artifact
@@ -292,6 +293,17 @@ def test_a_metric_that_does_not_read_the_answers_script(metric, answer, told):
     case = case_of("soft", task=Task.load({**spec, "generation": {"max_new_tokens": 32}}), rows=rows, count=2)
     said = [str(finding) for finding in found(case, "rows") if "the right answers themselves get" in str(finding)]
     assert len(said) == told
+
+
+@pytest.mark.parametrize("opened, told", [("<think>\n", 1), ("<think>\n\n</think>\n\n", 0), ("", 0)])
+def test_a_chat_template_that_lets_the_base_think_before_it_answers(opened, told):
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template += "{% if add_generation_prompt %}" + opened + "{% endif %}"
+    base = Base(tiny_model("llama"), tokenizer, "chat")
+    task = tiny_task(template={"chat": True, "input": "{{ text }}"})
+    ready = prepare(base, task, make_method("hard"), rows=tiny_rows(), seed=0)
+    findings = found(Case(ready, ready.splits["train"][:2]), "rows")
+    assert sum("opens <think> in front of the answer" in finding.what for finding in findings) == told
 
 
 def test_a_label_that_no_training_row_has():

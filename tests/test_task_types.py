@@ -8,7 +8,8 @@ import random
 import pytest
 import torch
 from helpers import close
-from models import tiny_base, tiny_model
+from models import tiny_base, tiny_model, tiny_tokenizer
+from tokenizers import normalizers
 
 from softprompt.data import Row
 from softprompt.engine import Learned
@@ -355,3 +356,13 @@ def test_learned_nothing_writes_the_same_in_any_batch():
         (alone,) = outcomes(ready.engine, ready.method, ready.bound, [row])
         assert alone.predicted == one.predicted and alone.nll == pytest.approx(one.nll, rel=1e-4)
     assert isinstance(ready.method.learned(), Learned)
+
+
+def test_options_that_are_the_same_tokens_are_counted():
+    tokenizer = tiny_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    task = Task.load({"name": "t", "type": "choice", "template": {"input": "{{ question }}"}})
+    bound = task.bind(tokenizer, 256)
+    for options in (["US", "us", "it"], ["a", "b"], ["a", "a"]):  # twice the same text is told by `remarks`
+        bound.example({"question": "who?", "choices": options, "answer": 0})
+    assert bound.tied == 1

@@ -168,12 +168,16 @@ def base_of(
 
 
 def tell_cut(bound: BoundTask) -> None:
-    """Say how many texts had to be cut, and to what."""
+    """Say how many texts had to be cut, and to what; and where options cannot be told apart."""
     if bound.cut:
         limit = bound.task.spec.max_text_tokens
         why = f"task.max_text_tokens ({limit})" if limit and limit <= bound.room else "the base's context"
         side = "beginning" if bound.prompter.keeps_end else "end"
         err.print(f"{bound.cut} texts were longer than {why} and were cut at their {side}")
+    if bound.tied:
+        err.print(
+            f"warning: {bound.tied} rows have different options of the same tokens to this base; the first is taken"
+        )
 
 
 def tell_written(found: Evaluation, bound: BoundTask) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,7 @@ from ..values import is_blank
 from ..writing import too_long
 from .case import Case, Finding
 
+_THINKS = re.compile(r"<(think|thinking|reasoning)>(?!.*</\1>)", re.DOTALL)
 CUT = 0.05  # share of truncated texts that is worth a warning
 SKEW = 0.9  # share of one label that is worth a warning
 CEILING_ROWS = 50  # whose right answers are measured
@@ -63,6 +65,9 @@ def rows(case: Case) -> Iterator[Finding]:
         yield from _balance(case, name)
     yield from _hollow(case, everything)
     yield from _ceiling(case, everything)
+    if case.bound.task.spec.template.in_chat and (opened := _THINKS.search(case.decode(case.bound.cue))):
+        what = f"the base's chat template opens {opened[0]} in front of the answer, which is learned inside of it"
+        yield Finding("rows", "warning", what, "take a base that answers at once, or set template.chat: false")
     for what, advice in (*case.bound.task.remarks(splits), *case.bound.task.spec.template.remarks):
         yield Finding("rows", "warning", what, advice)
 

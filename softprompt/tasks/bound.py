@@ -32,6 +32,7 @@ class BoundTask:
         learns: something is learned from the right answers (set before the first row).
         writes: tokens of an answer that a decoder has room for; None where answers stand behind the text.
         cut: how many texts had to be truncated so far.
+        tied: how many rows had different options of the same tokens so far, of which the first is always taken.
     """
 
     def __init__(self, task: Task, prompter: Prompter, room: int, writes: int | None = None) -> None:
@@ -47,7 +48,7 @@ class BoundTask:
                 f"the template and its demonstrations leave no room for the text ({1 - self.room} tokens too many for this "
                 "base); shorten them"
             )
-        self.cut = 0
+        self.cut = self.tied = 0
         self.ends: Ids = prompter.ends if task.answering == "generated" else ()
         self.stops: tuple[str, ...] = (*task.stops, *prompter.end_texts) if task.answering == "generated" else ()
         self.points = False
@@ -75,6 +76,7 @@ class BoundTask:
             return self._pointed(values, where)
         words, gold = self.task.candidates(values)
         candidates = self.candidates(words)
+        self.tied += words is not self._words and len({*candidates}) < len({*words})
         text, holes = (found := self.prompter.row(self.task.shown(values), where)).ids, found.holes
         # a text is cut alike whether its answer is known yet or not
         longest = max([self.task.longest_answer, *map(len, candidates)])

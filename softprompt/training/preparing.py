@@ -85,7 +85,7 @@ def prepare(
         engine = near.engine
         there = all(name in near.splits for name in splits if name in rows)
         if there and (near.digest, near.task.spec, near.bound.room) == (digest, task.spec, bound.room):
-            bound.cut = near.bound.cut
+            bound.cut, bound.tied = near.bound.cut, near.bound.tied
             return Prepared(base, task, method, bound, engine, near.splits, digest)
     parts = {name: train_rows if name == "train" else rows[name] for name in splits if name in rows}
     return Prepared(

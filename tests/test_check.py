@@ -125,6 +125,7 @@ def test_upper_layers_are_learned_where_layers_do_not_run_one_by_one(family):
         weight.data.normal_(generator=torch.Generator().manual_seed(0))
     learned, want = method.learned(), torch.zeros(())
     (kv,) = learned.segments.values()
+    ready.engine.encode(ready.splits["train"])
     for row in ready.splits["train"]:
         ids = (*ready.bound.head, *row.text, *ready.bound.cue, *row.answer[:-1])
         logits = truth.logits(truth.embed(ids), kv, start=3)[-len(row.answer) :]

@@ -166,6 +166,10 @@ def test_what_cannot_be_distilled_is_said_in_one_line():
         distil(base, tiny_task(), "infix", demonstrations=0, rows=rows)
     with pytest.raises(DataError, match="4 demonstrations asked for"):
         distil(base, tiny_task(), "infix", demonstrations=4, rows=unlabelled(rows, 2))
+    with pytest.raises(ConfigError, match="is of kind masked; take a causal or seq2seq base"):
+        distil(tiny_base("bert"), tiny_task(verbalizer={"good": "g", "bad": "b"}), "soft", demonstrations=2, rows=rows)
+    with pytest.raises(ConfigError, match=r"method\.head: true learns a head that has none"):
+        distil(base, tiny_task(), {"name": "soft", "head": True}, demonstrations=2, rows=rows)
 
 
 def test_rows_without_labels_are_read_where_they_are_not_needed(tmp_path):

@@ -84,17 +84,13 @@ def distil(
         rows: by split; only the demonstrations need labels.
 
     Raises:
-        ConfigError: a method without gradients, a prompt that says no more than the student's, a task without labels.
+        ConfigError: a method without gradients, a prompt that says no more than the student's, a task without labels, a base
+            or a method that says no words behind its prompt.
         SoftpromptError: see `train`.
     """
     processes().only_one("distil")
     method = method if isinstance(method, Method) else make_method(method)
-    if task.answering != "scored":
-        raise ConfigError(
-            f"type {task.spec.type!r} writes its answers; distil needs answers that are chosen (classification, choice)"
-        )
-    if not method.defaults.lr:
-        raise ConfigError(f"method {method.spec.name!r} is not trained by gradients; distil into soft, prefix or infix")
+    _refuse(base, task, method)
     spec = train if isinstance(train, TrainSpec) else parse(TrainSpec, train or {}, "train")
     rows = rows if rows is not None else task.load_data(progress, labelled=False)
     rows = {name: rows[name] for name in (("train", "dev", "test") if test else ("train", "dev")) if rows.get(name)}
@@ -136,6 +132,25 @@ def distil(
         if folder is not None:
             _keep(folder / REPORT, report, digest_of(result.settings))
         return Distilled(result, report)
+
+
+def _refuse(base: Base, task: Task, method: Method) -> None:
+    """Say what cannot be distilled before anything runs.
+
+    Raises:
+        ConfigError: names what can.
+    """
+    if task.answering != "scored":
+        raise ConfigError(
+            f"type {task.spec.type!r} writes its answers; distil needs answers that are chosen (classification, choice)"
+        )
+    if not method.defaults.lr:
+        raise ConfigError(f"method {method.spec.name!r} is not trained by gradients; distil into soft, prefix or infix")
+    words = "distil compares the words that a language model expects behind its prompt"
+    if base.bidirectional:
+        raise ConfigError(f"{words}, and base {base.name!r} is of kind {base.kind}; take a causal or seq2seq base")
+    if method.spec.head:
+        raise ConfigError(f"{words}, and method.head: true learns a head that has none; leave it out")
 
 
 def _keep(path: Path, report: dict[str, Any], run: str) -> None:

@@ -156,6 +156,11 @@ class _Reader:
             if (name := text_of(key)) in first:
                 before = f" (first on line {first[name] + 1})" if self._lines else ""
                 raise ConfigError(f"{self._at(key_node.start_mark)}: key {shown(name)} stands twice{before}; keep one")
+            if key in found:  # 1, 1.0 and true are one key of a mapping
+                same = next(text_of(one) for one in found if one == key)
+                raise ConfigError(
+                    f"{self._at(key_node.start_mark)}: the keys {same} and {name} are one number; put them in quotes"
+                )
             first[name] = key_node.start_mark.line
             found[key] = self._value(value_node, texts or (str(key) if key in TEXTS else ""))
         return {**{key: value for key, value in merged.items() if key not in found}, **found}

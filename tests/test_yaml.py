@@ -182,3 +182,22 @@ def test_what_is_none_of_several_kinds_is_told_in_one_without_names_of_types():
         "put it in quotes",
         "unknown key 'template.inptu' (did you mean 'input'?)",
     ]
+
+
+@pytest.mark.parametrize("keys", ["{1.0: x, 1: y, 2: z}", "{true: x, 1: y}", "{0: x, false: y}"])
+def test_keys_that_are_one_number_are_told(keys):
+    with pytest.raises(ConfigError, match=r"here:1: the keys \S+ and \S+ are one number; put them in quotes"):
+        yaml_file.load(f"verbalizer: {keys}", "here")
+    quoted = yaml_file.load("verbalizer: {'1.0': x, '1': y}", "here")["verbalizer"]
+    assert list(quoted) == ["1.0", "1"]
+
+
+@pytest.mark.parametrize(
+    "kind, told", [("clasification", "did you mean 'classification'"), (None, "type is null"), (["a"], "a list")]
+)
+def test_a_type_that_is_none_is_told_in_plain_words(kind, told):
+    with pytest.raises(ConfigError) as caught:
+        Task.load({"name": "t", "template": {"input": "{{ text }}"}, "type": kind})
+    assert (
+        told in str(caught.value) and str(caught.value).startswith("task: type is") and "None" not in str(caught.value)
+    )

@@ -18,7 +18,7 @@ from ..errors import ConfigError
 from ..metrics import majority
 from ..template import RULES, Prompter
 from ..types import Example, Progress, ignore_progress
-from ..values import is_blank, not_text
+from ..values import is_blank, not_text, shown
 from .bound import BoundTask
 from .rows import RowLoader
 from .spec import TaskSpec
@@ -90,7 +90,11 @@ class Task(ABC):
 
     @staticmethod
     def _make(data: dict[str, Any], where: str, folder: Path, rules: int) -> Task:
-        kind = registry.find("softprompt.tasks", str(data.get("type", "classification")))
+        name = data.get("type", "classification")
+        if name not in (known := registry.names("softprompt.tasks")):
+            near = suggest(name if isinstance(name, str) else "", known)
+            raise ConfigError(f"{where}: type is {shown(name)}, which is no type of a task{near}")
+        kind = registry.find("softprompt.tasks", name)
         spec = parse(kind.Spec, data, where)
         try:
             return kind(spec, folder, rules)

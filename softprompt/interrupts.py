@@ -28,6 +28,9 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(f"ended by {how}" + (f"; {said}" if said else ""))
         self.number, self.said = number, said
 
+    def __reduce__(self) -> tuple[type[Interrupted], tuple[int, str]]:
+        return type(self), (self.number, self.said)  # it may come from another process
+
 
 @dataclass
 class Asked:

@@ -22,6 +22,7 @@ from .evaluate import Evaluation, summarize
 from .methods import make_method
 from .methods.restoring import restored
 from .serving import Compiled, answer, compile_prompt, write
+from .surroundings import plain_torch
 from .tasks import Task
 from .tasks.generation import FreeSpec
 from .types import Progress, ignore_progress
@@ -68,6 +69,7 @@ class Runtime:
         """Names that rows may use."""
         return list(self._names)
 
+    @plain_torch()
     def add(self, name: str, source: str | Path | Task) -> None:
         """Load an artifact (or take a task as it is: the bare base with its hard prompt) under a name.
 
@@ -124,6 +126,7 @@ class Runtime:
                 raise DataError(f"no artifact {name!r} is loaded (loaded: {', '.join(self._names) or 'none'})")
             return self._compiled[self._names[name]]
 
+    @plain_torch()
     def predict(
         self, rows: Sequence[Mapping[str, Any]], artifact: str | None = None, progress: Progress = ignore_progress
     ) -> list[Prediction]:
@@ -153,6 +156,7 @@ class Runtime:
             for name, item in zip(chosen, found, strict=True)
         ]
 
+    @plain_torch()
     def evaluate(self, name: str, rows: Sequence[Any], progress: Progress = ignore_progress) -> Evaluation:
         """The metric of one artifact over labelled rows (`Row`s from `Task.read` or `Task.load_data`)."""
         prompt = self.get(name)
@@ -161,6 +165,7 @@ class Runtime:
         found = answer(self.base, examples, [prompt] * len(examples), progress)
         return summarize(prompt.bound.task.spec.metric, found)
 
+    @plain_torch()
     def stream(
         self, row: Mapping[str, Any], artifact: str | None = None, tell: Callable[[str], object] = print
     ) -> Prediction:

@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 from ..config import suggest
 from ..errors import BaseModelError
 from ..launcher import launched
+from ..surroundings import plain_torch
 from ..types import Progress, ignore_progress
 from . import bundled, quantized
 from .families import Kind, auto_class, choose_kind
@@ -30,6 +31,7 @@ _SETTINGS = ("config.json", "tokenizer_config.json", "tokenizer.json")
 TOLD_FROM_GB = 0.8  # smaller ones are there before anybody asks
 
 
+@plain_torch()
 def load_model(
     name: str,
     dtype: str,

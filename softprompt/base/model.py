@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BaseModelError
+from ..surroundings import plain_torch
 from ..types import Ids, Progress, ignore_progress
 from . import quantized
 from .attention import KV, Block, Call, Lead, running
@@ -39,14 +40,14 @@ from .supported import check_supported, check_tokens, no_embedding
 class Base:
     """A frozen language model, or encoder, with its tokenizer."""
 
+    @plain_torch()
     def __init__(
         self, model: Any, tokenizer: Any, name: str = "in-memory", checkpoint: Checkpoint | None = None
     ) -> None:
         """Take a loaded model over: freeze it, put it in eval(), route its attention through ours and check the result.
 
         Args:
-            model: a causal or masked language model, encoder or sequence-to-sequence model of transformers, also one that
-                bitsandbytes has quantised as int8 or nf4.
+            model: a language model, encoder or sequence-to-sequence model of transformers, also in bitsandbytes' int8 or nf4.
             checkpoint: what is known of the files that the model was read from.
 
         Attributes:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from .. import registry
 from ..errors import SoftpromptError, TrainingError
+from ..surroundings import plain_torch
 from .case import Case, Finding, sample
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def checks(names: Sequence[str] | None = None) -> dict[str, Check]:
     return {name: registry.find(GROUP, name) for name in names or registry.names(GROUP)}
 
 
+@plain_torch()
 def examine(case: Case, some: dict[str, Check] | None = None) -> list[Finding]:
     """Run the checks. One that cannot run is a finding, too: what it needs, a training needs as well.
 

@@ -263,8 +263,8 @@ def make_method(settings: str | dict[str, Any], where: str = "method") -> Method
     Raises:
         ConfigError: unknown method or setting, with the nearest known one.
     """
-    data = {"name": settings} if isinstance(settings, str) else dict(settings)
-    if not isinstance(data.get("name"), str):
+    data = {"name": settings} if isinstance(settings, str) else settings
+    if not isinstance(data, dict) or not isinstance(data.get("name"), str):
         raise ConfigError(f"{where}: missing key 'name' (known: {', '.join(registry.names('softprompt.methods'))})")
     kind: type[Method] = registry.find("softprompt.methods", data["name"].partition(":")[0])  # `peft:IA3`
     return kind(parse(kind.Spec, data, where))

@@ -24,6 +24,7 @@ from ..methods import Method, make_method
 from ..metrics import Estimate, estimate
 from ..parallel import processes
 from ..storage import digest_of, write_json
+from ..surroundings import plain_torch
 from ..tasks import Task
 from ..types import Notice, Progress, ignore_notice, ignore_progress
 from .job import Result
@@ -54,6 +55,7 @@ class Distilled:
     report: dict[str, Any]
 
 
+@plain_torch()
 def distil(
     base: Base,
     task: Task,

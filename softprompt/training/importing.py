@@ -19,6 +19,7 @@ from ..base.own_cache import prefix_in_peft
 from ..errors import ArtifactError, ConfigError
 from ..methods import Method, make_method
 from ..methods.headed import Headed
+from ..surroundings import plain_torch
 from ..tasks import Task
 from ..types import Notice, ignore_notice
 from .preparing import prepare
@@ -67,6 +68,7 @@ def read_folder(folder: str | Path) -> PeftFolder:
     return PeftFolder(path, _tuner(kind, tensors, config, str(path / "adapter_config.json")), tensors, config)
 
 
+@plain_torch()
 def import_peft(
     folder: str | Path | PeftFolder, base: Base, task: Task, out: str | Path, notice: Notice = ignore_notice
 ) -> Path:

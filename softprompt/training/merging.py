@@ -15,11 +15,13 @@ from ..base.shape import DTYPES
 from ..methods import Method, make_method
 from ..methods.headed import Headed, with_head
 from ..storage import atomic_folder
+from ..surroundings import plain_torch
 from ..tasks import Task
 
 HEAD = "artifact"
 
 
+@plain_torch()
 def merge(held: Artifact, base: Base, out: Path, where: str) -> Path | None:
     """Save the base with what an artifact has learned in its weights as a plain transformers model.
 

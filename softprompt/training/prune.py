@@ -33,6 +33,7 @@ from ..methods.restoring import restored
 from ..metrics import Estimate
 from ..parallel import processes
 from ..storage import write_json
+from ..surroundings import plain_torch
 from ..tasks import Task
 from ..types import Example, Notice, Progress, ignore_notice, ignore_progress
 from .job import Result
@@ -92,6 +93,7 @@ class Pruning:
         }
 
 
+@plain_torch()
 def prune(
     base: Base,
     task: Task,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,15 @@ import torch
 from ..base import Base
 from ..config import parse
 from ..data import Row
+from ..errors import ConfigError
 from ..interrupts import explained
 from ..methods import Method, make_method
 from ..methods.headed import with_head
 from ..parallel import alike, processes
+from ..surroundings import plain_torch
 from ..tasks import Task
 from ..types import Notice, Progress, ignore_notice, ignore_progress
+from ..values import kind
 from .checkpoints import goes_on
 from .choosing import settle
 from .job import Job, Result
@@ -29,6 +32,7 @@ from .state import Teaching
 
 
 @alike
+@plain_torch()
 def train(
     base: Base,
     task: Task,
@@ -68,6 +72,8 @@ def train(
         Interrupted: a KeyboardInterrupt (Ctrl-C; while training SIGTERM and SIGHUP, too) behind a step that was kept; it says
             from where the same call goes on.
     """
+    _check_given(base, task, rows)
+    rows = rows if rows is None else {"train": [], **rows}
     method = with_head(method if isinstance(method, Method) else make_method(method), base, task)
     spec = train if isinstance(train, TrainSpec) else parse(TrainSpec, train or {}, "train")
     seed, parallel = check_seed(seed), processes()
@@ -85,3 +91,22 @@ def train(
         result = job.run(wanted[1:], fresh, check, began)
         parallel.wait()
     return result
+
+
+def _check_given(base: Any, task: Any, rows: Any) -> None:
+    """
+    Raises:
+        ConfigError: something else where a base, a task or rows are expected.
+    """
+    for name, value, wanted in (("base", base, Base), ("task", task, Task)):
+        if not isinstance(value, wanted):
+            raise ConfigError(f"{name} is {kind(value)}; expected a {wanted.__name__}, e.g. {wanted.__name__}.load(…)")
+    if rows is None:
+        return
+    if not isinstance(rows, Mapping):
+        raise ConfigError(f"rows are {kind(rows)}; expected them by split, e.g. {{'train': […], 'dev': […]}}")
+    for name, part in rows.items():
+        if other := next((row for row in part if not isinstance(row, Row)), None):
+            raise ConfigError(
+                f"rows[{name!r}] holds {kind(other)}; expected Rows, e.g. of Task.read, or Row({{…}}, 'place')"
+            )

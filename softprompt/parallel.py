@@ -117,7 +117,14 @@ class Several(Processes):
             ) from error
         # told explicitly: without a GPU accelerate would take each of torchrun's processes for a run of its own
         on_cpu = not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1")
-        self._state = PartialState(cpu=on_cpu)
+        try:
+            self._state = PartialState(cpu=on_cpu)
+        except (ValueError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ConfigError(
+                f"WORLD_SIZE is {launched('world')}, but the processes cannot meet ({reason}); start them with torchrun or "
+                "accelerate launch, or unset WORLD_SIZE for one process"
+            ) from error
         self.rank, self.world = self._state.process_index, self._state.num_processes
         self._agreed: BaseException | None = None
         atexit.register(self._leave)

@@ -14,7 +14,8 @@ from rich.table import Table
 
 from softprompt import interrupts, storage
 from softprompt.cli import ending, streams
-from softprompt.errors import DataError, SoftpromptError
+from softprompt.errors import ConfigError, DataError, SoftpromptError
+from softprompt.parallel import Several
 
 
 @contextlib.contextmanager
@@ -142,3 +143,22 @@ def test_json_that_is_shown_is_the_same_json():
     text = streams.visible_json(json.dumps(value, indent=2, ensure_ascii=False))
     assert all(line.isprintable() for line in text.split("\n")) and "中文 é" in text
     assert json.loads(text) == value
+
+
+def test_closed_streams_are_no_error(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    streams.make_streams_safe()
+    assert sys.stdout.write("x") == 1 and not sys.stderr.isatty()
+
+
+def test_a_world_of_processes_that_nobody_started_is_one_line(monkeypatch):
+    accelerate = pytest.importorskip("accelerate")
+
+    def refuse(**how):
+        raise ValueError("Tried to launch on distributed with multinode, but `MASTER_ADDR` env was not set")
+
+    monkeypatch.setattr(accelerate, "PartialState", refuse)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=r"WORLD_SIZE is 2, but .*MASTER_ADDR.*unset WORLD_SIZE"):
+        Several()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import codecs
 import io
 import json
+import os
 import re
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -52,6 +54,9 @@ def make_streams_safe() -> None:
 
     Pipes and files get UTF-8: JSON and tables of any language. Warnings are one line, without the place in the code.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as by `>&-` or a service
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))
     codecs.register_error("softprompt.shown", _shown)
     warnings.formatwarning = _warning
     for stream in (sys.stdout, sys.stderr):

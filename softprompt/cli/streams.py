@@ -56,7 +56,7 @@ def make_streams_safe() -> None:
     """
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed, as by `>&-` or a service
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - as long as the process
     codecs.register_error("softprompt.shown", _shown)
     warnings.formatwarning = _warning
     for stream in (sys.stdout, sys.stderr):

@@ -21,7 +21,7 @@ from .scoring import label_scores
 from .tasks import BoundTask
 from .tasks.scored import ScoredTask
 from .types import Example, Progress, ignore_progress
-from .writing import cut_short, likelihoods, too_long, written
+from .writing import cut_short, likelihoods, silent, too_long, written
 
 LIKELIHOOD = "log_likelihood"
 
@@ -71,10 +71,14 @@ class Evaluation:
     outcomes: list[Outcome]
 
     def about_length(self, limit: int) -> list[str]:
-        """What there is to say of answers that were written in at most `limit` tokens, in lines; nothing if all fitted."""
+        """What there is to say of answers that were written in at most `limit` tokens, in lines; nothing if all fitted.
+
+        Also how many of them are empty.
+        """
         longer = too_long([outcome.tokens for outcome in self.outcomes], limit)
         short = cut_short([outcome.cut for outcome in self.outcomes], limit)
-        return [line for line in (longer, short) if line]
+        empty = silent([outcome.predicted for outcome in self.outcomes if not outcome.scores])
+        return [line for line in (longer, short, empty) if line]
 
 
 def outcomes(

@@ -13,6 +13,7 @@ from .engine import Answer, Batch, Engine, Learned, buckets, generate
 from .tasks import BoundTask
 from .tasks.generation import Generation
 from .types import Example, Progress, ignore_progress
+from .values import is_blank
 
 if TYPE_CHECKING:
     from transformers.generation.streamers import BaseStreamer
@@ -64,6 +65,13 @@ def too_long(lengths: Sequence[int], limit: int) -> str:
         f"{longer} of {len(lengths)} right answers are longer than generation.max_new_tokens {limit} "
         f"(longest {max(lengths)} tokens)"
     )
+
+
+def silent(texts: Sequence[str]) -> str:
+    """How many written answers say nothing, in one line; empty if all do."""
+    if not (count := sum(map(is_blank, texts))):
+        return ""
+    return f"{count} of {len(texts)} written answers are empty: an end, or a text of generation.stop, came first"
 
 
 def cut_short(cut: Sequence[bool], limit: int) -> str:

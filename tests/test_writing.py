@@ -314,6 +314,14 @@ def test_answers_that_never_fit_are_counted_before_and_after():
     assert not [line for line in runtime.evaluate("enough", rows).about_length(9) if "longer" in line]
 
 
+def test_answers_that_say_nothing_are_counted():
+    rows = [Row({**ROWS[0], "answer": "x"}, "r:1")]
+    written = runtime_of(tiny_base(), w=task()).predict([ROWS[0]])[0].label
+    for stop, told in ((written[0], 1), ("never", 0)):
+        found = runtime_of(tiny_base(), w=task(stop=[stop])).evaluate("w", rows)
+        assert sum(line.startswith("1 of 1 written answers are empty") for line in found.about_length(12)) == told
+
+
 @pytest.mark.parametrize(
     "frame, written, answer",
     [

@@ -51,7 +51,7 @@ def predict_verb(
     from ..data.writers import check_output, check_rows, line, write_rows
     from ..runtime import Runtime
     from ..tasks import Task
-    from ..writing import cut_short
+    from ..writing import cut_short, silent
 
     if to is not None:
         check_output(to)
@@ -80,8 +80,10 @@ def predict_verb(
     for name in folders:
         bound = runtime.get(name).bound
         tell_cut(bound)
-        if cut := cut_short([item.cut for item in found if item.artifact == name], bound.task.longest_answer):
-            err.print(f"warning: {cut}" if len(folders) == 1 else f"warning: {name}: {cut}")
+        own = [item for item in found if item.artifact == name]
+        cut = cut_short([item.cut for item in own], bound.task.longest_answer)
+        for line_of in filter(None, (cut, silent([item.label for item in own if not item.probabilities]))):
+            err.print(f"warning: {line_of}" if len(folders) == 1 else f"warning: {name}: {line_of}")
     answered = _beside([row.values for row in rows], [item.as_dict() for item in found])
     if to is not None:
         write_rows(to, answered)

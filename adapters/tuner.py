@@ -270,10 +270,16 @@ class Tuner(WeightsMethod):
                 "serve the artifact instead"
             )
         learned = probe(whole.branch.model, base)
+        apart = any(isinstance(layer, BaseTunerLayer) for layer in (out, embeddings))
+        tied = getattr(whole._model.config, "tie_word_embeddings", None)
         try:
             model = whole._model.merge_and_unload()
         except (AttributeError, NotImplementedError, ValueError, TypeError) as error:
             raise ConfigError(f"PEFT cannot merge {self._kind} into the base: {first_line(error)}") from error
+        if (
+            tied is not None and not apart
+        ):  # PEFT looks at one table of embeddings; T5Gemma's output shares the decoder's
+            model.config.tie_word_embeddings = tied
         check_merged(model, learned, base, self._kind)
         return model
 

@@ -8,6 +8,7 @@ import torch
 from helpers import tiny_rows, tiny_task
 from models import tiny_base, tiny_model, tiny_tokenizer
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, BertConfig, BertModel
+from zoo_models import build
 
 from softprompt import Runtime, load
 from softprompt.base import Base
@@ -108,6 +109,18 @@ def test_peft_folders_that_do_not_fit_are_refused(tmp_path):
     with pytest.raises(ArtifactError, match="pickle"):
         import_peft(tmp_path / "alora", base, tiny_task(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_merged_model_ties_what_its_base_ties(tmp_path):
+    """T5Gemma's output shares the decoder's table, and PEFT looks at the encoder's."""
+    base = Base(build("seq2seq", "t5gemma"), tiny_tokenizer(frame="seq2seq"), "t5gemma")
+    rows = tiny_rows(train=4, dev=2, test=0)
+    ready = train(base, tiny_task(), "lora", train={**SETTINGS, "max_steps": 1}, rows=rows).prepared
+    merged = ready.method.merged(base)
+    assert merged.config.tie_word_embeddings is True
+    merged.save_pretrained(tmp_path)
+    _, about = type(merged).from_pretrained(tmp_path, output_loading_info=True)
+    assert not about["missing_keys"]
 
 
 def test_merge_makes_a_plain_model_folder(tmp_path):

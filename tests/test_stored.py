@@ -119,6 +119,14 @@ def test_layers_with_a_window_that_is_not_given_say_so():
         Base(model, tiny_tokenizer())
 
 
+@pytest.mark.parametrize(("name", "token"), [("decoder_start_token_id", 320), ("forced_bos_token_id", -1)])
+def test_a_decoder_that_begins_with_a_token_that_there_is_not(name, token):
+    model = tiny_model("t5")
+    setattr(model.generation_config, name, token)
+    with pytest.raises(BaseModelError, match=f"with token {token}, and it has tokens 0 to 319"):
+        Base(model, tiny_tokenizer(frame="seq2seq"))
+
+
 def test_a_row_without_numbers_is_no_answer(tmp_path):
     """A base may be sound, and its numbers too large for fp16; here a weight is spoilt after the base was proved."""
     base = Base(tiny_model("llama"), tiny_tokenizer())

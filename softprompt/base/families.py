@@ -192,7 +192,7 @@ def starts_of(model: Any, name: str) -> tuple[int, ...]:
     """The tokens that a decoder begins with, as transformers' own generation has it: some are forced to one behind the first.
 
     Raises:
-        BaseModelError: neither config names one.
+        BaseModelError: neither config names one, or a token that there is not.
     """
     configs = (model.generation_config, model.config)
     named = [getattr(config, key, None) for config in configs for key in ("decoder_start_token_id", "bos_token_id")]
@@ -200,4 +200,12 @@ def starts_of(model: Any, name: str) -> tuple[int, ...]:
     if start is None:
         raise BaseModelError(f"base {name!r}: its config names no decoder_start_token_id; add it to config.json")
     forced = next((f for config in configs if isinstance(f := getattr(config, "forced_bos_token_id", None), int)), None)
-    return (start,) if forced is None else (start, forced)
+    tokens = (start,) if forced is None else (start, forced)
+    count = len(model.get_input_embeddings().weight)
+    for token in tokens:
+        if not 0 <= token < count:
+            raise BaseModelError(
+                f"base {name!r}: its config begins what is written with token {token}, and it has tokens 0 to {count - 1}; "
+                "correct decoder_start_token_id or forced_bos_token_id in its JSON files"
+            )
+    return tokens

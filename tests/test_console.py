@@ -13,7 +13,7 @@ import pytest
 from rich.table import Table
 
 from softprompt import interrupts, storage
-from softprompt.cli import ending, streams
+from softprompt.cli import console, ending, streams
 from softprompt.errors import ConfigError, DataError, SoftpromptError
 from softprompt.parallel import Several
 
@@ -162,3 +162,19 @@ def test_a_world_of_processes_that_nobody_started_is_one_line(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match=r"WORLD_SIZE is 2, but .*MASTER_ADDR.*unset WORLD_SIZE"):
         Several()
+
+
+def test_work_goes_on_where_nobody_reads_its_progress(monkeypatch, capfd):
+    class Closed(io.StringIO):
+        def write(self, text):
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stderr", Closed())
+    with console.progress() as show:
+        show("training", 1, 2)
+        console.err.print("a notice")
+        show("training", 2, 2)
+    monkeypatch.undo()
+    with console.progress() as show:
+        show("training", 1, 2)
+    assert "training: 1/2" in capfd.readouterr().err

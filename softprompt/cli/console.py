@@ -23,7 +23,7 @@ from rich.progress import (
 
 from ..launcher import launched
 from ..types import Progress as Callback
-from .streams import VisibleConsole, visible
+from .streams import NoticeConsole, VisibleConsole, unread_ends_nothing, visible
 
 if TYPE_CHECKING:
     from ..evaluate import Evaluation
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 # Nothing that we print is markup: a label such as [b] or a token such as [/INST] is shown as it is
 _PLAIN = {"highlight": False, "soft_wrap": True, "markup": False, "emoji": False}
-err = VisibleConsole(stderr=True, **_PLAIN)  # type: ignore[arg-type]
+err = NoticeConsole(stderr=True, **_PLAIN)  # type: ignore[arg-type]
 # a table that goes to a file or a pipe is not squeezed into the 80 columns that rich assumes there
 out = VisibleConsole(**_PLAIN, width=None if sys.stdout.isatty() else 160)  # type: ignore[arg-type]
 
@@ -104,7 +104,8 @@ class _PlainLines:
             self._kind, self._open, self._inside = kind, done < total, False
         if news or now - self._at >= _EVERY:
             self._at = now
-            print(visible(f"{what}: {done}/{total}"), file=sys.stderr, flush=True)
+            with unread_ends_nothing():
+                print(visible(f"{what}: {done}/{total}"), file=sys.stderr, flush=True)
 
 
 def run_of(artifact: Path) -> RunSpec | None:

@@ -14,7 +14,7 @@ from typing import NoReturn
 from ..errors import DataError, SoftpromptError
 from ..interrupts import STOPPING, Interrupted, raise_interrupted
 from ..launcher import launched
-from .streams import visible_line
+from .streams import lose, visible_line
 
 DEBUG = "SOFTPROMPT_DEBUG"
 _SHOWN_PROBLEMS = 50
@@ -49,7 +49,7 @@ def _in_one_line() -> Iterator[None]:
     except (Stopped, KeyboardInterrupt) as error:
         _interrupted(error.stop if isinstance(error, Stopped) else error)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `… | head` is no error
+        lose(sys.stdout)  # `… | head` is no error
         sys.exit(0)
     except Exception as error:
         if os.environ.get(DEBUG):

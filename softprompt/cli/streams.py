@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import io
 import json
 import os
 import re
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.text import Text
@@ -35,6 +37,34 @@ class VisibleConsole(Console):
     def render_str(self, text: str, **settings: Any) -> Text:  # type: ignore[override]
         """Every plain string that is printed comes through here."""
         return super().render_str(visible(text), **settings)
+
+    def on_broken_pipe(self) -> None:
+        """rich would end the process; what a closed pipe means is said elsewhere (`ending`, `NoticeConsole`)."""
+        raise BrokenPipeError
+
+
+def lose(stream: TextIO) -> None:
+    """What is still written to a stream that nobody reads any more goes nowhere."""
+    with contextlib.suppress(OSError, ValueError):  # a test's or a notebook's own has no number
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@contextlib.contextmanager
+def unread_ends_nothing() -> Iterator[None]:
+    """That nobody reads stderr any more (`2>&1 | head`, a closed terminal) ends no work."""
+    try:
+        yield
+    except OSError:
+        lose(sys.stderr)
+
+
+class NoticeConsole(VisibleConsole):
+    """stderr."""
+
+    def print(self, *what: Any, **how: Any) -> None:
+        """Show something, if somebody reads it."""
+        with unread_ends_nothing():
+            super().print(*what, **how)
 
 
 def visible_json(text: str) -> str:

@@ -113,6 +113,19 @@ def test_sinks_learn_as_the_plain_models():
         close(one, other, 1e-4)
 
 
+@pytest.mark.parametrize("family", ["marian", "pegasus"])
+def test_embeddings_that_are_scaled_outside_of_their_layer(family):
+    model = build("seq2seq", family)
+    model.config.scale_embedding = True
+    model = type(model)(model.config).eval()
+    ids, out = torch.arange(9, 20), torch.arange(30, 36)
+    with torch.no_grad():
+        want = copy.deepcopy(model)(input_ids=ids[None], decoder_input_ids=out[None], use_cache=False).logits[0]
+    base = Base(model, tiny_tokenizer(frame="seq2seq"), family)
+    read = base.encoder.forward(base.encoder.embed(ids), [11], zeros(1)).states
+    close(base.logits(base.forward(base.embed(out), [6], zeros(1), memory=[read]).states), want)
+
+
 @pytest.mark.parametrize("family", ["ctrl", "longcat_flash", "opt"])
 def test_upper_layers_are_learned_where_layers_do_not_run_one_by_one(family):
     """Their list is not found, one of them attends twice, or their states have another size than embeddings."""

@@ -159,7 +159,10 @@ def find_body(model: Any, kind: Kind, of_encoder: bool = False) -> Any:
 def find_embeddings(model: Any, body: Any, kind: Kind, of_encoder: bool = False) -> Any:
     """The embedding layer of what `find_body` finds: a stack's own, where encoder and decoder have one each (T5Gemma)."""
     two = kind == "seq2seq" or of_encoder
-    return (body if two and hasattr(body, "get_input_embeddings") else model).get_input_embeddings()
+    layer = (body if two and hasattr(body, "get_input_embeddings") else model).get_input_embeddings()
+    scale = getattr(body, "embed_scale", None) if of_encoder and not hasattr(layer, "embed_scale") else None
+    # the encoders of Marian and Pegasus scale what they look up themselves; their decoders all that they are given
+    return layer if scale in (None, 1.0) else lambda ids: layer(ids) * scale
 
 
 def find_config(model: Any, kind: Kind, of_encoder: bool = False) -> Any:

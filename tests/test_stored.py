@@ -77,6 +77,7 @@ def test_plain_weights_that_are_called_quantised(folder, config):
     [
         (f"{_FIRST}.bias", torch.ones(64), "which its config.json leaves out"),
         ("model.layers.3.mlp.up_proj.weight", torch.ones(128, 64), "and its config.json says 3 layers"),
+        ("model.layers.0.self_attn.q_norm.weight", torch.ones(16), "which layers of 'llama' do not have"),
         (
             f"{_FIRST}.weight_scale_inv",
             torch.ones(1, 1),
@@ -104,6 +105,7 @@ def test_heads_and_layers_for_more_predictions_are_no_part_of_the_model(folder):
     ids = torch.arange(9, 40)
     want = tiny_base().model(ids[None]).logits[0]
     more = {"score.weight": torch.ones(2, 64), "model.layers.3.mlp.up_proj.weight": torch.ones(128, 64)}
+    more["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)  # which older versions kept
     with_tensors(folder, lambda tensors: tensors.update(more))
     with_settings(
         folder, num_nextn_predict_layers=1, attn_implementation="flash_attention_2"

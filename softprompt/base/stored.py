@@ -27,6 +27,11 @@ _SCALES = re.compile(
     r"\.(weight_(scale(_inv)?|packed|shape|zero_point)|(input|output|k|v)_scale|qweight|qzeros|scales|g_idx|SCB|"
     r"weight\.(absmax|quant_map|nested_absmax|quant_state\..*))$"
 )
+# what older versions of transformers kept in a layer and computed again: no weights
+_COMPUTED = re.compile(
+    r"(^|\.)(rotary_emb\..*|inv_freq|masked_bias|causal_mask|position_ids|relative_position_index|attn\.(attention\.)?bias|"
+    r"attention\.bias)$"
+)
 _NUMBER = re.compile(r"\.(\d{1,9})(?=\.)")
 _REMEDY = "take the checkpoint with the config.json that it was saved with"
 
@@ -139,7 +144,7 @@ def check_left_out(model: Any, config: Any, keys: Iterable[str]) -> None:
     """Refuse (ValueError) weights of the model's own layers that its settings leave out.
 
     Heads for other tasks are no such weights, nor are layers that a config calls further predictions (DeepSeek's), or that
-    have parts which the others lack.
+    have parts which the others lack, nor what an older version kept and a newer one computes.
 
     Args:
         keys: names in the checkpoint that the model has no place for.
@@ -150,11 +155,13 @@ def check_left_out(model: Any, config: Any, keys: Iterable[str]) -> None:
     modules.update({name.removeprefix(prefix): module for name, module in modules.items()})
     lists = {name: module for name, module in modules.items() if isinstance(module, nn.ModuleList)}
     parts = {name: {key.partition(".")[2] for key in layers.state_dict()} for name, layers in lists.items()}
-    beyond = {key: found for key in keys if (found := _beyond(key, lists))}
+    placed = {key: found for key in keys if (found := _layer(key, lists))}
+    beyond = {key: found for key, found in placed.items() if found[1] >= len(lists[found[0]])}
     others = {found[:2] for found in beyond.values() if found[2] not in parts[found[0]]}
     more = getattr(config.get_text_config(), "num_nextn_predict_layers", None) or 0
+    quantised = getattr(config, "quantization_config", None) is not None
     for key in sorted(keys):
-        if _SCALES.search(key) and getattr(config, "quantization_config", None) is None:
+        if _SCALES.search(key) and not quantised:
             raise ValueError(
                 f"it holds {key}, so its weights are quantised, and its config.json does not say how; {_REMEDY}"
             )
@@ -163,12 +170,17 @@ def check_left_out(model: Any, config: Any, keys: Iterable[str]) -> None:
             raise ValueError(f"it holds {key}, which its config.json leaves out; {_REMEDY}")
         if (found := beyond.get(key)) and found[:2] not in others and found[1] >= len(lists[found[0]]) + more:
             raise ValueError(f"it holds {key}, and its config.json says {len(lists[found[0]])} layers; {_REMEDY}")
+        if key in placed and key not in beyond and not quantised and not _COMPUTED.search(key):
+            raise ValueError(f"it holds {key}, which layers of {config.model_type!r} do not have; {_REMEDY}")
 
 
-def _beyond(key: str, lists: Mapping[str, nn.ModuleList]) -> tuple[str, int, str] | None:
-    """The list of layers in which a weight is beyond the last, its number, and its name in the layer."""
+def _layer(key: str, lists: Mapping[str, nn.ModuleList]) -> tuple[str, int, str] | None:
+    """The list of layers that a weight belongs to, its layer's number (of the innermost list), and its name in the layer."""
+    found = None
     for number in _NUMBER.finditer(key):
-        name, index = key[: number.start()], int(number[1])
-        if name in lists and index >= len(lists[name]):
-            return name, index, key[number.end() + 1 :]
-    return None
+        name = key[: number.start()]
+        if name in lists:
+            found = name, int(number[1]), key[number.end() + 1 :]
+            if found[1] >= len(lists[name]):
+                return found  # what is in a layer that is not there has no list of its own
+    return found

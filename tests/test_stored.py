@@ -9,6 +9,7 @@ import torch
 from helpers import close, tiny_rows, tiny_task
 from models import tiny_base, tiny_model, tiny_tokenizer
 from safetensors.torch import load_file, save_file
+from zoo_models import build
 
 from softprompt.base import Base
 from softprompt.errors import BaseModelError
@@ -119,6 +120,12 @@ def test_layers_with_a_window_that_is_not_given_say_so():
     model.config.sliding_window = None
     with pytest.raises(BaseModelError, match="layers with a sliding window, and sliding_window is null"):
         Base(model, tiny_tokenizer())
+
+
+def test_windows_of_each_layer_are_not_asked_of_all():
+    """transformers refuses to say the one of a config whose layers have their own."""
+    with pytest.raises(BaseModelError, match=r"\(NeoMMEForMaskedLM\) is not supported"):
+        Base(build("masked", "neomme"), tiny_tokenizer(frame="masked"))
 
 
 @pytest.mark.parametrize(("name", "token"), [("decoder_start_token_id", 320), ("forced_bos_token_id", -1)])

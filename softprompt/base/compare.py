@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .attention import Block
-from .families import find_body, positions_of
+from .families import find_body, per_layer, positions_of
 from .interface import CROSS
 from .layers import find_layers
 from .reasons import refused
@@ -89,11 +89,9 @@ def _compare_grid(ours: Base, plain: Any, rows: Sequence[Tensor]) -> Compared:
 
 def longest(base: Base, plain: Any, least: int) -> int:
     """Tokens that cross every sliding window, also one that a config computes (ModernBERT)."""
-    side = find_body(plain, base.kind, base.kind == "seq2seq")
-    try:
-        window = getattr(getattr(side, "config", None), "sliding_window", None) or 0
-    except ValueError:  # each layer has a config of its own (NeoMME), and these are narrow by now
-        window = 0
+    config = getattr(find_body(plain, base.kind, base.kind == "seq2seq"), "config", None)
+    # those of single layers are narrow by now
+    window = 0 if per_layer(config, "sliding_window") else getattr(config, "sliding_window", None) or 0
     if window > _LONGEST_WINDOW:
         reason = f"its sliding window of {window} tokens is too long to be crossed at every load"
         raise refused(base, f"{reason}, which takes up to {_LONGEST_WINDOW}")

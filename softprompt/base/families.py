@@ -191,6 +191,15 @@ def positions_of(config: Any, body: nn.Module) -> int:
     return int(limit)
 
 
+def per_layer(config: Any, name: str) -> bool:
+    """Whether each layer has its own value of a setting, which transformers then refuses to read of them all (NeoMME)."""
+    try:
+        getattr(config, name, None)
+    except (RuntimeError, ValueError):
+        return True
+    return False
+
+
 def starts_of(model: Any, name: str) -> tuple[int, ...]:
     """The tokens that a decoder begins with, as transformers' own generation has it: some are forced to one behind the first.
 

@@ -13,7 +13,7 @@ from transformers.masking_utils import sdpa_mask
 
 from ..errors import BaseModelError
 from .copies import set_attention
-from .families import find_body
+from .families import find_body, per_layer
 from .interface import UnknownAttention
 from .supported import READS_IDS
 
@@ -82,6 +82,8 @@ def _unreached(base: Base, plain: Any) -> str | None:
 
 def _odd_window(base: Base) -> str | None:
     """A sliding window that hides all, or is not given where layers have one."""
+    if per_layer(base.config, "sliding_window"):
+        return None
     size, kinds = (getattr(base.config, name, None) for name in ("sliding_window", "layer_types"))
     if size or (size is None and "sliding_attention" not in (kinds or ())):
         return None

@@ -24,6 +24,7 @@ from softprompt.adapters.targets import as_given, beside_text, resolved, within
 from softprompt.adapters.weights import WeightsMethod, WeightsSpec, plain, take, written_names
 from torch import Tensor, nn
 
+from softprompt.artifact.peft_folder import PLAIN_STARTS
 from softprompt.base import Base
 from softprompt.config import suggest
 from softprompt.errors import ArtifactError, ConfigError
@@ -40,7 +41,6 @@ OTHER_OPTIONS = {  # settings that do, or that give the base other layers
 }
 _ROUND = "base_model.model."  # PEFT's name of the model inside
 _NOT_OUTLINED = ".lora_monteclora_sampler."  # PEFT makes it only where there are numbers
-_STARTS = ("gaussian", "orthogonal")  # of LoRA, besides PEFT's own; PiSSA, OLoRA, CorDA and LoftQ change the base
 
 
 class TunerSpec(WeightsSpec):
@@ -84,10 +84,10 @@ def check_given(kind: str, options: Mapping[str, Any]) -> None:
     for key in OTHER_OPTIONS.keys() & {key for key, value in options.items() if value}:
         raise ValueError(f"PEFT's {kind} cannot be trained here with {key}{OTHER_OPTIONS[key]}")
     start = options.get("init_lora_weights", True)
-    if isinstance(start, str) and start not in _STARTS:
+    if isinstance(start, str) and start not in PLAIN_STARTS:
         raise ValueError(
             f"PEFT's init_lora_weights {start[:40]!r} changes the base's own weights or needs calls of its own; the base stays "
-            f"as it is here, so take one of true, {', '.join(_STARTS)}"
+            f"as it is here, so take one of true, {', '.join(PLAIN_STARTS)}"
         )
     try:
         check_options(types()[kind], {key: value for key, value in options.items() if key not in OTHER_OPTIONS})
@@ -276,9 +276,8 @@ class Tuner(WeightsMethod):
             model = whole._model.merge_and_unload()
         except (AttributeError, NotImplementedError, ValueError, TypeError) as error:
             raise ConfigError(f"PEFT cannot merge {self._kind} into the base: {first_line(error)}") from error
-        if (
-            tied is not None and not apart
-        ):  # PEFT looks at one table of embeddings; T5Gemma's output shares the decoder's
+        # PEFT looks at one table of embeddings; T5Gemma's output shares the decoder's
+        if tied is not None and not apart:
             model.config.tie_word_embeddings = tied
         check_merged(model, learned, base, self._kind)
         return model

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-STOPPING = tuple(
-    signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in signal.Signals.__members__
-)  # SIGHUP: the terminal or the connection is closed; Windows has none
+# SIGHUP: the terminal or the connection is closed; Windows has none
+STOPPING = tuple(signal.Signals[name] for name in ("SIGINT", "SIGTERM", "SIGHUP") if name in signal.Signals.__members__)
 
 
 class Interrupted(KeyboardInterrupt):

@@ -27,6 +27,7 @@ METHODS = {
     "PREFIX_TUNING": "prefix",
     "CARTRIDGE": "prefix",  # saved as plain keys and values
 }
+PLAIN_STARTS = ("gaussian", "orthogonal")  # of LoRA, besides PEFT's own; PiSSA, OLoRA, CorDA and LoftQ change the base
 MAX_TENSOR_BYTES = 4_000_000_000  # a prefix of 2,000 tokens on a 70B model has 2.6 GB
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 _COLUMNS, _ROWS = "prefix_task_cols", "prefix_task_rows"  # of MULTITASK_PROMPT_TUNING

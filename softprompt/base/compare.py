@@ -12,7 +12,7 @@ from .attention import Block
 from .families import find_body, per_layer, positions_of
 from .interface import CROSS
 from .layers import find_layers
-from .reasons import refused
+from .reasons import not_finite, refused
 from .shape import BaseShape, Hidden
 
 if TYPE_CHECKING:
@@ -42,10 +42,14 @@ def compare(ours: Base, plain: Any, rows: Sequence[Tensor]) -> Compared:
     Args:
         plain: the model into which nothing of ours was put.
         rows: two, of different lengths.
+
+    Raises:
+        BaseModelError: the plain model's numbers are none.
     """
-    if ours.kind == "causal":
-        return _compare_causal(ours, plain, rows)
-    return _compare_grid(ours, plain, rows)
+    found = _compare_causal(ours, plain, rows) if ours.kind == "causal" else _compare_grid(ours, plain, rows)
+    if not found.plain.isfinite().all():
+        raise not_finite(ours)
+    return found
 
 
 def _compare_causal(ours: Base, plain: Any, rows: Sequence[Tensor]) -> Compared:

@@ -54,9 +54,8 @@ class WholeHead:
         self._seq2seq = kind == "seq2seq"
         self._model = copy.copy(model)
         own = vars(self._model)
-        own.pop(
-            "forward", None
-        )  # one that a loader put on the object is bound to the model, which would run as a whole
+        # one that a loader put on the object is bound to the model, which would run as a whole
+        own.pop("forward", None)
         own.update(_modules=dict(model._modules), _forward_pre_hooks=OrderedDict(), _forward_hooks=OrderedDict())
         # T5 has its stacks directly in the model
         self._model._modules[prefix if prefix in model._modules else "decoder"] = _Given(config)

@@ -148,9 +148,8 @@ def _read(config: Any, kind: Kind, source: str, name: str, **options: Any) -> An
         transformers_logging.set_verbosity_error()  # its report of weights that are left out, or missing: judged below
     try:
         safely: dict[str, Any] = {"trust_remote_code": False, "use_safetensors": True, "output_loading_info": True}
-        safely["attn_implementation"] = (
-            "eager"  # ours is put in later, so none that a config asks for has to be installed
-        )
+        # ours is put in later, so none that a config asks for has to be installed
+        safely["attn_implementation"] = "eager"
         model, about = auto_class(config, kind).from_pretrained(source, **safely, **options)
     finally:
         transformers_logging.set_verbosity(level)

@@ -127,8 +127,7 @@ def difference(base: Base, plain: Any, rows: list[Tensor], off: float, allowed: 
         return refused(
             base, f"a row's numbers depend on the rows beside it, whose padding it does not leave out ({numbers})"
         )
-    reason = _odd_window(base) if base.kind == "causal" else None
-    reason = reason or (_cause(base, plain, rows[0], allowed) if base.kind == "causal" else None)
+    reason = _odd_window(base) or (_cause(base, plain, rows[0], allowed) if base.kind == "causal" else None)
     reason = reason or _unreached(base, plain) or "its layers, or its head, compute more than the engine knows of"
     return refused(base, f"{reason} ({numbers})")
 

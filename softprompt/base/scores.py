@@ -79,9 +79,8 @@ def _capped(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, ho
         scores = torch.cat([torch.tanh(scores[..., :-1] / cap) * cap, scores[..., -1:]], dim=-1)
     else:
         scores = torch.tanh(scores / cap) * cap
-    if (
-        mask is not None
-    ):  # a padded query may see nothing at all, and must stay finite: the next layer multiplies it by 0
+    if mask is not None:
+        # a padded query may see nothing at all, and must stay finite: the next layer multiplies it by 0
         least = torch.finfo(scores.dtype).min
         hidden = ~mask if mask.dtype == torch.bool else mask == float("-inf")
         scores = scores if mask.dtype == torch.bool else scores + mask

@@ -16,6 +16,7 @@ from .outputs import behind_links, refuse_replacing
 from .streams import visible, visible_json
 
 if TYPE_CHECKING:
+    from ..runtime import Prediction, Runtime
     from ..tasks import Task
 
 
@@ -51,7 +52,6 @@ def predict_verb(
     from ..data.writers import check_output, check_rows, line, write_rows
     from ..runtime import Runtime
     from ..tasks import Task
-    from ..writing import cut_short, silent
 
     if to is not None:
         check_output(to)
@@ -78,18 +78,25 @@ def predict_verb(
         else:
             found = runtime.predict(asked, first, show)
     for name in folders:
-        bound = runtime.get(name).bound
-        tell_cut(bound)
-        own = [item for item in found if item.artifact == name]
-        cut = cut_short([item.cut for item in own], bound.task.longest_answer)
-        for line_of in filter(None, (cut, silent([item.label for item in own if not item.probabilities]))):
-            err.print(f"warning: {line_of}" if len(folders) == 1 else f"warning: {name}: {line_of}")
+        _warn(runtime, found, name, f"{name}: " if len(folders) > 1 else "")
     answered = _beside([row.values for row in rows], [item.as_dict() for item in found])
     if to is not None:
         write_rows(to, answered)
     else:
         shown = visible_json if sys.stdout.isatty() else str  # files get the texts as they are
         sys.stdout.write("".join(shown(line(row)) + "\n" for row in answered))
+
+
+def _warn(runtime: Runtime, found: list[Prediction], name: str, whose: str) -> None:
+    """Say what there is to know of one artifact's answers: texts that were cut, answers cut short or empty."""
+    from ..writing import cut_short, silent
+
+    bound = runtime.get(name).bound
+    tell_cut(bound)
+    own = [item for item in found if item.artifact == name]
+    cut = cut_short([item.cut for item in own], bound.task.longest_answer)
+    for warning in filter(None, (cut, silent([item.label for item in own if not item.probabilities]))):
+        err.print(f"warning: {whose}{warning}")
 
 
 def _named(artifacts: list[str]) -> dict[str, Path]:

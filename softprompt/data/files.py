@@ -57,9 +57,8 @@ def read_file(path: Path) -> Iterator[Found]:
     text = data.decode("utf-8", errors="surrogateescape")
     if suffix == ".tsv":
         return _table(str(path), text, "\t", quoted=_is_quoted(text))
-    head = re.sub(
-        r'"[^"]*"', "", re.split(r"[\r\n]", text, maxsplit=1)[0]
-    )  # what stands between quotes is a name's own
+    # what stands between quotes is a name's own
+    head = re.sub(r'"[^"]*"', "", re.split(r"[\r\n]", text, maxsplit=1)[0])
     sign = next((sign for sign in ",;\t" if sign in head), ",")
     cells = head.split(sign)
     return _table(str(path), text, sign, spaced=len(cells) > 1 and all(cell[:1] == " " for cell in cells[1:]))

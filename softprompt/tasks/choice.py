@@ -13,7 +13,7 @@ from ..data import Row
 from ..errors import ConfigError
 from ..storage import canonical_json
 from ..types import Example
-from ..values import composed, is_blank, kind, not_text, plain, shown
+from ..values import composed, kind, not_text, plain, shown
 from .scored import Normalized, ScoredTask
 from .spec import TaskSpec
 
@@ -106,7 +106,7 @@ class Choice(ScoredTask):
         for place, choice in enumerate(choices):
             if (found := not_text(choice)) is not None:
                 return f"choices[{place}] is {found}; expected text"
-            if is_blank(str(choice)) if self.rules > 1 else not str(choice).strip():
+            if self._is_empty(str(choice)):
                 return f"choices[{place}] is empty"
         return None
 
@@ -192,11 +192,8 @@ class Choice(ScoredTask):
         if isinstance(answer, int):
             return answer if 0 <= answer < len(choices) else None
         text = str(answer)
-        for form in (
-            str,
-            str.strip,
-            composed,
-        ):  # as it is written, without the blanks around it, as Unicode composes it
+        # as it is written, without the blanks around it, as Unicode composes it
+        for form in (str, str.strip, composed):
             if (found := [form(choice) for choice in choices]).count(form(text)):
                 return found.index(form(text))
         text = text.strip()

@@ -14,7 +14,7 @@ from ..config import suggest
 from ..data import Row
 from ..errors import ConfigError
 from ..types import Example
-from ..values import composed, is_blank, not_text, plain, shown, text_of
+from ..values import composed, not_text, plain, shown, text_of
 from .scored import Normalized, ScoredTask
 from .spec import TaskSpec
 
@@ -85,7 +85,7 @@ class Classification(ScoredTask):
             )
         owner: dict[str, str] = {}
         for label, words in verbalizer.items():
-            if not words or any(is_blank(word) if self.rules > 1 else not word.strip() for word in words):
+            if not words or any(map(self._is_empty, words)):
                 raise ConfigError(f"verbalizer.{label} has an empty word")
             for word in words:
                 if owner.get(word) == label:

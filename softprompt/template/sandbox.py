@@ -38,7 +38,7 @@ _SAFE_STATEMENTS = (
     nodes.FilterBlock,
     nodes.With,
 )
-_SCOPES = ("_loop_vars", "_block_vars")
+_SCOPES = ("_loop_vars", "_block_vars")  # Jinja2 passes these to every call inside of a loop
 _FUNCTIONS = ("range", "dict", "namespace")  # of Jinja2's own
 _REFUSED = frozenset(DEFAULT_NAMESPACE) - {*_FUNCTIONS}
 _ROW = 4  # times a row's own size that its template may make of it
@@ -65,9 +65,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     def call(__self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         """Call something; what it gives is accounted for."""
         if isinstance(getattr(__obj, "__self__", None), str):
-            for (
-                name
-            ) in _SCOPES:  # inside of a loop Jinja2 passes these to every call, for functions that read the context
+            for name in _SCOPES:
                 kwargs.pop(name, None)
             return filters.call(__obj, *args, **kwargs)
         return current().made(super().call(__context, __obj, *args, **kwargs))

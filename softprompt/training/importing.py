@@ -12,7 +12,7 @@ from torch import Tensor
 from ..artifact import read_peft, read_peft_weights
 from ..artifact.checks import quote
 from ..artifact.files import one_line
-from ..artifact.peft_folder import METHODS, FolderConfig
+from ..artifact.peft_folder import METHODS, PLAIN_STARTS, FolderConfig
 from ..artifact.peft_format import kv_to_peft
 from ..base import Base
 from ..base.own_cache import prefix_in_peft
@@ -26,7 +26,7 @@ from .preparing import prepare
 from .run import Result
 from .saving import save
 
-_STARTS = ("eva_config", "loftq_config", "corda_config", "lora_ga_config")
+_STARTED = ("eva_config", "loftq_config", "corda_config", "lora_ga_config")
 
 
 @dataclass(frozen=True)
@@ -216,12 +216,12 @@ def _plain_start(config: dict[str, Any], where: str) -> dict[str, Any]:
         ConfigError: it was trained on a base that its start had changed.
     """
     start = config.get("init_lora_weights", True)
-    if isinstance(start, str) and start not in ("gaussian", "orthogonal", "eva"):
+    if isinstance(start, str) and start not in (*PLAIN_STARTS, "eva"):
         raise ConfigError(
             f"{where}: init_lora_weights is {one_line(repr(start), 60)}, a start that changes the base's own weights; save it "
             "with PEFT's save_pretrained(path_initial_model_for_weight_conversion=...), which makes a plain LoRA of it"
         )
-    plain = {key: value for key, value in config.items() if key not in _STARTS}
+    plain = {key: value for key, value in config.items() if key not in _STARTED}
     return {**plain, "init_lora_weights": True} if start == "eva" else plain
 
 

@@ -168,16 +168,16 @@ class RunSpec(Strict):
         return value
 
 
+class _Given(Strict):
+    seed: Seed
+
+
 def check_seed(seed: Any) -> int:
     """A seed that was given in Python.
 
     Raises:
         ConfigError: it is none.
     """
-
-    class _Given(Strict):
-        seed: Seed
-
     return parse(_Given, {"seed": seed}, "train()").seed
 
 

@@ -53,6 +53,32 @@ def test_a_strangers_text_cannot_steer_the_terminal(char):
     assert streams.visible("two\nlines\tand 中文") == "two\nlines\tand 中文"
 
 
+class Writes(io.StringIO):
+    """A stream without a buffer, as `python -u` has it: each `write` goes out by itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.each = []
+
+    def write(self, text: str) -> int:
+        self.each.append(text)
+        return len(text)
+
+
+@pytest.mark.parametrize("error", [DataError("bad"), ConfigError("bad"), KeyError("x"), KeyboardInterrupt()])
+def test_no_other_processs_lines_get_into_a_line(error, monkeypatch):
+    """Under `torchrun` streams have no buffer: half a line of one process could have another's behind it."""
+    stderr = Writes()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    monkeypatch.setattr(sys, "__stderr__", stderr)
+    with pytest.raises(SystemExit):
+        raising(error)
+    console._PlainLines()("training", 1, 2)
+    console._PlainLines()("training", 2, 2)
+    assert len(stderr.each) >= 3 and all(text.endswith("\n") for text in stderr.each), stderr.each
+    assert isinstance(error, KeyError) == any(text.startswith("Traceback") for text in stderr.each)
+
+
 def raising(error: BaseException):
     with ending.ended():
         raise error

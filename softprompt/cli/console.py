@@ -23,7 +23,7 @@ from rich.progress import (
 
 from ..launcher import launched
 from ..types import Progress as Callback
-from .streams import NoticeConsole, VisibleConsole, unread_ends_nothing, visible
+from .streams import NoticeConsole, VisibleConsole, unread_ends_nothing, visible, write_whole
 
 if TYPE_CHECKING:
     from ..evaluate import Evaluation
@@ -105,7 +105,7 @@ class _PlainLines:
         if news or now - self._at >= _EVERY:
             self._at = now
             with unread_ends_nothing():
-                print(visible(f"{what}: {done}/{total}"), file=sys.stderr, flush=True)
+                write_whole(visible(f"{what}: {done}/{total}") + "\n", sys.stderr)
 
 
 def run_of(artifact: Path) -> RunSpec | None:

@@ -14,7 +14,7 @@ from typing import NoReturn
 from ..errors import DataError, SoftpromptError
 from ..interrupts import STOPPING, Interrupted, raise_interrupted
 from ..launcher import launched
-from .streams import lose, visible_line
+from .streams import lose, visible_line, write_whole
 
 DEBUG = "SOFTPROMPT_DEBUG"
 _SHOWN_PROBLEMS = 50
@@ -88,7 +88,7 @@ def _interrupted(stop: KeyboardInterrupt) -> NoReturn:
 
 def _mistake(error: Exception) -> NoReturn:
     if launched("world") > 1 or not os.environ.get(DEBUG):  # whoever it comes from, a traceback is shown
-        traceback.print_exc(file=sys.__stderr__)
+        write_whole(traceback.format_exc(), sys.__stderr__)
     line = f"{type(error).__name__}: this is a mistake in softprompt; please report it with the lines above"
     _exit([f"error: {line}"], 1)
 
@@ -97,7 +97,7 @@ def _exit(lines: list[str], code: int) -> NoReturn:
     if launched("rank") == 0:
         for line in lines:
             with contextlib.suppress(OSError):  # the terminal may be closed
-                print(visible_line(line), file=sys.stderr)
+                write_whole(visible_line(line) + "\n", sys.stderr)
     else:
         time.sleep(1)  # a launcher ends all as soon as one has ended; the first is to be heard before
     sys.exit(code)

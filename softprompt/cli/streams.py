@@ -49,6 +49,16 @@ def lose(stream: TextIO) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
+def write_whole(text: str, stream: TextIO | None) -> None:
+    """Write lines that no other process's lines can get into.
+
+    Where a stream has no buffer, as under `torchrun`, `print` writes a line and its end apart. None is a closed stream.
+    """
+    if stream is not None:
+        stream.write(text)
+        stream.flush()
+
+
 @contextlib.contextmanager
 def unread_ends_nothing() -> Iterator[None]:
     """That nobody reads stderr any more (`2>&1 | head`, a closed terminal) ends no work."""

@@ -35,12 +35,14 @@ class Prediction:
 
     Attributes:
         cut: what was written had not ended after `generation.max_new_tokens`.
+        truncated: the row's text was longer than the task or the base takes; this answers what was left of it.
     """
 
     artifact: str
     label: str
     probabilities: dict[str, float]
     cut: bool = False
+    truncated: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """As written by `softprompt predict`: `label` and `probabilities`, or `text`."""
@@ -151,9 +153,13 @@ class Runtime:
         found = answer(self.base, examples, [prompts[name] for name in chosen], progress)
         return [
             Prediction(
-                name, item.predicted, {k: float(torch.tensor(v).exp()) for k, v in item.scores.items()}, item.cut
+                name,
+                item.predicted,
+                {label: float(torch.tensor(score).exp()) for label, score in item.scores.items()},
+                item.cut,
+                example.truncated,
             )
-            for name, item in zip(chosen, found, strict=True)
+            for name, example, item in zip(chosen, examples, found, strict=True)
         ]
 
     @plain_torch()
@@ -193,7 +199,7 @@ class Runtime:
         refuse([("the row", prompt.bound.task.check_input(values := plain_row(row)))])
         example = prompt.bound.example(values)
         found = write(self.base, [example], [prompt], told=Told(prompt.bound, tell))
-        return Prediction(name, found[0].predicted, {}, found[0].cut)
+        return Prediction(name, found[0].predicted, {}, found[0].cut, example.truncated)
 
     def _name_for(self, row: Mapping[str, Any], default: str | None, place: int) -> str:
         name = row.get("artifact")

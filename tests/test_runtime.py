@@ -126,6 +126,14 @@ def test_unknown_artifact_and_missing_field(served):
         served.predict([{"txt": "x", "artifact": "bare"}])
 
 
+def test_an_answer_says_that_its_text_was_cut():
+    runtime = Runtime(tiny_base("llama"))
+    runtime.add("short", tiny_task(max_text_tokens=20))
+    runtime.add("long", tiny_task())
+    rows = [{"text": text, "artifact": name} for name in runtime.names for text in ("A film. ", "A film. " * 6)]
+    assert [found.truncated for found in runtime.predict(rows)] == [False, True, False, False]
+
+
 def test_demonstrations_that_were_not_drawn_are_not_left_out_in_silence():
     with pytest.raises(ConfigError, match="not drawn yet"):
         Runtime(tiny_base()).add("x", tiny_task(demonstrations={"k": 4}))

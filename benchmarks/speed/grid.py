@@ -84,10 +84,10 @@ class Forecast:
     """
 
     free: float | None
-    seconds: dict[str, tuple[float, float]] = field(default_factory=dict)  # side → (tokens, seconds of a step)
-    memory: dict[str, tuple[float, float, float]] = field(
-        default_factory=dict
-    )  # side → (tokens, GB loaded, GB at most)
+    # side → (tokens, seconds of a step)
+    seconds: dict[str, tuple[float, float]] = field(default_factory=dict)
+    # side → (tokens, GB loaded, GB at most)
+    memory: dict[str, tuple[float, float, float]] = field(default_factory=dict)
 
     def learn(self, tokens: float, row: dict[str, Any]) -> None:
         """Take a measured row in."""

@@ -175,9 +175,8 @@ def importance(
     mask = torch.ones(method.length, device=whole.device, requires_grad=True)
     total = torch.zeros_like(mask)
     for done, example in enumerate(examples, 1):  # row by row: the absolute value is taken of each row's gradient
-        masked = Learned(
-            {"prompt": whole * mask[:, None]}
-        )  # tokens are the last dimension but one, of embeddings and K/V
+        # tokens are the last dimension but one, of embeddings and K/V
+        masked = Learned({"prompt": whole * mask[:, None]})
         loss, tokens = engine.loss([example], masked)
         total += torch.autograd.grad(loss / tokens, mask)[0].abs()
         progress("ranking learned tokens", done, len(examples))

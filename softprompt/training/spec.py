@@ -131,9 +131,8 @@ class BaseSpec(Strict):
 
     def load(self, progress: Progress = ignore_progress) -> Base:
         """The base, loaded as the section says; see `Base.load` for what is refused."""
-        processes().first(
-            local_source, self.name, progress
-        )  # what must be fetched one of several processes fetches for all
+        # what must be fetched one of several processes fetches for all
+        processes().first(local_source, self.name, progress)
         return Base.load(self.name, self.dtype, self.device, progress, self.quantization, self.isolated, self.kind)
 
 

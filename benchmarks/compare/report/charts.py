@@ -156,9 +156,8 @@ def learning_curves(charts: Charts, section: Section, looks: dict[str, Look]) ->
             if found[0].place.size is None:
                 axes.axhline(values[0], color=look.hue, lw=1.1, ls=(0, (4, 3)))
             else:
-                aside = (sizes[-1] / sizes[0]) ** (
-                    0.006 * (number - len(shown) / 2)
-                )  # so that bars do not hide each other
+                # so that bars do not hide each other
+                aside = (sizes[-1] / sizes[0]) ** (0.006 * (number - len(shown) / 2))
                 xs = [(line.place.size or 0) * aside for line in found]
                 bounds = [[_shown(edge, metric) for edge in line.mean.interval] for line in found]
                 errors = [

@@ -200,6 +200,13 @@ def test_work_goes_on_where_nobody_reads_its_progress(monkeypatch, capfd):
         show("training", 1, 2)
         console.err.print("a notice")
         show("training", 2, 2)
+    with pytest.raises(SystemExit) as stop:
+        raising(ConfigError("nobody reads this"))
+    assert stop.value.code == 2
+    monkeypatch.setattr(sys, "__stderr__", Closed())
+    with pytest.raises(SystemExit) as stop:
+        raising(KeyError("nor its traceback"))
+    assert stop.value.code == 1
     monkeypatch.undo()
     with console.progress() as show:
         show("training", 1, 2)

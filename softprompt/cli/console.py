@@ -23,7 +23,7 @@ from rich.progress import (
 
 from ..launcher import launched
 from ..types import Progress as Callback
-from .streams import NoticeConsole, VisibleConsole, unread_ends_nothing, visible, write_whole
+from .streams import NoticeConsole, VisibleConsole, visible, write_whole
 
 if TYPE_CHECKING:
     from ..evaluate import Evaluation
@@ -104,8 +104,7 @@ class _PlainLines:
             self._kind, self._open, self._inside = kind, done < total, False
         if news or now - self._at >= _EVERY:
             self._at = now
-            with unread_ends_nothing():
-                write_whole(visible(f"{what}: {done}/{total}") + "\n", sys.stderr)
+            write_whole(visible(f"{what}: {done}/{total}") + "\n", sys.stderr)
 
 
 def run_of(artifact: Path) -> RunSpec | None:

@@ -52,11 +52,11 @@ def _in_one_line() -> Iterator[None]:
         lose(sys.stdout)  # `… | head` is no error
         sys.exit(0)
     except Exception as error:
-        if os.environ.get(DEBUG):
-            traceback.print_exc()
         line = _plain(error)
         if line is None:
             _mistake(error)
+        if os.environ.get(DEBUG):
+            write_whole(traceback.format_exc(), sys.stderr)
         _exit([*_problems(error), f"error: {line}"], 2)
 
 
@@ -87,8 +87,7 @@ def _interrupted(stop: KeyboardInterrupt) -> NoReturn:
 
 
 def _mistake(error: Exception) -> NoReturn:
-    if launched("world") > 1 or not os.environ.get(DEBUG):  # whoever it comes from, a traceback is shown
-        write_whole(traceback.format_exc(), sys.__stderr__)
+    write_whole(traceback.format_exc(), sys.__stderr__)  # also of a process that is not heard (`console.alike`)
     line = f"{type(error).__name__}: this is a mistake in softprompt; please report it with the lines above"
     _exit([f"error: {line}"], 1)
 
@@ -96,8 +95,7 @@ def _mistake(error: Exception) -> NoReturn:
 def _exit(lines: list[str], code: int) -> NoReturn:
     if launched("rank") == 0:
         for line in lines:
-            with contextlib.suppress(OSError):  # the terminal may be closed
-                write_whole(visible_line(line) + "\n", sys.stderr)
+            write_whole(visible_line(line) + "\n", sys.stderr)
     else:
         time.sleep(1)  # a launcher ends all as soon as one has ended; the first is to be heard before
     sys.exit(code)

@@ -13,7 +13,7 @@ from . import app
 from .console import base_of, err, progress, tell_cut
 from .options import Dtype, Quantization
 from .outputs import behind_links, refuse_replacing
-from .streams import visible, visible_json
+from .streams import visible, visible_json, write_whole
 
 if TYPE_CHECKING:
     from ..runtime import Prediction, Runtime
@@ -142,7 +142,7 @@ def _free(key: str, taken: set[str]) -> str:
 
 def _show(text: str) -> None:
     """A piece of an answer, at once."""
-    print(visible(text), end="", file=sys.stderr, flush=True)
+    write_whole(visible(text), sys.stderr)
 
 
 def _name_of(path: Path) -> str:

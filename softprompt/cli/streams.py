@@ -46,26 +46,29 @@ class VisibleConsole(Console):
 def lose(stream: TextIO) -> None:
     """What is still written to a stream that nobody reads any more goes nowhere."""
     with contextlib.suppress(OSError, ValueError):  # a test's or a notebook's own has no number
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def write_whole(text: str, stream: TextIO | None) -> None:
-    """Write lines that no other process's lines can get into.
-
-    Where a stream has no buffer, as under `torchrun`, `print` writes a line and its end apart. None is a closed stream.
-    """
-    if stream is not None:
-        stream.write(text)
-        stream.flush()
+        number = stream.fileno()
+        with Path(os.devnull).open("w") as nothing:
+            os.dup2(nothing.fileno(), number)
 
 
 @contextlib.contextmanager
-def unread_ends_nothing() -> Iterator[None]:
+def unread_ends_nothing(stream: TextIO) -> Iterator[None]:
     """That nobody reads stderr any more (`2>&1 | head`, a closed terminal) ends no work."""
     try:
         yield
     except OSError:
-        lose(sys.stderr)
+        lose(stream)
+
+
+def write_whole(text: str, stream: TextIO | None) -> None:
+    """Write to stderr, if somebody reads it, at once, so that no other process gets into a line.
+
+    Where a stream has no buffer, as under `torchrun`, `print` writes a line and its end apart. None is a closed stream.
+    """
+    if stream is not None:
+        with unread_ends_nothing(stream):
+            stream.write(text)
+            stream.flush()
 
 
 class NoticeConsole(VisibleConsole):
@@ -73,7 +76,7 @@ class NoticeConsole(VisibleConsole):
 
     def print(self, *what: Any, **how: Any) -> None:
         """Show something, if somebody reads it."""
-        with unread_ends_nothing():
+        with unread_ends_nothing(sys.stderr):
             super().print(*what, **how)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .base import check_numbers
-from .engine import Answer, BothWays, Engine, Learned, best_span, whole_words
+from .engine import Answer, BidirectionalEngine, Engine, Learned, best_span, whole_words
 from .errors import DataError
 from .methods import Method
 from .metrics import Estimate, estimate
@@ -182,7 +182,7 @@ def pointed(
     progress: Progress = ignore_progress,
 ) -> list[Outcome]:
     """The stretch of each row's context that is pointed at, as it stands there."""
-    assert isinstance(engine, BothWays)
+    assert isinstance(engine, BidirectionalEngine)
     longest = bound.task.longest_answer
     found: dict[int, Outcome] = {}
     for part in engine.buckets(examples):

@@ -184,7 +184,7 @@ class Runtime:
         Raises:
             DataError: see `predict`; or the artifact's answers are chosen, not written, or written by beams.
         """
-        from .streaming import Told  # transformers' streamers bring much along
+        from .streaming import AnswerStreamer  # transformers' streamers bring much along
 
         name = self._name_for(_rows([row])[0], artifact, 0)
         prompt = self.get(name)
@@ -198,7 +198,7 @@ class Runtime:
             )
         refuse([("the row", prompt.bound.task.check_input(values := plain_row(row)))])
         example = prompt.bound.example(values)
-        found = write(self.base, [example], [prompt], told=Told(prompt.bound, tell))
+        found = write(self.base, [example], [prompt], told=AnswerStreamer(prompt.bound, tell))
         return Prediction(name, found[0].predicted, {}, found[0].cut, example.truncated)
 
     def _name_for(self, row: Mapping[str, Any], default: str | None, place: int) -> str:

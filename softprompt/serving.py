@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .base import Base
-from .engine import CacheConfig, Engine, Past, Row, buckets, make_engine, plan, run
+from .engine import CacheConfig, Engine, EngineRow, Past, buckets, make_engine, plan, run
 from .engine.rows import Piece
 from .evaluate import Outcome, free_outcome, outcome, outcomes
 from .methods import Method
@@ -46,7 +46,7 @@ class Compiled:
     prior: Prior
     writes: str | None
 
-    def row(self, example: Example) -> Row:
+    def row(self, example: Example) -> EngineRow:
         """An example behind it, on a causal base."""
         return self.engine.row(example, self.trunk, self.middle)
 

@@ -11,7 +11,7 @@ from .engine import stops_in, text_of
 from .tasks import BoundTask
 
 
-class Told(BaseStreamer):
+class AnswerStreamer(BaseStreamer):
     """Tells the text of one answer as its tokens come: all that is sure to stand in the answer, and nothing else."""
 
     def __init__(self, bound: BoundTask, tell: Callable[[str], object]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 import torch.nn.functional as F
 
-from .engine import Answer, Batch, Engine, Learned, buckets, generate
+from .engine import Answer, BatchOutput, Engine, Learned, buckets, generate
 from .tasks import BoundTask
 from .tasks.generation import Generation
 from .types import Example, Progress, ignore_progress
@@ -44,7 +44,7 @@ def written(
 
 
 def write_behind(
-    batch: Batch, examples: Sequence[Example], bounds: Sequence[BoundTask], told: BaseStreamer | None = None
+    batch: BatchOutput, examples: Sequence[Example], bounds: Sequence[BoundTask], told: BaseStreamer | None = None
 ) -> list[Answer]:
     """The answers behind contexts that have run; all of these tasks have the same settings, ends and stops."""
     bound = bounds[0]

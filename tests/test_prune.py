@@ -14,7 +14,7 @@ from models import tiny_base, tiny_model, tiny_tokenizer
 from softprompt import artifact as artifacts
 from softprompt.base import Base
 from softprompt.base.attention import ALWAYS
-from softprompt.engine import Engine, Learned, Past, Row, run, score
+from softprompt.engine import Engine, EngineRow, Learned, Past, run, score
 from softprompt.errors import ArtifactError, ConfigError
 from softprompt.evaluate import evaluate
 from softprompt.methods import make_method
@@ -92,7 +92,7 @@ def test_a_pruned_prefix_is_the_prefix_with_tokens_hidden(family):
     value = ready.method.value.detach()[..., kept, :]
     hidden = Past(value.unsqueeze(2).unbind(0), torch.full((2,), ALWAYS), 5)
     ids = (*ready.bound.head, *example.text, *ready.bound.cue)
-    want = score(run(base, [Row(hidden, (), (ids,))], record=True), [example.candidates])[0]
+    want = score(run(base, [EngineRow(hidden, (), (ids,))], record=True), [example.candidates])[0]
     if family == "gpt2":
         assert torch.equal(smaller.value.detach(), value)
     else:

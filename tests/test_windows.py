@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers import close
 from models import tiny_base
-from test_both_ways import SPANS, encoder, span_rows, spans
+from test_bidirectional import SPANS, encoder, span_rows, spans
 
 from softprompt import doctor
 from softprompt.data import Row

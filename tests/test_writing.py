@@ -18,7 +18,7 @@ from softprompt.engine.draws import Draws, processors
 from softprompt.errors import ConfigError
 from softprompt.methods import make_method
 from softprompt.runtime import Runtime
-from softprompt.streaming import Told
+from softprompt.streaming import AnswerStreamer
 from softprompt.tasks import Task
 from softprompt.template.turns import answer_ends
 from softprompt.training import prepare
@@ -339,7 +339,7 @@ def test_what_the_template_puts_round_an_answer_is_taken_off(frame, written, ans
     ids = tiny_tokenizer()(written, add_special_tokens=False)["input_ids"]
     assert bound.read(tuple(ids)) == answer
     told: list[str] = []
-    streamer = Told(bound, told.append)
+    streamer = AnswerStreamer(bound, told.append)
     for token in ids:
         streamer.put(torch.tensor([token]))
         assert answer.startswith("".join(told))

@@ -16,7 +16,7 @@ KEYS_AT_ONCE = 16_384  # of contexts that are copied for answers of several toke
 
 
 @dataclass(frozen=True)
-class Batch:
+class BatchOutput:
     """A batch after its forward.
 
     Attributes:
@@ -70,10 +70,10 @@ class Batch:
         lengths = [len(ids) - 1 for ids in answers]
         return self.base.forward(self.base.embed(flat), lengths, starts, blocks).states
 
-    def rows(self, places: Sequence[int]) -> Batch:
+    def rows(self, places: Sequence[int]) -> BatchOutput:
         """The same for some of the rows; `states` holds only their last tokens."""
         index = torch.tensor(list(places), device=self.states.device)
-        return Batch(
+        return BatchOutput(
             self.base,
             self.last.index_select(0, index),
             torch.arange(1, len(places) + 1, device=self.states.device),
@@ -84,7 +84,7 @@ class Batch:
         )
 
 
-def score(batch: Batch, candidates: Sequence[Sequence[Ids]]) -> list[Tensor]:
+def score(batch: BatchOutput, candidates: Sequence[Sequence[Ids]]) -> list[Tensor]:
     """Log-likelihood of every candidate answer after each row's context.
 
     Args:
@@ -109,7 +109,7 @@ def score(batch: Batch, candidates: Sequence[Sequence[Ids]]) -> list[Tensor]:
     return scores
 
 
-def predicted(batch: Batch, answers: Sequence[Ids]) -> tuple[Tensor, Tensor]:
+def predicted(batch: BatchOutput, answers: Sequence[Ids]) -> tuple[Tensor, Tensor]:
     """Logits [A, V] and tokens [A] of answers that have run, all but the last token of each, at the rows' ends."""
     # logits at position i predict token i + 1: from the context's last token to the answer's last but one
     places = [
@@ -119,7 +119,7 @@ def predicted(batch: Batch, answers: Sequence[Ids]) -> tuple[Tensor, Tensor]:
     return logits, torch.tensor([token for ids in answers for token in ids], device=logits.device)
 
 
-def answer_states(batch: Batch, answers: Sequence[Ids]) -> list[Tensor]:
+def answer_states(batch: BatchOutput, answers: Sequence[Ids]) -> list[Tensor]:
     """Last hidden states that predict one answer's tokens behind each row's context, per row [tokens, H].
 
     Args:
@@ -136,12 +136,12 @@ def answer_states(batch: Batch, answers: Sequence[Ids]) -> list[Tensor]:
     return found
 
 
-def _at_once(batch: Batch) -> int:
+def _at_once(batch: BatchOutput) -> int:
     """How many answers are run behind their contexts together: bounded, as each takes a copy of its row's K/V."""
     return max(1, KEYS_AT_ONCE // max(1, batch.keys))
 
 
-def _continue(batch: Batch, rows: list[int], answers: list[Ids]) -> Tensor:
+def _continue(batch: BatchOutput, rows: list[int], answers: list[Ids]) -> Tensor:
     """Log-likelihood of each answer's second and later tokens after its row's context, [len(rows)]."""
     states = batch.follow(rows, answers)
     targets = torch.tensor([token for ids in answers for token in ids[1:]], device=states.device)
@@ -149,7 +149,7 @@ def _continue(batch: Batch, rows: list[int], answers: list[Ids]) -> Tensor:
     return torch.stack([part.sum() for part in logp.split([len(ids) - 1 for ids in answers])])
 
 
-def context_blocks(batch: Batch, index: Tensor) -> list[Block]:
+def context_blocks(batch: BatchOutput, index: Tensor) -> list[Block]:
     """All that stands before an answer, for rows picked (and repeated) by `index`; the batch must have been recorded."""
     assert batch.kv is not None and batch.starts is not None, "contexts of longer answers must be recorded"
     sizes = torch.tensor(batch.lengths, device=index.device)

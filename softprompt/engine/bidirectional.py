@@ -15,18 +15,18 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..types import Example, Ids, Progress, ignore_progress
-from .batch import Batch
+from .batch import BatchOutput
 from .encode import TOKENS_PER_FORWARD, buckets, in_buckets
 from .engine import Engine
 from .past import Past
 from .plan import Learned
 from .pointing import loss as pointing_loss
 from .pointing import padded, pointers, right_window
-from .rows import Piece, Row, run
+from .rows import EngineRow, Piece, run
 
 
 @dataclass(frozen=True)
-class Clozes(Batch):
+class ClozeOutput(BatchOutput):
     """Rows that ran whole.
 
     Attributes:
@@ -54,19 +54,19 @@ class Clozes(Batch):
         return found
 
 
-class BothWays(Engine):
+class BidirectionalEngine(Engine):
     """Runs examples of one task through a masked model or an encoder."""
 
     def row(
         self,
         example: Example,
-        trunk: Past | Row | None,
+        trunk: Past | EngineRow | None,
         middle: Mapping[str, Piece],
         answer: Ids = (),
         low: bool = False,
-    ) -> Row:
+    ) -> EngineRow:
         """The example as a row for `run`; `answer` is a mask for each of its tokens."""
-        return Row(trunk, (), self._pieces(self.plan.row_live, middle, example, answer))
+        return EngineRow(trunk, (), self._pieces(self.plan.row_live, middle, example, answer))
 
     def answers(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, Tensor]:
         """Logits [A, V] at the right answers' masks and their tokens [A]; or a head's logits [B, K] and the right ones [B]."""
@@ -126,10 +126,10 @@ class BothWays(Engine):
         progress: Progress = ignore_progress,
         continued: bool = True,
         open_ended: bool = False,
-    ) -> Iterator[tuple[list[int], Batch]]:
+    ) -> Iterator[tuple[list[int], BatchOutput]]:
         """Run every example, in length buckets, without gradients; once for each length that its candidates have."""
 
-        def run_part(part: list[int]) -> Batch:
+        def run_part(part: list[int]) -> BatchOutput:
             return self._clozes([examples[index] for index in part], learned, continued and learned.head is None)
 
         with torch.no_grad():
@@ -139,7 +139,7 @@ class BothWays(Engine):
         """Indices of the examples of each forward."""
         return buckets([self.size(example) for example in examples])
 
-    def _clozes(self, rows: Sequence[Example], learned: Learned, guess: bool) -> Clozes:
+    def _clozes(self, rows: Sequence[Example], learned: Learned, guess: bool) -> ClozeOutput:
         guess = guess and self.base.mask_id is not None
         counts = sorted({len(ids) for row in rows for ids in row.candidates}) if guess else []
         guesses, batch = {}, None
@@ -149,11 +149,11 @@ class BothWays(Engine):
             guesses[count] = batch.states[places.to(batch.states.device)]
         assert batch is not None
         ends = torch.arange(1, len(rows) + 1, device=batch.states.device)
-        return Clozes(batch.base, batch.last, ends, means=_means(batch), guesses=guesses)
+        return ClozeOutput(batch.base, batch.last, ends, means=_means(batch), guesses=guesses)
 
     def _run(
         self, examples: Sequence[Example], learned: Learned, masks: Sequence[Ids], of: str = "answer"
-    ) -> tuple[Batch, list[int]]:
+    ) -> tuple[BatchOutput, list[int]]:
         """One forward over whole rows, and where among the packed states this slot of each row begins."""
         trunk, middle = self.trunk(learned), self.middle(learned)
         rows = [self.row(one, trunk, middle, ids) for one, ids in zip(examples, masks, strict=True)]
@@ -171,6 +171,6 @@ class BothWays(Engine):
         return () if self.base.mask_id is None else (self.base.mask_id,) * count
 
 
-def _means(batch: Batch) -> Tensor:
+def _means(batch: BatchOutput) -> Tensor:
     """Mean of each row's states [B, H]."""
     return torch.stack([states.mean(0) for states in batch.states.split(batch.lengths)])

@@ -12,12 +12,12 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from ..base import Block
 from ..types import Ids
-from .batch import Batch, context_blocks
+from .batch import BatchOutput, context_blocks
 from .decode import stops_in, text_of
 from .draws import Draws
 
 
-class Continued(PreTrainedModel, GenerationMixin):
+class GenerationAdapter(PreTrainedModel, GenerationMixin):
     """What `generate` takes for a model: its first forward reads the contexts' logits, each later one runs one token a row.
 
     Rows of the same item that begin alike have the same keys and values, so a row of a new step (beams change places) finds
@@ -30,7 +30,7 @@ class Continued(PreTrainedModel, GenerationMixin):
     main_input_name = "input_ids"
     _is_stateful = True  # no assistant model, no contrastive search: they go back in time
 
-    def __init__(self, batch: Batch, draws: Draws | None = None) -> None:
+    def __init__(self, batch: BatchOutput, draws: Draws | None = None) -> None:
         # to `generate` whatever runs here is a decoder that reads ids
         config = PreTrainedConfig()
         config.vocab_size = batch.base.shape.vocab_size  # type: ignore[attr-defined]

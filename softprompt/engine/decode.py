@@ -14,7 +14,7 @@ import torch
 
 from ..base import check_numbers
 from ..types import Ids
-from .batch import Batch
+from .batch import BatchOutput
 
 if TYPE_CHECKING:
     from transformers.generation.streamers import BaseStreamer
@@ -30,7 +30,7 @@ class Answer:
 
 @torch.no_grad()
 def generate(
-    batch: Batch,
+    batch: BatchOutput,
     tokenizer: Any,
     ends: Sequence[int],
     settings: dict[str, Any],
@@ -54,7 +54,7 @@ def generate(
     check_numbers(batch.last, f"base {batch.base.name!r}")
     from transformers import GenerationConfig, StoppingCriteriaList  # with what it brings along, so only now
 
-    from .continued import Continued, Stops
+    from .continued import GenerationAdapter, Stops
     from .draws import Draws, processors
 
     draws = Draws(seeds) if settings.get("do_sample") else None
@@ -69,7 +69,7 @@ def generate(
         if ends
         else None,  # rows that have ended are filled up with an end, so padding ends nothing
     )
-    found = Continued(batch, draws).generate(
+    found = GenerationAdapter(batch, draws).generate(
         inputs_embeds=batch.last[:, None],  # stands for the context; no ids do, so processors see none
         attention_mask=torch.ones(len(batch.lengths), 1, device=batch.states.device),
         generation_config=config,

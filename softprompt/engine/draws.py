@@ -72,6 +72,6 @@ def processors(settings: dict[str, Any], ends: int, draws: Draws | None) -> Logi
         found.append(TopKLogitsWarper(top_k, min_tokens_to_keep=least))
     if (top_p := settings.get("top_p", 1.0)) < 1.0:
         found.append(TopPLogitsWarper(top_p, min_tokens_to_keep=least))
-    if not beams:  # these draw among all continuations: see `Continued`
+    if not beams:  # these draw among all continuations: see `GenerationAdapter`
         found.append(Drawn(draws))
     return found

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from ..base import Base
 from ..types import Example, Ids, Progress, ignore_progress
-from .batch import Batch, predicted
+from .batch import BatchOutput, predicted
 from .cache import CacheConfig, RowCache, context_digest
 from .encode import encode, in_buckets
-from .lower import Lower
+from .frozen_layers import FrozenLayers
 from .past import Past, join, learned_past
 from .plan import NOTHING, Learned, Plan, Slot
-from .rows import Piece, Row, has_run, run
+from .rows import EngineRow, Piece, has_run, run
 
 ENDS_AT_ONCE = 256  # states whose logits are taken together; each has V of them
 
@@ -61,7 +61,7 @@ class Engine:
             kept_as = self.context if config.keep else None
             rows = RowCache(self._layout(base), dtype, config.ram, config.disk, kept_as)
         self.cache: RowCache = rows
-        self.lower = Lower(self.base, plan, self._ids, below, self.cache) if plan.first_layer else None
+        self.frozen_layers = FrozenLayers(self.base, plan, self._ids, below, self.cache) if plan.first_layer else None
         self._frozen: Past | None = None
         self._ends: dict[Ids, Tensor] = {}  # text ids → last hidden state [H], where nothing is learned
 
@@ -90,7 +90,7 @@ class Engine:
         """
         return has_run(self._live(learned), self.front(learned, low), self.plan.first_layer if low else 0)
 
-    def front(self, learned: Learned, low: bool = False) -> Past | Row | None:
+    def front(self, learned: Learned, low: bool = False) -> Past | EngineRow | None:
         """The same for rows that run at once: what is live of it runs together with them, if it has tokens."""
         if self._frozen is None and self.plan.trunk_frozen:
             with torch.no_grad():
@@ -99,15 +99,15 @@ class Engine:
 
     def encode(self, examples: Sequence[Example], progress: Progress = ignore_progress) -> None:
         """Run what is frozen of every row, if it is not in the cache yet, and keep it."""
-        if self.lower is not None:
-            self.lower.encode([self._whole_ids(example) for example in examples], progress)
+        if self.frozen_layers is not None:
+            self.frozen_layers.encode([self._whole_ids(example) for example in examples], progress)
         if not self.plan.keeps_texts:
             return
         with torch.no_grad():
             trunk = self.trunk(NOTHING)  # nothing is learned before a text that can be kept
 
             def compute(part: Sequence[Ids]) -> Iterator[Tensor]:
-                batch = run(self.base, [Row(trunk, (), (ids,)) for ids in part], record=True)
+                batch = run(self.base, [EngineRow(trunk, (), (ids,)) for ids in part], record=True)
                 assert batch.kv is not None
                 for place, ids in enumerate(part):
                     yield torch.stack([layer[:, place, :, : len(ids)] for layer in batch.kv])
@@ -150,7 +150,7 @@ class Engine:
         progress: Progress = ignore_progress,
         continued: bool = True,
         open_ended: bool = False,
-    ) -> Iterator[tuple[list[int], Batch]]:
+    ) -> Iterator[tuple[list[int], BatchOutput]]:
         """Run every example up to its answer, in length buckets, without gradients.
 
         Where nothing is learned and nothing follows, each text runs once, however often it is asked for.
@@ -176,18 +176,18 @@ class Engine:
         for begin in range(0, len(examples), ENDS_AT_ONCE):
             part = list(range(begin, min(begin + ENDS_AT_ONCE, len(examples))))
             states = torch.stack([self._ends[examples[index].text] for index in part])
-            yield part, Batch(self.base, states, torch.arange(1, len(part) + 1, device=states.device))
+            yield part, BatchOutput(self.base, states, torch.arange(1, len(part) + 1, device=states.device))
 
     def _run_contexts(
         self, examples: Sequence[Example], learned: Learned, progress: Progress, long: set[int]
-    ) -> Iterator[tuple[list[int], Batch]]:
+    ) -> Iterator[tuple[list[int], BatchOutput]]:
         with torch.no_grad():
             low = not long and self._kept(examples)  # what follows a context needs its keys in all layers
             trunk, middle = self.trunk(learned, low), self.middle(learned)
             rows = [self.row(example, trunk, middle, low=low) for example in examples]
             live, first = self._live(learned), self.plan.first_layer if low else 0
 
-            def run_part(part: list[int]) -> Batch:
+            def run_part(part: list[int]) -> BatchOutput:
                 record = not long.isdisjoint(part)
                 return run(self.base, [rows[index] for index in part], self.cache, record, live, first)
 
@@ -212,22 +212,22 @@ class Engine:
     def row(
         self,
         example: Example,
-        trunk: Past | Row | None,
+        trunk: Past | EngineRow | None,
         middle: Mapping[str, Piece],
         answer: Ids = (),
         low: bool = False,
-    ) -> Row:
+    ) -> EngineRow:
         """The example as a row for `run`, what is frozen of it from the cache where it is kept."""
-        if low and self.lower is not None:
+        if low and self.frozen_layers is not None:
             size = len(self._ids["cue"]) + len(example.text) + len(answer)
-            return Row(trunk, (), (self.lower.states(self._whole_ids(example))[:size],))
+            return EngineRow(trunk, (), (self.frozen_layers.states(self._whole_ids(example))[:size],))
         frozen = self._frozen_ids(example)
         live = (*self._pieces(self.plan.row_live, middle, example), answer)
         if frozen and self.plan.keeps_texts and frozen in self.cache:
-            return Row(trunk, frozen, live)
+            return EngineRow(trunk, frozen, live)
         if any(slot.adapted for slot in self.plan.row_live):
-            return Row(trunk, (), live, frozen)
-        return Row(trunk, (), (frozen, *live))
+            return EngineRow(trunk, (), live, frozen)
+        return EngineRow(trunk, (), (frozen, *live))
 
     def _live(self, learned: Learned) -> Base:
         """What live tokens run through."""
@@ -235,7 +235,7 @@ class Engine:
 
     def _kept(self, examples: Sequence[Example]) -> bool:
         """Whether the states of all these rows are kept."""
-        return self.lower is not None and all(self._whole_ids(example) in self.cache for example in examples)
+        return self.frozen_layers is not None and all(self._whole_ids(example) in self.cache for example in examples)
 
     def _pieces(
         self, slots: Sequence[Slot], middle: Mapping[str, Piece], example: Example, answer: Ids = ()
@@ -269,13 +269,13 @@ class Engine:
 
     def _extend(
         self, base: Base, past: Past | None, slots: Sequence[Slot], learned: Learned, low: bool = False
-    ) -> Past | Row | None:
+    ) -> Past | EngineRow | None:
         """Shared slots behind `past` as one more row; learned K/V is put in its place, what is before it has run then."""
         pieces: list[Piece] = []
         first = self.plan.first_layer if low else 0
 
-        def behind() -> Past | Row | None:
-            row = Row(past, (), tuple(pieces))
+        def behind() -> Past | EngineRow | None:
+            row = EngineRow(past, (), tuple(pieces))
             pieces.clear()
             return row if row.live_tokens else past
 
@@ -289,7 +289,7 @@ class Engine:
                 past = join([new] if past is None else [past, new])
             elif value is not None:
                 pieces.append(value)
-        if low and self.lower is not None:
-            states = self.lower.head()[1]
+        if low and self.frozen_layers is not None:
+            states = self.frozen_layers.head()[1]
             pieces[:] = [] if states is None else [states]  # in place of the head's ids
         return behind()

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from ..base import Base
 from ..types import Ids
-from .bidirectional import BothWays
+from .bidirectional import BidirectionalEngine
 from .cache import CacheConfig
+from .encoder_decoder import EncoderDecoderEngine
 from .engine import Engine
 from .plan import NOTHING, Learned, Plan
-from .two_sides import TwoSides
 
 
 def make_engine(
@@ -24,5 +24,5 @@ def make_engine(
     tail: Ids = (),
 ) -> Engine:
     """The engine for a base's kind; see `Engine`."""
-    kind = TwoSides if base.kind == "seq2seq" else BothWays if base.bidirectional else Engine
+    kind = EncoderDecoderEngine if base.kind == "seq2seq" else BidirectionalEngine if base.bidirectional else Engine
     return kind(base, plan, head, cue, cache, share, start, tail)

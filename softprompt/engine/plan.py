@@ -179,10 +179,10 @@ def plan(slots: Sequence[Slot], first_layer: int = 0, bidirectional: bool = Fals
         ConfigError: no answer at the end, or a text that is missing.
     """
     names = [slot.name for slot in slots]
-    two_sides = any(slot.decoder for slot in slots)
-    if first_layer and (bidirectional or two_sides):
+    encoder_decoder = any(slot.decoder for slot in slots)
+    if first_layer and (bidirectional or encoder_decoder):
         raise ConfigError("method.layers needs a causal base so far; leave it out on this one")
-    if two_sides:
+    if encoder_decoder:
         return _with_decoder(slots)
     if bidirectional:
         kv = tuple(slot for slot in slots if slot.learned == "kv")

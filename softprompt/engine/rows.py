@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..base import Base, Block, Lead
 from ..types import Ids
-from .batch import Batch
+from .batch import BatchOutput
 from .cache import RowCache
 from .past import Past, block_of, join
 
@@ -26,7 +26,7 @@ Such K/V takes no position; its keys are those that it would have if the next li
 
 
 @dataclass(frozen=True)
-class Row:
+class EngineRow:
     """One row of a batch.
 
     Attributes:
@@ -36,7 +36,7 @@ class Row:
         frozen: ids that follow the trunk and run through the frozen base, not through the method's own.
     """
 
-    trunk: Past | Row | None
+    trunk: Past | EngineRow | None
     cached: Ids
     live: tuple[Piece, ...]
     frozen: Ids = ()
@@ -64,14 +64,14 @@ class Row:
 
 def run(
     base: Base,
-    rows: Sequence[Row],
+    rows: Sequence[EngineRow],
     cache: RowCache | None = None,
     record: bool = False,
     live: Base | None = None,
     first: int = 0,
     stop: int | None = None,
     memory: Sequence[Tensor] | None = None,
-) -> Batch:
+) -> BatchOutput:
     """One forward over a batch of rows. Gradients flow into learned pieces, trunks and the live base's own weights.
 
     Args:
@@ -92,31 +92,31 @@ def run(
     inputs = _states([*front, *rows]) if first else _embed(live, [*front, *rows])
     hidden = live.forward(inputs, lengths, starts, blocks, record, first, stop, memory, lead)
     ends = torch.tensor(lengths, device=base.device).cumsum(0)
-    return Batch(live, hidden.states, ends, blocks, lengths, starts, hidden.kv)
+    return BatchOutput(live, hidden.states, ends, blocks, lengths, starts, hidden.kv)
 
 
-def _lead(base: Base, rows: Sequence[Row]) -> tuple[Lead | None, list[Row]]:
+def _lead(base: Base, rows: Sequence[EngineRow]) -> tuple[Lead | None, list[EngineRow]]:
     """The row that all of these stand behind and that runs with them; there is at most one."""
     front = rows[0].trunk
-    if not isinstance(front, Row):
+    if not isinstance(front, EngineRow):
         return None, []
     assert all(row.trunk is front and not row.cached and not row.frozen for row in rows), (
         "each needs a trunk that has run"
     )
-    assert base.kind == "causal" and not isinstance(front.trunk, Row) and not front.cached
+    assert base.kind == "causal" and not isinstance(front.trunk, EngineRow) and not front.cached
     past = block_of([front.trunk])
     return Lead(front.live_tokens, front.start, [] if past is None else [past]), [front]
 
 
-def has_run(base: Base, trunk: Past | Row | None, first: int = 0) -> Past | None:
+def has_run(base: Base, trunk: Past | EngineRow | None, first: int = 0) -> Past | None:
     """A trunk whose tokens have all run: a row's are run now, and their keys and values join what lies before them.
 
     Args:
         first: see `run`.
     """
-    if not isinstance(trunk, Row):
+    if not isinstance(trunk, EngineRow):
         return trunk
-    assert not isinstance(trunk.trunk, Row)
+    assert not isinstance(trunk.trunk, EngineRow)
     batch = run(base, [trunk], record=True, first=first)
     assert batch.kv is not None
     places = torch.arange(trunk.live_tokens, device=base.device) + trunk.start
@@ -124,7 +124,7 @@ def has_run(base: Base, trunk: Past | Row | None, first: int = 0) -> Past | None
     return join([new] if trunk.trunk is None else [trunk.trunk, new])
 
 
-def _embed(base: Base, rows: Sequence[Row]) -> Tensor:
+def _embed(base: Base, rows: Sequence[EngineRow]) -> Tensor:
     """Embeddings of all live tokens, packed, [N, H]; one call of the embedding layer for all ids."""
     ids: list[int] = []
     learned: list[Tensor] = []
@@ -144,17 +144,17 @@ def _embed(base: Base, rows: Sequence[Row]) -> Tensor:
     return embeddings
 
 
-def _states(rows: Sequence[Row]) -> Tensor:
+def _states(rows: Sequence[EngineRow]) -> Tensor:
     """States of all live tokens, packed, [N, H]."""
     return torch.cat([piece for row in rows for piece in row.live if isinstance(piece, Tensor)])
 
 
-def _frozen_block(base: Base, rows: Sequence[Row]) -> Block | None:
+def _frozen_block(base: Base, rows: Sequence[EngineRow]) -> Block | None:
     """K/V of what runs through the frozen base, in rows whose other tokens run through the method's own."""
     which = [place for place, row in enumerate(rows) if row.frozen]
     if not which:
         return None
-    batch = run(base, [Row(rows[place].trunk, (), (rows[place].frozen,)) for place in which], record=True)
+    batch = run(base, [EngineRow(rows[place].trunk, (), (rows[place].frozen,)) for place in which], record=True)
     assert batch.kv is not None and batch.starts is not None
     places = torch.tensor(which, device=base.device)
     columns = torch.arange(batch.kv[0].shape[3], device=base.device)
@@ -166,7 +166,7 @@ def _frozen_block(base: Base, rows: Sequence[Row]) -> Block | None:
     return Block(kv, starts[:, None] + columns, columns[None] < lengths[:, None])
 
 
-def _cached_block(base: Base, rows: Sequence[Row], cache: RowCache | None) -> Block | None:
+def _cached_block(base: Base, rows: Sequence[EngineRow], cache: RowCache | None) -> Block | None:
     keys = [row.cached for row in rows]
     if cache is None or not any(keys):
         return None
@@ -177,7 +177,7 @@ def _cached_block(base: Base, rows: Sequence[Row], cache: RowCache | None) -> Bl
     return Block(kv, trunk[:, None] + index, None if full else index[None] < lengths[:, None])
 
 
-def _learned_blocks(base: Base, rows: Sequence[Row]) -> list[Block]:
+def _learned_blocks(base: Base, rows: Sequence[EngineRow]) -> list[Block]:
     """Learned K/V among the live pieces: one block for the first of each row, one for the second, …
 
     Their keys are turned to where the row has come by then, so that all rows see them at the same distance.

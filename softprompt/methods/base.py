@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from .. import registry
 from ..base import Base
 from ..config import Strict, parse
-from ..engine import NOTHING, Batch, Engine, Learned, Slot
+from ..engine import NOTHING, BatchOutput, Engine, Learned, Slot
 from ..errors import ArtifactError, ConfigError
 from ..tasks import BoundTask, Task
 from ..types import Example, Progress, ignore_progress
@@ -152,7 +152,7 @@ class Method(ABC):
     ) -> None:
         """Learn in closed form. Called once instead of the loop when there are no parameters."""
 
-    def score(self, batch: Batch, candidates: Sequence[Sequence[tuple[int, ...]]]) -> list[Tensor]:
+    def score(self, batch: BatchOutput, candidates: Sequence[Sequence[tuple[int, ...]]]) -> list[Tensor]:
         """Log-score of every candidate of every row of contexts, per row [C]; by default the base's own likelihood."""
         return batch.score(candidates)
 

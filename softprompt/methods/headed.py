@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..base import Base
-from ..engine import Batch, Learned, Slot
+from ..engine import BatchOutput, Learned, Slot
 from ..errors import ArtifactError, ConfigError
 from ..tasks import BoundTask, Task
 from ..tasks.classification import Classification
@@ -128,7 +128,7 @@ class Headed(Method):
         """One decision a row."""
         return 1
 
-    def score(self, batch: Batch, candidates: Sequence[Sequence[tuple[int, ...]]]) -> list[Tensor]:
+    def score(self, batch: BatchOutput, candidates: Sequence[Sequence[tuple[int, ...]]]) -> list[Tensor]:
         """Log-probabilities of the candidates by the head."""
         assert self.head is not None
         return list(self.head(batch.pooled.float()).log_softmax(-1))

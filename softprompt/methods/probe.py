@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from ..base import Base
-from ..engine import Batch, Engine
+from ..engine import BatchOutput, Engine
 from ..errors import ArtifactError, TrainingError
 from ..tasks import Task
 from ..types import Example, Progress, ignore_progress
@@ -90,7 +90,7 @@ class Probe(Method):
             shift[index] = bias[place] - (weight[index] @ mean)
         self.weight, self.bias = weight, shift.clamp_min(-1e4)  # a candidate that never is right stays out of reach
 
-    def score(self, batch: Batch, candidates: Sequence[Sequence[tuple[int, ...]]]) -> list[Tensor]:
+    def score(self, batch: BatchOutput, candidates: Sequence[Sequence[tuple[int, ...]]]) -> list[Tensor]:
         """Log-probabilities of the candidates by the regression."""
         logits = batch.last.float() @ self.weight.to(batch.last.device).T + self.bias.to(batch.last.device)
         return list(logits.log_softmax(-1))

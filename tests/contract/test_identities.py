@@ -158,7 +158,7 @@ def test_kept_states_equal_all_layers_run(family, method):
     rows = examples()
     ready = attached(tiny_base(family), method)
     kept, anew = engine_of(ready), engine_of(ready, first_layer=0)
-    assert kept.plan.first_layer == ready.method.first_layer > 0 and anew.lower is None
+    assert kept.plan.first_layer == ready.method.first_layer > 0 and anew.frozen_layers is None
     kept.encode(rows)
     assert len(kept.cache) == len({(row.text, row.answer[:-1]) for row in rows})
     all_close(loss_and_gradients(kept, ready.method, rows), loss_and_gradients(anew, ready.method, rows))

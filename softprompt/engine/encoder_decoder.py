@@ -15,16 +15,16 @@ from torch import Tensor
 
 from ..base import Base
 from ..types import Example, Ids, Progress, ignore_progress
-from .batch import Batch, predicted
+from .batch import BatchOutput, predicted
 from .encode import encode, in_buckets
 from .engine import Engine
 from .plan import Learned
-from .rows import Piece, Row, run
+from .rows import EngineRow, Piece, run
 
 
 @dataclass(frozen=True)
-class Begun(Batch):
-    """Decoders that have begun: what they run in front of every answer, and what each row's encoder has read.
+class DecoderOutput(BatchOutput):
+    """Decoders whose first tokens have run: what they run in front of every answer, and what each row's encoder has read.
 
     A decoder's modules count positions from 0 by themselves, so no keys are kept of it; answers are short.
 
@@ -45,13 +45,15 @@ class Begun(Batch):
     def follow(self, rows: Sequence[int], answers: Sequence[Ids]) -> Tensor:
         """As for any batch; `front` is run again before each answer."""
         batch = run(
-            self.base, [Row(None, (), (*self.front, ids[:-1])) for ids in answers], memory=_pick(self.memory, rows)
+            self.base,
+            [EngineRow(None, (), (*self.front, ids[:-1])) for ids in answers],
+            memory=_pick(self.memory, rows),
         )
         found = zip(batch.ends.tolist(), answers, strict=True)
         return batch.states[[place for end, ids in found for place in range(end - len(ids) + 1, end)]]
 
 
-class TwoSides(Engine):
+class EncoderDecoderEngine(Engine):
     """Runs examples of one task through an encoder and a decoder."""
 
     def __init__(self, base: Base, *args: Any, **kwargs: Any) -> None:
@@ -88,10 +90,10 @@ class TwoSides(Engine):
         progress: Progress = ignore_progress,
         continued: bool = True,
         open_ended: bool = False,
-    ) -> Iterator[tuple[list[int], Batch]]:
+    ) -> Iterator[tuple[list[int], BatchOutput]]:
         """Every row read, and its decoder begun, in length buckets, without gradients."""
 
-        def run_part(part: list[int]) -> Batch:
+        def run_part(part: list[int]) -> BatchOutput:
             return self._begin([examples[index] for index in part], learned, [()] * len(part))
 
         with torch.no_grad():
@@ -104,7 +106,7 @@ class TwoSides(Engine):
             states = self._frozen_memory([self._frozen_ids(one) for one in distinct])
         else:
             trunk, middle = self.trunk(learned), self.middle(learned)
-            rows = [Row(trunk, (), self._pieces(self._read, middle, one)) for one in distinct]
+            rows = [EngineRow(trunk, (), self._pieces(self._read, middle, one)) for one in distinct]
             batch = run(self._live(learned).encoder, rows)
             states = batch.states.split(batch.lengths)
         places = {(one.text, one.holes): place for place, one in enumerate(distinct)}
@@ -121,19 +123,19 @@ class TwoSides(Engine):
             ]
 
     def _frozen_states(self, rows: Sequence[Ids]) -> Sequence[Tensor]:
-        batch = run(self.base.encoder, [Row(None, (), (ids,)) for ids in rows])
+        batch = run(self.base.encoder, [EngineRow(None, (), (ids,)) for ids in rows])
         return batch.states.split(batch.lengths)
 
-    def _begin(self, examples: Sequence[Example], learned: Learned, written: Sequence[Ids]) -> Begun:
+    def _begin(self, examples: Sequence[Example], learned: Learned, written: Sequence[Ids]) -> DecoderOutput:
         """The decoder's forward over its front and what is written behind it."""
         memory, middle = self.memory(examples, learned), self.middle(learned)
         rows = [
-            Row(None, (), self._pieces(self._write, middle, one, ids))
+            EngineRow(None, (), self._pieces(self._write, middle, one, ids))
             for one, ids in zip(examples, written, strict=True)
         ]
         batch = run(self.base, rows, live=self._live(learned), memory=memory)
         front = self._pieces(self._write, middle, examples[0])
-        return Begun(batch.base, batch.states, batch.ends, [], batch.lengths, front=front, memory=memory)
+        return DecoderOutput(batch.base, batch.states, batch.ends, [], batch.lengths, front=front, memory=memory)
 
 
 def _pick(of: Sequence[Tensor], places: Sequence[int]) -> tuple[Tensor, ...]:

@@ -13,10 +13,10 @@ from .cache import RowCache
 from .encode import encode
 from .past import Past, join, learned_past
 from .plan import Plan
-from .rows import Row, run
+from .rows import EngineRow, run
 
 
-class Lower:
+class FrozenLayers:
     """States of the shared head (once per task) and of every row (once per row), as they enter layer `plan.first_layer`.
 
     Args:
@@ -50,7 +50,7 @@ class Lower:
             )
             self._trunk = join(before)
             if ids:
-                batch = run(self.base, [Row(self._trunk, (), (ids,))], record=True, stop=self.layer)
+                batch = run(self.base, [EngineRow(self._trunk, (), (ids,))], record=True, stop=self.layer)
                 assert batch.kv is not None
                 start = self._trunk.width if self._trunk else 0
                 places = torch.arange(len(ids), device=self.base.device) + start
@@ -64,7 +64,7 @@ class Lower:
         trunk, _ = self.head()
 
         def compute(part: Sequence[Ids]) -> Sequence[Tensor]:
-            batch = run(self.base, [Row(trunk, (), (ids,)) for ids in part], stop=self.layer)
+            batch = run(self.base, [EngineRow(trunk, (), (ids,)) for ids in part], stop=self.layer)
             return batch.states.split(batch.lengths)
 
         encode(self.cache, rows, trunk.size if trunk else 0, compute, progress)

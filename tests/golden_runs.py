@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from helpers import tiny_rows, tiny_task
 from models import tiny_base
-from test_both_ways import encoder, span_rows
+from test_bidirectional import encoder, span_rows
 from test_task_types import CHOICE, LETTERS, SPAN, WRITE, choice_rows, echo_rows
 from test_task_types import splits as halves
 

@@ -40,7 +40,7 @@ class Compiled:
     method: Method
     bound: BoundTask
     engine: Engine
-    trunk: Past | None
+    shared_prefix: Past | None
     middle: Mapping[str, Piece]
     live: Base
     prior: Prior
@@ -48,7 +48,7 @@ class Compiled:
 
     def row(self, example: Example) -> EngineRow:
         """An example behind it, on a causal base."""
-        return self.engine.row(example, self.trunk, self.middle)
+        return self.engine.row(example, self.shared_prefix, self.middle)
 
     def size(self, example: Example) -> int:
         """Tokens that an example's memory and time go with."""
@@ -72,13 +72,13 @@ def compile_prompt(base: Base, method: Method, task: Task) -> Compiled:
         writes = json.dumps([task.spec.generation.settings(), bound.ends, bound.stops])
     with torch.no_grad():
         learned = method.learned()
-        trunk = engine.trunk(learned)
+        prefix = engine.shared_prefix(learned)
         before = prior(engine, method, bound, learned) if task.answering == "scored" else None
         return Compiled(
             method,
             bound,
             engine,
-            trunk.detach() if trunk else None,
+            prefix.detach() if prefix else None,
             engine.middle(learned),
             learned.base or base,
             before,

@@ -86,7 +86,7 @@ def test_flops_are_those_that_torch_counts(family, settings):
     if trains:
         engine.encode(examples)
     learned = method.learned()
-    engine.trunk(learned)  # what is run once per task
+    engine.shared_prefix(learned)  # what is run once per task
     found = step_flops(engine, examples, learned, training=trains)
 
     def packed(x, weight, *rest, out_shape=None, **named):
@@ -97,7 +97,7 @@ def test_flops_are_those_that_torch_counts(family, settings):
         total, _ = engine.loss(examples, learned)
         if trains:
             total.backward()
-    shared = len(engine.head) * bool(engine.plan.trunk_live) + settings.get("length", 0) * (settings["name"] == "soft")
+    shared = len(engine.head) * bool(engine.plan.shared_live) + settings.get("length", 0) * (settings["name"] == "soft")
     layer, shape = (learned.base or base).layer(base.shape.layers - 1), base.shape
     weights = sum(weight.numel() for weight in layer.parameters() if weight.ndim == 2)
     # they run with the rows, so there are gradients (of zeros) as well: of states, and of weights that learn

@@ -12,10 +12,10 @@ from models import FAMILIES, tiny_base
 from transformers import DynamicCache
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from softprompt.base import Base, Lead, model
+from softprompt.base import Base, LivePrefix, model
 from softprompt.base.groups import order
 from softprompt.engine import NOTHING, SLOTS, CacheConfig, Engine, Learned, Slot, plan, score
-from softprompt.engine.rows import has_run
+from softprompt.engine.rows import run_prefix
 
 HEAD, CUE = (5, 6, 7), (8, 9, 10)
 FRONT_SOFT = (Slot("prompt", learned="embeddings"), *SLOTS)
@@ -250,7 +250,8 @@ def test_rows_that_attend_in_groups_equal_rows_alone(family, form, recompute, mo
         totals = [engine.loss(part, prompt(learned))[0] for part in parts]
         sum(totals).backward()
         found.append((sum(totals), learned.grad))
-        assert any(len(one.cuts) > 1 + (one.lead > 0) for one in taken) is (len(parts) == 1), "in groups, then alone"
+        in_groups = any(len(one.cuts) > 1 + (one.prefix_tokens > 0) for one in taken)
+        assert in_groups is (len(parts) == 1), "in groups, then alone"
     close(found[0][0] / len(rows), found[1][0] / len(rows))
     close(found[0][1], found[1][1])
 
@@ -258,7 +259,7 @@ def test_rows_that_attend_in_groups_equal_rows_alone(family, form, recompute, mo
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("form", ["embeddings", "kv", "upper", "behind"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_trunk_that_runs_with_its_rows_equals_one_that_ran_before(family, form, recompute, monkeypatch):
+def test_a_prefix_that_runs_with_its_rows_equals_one_that_ran_before(family, form, recompute, monkeypatch):
     """`behind`: what is learned stands behind a part of the head that is frozen."""
     base, rows = tiny_base(family).view(recompute=recompute), examples(13)
     s = base.shape
@@ -268,28 +269,28 @@ def test_a_trunk_that_runs_with_its_rows_equals_one_that_ran_before(family, form
     slots = FRONT_SOFT if form == "embeddings" else FRONT_KV
     if form == "behind":
         slots = (Slot("head", same=True, stop=2), learned_slot, Slot("head", same=True, start=2), *rest)
-    found, leads = [], []
+    found, prefixes = [], []
     forward = Base.forward
-    monkeypatch.setattr(Base, "forward", lambda *given: leads.append(given[-1]) or forward(*given))
+    monkeypatch.setattr(Base, "forward", lambda *given: prefixes.append(given[-1]) or forward(*given))
     for before in (False, True):
         if before:
-            monkeypatch.setattr(Engine, "front", ran_before(Engine.front))
+            monkeypatch.setattr(Engine, "live_prefix", ran_before(Engine.live_prefix))
         learned = start.clone().requires_grad_()
         engine = Engine(base, plan(slots, first_layer=1 if form == "upper" else 0), HEAD, CUE, start=prompt(start))
         engine.encode(rows)
-        leads.clear()
+        prefixes.clear()
         total, count = engine.loss(rows, prompt(learned))
-        assert any(isinstance(one, Lead) for one in leads) is not before
+        assert any(isinstance(one, LivePrefix) for one in prefixes) is not before
         total.backward()
         found.append((total / count, learned.grad))
     close(found[0][0], found[1][0])
     close(found[0][1], found[1][1])
 
 
-def ran_before(front):
-    """`Engine.front` with its tokens run."""
-    return lambda self, learned, low=False: has_run(
-        self._live(learned), front(self, learned, low), self.plan.first_layer if low else 0
+def ran_before(live_prefix):
+    """`Engine.live_prefix` with its tokens run."""
+    return lambda self, learned, low=False: run_prefix(
+        self._live(learned), live_prefix(self, learned, low), self.plan.first_layer if low else 0
     )
 
 

@@ -87,7 +87,7 @@ def test_a_pruned_prefix_is_the_prefix_with_tokens_hidden(family):
     assert smaller.length == 2 and smaller.spec.length == 2
     small = prepare(base, tiny_task(), smaller, rows=tiny_rows())
     example = small.splits["dev"][0]
-    own = small.engine.row(example, small.engine.trunk(smaller.learned()), {})
+    own = small.engine.row(example, small.engine.shared_prefix(smaller.learned()), {})
     found = score(run(base, [own], record=True), [example.candidates])[0]
     value = ready.method.value.detach()[..., kept, :]
     hidden = Past(value.unsqueeze(2).unbind(0), torch.full((2,), ALWAYS), 5)

@@ -89,9 +89,9 @@ def step_flops(engine: Engine, examples: Sequence[Example], learned: Learned, tr
     if not training:
         return Flops(linear, attention, head)
     embeds = live.model.get_input_embeddings().weight.requires_grad
-    enters = {slot.name for box in (plan.trunk_live, plan.row_live) for slot in box if slot.learned == "embeddings"}
+    enters = {slot.name for box in (plan.shared_live, plan.row_live) for slot in box if slot.learned == "embeddings"}
     of_rows = embeds or any(slot.name in enters for slot in plan.row_live)
-    of_shared = embeds or any(slot.name in enters for slot in plan.trunk_live)
+    of_shared = embeds or any(slot.name in enters for slot in plan.shared_live)
     unneeded = (0 if of_rows else rows.tokens) + (0 if of_shared else shared.tokens)
     back = linear - 2.0 * unneeded * (queries + keys) + 2.0 * rows.tokens * trained
     back += 2.0 * shared.tokens * (trained - last_trained)
@@ -113,8 +113,8 @@ def _tokens(engine: Engine, examples: Sequence[Example], learned: Learned) -> tu
             return len(example.answer) - 1
         return len({"head": engine.head, "cue": engine.cue}[slot.name][slot.start : slot.stop])
 
-    before = sum(size(slot) for slot in plan.trunk_frozen)
-    for slot in plan.trunk_live:
+    before = sum(size(slot) for slot in plan.shared_frozen)
+    for slot in plan.shared_live:
         if slot.learned != "kv":
             shared.add(size(slot), before)
         before += size(slot)

@@ -1,9 +1,9 @@
 """Bases: the only part that knows the internals of transformers."""
 
-from .attention import KV, Block, Lead
+from .attention import KV, Block, LivePrefix
 from .families import KINDS, Kind
 from .model import Base
 from .reasons import check_numbers
 from .shape import BaseShape, Hidden
 
-__all__ = ["KINDS", "KV", "Base", "BaseShape", "Block", "Hidden", "Kind", "Lead", "check_numbers"]
+__all__ = ["KINDS", "KV", "Base", "BaseShape", "Block", "Hidden", "Kind", "LivePrefix", "check_numbers"]

@@ -1,7 +1,7 @@
 """Who sees what: rows that share their past, and the forward that runs them.
 
 A forward gets *packed* live tokens (the rows laid end to end as one sequence, so that linear layers never see padding) and,
-for each row, *blocks* of keys and values that were computed before: a shared trunk, the row's own cached text, learned K/V.
+for each row, *blocks* of keys and values that were computed before: a shared prefix, the row's own cached text, learned K/V.
 Only inside attention (`interface.py`) are the rows padded. Bidirectional models and decoders with an encoder keep their rows
 as a padded grid throughout (`grid.py`).
 
@@ -31,7 +31,7 @@ class Block:
 
     Attributes:
         kv: per layer keys and values, [b, G, S, D] each (keys are already rotated), b = B, or 1 when all rows share them. Of
-            a `Lead` a list that each layer puts its own into just before the rows look.
+            a `LivePrefix` a list that each layer puts its own into just before the rows look.
         positions: [b, S] places in the row's sequence; `ALWAYS` for keys that no sliding window may hide.
         valid: [b, S] False where a row's block is padded; None when all of it counts.
         visible_from: [b] index of the first live token that sees the block; None for all of them.
@@ -50,8 +50,8 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Lead:
-    """A row that runs together with the others and stands before all of them: its tokens come first, and they see it.
+class LivePrefix:
+    """A shared prefix that runs together with its rows, as one more of them: its tokens come first, and the others see it.
 
     So it costs no pass of its own, whose matrix products would be too small for a processor's best pace.
 
@@ -81,7 +81,8 @@ class Call:
         recorded: after the forward, per layer that ran [2, B, G, Q, D] (right-padded).
         kept: after the forward, what would enter layer `stop`, [1, N, H].
         cuts: rows that attend together, one cut after the other, where all in one grid cost more (see `groups.py`).
-        lead: what the first row is, if the others stand behind it; `blocks` are what they see besides. Its cut is its own.
+        live_prefix: what the first row is, if the others stand behind it; `blocks` are what they see besides. It is a cut
+            of its own.
         kv_size: (G, D) in which keys and values are recorded, where not all are of one size (see `scores.py`).
     """
 
@@ -99,7 +100,7 @@ class Call:
         again: bool = False,
         packed: bool = False,
         cuts: Sequence[slice] = (),
-        lead: Lead | None = None,
+        live_prefix: LivePrefix | None = None,
         kv_size: tuple[int, int] | None = None,
     ) -> None:
         self.lengths, self.starts, self.blocks, self.record = lengths, starts, blocks, record
@@ -111,11 +112,12 @@ class Call:
         self.handed: list[KV] | None = None  # this row's keys and values, where others stand behind it
         device = self.starts.device
         self.parts = [Call(lengths[cut], starts[cut], blocks) for cut in cuts]
-        if lead is not None:
-            self.parts[0] = Call(lengths[:1], starts[:1], lead.blocks)
+        if live_prefix is not None:
+            self.parts[0] = Call(lengths[:1], starts[:1], live_prefix.blocks)
             handed = self.parts[0].handed = []
-            front = Block(handed, torch.arange(lead.start, lead.start + lead.tokens, device=device)[None])
-            self.parts[1:] = [Call(lengths[cut], starts[cut], [*lead.blocks, front, *blocks]) for cut in cuts[1:]]
+            positions = torch.arange(live_prefix.start, live_prefix.start + live_prefix.tokens, device=device)
+            before = [*live_prefix.blocks, Block(handed, positions[None]), *blocks]
+            self.parts[1:] = [Call(lengths[cut], starts[cut], before) for cut in cuts[1:]]
         self.tokens = [sum(part.lengths) for part in self.parts]
         self.rows, self.width = len(self.lengths), max(self.lengths)
         self.ragged = min(self.lengths) != self.width
@@ -195,7 +197,7 @@ class Call:
         """Whether a key that lies so far behind is inside of a sliding window."""
         return distance < window
 
-    def with_bias(self, mask: Tensor | None, bias: Tensor | None, front: int) -> Tensor | None:
+    def with_bias(self, mask: Tensor | None, bias: Tensor | None, earlier: int) -> Tensor | None:
         """The mask together with what a model adds to its scores by distance; packed models add nothing."""
         return mask
 

@@ -96,11 +96,11 @@ class Grid(Call):
     def near(self, distance: Tensor, window: int) -> Tensor:
         return (distance.abs() if self.bidirectional else distance) < window
 
-    def with_bias(self, mask: Tensor | None, bias: Tensor | None, front: int) -> Tensor | None:
+    def with_bias(self, mask: Tensor | None, bias: Tensor | None, earlier: int) -> Tensor | None:
         """A mask with the biases that a model adds to its scores (T5), zero for keys that stand in front of its own.
 
         Args:
-            mask: bool, broadcasts to [B, A, Q, front + own keys].
+            mask: bool, broadcasts to [B, A, Q, earlier + own keys].
             bias: [1, A, Q, own keys]; layers share one tensor, so what is made of it is made once.
 
         Returns:
@@ -109,7 +109,7 @@ class Grid(Call):
         if bias is None:
             return mask
         if id(bias) not in self._biases:
-            whole = F.pad(bias, (front, 0))
+            whole = F.pad(bias, (earlier, 0))
             self._biases[id(bias)] = (bias, whole if mask is None else whole.masked_fill(~mask, float("-inf")))
         return self._biases[id(bias)][1]  # the bias is kept beside it, so its id is no other's
 

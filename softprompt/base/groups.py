@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .attention import Block, Lead
+from .attention import Block, LivePrefix
 
 GROUPS = 4
 AT_LEAST = 4  # rows of a group
@@ -29,7 +29,7 @@ class Ordered:
         lengths, starts: live tokens and first position of each row.
         cuts: which rows attend together; empty: all of them.
         back: [N] where each of the tokens that were given runs now; None: where it was.
-        lead: tokens of a row before these, which is no result.
+        prefix_tokens: of a live prefix before these rows, whose states are no result.
     """
 
     inputs: Tensor
@@ -37,41 +37,41 @@ class Ordered:
     starts: Tensor
     cuts: Sequence[slice] = ()
     back: Tensor | None = None
-    lead: int = 0
+    prefix_tokens: int = 0
 
     def restore(self, states: Tensor) -> Tensor:
         """Tokens [N, H] as they were given."""
-        states = states[self.lead :] if self.lead else states
+        states = states[self.prefix_tokens :] if self.prefix_tokens else states
         return states if self.back is None else states.index_select(0, self.back)
 
 
 def order(
-    inputs: Tensor, lengths: list[int], starts: Tensor, blocks: Sequence[Block], lead: Lead | None = None
+    inputs: Tensor, lengths: list[int], starts: Tensor, blocks: Sequence[Block], live_prefix: LivePrefix | None = None
 ) -> Ordered:
     """Shortest rows first, cut into groups; as they are on a GPU, and where one grid is as well.
 
     Args:
         inputs, lengths, starts: as in `Ordered`, in any order of rows.
         blocks: what the rows see before them. Rows with blocks of their own stay as they are: these would have to be copied.
-        lead: whose tokens come first in `inputs`, and stay there.
+        live_prefix: its tokens come first in `inputs`, and stay there.
     """
-    if lead is not None:
-        before, own = inputs.split([lead.tokens, len(inputs) - lead.tokens])
-        keys = lead.tokens + sum(block.positions.shape[1] for block in lead.blocks)
+    if live_prefix is not None:
+        before, own = inputs.split([live_prefix.tokens, len(inputs) - live_prefix.tokens])
+        keys = live_prefix.tokens + sum(block.positions.shape[1] for block in live_prefix.blocks)
         rows = _order(own, lengths, starts, blocks, keys)
         return Ordered(
             inputs if rows.back is None else torch.cat([before, rows.inputs]),
-            [lead.tokens, *rows.lengths],
-            torch.cat([starts.new_tensor([lead.start]), rows.starts]),
+            [live_prefix.tokens, *rows.lengths],
+            torch.cat([starts.new_tensor([live_prefix.start]), rows.starts]),
             [slice(0, 1), *(slice(cut.start + 1, cut.stop + 1) for cut in rows.cuts or [slice(0, len(lengths))])],
             rows.back,
-            lead.tokens,
+            live_prefix.tokens,
         )
     return _order(inputs, lengths, starts, blocks, 0)
 
 
 def _order(inputs: Tensor, lengths: list[int], starts: Tensor, blocks: Sequence[Block], before: int) -> Ordered:
-    """Without a row before them, but for the keys that it gives."""
+    """Of the rows alone, behind so many keys of a live prefix."""
     given = Ordered(inputs, lengths, starts)
     count = min(GROUPS, len(lengths) // AT_LEAST)
     if inputs.device.type != "cpu" or count < 2 or not all(block.shared for block in blocks):

@@ -20,7 +20,7 @@ from ..errors import BaseModelError
 from ..surroundings import plain_torch
 from ..types import Ids, Progress, ignore_progress
 from . import quantized
-from .attention import KV, Block, Call, Lead, running
+from .attention import KV, Block, Call, LivePrefix, running
 from .check import check_base
 from .copies import copy_modules, set_attention, untouched
 from .families import Kind, find_body, find_config, find_embeddings, kind_of, positions_of, starts_of
@@ -225,7 +225,7 @@ class Base:
         first: int = 0,
         stop: int | None = None,
         memory: Sequence[Tensor] | None = None,
-        lead: Lead | None = None,
+        live_prefix: LivePrefix | None = None,
     ) -> Hidden:
         """Run live tokens through all layers; of a sequence-to-sequence base, through its decoder's.
 
@@ -237,7 +237,8 @@ class Base:
             record: also return the live tokens' K/V.
             first, stop: only run these layers; with `stop` the states that enter it are returned, without the final norm.
             memory: of a sequence-to-sequence base, and only there: B tensors [m_b, H], what a row's encoder has read.
-            lead: a row before all of them, in a causal base: its tokens come first in `embeddings`, and are no result.
+            live_prefix: a shared prefix that runs with the rows of a causal base: its tokens come first in `embeddings`, and
+                are no result.
 
         Raises:
             ValueError: positions or a memory that a base of this kind has not.
@@ -246,9 +247,11 @@ class Base:
         inputs = embeddings.to(self.dtype)
         if self.kind != "causal":
             return run(self, inputs, memory, (lengths, starts, blocks, record, first, stop))
-        rows = Ordered(inputs, lengths, starts) if record else order(inputs, lengths, starts, blocks, lead)
+        rows = Ordered(inputs, lengths, starts) if record else order(inputs, lengths, starts, blocks, live_prefix)
         how = (blocks, record, first, stop, rows.inputs[None] if first else None)
-        call = Call(rows.lengths, rows.starts, *how, self.recompute, self.packed, rows.cuts, lead, self.shape.kv_size)
+        call = Call(
+            rows.lengths, rows.starts, *how, self.recompute, self.packed, rows.cuts, live_prefix, self.shape.kv_size
+        )
         with self.way(), running(call):
             out = self.body(
                 inputs_embeds=rows.inputs[None],

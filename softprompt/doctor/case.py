@@ -95,7 +95,7 @@ class Case:
     def slots(self) -> tuple[Slot, ...]:
         """The row's slots, in order."""
         how = self.ready.engine.plan
-        return (*how.trunk_frozen, *how.trunk_live, *how.row_frozen, *how.row_live)
+        return (*how.shared_frozen, *how.shared_live, *how.row_frozen, *how.row_live)
 
     @cached_property
     def learned(self) -> Learned:

@@ -170,7 +170,7 @@ def _naive(case: Case, row: Example) -> Tensor:
         return _plain(base, inputs_embeds=torch.cat(pieces)[None])[0, -count:]
     how = replace(case.engine.plan, first_layer=0)
     engine = Engine(case.base, how, case.bound.head, case.bound.cue)
-    one = engine.row(row, engine.trunk(learned), engine.middle(learned), row.answer[:-1])
+    one = engine.row(row, engine.shared_prefix(learned), engine.middle(learned), row.answer[:-1])
     batch = run(engine.base, [one], live=base)
     return batch.base.logits(batch.states[-count:])
 

@@ -60,13 +60,13 @@ class BidirectionalEngine(Engine):
     def row(
         self,
         example: Example,
-        trunk: Past | EngineRow | None,
+        prefix: Past | EngineRow | None,
         middle: Mapping[str, Piece],
         answer: Ids = (),
         low: bool = False,
     ) -> EngineRow:
         """The example as a row for `run`; `answer` is a mask for each of its tokens."""
-        return EngineRow(trunk, (), self._pieces(self.plan.row_live, middle, example, answer))
+        return EngineRow(prefix, (), self._pieces(self.plan.row_live, middle, example, answer))
 
     def answers(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, Tensor]:
         """Logits [A, V] at the right answers' masks and their tokens [A]; or a head's logits [B, K] and the right ones [B]."""
@@ -155,14 +155,14 @@ class BidirectionalEngine(Engine):
         self, examples: Sequence[Example], learned: Learned, masks: Sequence[Ids], of: str = "answer"
     ) -> tuple[BatchOutput, list[int]]:
         """One forward over whole rows, and where among the packed states this slot of each row begins."""
-        trunk, middle = self.trunk(learned), self.middle(learned)
-        rows = [self.row(one, trunk, middle, ids) for one, ids in zip(examples, masks, strict=True)]
+        prefix, middle = self.shared_prefix(learned), self.middle(learned)
+        rows = [self.row(one, prefix, middle, ids) for one, ids in zip(examples, masks, strict=True)]
         batch = run(self.base, rows, live=self._live(learned))
         names = [slot.name for slot in self.plan.row_live]
-        front = self.plan.row_live[: names.index(of)]
+        before = self.plan.row_live[: names.index(of)]
         starts, at = [], 0
         for example, length in zip(examples, batch.lengths, strict=True):
-            pieces = self._pieces(front, middle, example)
+            pieces = self._pieces(before, middle, example)
             starts.append(at + sum(len(piece) for piece in pieces if not isinstance(piece, Past)))
             at += length
         return batch, starts

@@ -29,12 +29,12 @@ class DecoderOutput(BatchOutput):
     A decoder's modules count positions from 0 by themselves, so no keys are kept of it; answers are short.
 
     Attributes:
-        front: learned pieces and the tokens that a decoder starts with.
+        decoder_prefix: learned pieces and the tokens that a decoder starts with.
         memory: the encoder's states, per row [m, H].
     """
 
     reruns: ClassVar[bool] = True
-    front: tuple[Piece, ...] = ()
+    decoder_prefix: tuple[Piece, ...] = ()
     memory: tuple[Tensor, ...] = ()
 
     @property
@@ -43,10 +43,10 @@ class DecoderOutput(BatchOutput):
         return max((len(states) for states in self.memory), default=0) + max(self.lengths, default=0)
 
     def follow(self, rows: Sequence[int], answers: Sequence[Ids]) -> Tensor:
-        """As for any batch; `front` is run again before each answer."""
+        """As for any batch; `decoder_prefix` is run again before each answer."""
         batch = run(
             self.base,
-            [EngineRow(None, (), (*self.front, ids[:-1])) for ids in answers],
+            [EngineRow(None, (), (*self.decoder_prefix, ids[:-1])) for ids in answers],
             memory=_pick(self.memory, rows),
         )
         found = zip(batch.ends.tolist(), answers, strict=True)
@@ -105,8 +105,8 @@ class EncoderDecoderEngine(Engine):
         if self.plan.row_frozen:
             states = self._frozen_memory([self._frozen_ids(one) for one in distinct])
         else:
-            trunk, middle = self.trunk(learned), self.middle(learned)
-            rows = [EngineRow(trunk, (), self._pieces(self._read, middle, one)) for one in distinct]
+            prefix, middle = self.shared_prefix(learned), self.middle(learned)
+            rows = [EngineRow(prefix, (), self._pieces(self._read, middle, one)) for one in distinct]
             batch = run(self._live(learned).encoder, rows)
             states = batch.states.split(batch.lengths)
         places = {(one.text, one.holes): place for place, one in enumerate(distinct)}
@@ -127,15 +127,17 @@ class EncoderDecoderEngine(Engine):
         return batch.states.split(batch.lengths)
 
     def _begin(self, examples: Sequence[Example], learned: Learned, written: Sequence[Ids]) -> DecoderOutput:
-        """The decoder's forward over its front and what is written behind it."""
+        """The decoder's forward over its prefix and what is written behind it."""
         memory, middle = self.memory(examples, learned), self.middle(learned)
         rows = [
             EngineRow(None, (), self._pieces(self._write, middle, one, ids))
             for one, ids in zip(examples, written, strict=True)
         ]
         batch = run(self.base, rows, live=self._live(learned), memory=memory)
-        front = self._pieces(self._write, middle, examples[0])
-        return DecoderOutput(batch.base, batch.states, batch.ends, [], batch.lengths, front=front, memory=memory)
+        prefix = self._pieces(self._write, middle, examples[0])
+        return DecoderOutput(
+            batch.base, batch.states, batch.ends, [], batch.lengths, decoder_prefix=prefix, memory=memory
+        )
 
 
 def _pick(of: Sequence[Tensor], places: Sequence[int]) -> tuple[Tensor, ...]:

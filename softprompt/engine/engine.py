@@ -15,7 +15,7 @@ from .encode import encode, in_buckets
 from .frozen_layers import FrozenLayers
 from .past import Past, join, learned_past
 from .plan import NOTHING, Learned, Plan, Slot
-from .rows import EngineRow, Piece, has_run, run
+from .rows import EngineRow, Piece, run, run_prefix
 
 ENDS_AT_ONCE = 256  # states whose logits are taken together; each has V of them
 
@@ -51,7 +51,7 @@ class Engine:
         self.config = config = cache or CacheConfig()
         dtype = config.dtype or base.dtype
         cut = [(slot.name, slot.start, slot.stop) for slot in plan.row_frozen]
-        slots = [slot for slot in plan.trunk_live if plan.first_layer and slot.learned == "kv"]
+        slots = [slot for slot in plan.shared_live if plan.first_layer and slot.learned == "kv"]
         below = {slot.name: start.segments[slot.name].detach()[: plan.first_layer] for slot in slots}
         self.context = context_digest(
             base.digest, base.arithmetic, dtype, head, cue, cut, plan.first_layer, config.part, *below.values()
@@ -81,21 +81,23 @@ class Engine:
     def _keeps_as(self, other: Engine) -> bool:
         return (self.context, self.config) == (other.context, other.config) and self.base.same(other.base)
 
-    def trunk(self, learned: Learned, low: bool = False) -> Past | None:
-        """What stands before all rows: the frozen part from its first run, the live part run now, with gradients.
+    def shared_prefix(self, learned: Learned, low: bool = False) -> Past | None:
+        """Keys and values that stand before all rows: of the frozen slots from their first run, of the live ones run now.
+
+        Gradients flow into what is learned of it.
 
         Args:
             learned: what the method brings to this step.
             low: go on from kept states, in the layers from the first learned one on.
         """
-        return has_run(self._live(learned), self.front(learned, low), self.plan.first_layer if low else 0)
+        return run_prefix(self._live(learned), self.live_prefix(learned, low), self.plan.first_layer if low else 0)
 
-    def front(self, learned: Learned, low: bool = False) -> Past | EngineRow | None:
-        """The same for rows that run at once: what is live of it runs together with them, if it has tokens."""
-        if self._frozen is None and self.plan.trunk_frozen:
+    def live_prefix(self, learned: Learned, low: bool = False) -> Past | EngineRow | None:
+        """The shared prefix of rows that run at once: its live tokens, if it has any, are a row that runs with them."""
+        if self._frozen is None and self.plan.shared_frozen:
             with torch.no_grad():
-                self._frozen = has_run(self.base, self._extend(self.base, None, self.plan.trunk_frozen, NOTHING))
-        return self._extend(self._live(learned), self._frozen, self.plan.trunk_live, learned, low)
+                self._frozen = run_prefix(self.base, self._extend(self.base, None, self.plan.shared_frozen, NOTHING))
+        return self._extend(self._live(learned), self._frozen, self.plan.shared_live, learned, low)
 
     def encode(self, examples: Sequence[Example], progress: Progress = ignore_progress) -> None:
         """Run what is frozen of every row, if it is not in the cache yet, and keep it."""
@@ -104,24 +106,24 @@ class Engine:
         if not self.plan.keeps_texts:
             return
         with torch.no_grad():
-            trunk = self.trunk(NOTHING)  # nothing is learned before a text that can be kept
+            prefix = self.shared_prefix(NOTHING)  # nothing is learned before a text that can be kept
 
             def compute(part: Sequence[Ids]) -> Iterator[Tensor]:
-                batch = run(self.base, [EngineRow(trunk, (), (ids,)) for ids in part], record=True)
+                batch = run(self.base, [EngineRow(prefix, (), (ids,)) for ids in part], record=True)
                 assert batch.kv is not None
                 for place, ids in enumerate(part):
                     yield torch.stack([layer[:, place, :, : len(ids)] for layer in batch.kv])
 
             rows = [ids for example in examples if (ids := self._frozen_ids(example))]
-            encode(self.cache, rows, trunk.size if trunk else 0, compute, progress)
+            encode(self.cache, rows, prefix.size if prefix else 0, compute, progress)
 
     def answers(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, Tensor]:
         """Logits [A, V] at the right answers' positions and their tokens [A]; or a head's logits [B, K], the right ones [B]."""
         if learned.head is not None:
             return self.headed(examples, learned)
         low = self._kept(examples)
-        trunk, middle = self.front(learned, low), self.middle(learned)
-        rows = [self.row(example, trunk, middle, example.answer[:-1], low) for example in examples]
+        prefix, middle = self.live_prefix(learned, low), self.middle(learned)
+        rows = [self.row(example, prefix, middle, example.answer[:-1], low) for example in examples]
         first = self.plan.first_layer if low else 0
         batch = run(self.base, rows, self.cache, live=self._live(learned), first=first)
         return predicted(batch, [example.answer for example in examples])
@@ -134,8 +136,8 @@ class Engine:
 
     def pooled(self, examples: Sequence[Example], learned: Learned) -> Tensor:
         """What a head reads of each row: the state at the end of its context, [B, H], with gradients."""
-        trunk, middle = self.front(learned), self.middle(learned)
-        rows = [self.row(example, trunk, middle) for example in examples]
+        prefix, middle = self.live_prefix(learned), self.middle(learned)
+        rows = [self.row(example, prefix, middle) for example in examples]
         return run(self.base, rows, self.cache, live=self._live(learned)).last
 
     def loss(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, int]:
@@ -183,8 +185,8 @@ class Engine:
     ) -> Iterator[tuple[list[int], BatchOutput]]:
         with torch.no_grad():
             low = not long and self._kept(examples)  # what follows a context needs its keys in all layers
-            trunk, middle = self.trunk(learned, low), self.middle(learned)
-            rows = [self.row(example, trunk, middle, low=low) for example in examples]
+            prefix, middle = self.shared_prefix(learned, low), self.middle(learned)
+            rows = [self.row(example, prefix, middle, low=low) for example in examples]
             live, first = self._live(learned), self.plan.first_layer if low else 0
 
             def run_part(part: list[int]) -> BatchOutput:
@@ -212,7 +214,7 @@ class Engine:
     def row(
         self,
         example: Example,
-        trunk: Past | EngineRow | None,
+        prefix: Past | EngineRow | None,
         middle: Mapping[str, Piece],
         answer: Ids = (),
         low: bool = False,
@@ -220,14 +222,14 @@ class Engine:
         """The example as a row for `run`, what is frozen of it from the cache where it is kept."""
         if low and self.frozen_layers is not None:
             size = len(self._ids["cue"]) + len(example.text) + len(answer)
-            return EngineRow(trunk, (), (self.frozen_layers.states(self._whole_ids(example))[:size],))
+            return EngineRow(prefix, (), (self.frozen_layers.states(self._whole_ids(example))[:size],))
         frozen = self._frozen_ids(example)
         live = (*self._pieces(self.plan.row_live, middle, example), answer)
         if frozen and self.plan.keeps_texts and frozen in self.cache:
-            return EngineRow(trunk, frozen, live)
+            return EngineRow(prefix, frozen, live)
         if any(slot.adapted for slot in self.plan.row_live):
-            return EngineRow(trunk, (), live, frozen)
-        return EngineRow(trunk, (), (frozen, *live))
+            return EngineRow(prefix, (), live, frozen)
+        return EngineRow(prefix, (), (frozen, *live))
 
     def _live(self, learned: Learned) -> Base:
         """What live tokens run through."""
@@ -284,7 +286,7 @@ class Engine:
             if slot.learned is None:
                 pieces.append(self._shared_ids(slot))
             elif value is not None and slot.learned == "kv":
-                past = has_run(base, behind(), first)
+                past = run_prefix(base, behind(), first)
                 new = learned_past(value.to(base.dtype), slot.takes_positions and base.kind == "causal")
                 past = join([new] if past is None else [past, new])
             elif value is not None:

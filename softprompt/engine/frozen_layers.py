@@ -29,14 +29,14 @@ class FrozenLayers:
         self, base: Base, plan: Plan, shared: Mapping[str, Ids], below: Mapping[str, Tensor], cache: RowCache
     ) -> None:
         self.base, self.layer, self.cache, self._below = base, plan.first_layer, cache, below
-        self._slots, self._shared = (*plan.trunk_frozen, *plan.trunk_live), shared
-        self._trunk: Past | None = None
+        self._slots, self._shared = (*plan.shared_frozen, *plan.shared_live), shared
+        self._prefix: Past | None = None
         self._states: Tensor | None = None
 
     @torch.no_grad()
     def head(self) -> tuple[Past | None, Tensor | None]:
         """What stands before all rows in the lower layers, and the states [h, H] of its tokens (None without any)."""
-        if self._trunk is None and self._slots:
+        if self._prefix is None and self._slots:
             before = [
                 learned_past(self._below[slot.name].to(self.base.device, self.base.dtype), slot.takes_positions)
                 for slot in self._slots
@@ -48,26 +48,26 @@ class FrozenLayers:
                 if not slot.learned
                 for token in self._shared[slot.name][slot.start : slot.stop]
             )
-            self._trunk = join(before)
+            self._prefix = join(before)
             if ids:
-                batch = run(self.base, [EngineRow(self._trunk, (), (ids,))], record=True, stop=self.layer)
+                batch = run(self.base, [EngineRow(self._prefix, (), (ids,))], record=True, stop=self.layer)
                 assert batch.kv is not None
-                start = self._trunk.width if self._trunk else 0
+                start = self._prefix.width if self._prefix else 0
                 places = torch.arange(len(ids), device=self.base.device) + start
-                self._trunk = join([*before, Past(batch.kv, places, len(ids))])
+                self._prefix = join([*before, Past(batch.kv, places, len(ids))])
                 self._states = batch.states
-        return self._trunk, self._states
+        return self._prefix, self._states
 
     @torch.no_grad()
     def encode(self, rows: Sequence[Ids], progress: Progress) -> None:
         """Compute and keep the states of rows that are not there yet."""
-        trunk, _ = self.head()
+        prefix, _ = self.head()
 
         def compute(part: Sequence[Ids]) -> Sequence[Tensor]:
-            batch = run(self.base, [EngineRow(trunk, (), (ids,)) for ids in part], stop=self.layer)
+            batch = run(self.base, [EngineRow(prefix, (), (ids,)) for ids in part], stop=self.layer)
             return batch.states.split(batch.lengths)
 
-        encode(self.cache, rows, trunk.size if trunk else 0, compute, progress)
+        encode(self.cache, rows, prefix.size if prefix else 0, compute, progress)
 
     def states(self, ids: Ids) -> Tensor:
         """Kept states [n, H] of one row, on the base's device."""

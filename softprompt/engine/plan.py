@@ -4,10 +4,10 @@ A row is a sequence of slots, e.g. `[head][text][cue][answer]`, into which a met
 *shared* when everything up to and including it is the same for all rows, and *frozen* when nothing learned stands at or
 before it. On a causal model these two facts decide its whole cost:
 
-|        | shared                                           | per row                                        |
-| ------ | ------------------------------------------------ | ---------------------------------------------- |
-| frozen | `trunk_frozen`: run once per task                | `row_frozen`: run once per row, K/V kept       |
-| live   | `trunk_live`: run once per step as a batch of one | `row_live`: run every step                     |
+|        | shared                                            | per row                                        |
+| ------ | ------------------------------------------------- | ---------------------------------------------- |
+| frozen | `shared_frozen`: run once per task                | `row_frozen`: run once per row, K/V kept       |
+| live   | `shared_live`: run once per step as a batch of one | `row_live`: run every step                     |
 
 Where learning begins in an upper layer, everything below that layer is frozen in every box: `first_layer` says so, and the
 states that enter it are computed once (per task or per row) and kept.
@@ -129,10 +129,10 @@ def lay_out(
 
 @dataclass(frozen=True)
 class Plan:
-    """The slots of a row by what they cost. In order: trunk (frozen, live), then row (frozen, live)."""
+    """The slots of a row by what they cost. In order: shared prefix (frozen, live), then row (frozen, live)."""
 
-    trunk_frozen: tuple[Slot, ...]
-    trunk_live: tuple[Slot, ...]
+    shared_frozen: tuple[Slot, ...]
+    shared_live: tuple[Slot, ...]
     row_frozen: tuple[Slot, ...]
     row_live: tuple[Slot, ...]
     first_layer: int = 0
@@ -140,7 +140,7 @@ class Plan:
     @property
     def learns(self) -> bool:
         """Whether anything in it is learned."""
-        return any(slot.learned or slot.adapted for slot in (*self.trunk_live, *self.row_live))
+        return any(slot.learned or slot.adapted for slot in (*self.shared_live, *self.row_live))
 
     @property
     def keeps_texts(self) -> bool:
@@ -155,8 +155,8 @@ class Plan:
     def explain(self) -> str:
         """One line per box that is not empty, for the event log."""
         boxes = (
-            ("run once per task", self.trunk_frozen),
-            ("run once per step for all rows", self.trunk_live),
+            ("run once per task", self.shared_frozen),
+            ("run once per step for all rows", self.shared_live),
             ("run once per row, kept", self.row_frozen),
             ("run every step", self.row_live),
         )
@@ -196,8 +196,8 @@ def plan(slots: Sequence[Slot], first_layer: int = 0, bidirectional: bool = Fals
         frozen = frozen and slot.learned is None and not slot.adapted and slot.name != "answer"
         boxes[shared, frozen].append(slot)
     return Plan(
-        trunk_frozen=tuple(boxes[True, True]),
-        trunk_live=tuple(boxes[True, False]),
+        shared_frozen=tuple(boxes[True, True]),
+        shared_live=tuple(boxes[True, False]),
         row_frozen=tuple(boxes[False, True]),
         row_live=tuple(boxes[False, False]),
         first_layer=0 if boxes[False, True] else first_layer,  # a text kept as K/V is frozen in all layers

@@ -1,4 +1,4 @@
-"""Running rows: each has a past (trunk, cached text) and live pieces; all of a batch go through the base at once.
+"""Running rows: each has a past (shared prefix, cached text) and live pieces; all of a batch go through the base at once.
 
 Training, evaluation and mixed-artifact serving are the same call with different rows.
 """
@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from ..base import Base, Block, Lead
+from ..base import Base, Block, LivePrefix
 from ..types import Ids
 from .batch import BatchOutput
 from .cache import RowCache
@@ -30,13 +30,14 @@ class EngineRow:
     """One row of a batch.
 
     Attributes:
-        trunk: what stands in front of it; rows that share it pass the same object. Another row runs together with them.
-        cached: ids whose K/V lies in the row cache and follows the trunk.
+        shared_prefix: what stands in front of it and of other rows; these pass the same object. It is cached keys and values,
+            or a row that runs together with them.
+        cached: ids whose K/V lies in the row cache and follows the prefix.
         live: what runs now, in order; at least one token.
-        frozen: ids that follow the trunk and run through the frozen base, not through the method's own.
+        frozen: ids that follow the prefix and run through the frozen base, not through the method's own.
     """
 
-    trunk: Past | EngineRow | None
+    shared_prefix: Past | EngineRow | None
     cached: Ids
     live: tuple[Piece, ...]
     frozen: Ids = ()
@@ -49,7 +50,7 @@ class EngineRow:
     @property
     def start(self) -> int:
         """Position of the first live token."""
-        return (self.trunk.width if self.trunk else 0) + len(self.cached) + len(self.frozen)
+        return (self.shared_prefix.width if self.shared_prefix else 0) + len(self.cached) + len(self.frozen)
 
     @property
     def width(self) -> int:
@@ -59,7 +60,8 @@ class EngineRow:
     @property
     def size(self) -> int:
         """Keys that its last token sees: what its memory and attention time go with."""
-        return (self.trunk.size if self.trunk else 0) + len(self.cached) + len(self.frozen) + self.live_tokens
+        before = self.shared_prefix.size if self.shared_prefix else 0
+        return before + len(self.cached) + len(self.frozen) + self.live_tokens
 
 
 def run(
@@ -72,7 +74,7 @@ def run(
     stop: int | None = None,
     memory: Sequence[Tensor] | None = None,
 ) -> BatchOutput:
-    """One forward over a batch of rows. Gradients flow into learned pieces, trunks and the live base's own weights.
+    """One forward over a batch of rows. Gradients flow into learned pieces, shared prefixes and the live base's own weights.
 
     Args:
         base: frozen; what is frozen in a row runs through it.
@@ -81,47 +83,47 @@ def run(
         memory: of each row what its encoder has read, [m, H], where the base is a sequence-to-sequence one.
     """
     live = live or base
-    lead, front = _lead(base, rows)
-    assert lead is None or not record, "what follows these rows would not find what stands before them"
+    live_prefix, prefix_rows = _live_prefix(base, rows)
+    assert live_prefix is None or not record, "what follows these rows would not find what stands before them"
     before = [_cached_block(base, rows, cache), _frozen_block(base, rows)]
-    if lead is None:
-        before.insert(0, block_of([cast(Past | None, row.trunk) for row in rows]))
+    if live_prefix is None:
+        before.insert(0, block_of([cast(Past | None, row.shared_prefix) for row in rows]))
     lengths = [row.live_tokens for row in rows]
     starts = torch.tensor([row.start for row in rows], device=base.device)
     blocks = [block for block in [*before, *_learned_blocks(base, rows)] if block is not None]
-    inputs = _states([*front, *rows]) if first else _embed(live, [*front, *rows])
-    hidden = live.forward(inputs, lengths, starts, blocks, record, first, stop, memory, lead)
+    inputs = _states([*prefix_rows, *rows]) if first else _embed(live, [*prefix_rows, *rows])
+    hidden = live.forward(inputs, lengths, starts, blocks, record, first, stop, memory, live_prefix)
     ends = torch.tensor(lengths, device=base.device).cumsum(0)
     return BatchOutput(live, hidden.states, ends, blocks, lengths, starts, hidden.kv)
 
 
-def _lead(base: Base, rows: Sequence[EngineRow]) -> tuple[Lead | None, list[EngineRow]]:
-    """The row that all of these stand behind and that runs with them; there is at most one."""
-    front = rows[0].trunk
-    if not isinstance(front, EngineRow):
+def _live_prefix(base: Base, rows: Sequence[EngineRow]) -> tuple[LivePrefix | None, list[EngineRow]]:
+    """The shared prefix that runs with its rows, and the row that holds its tokens; there is at most one."""
+    prefix = rows[0].shared_prefix
+    if not isinstance(prefix, EngineRow):
         return None, []
-    assert all(row.trunk is front and not row.cached and not row.frozen for row in rows), (
-        "each needs a trunk that has run"
+    assert all(row.shared_prefix is prefix and not row.cached and not row.frozen for row in rows), (
+        "each needs a cached prefix"
     )
-    assert base.kind == "causal" and not isinstance(front.trunk, EngineRow) and not front.cached
-    past = block_of([front.trunk])
-    return Lead(front.live_tokens, front.start, [] if past is None else [past]), [front]
+    assert base.kind == "causal" and not isinstance(prefix.shared_prefix, EngineRow) and not prefix.cached
+    past = block_of([prefix.shared_prefix])
+    return LivePrefix(prefix.live_tokens, prefix.start, [] if past is None else [past]), [prefix]
 
 
-def has_run(base: Base, trunk: Past | EngineRow | None, first: int = 0) -> Past | None:
-    """A trunk whose tokens have all run: a row's are run now, and their keys and values join what lies before them.
+def run_prefix(base: Base, prefix: Past | EngineRow | None, first: int = 0) -> Past | None:
+    """Keys and values of a whole shared prefix: a live one is run now, and joins what lies before it.
 
     Args:
         first: see `run`.
     """
-    if not isinstance(trunk, EngineRow):
-        return trunk
-    assert not isinstance(trunk.trunk, EngineRow)
-    batch = run(base, [trunk], record=True, first=first)
+    if not isinstance(prefix, EngineRow):
+        return prefix
+    assert not isinstance(prefix.shared_prefix, EngineRow)
+    batch = run(base, [prefix], record=True, first=first)
     assert batch.kv is not None
-    places = torch.arange(trunk.live_tokens, device=base.device) + trunk.start
-    new = Past([*[None] * first, *batch.kv], places, trunk.live_tokens)
-    return join([new] if trunk.trunk is None else [trunk.trunk, new])
+    places = torch.arange(prefix.live_tokens, device=base.device) + prefix.start
+    new = Past([*[None] * first, *batch.kv], places, prefix.live_tokens)
+    return join([new] if prefix.shared_prefix is None else [prefix.shared_prefix, new])
 
 
 def _embed(base: Base, rows: Sequence[EngineRow]) -> Tensor:
@@ -154,7 +156,7 @@ def _frozen_block(base: Base, rows: Sequence[EngineRow]) -> Block | None:
     which = [place for place, row in enumerate(rows) if row.frozen]
     if not which:
         return None
-    batch = run(base, [EngineRow(rows[place].trunk, (), (rows[place].frozen,)) for place in which], record=True)
+    batch = run(base, [EngineRow(rows[place].shared_prefix, (), (rows[place].frozen,)) for place in which], record=True)
     assert batch.kv is not None and batch.starts is not None
     places = torch.tensor(which, device=base.device)
     columns = torch.arange(batch.kv[0].shape[3], device=base.device)
@@ -172,9 +174,9 @@ def _cached_block(base: Base, rows: Sequence[EngineRow], cache: RowCache | None)
         return None
     kv, lengths = cache.gather(keys, base.dtype, base.device)
     index = torch.arange(kv.shape[4], device=base.device)
-    trunk = torch.tensor([row.trunk.width if row.trunk else 0 for row in rows], device=base.device)
+    starts = torch.tensor([row.shared_prefix.width if row.shared_prefix else 0 for row in rows], device=base.device)
     full = bool((lengths == kv.shape[4]).all())
-    return Block(kv, trunk[:, None] + index, None if full else index[None] < lengths[:, None])
+    return Block(kv, starts[:, None] + index, None if full else index[None] < lengths[:, None])
 
 
 def _learned_blocks(base: Base, rows: Sequence[EngineRow]) -> list[Block]:

@@ -53,7 +53,7 @@ def test_packed_weights_give_the_same(base):
     ids = torch.tensor(base.tokenizer("Sentiment: positive")["input_ids"])
     zero = torch.zeros(1, dtype=torch.long)
     results = []
-    for some in (base, base.view(packed=True)):
+    for some in (base, base.view(prepacked=True)):
         embeddings = some.embed(ids).clone().requires_grad_()
         logits = some.logits(some.forward(embeddings, [len(ids)], zero).states)
         logits.logsumexp(-1).sum().backward()

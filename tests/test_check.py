@@ -20,7 +20,7 @@ from zoo_truth import Truth
 from softprompt.base import Base, interface
 from softprompt.base import scores as engine_scores
 from softprompt.base.copies import in_fp32, untouched
-from softprompt.base.packed import Packed, packed
+from softprompt.base.prepacked import Prepacked, prepacked
 from softprompt.base.supported import check_tokens
 from softprompt.errors import BaseModelError
 from softprompt.methods import make_method
@@ -175,11 +175,11 @@ def test_threads_that_run_at_once_do_not_meet(family):
 
 
 def test_a_models_code_may_change_a_products_result_in_place():
-    """As RoCBert's does; also where the product is made of packed weights."""
+    """As RoCBert's does; also where the product is made of prepacked weights."""
     layer = torch.nn.Linear(8, 5).requires_grad_(False)
     x = torch.randn(2, 3, 8, requires_grad=True)
-    with packed(True):
-        out = Packed(layer).forward(x)
+    with prepacked(True):
+        out = Prepacked(layer).forward(x)
     out += 1
     assert out.shape == (2, 3, 5)
     close(torch.autograd.grad(out.sum(), x)[0], layer.weight.sum(0).expand_as(x))

@@ -318,9 +318,9 @@ def test_layers_of_t5_are_not_run_one_by_one():
 
 @pytest.mark.parametrize("family", ["bert", "t5", "bart"])
 def test_the_encoder_side_follows_views(family):
-    base = tiny_base(family).view(packed=True, autocast=torch.bfloat16)
+    base = tiny_base(family).view(prepacked=True, autocast=torch.bfloat16)
     side = base.encoder if family in SEQ2SEQ else base
-    assert side.packed and side.autocast == torch.bfloat16 and not (family in SEQ2SEQ and side.same(base))
+    assert side.prepacked and side.autocast == torch.bfloat16 and not (family in SEQ2SEQ and side.same(base))
     inputs = embeddings(base, SIZES)
     half, whole = (some.forward(inputs, SIZES, zeros(3)).states.float() for some in (side, side.view()))
     exact = (tiny_base(family).encoder if family in SEQ2SEQ else tiny_base(family)).forward(inputs, SIZES, zeros(3))

@@ -95,7 +95,7 @@ def test_one_checkpoint_is_one_base_and_only_linear_layers_are_quantised(load, f
     assert type(base.model.get_output_embeddings()) is nn.Linear
     linear = [m for m in base.model.modules() if type(m).__name__ in ("Linear8bitLt", "Linear4bit")]
     assert len(linear) == {"gpt2": 12}.get(family, 21)
-    assert not any("packed" in repr(vars(layer).get("forward")) for layer in linear)
+    assert not any("prepacked" in repr(vars(layer).get("forward")) for layer in linear)
     assert not any(p.requires_grad for p in base.model.parameters()) and not base.model.training
     assert weight_bytes(base.model) < weight_bytes(load(family).model)
 

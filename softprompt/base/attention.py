@@ -77,7 +77,7 @@ class Call:
         first, stop: layers that run; the others pass their input on.
         states: [1, N, H] what enters layer `first`, if it is not the embeddings.
         again: compute each layer again in the backward instead of keeping what it needs (gradient checkpointing).
-        packed: whether frozen weights are used in their packed form.
+        prepacked: whether frozen weights are used in the processor's own order.
         recorded: after the forward, per layer that ran [2, B, G, Q, D] (right-padded).
         kept: after the forward, what would enter layer `stop`, [1, N, H].
         cuts: rows that attend together, one cut after the other, where all in one grid cost more (see `groups.py`).
@@ -98,13 +98,13 @@ class Call:
         stop: int | None = None,
         states: Tensor | None = None,
         again: bool = False,
-        packed: bool = False,
+        prepacked: bool = False,
         cuts: Sequence[slice] = (),
         live_prefix: LivePrefix | None = None,
         kv_size: tuple[int, int] | None = None,
     ) -> None:
         self.lengths, self.starts, self.blocks, self.record = lengths, starts, blocks, record
-        self.first, self.stop, self.states, self.again, self.packed = first, stop, states, again, packed
+        self.first, self.stop, self.states, self.again, self.prepacked = first, stop, states, again, prepacked
         self.kv_size = kv_size
         self.recorded: list[Tensor] = []
         self.even = True  # whether keys and values that were recorded are of one size

@@ -18,7 +18,7 @@ from transformers.utils import logging as transformers_logging
 from . import quantized
 from .layers import Gate
 from .norms import Norm
-from .packed import Packed
+from .prepacked import Prepacked
 
 HALVES = (torch.bfloat16, torch.float16)
 
@@ -39,7 +39,7 @@ def untouched(model: Any) -> Any:
     plain = copy_modules(model)
     for module in plain.modules():
         forward = vars(module).get("forward")
-        if isinstance(getattr(forward, "__self__", None), Gate | Norm | Packed):
+        if isinstance(getattr(forward, "__self__", None), Gate | Norm | Prepacked):
             del module.forward
     set_attention(plain, "eager")
     return plain

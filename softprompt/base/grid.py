@@ -141,7 +141,7 @@ def run(base: Base, embeddings: Tensor, memory: Sequence[Tensor] | None, how: tu
     call = Grid(
         *how,
         again=base.recompute,
-        packed=base.packed,
+        prepacked=base.prepacked,
         kv_size=base.shape.kv_size,
         bidirectional=base.bidirectional,
         memory=None if memory is None else [states.to(base.dtype) for states in memory],

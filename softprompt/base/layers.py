@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .attention import current, running
-from .packed import packed
+from .prepacked import prepacked
 
 
 class Gate:
@@ -38,7 +38,7 @@ class Gate:
             return self._forward(hidden, *args, **kwargs)
 
         def run(hidden: Tensor) -> Tensor:
-            with packed(call.packed), running(call):  # the backward runs outside of the forward's `with`
+            with prepacked(call.prepacked), running(call):  # the backward runs outside of the forward's `with`
                 return self._forward(hidden, *args, **kwargs)
 
         return checkpoint(run, hidden, use_reentrant=False, preserve_rng_state=True)

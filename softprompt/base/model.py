@@ -32,7 +32,7 @@ from .interface import NAME
 from .layers import find_layers
 from .memory import keep_freed_memory
 from .norms import make_norms_fast
-from .packed import make_packable, packed
+from .prepacked import make_prepackable, prepacked
 from .shape import DTYPES, UNKNOWN, BaseShape, Hidden
 from .supported import check_supported, check_tokens, no_embedding
 
@@ -73,10 +73,10 @@ class Base:
         self.quantization, self.isolated = quantized.take_over(model, name)
         plain = untouched(model)
         set_attention(model, NAME)
-        make_packable(model)
+        make_prepackable(model)
         make_norms_fast(model)
         keep_freed_memory(model.device)
-        self.packed = self.recompute = self._of_encoder = self.own_mask = False
+        self.prepacked = self.recompute = self._of_encoder = self.own_mask = False
         self.autocast: torch.dtype | None = None
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.get_input_embeddings().weight.dtype
@@ -151,12 +151,12 @@ class Base:
         return side
 
     def view(
-        self, packed: bool | None = None, recompute: bool | None = None, autocast: torch.dtype | None = None
+        self, prepacked: bool | None = None, recompute: bool | None = None, autocast: torch.dtype | None = None
     ) -> Base:
         """The same base, the same weights, run another way. What is not given stays as it is.
 
         Args:
-            packed: its matrix products made for few tokens at a time (see `packed.py`).
+            prepacked: its matrix products made for few tokens at a time (see `prepacked.py`).
             recompute: each layer is computed again in the backward instead of kept (gradient checkpointing).
             autocast: bf16 or fp16: matrix products in this type, sums and weights in the base's own.
 
@@ -166,14 +166,14 @@ class Base:
         if recompute and not self.gated:
             raise BaseModelError(f"base {self.name!r}: gradient checkpointing does not reach its layers")
         same = copy.copy(self)
-        same.packed = self.packed if packed is None else packed
+        same.prepacked = self.prepacked if prepacked is None else prepacked
         same.recompute = self.recompute if recompute is None else recompute
         same.autocast = autocast or self.autocast
         return same
 
     def same(self, other: Base) -> bool:
         """Whether the other is the same model, run the same way."""
-        mine, theirs = ((b.model, b.kind, b.packed, b.recompute, b.autocast) for b in (self, other))
+        mine, theirs = ((b.model, b.kind, b.prepacked, b.recompute, b.autocast) for b in (self, other))
         return mine[0] is theirs[0] and mine[1:] == theirs[1:]
 
     def branch(self, own: Callable[[str], bool] = lambda name: False) -> Base:
@@ -250,7 +250,7 @@ class Base:
         rows = Ordered(inputs, lengths, starts) if record else order(inputs, lengths, starts, blocks, live_prefix)
         how = (blocks, record, first, stop, rows.inputs[None] if first else None)
         call = Call(
-            rows.lengths, rows.starts, *how, self.recompute, self.packed, rows.cuts, live_prefix, self.shape.kv_size
+            rows.lengths, rows.starts, *how, self.recompute, self.prepacked, rows.cuts, live_prefix, self.shape.kv_size
         )
         with self.way(), running(call):
             out = self.body(
@@ -266,7 +266,10 @@ class Base:
     @contextlib.contextmanager
     def way(self) -> Iterator[None]:
         """How the model's own code runs meanwhile."""
-        with packed(self.packed), torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None):
+        with (
+            prepacked(self.prepacked),
+            torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None),
+        ):
             yield
 
     def turn(self, kv: Sequence[KV] | Tensor, by: Tensor) -> Sequence[KV] | Tensor:

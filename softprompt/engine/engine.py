@@ -46,7 +46,7 @@ class Engine:
         tail: Ids = (),
     ) -> None:
         self.plan, self.head, self.cue, self.tail = plan, head, cue, tail
-        self.base = base.view(packed=plan.keeps_texts)
+        self.base = base.view(prepacked=plan.keeps_texts)
         self._ids = {"head": head, "cue": cue, "tail": tail}
         self.config = config = cache or CacheConfig()
         dtype = config.dtype or base.dtype
@@ -233,7 +233,7 @@ class Engine:
 
     def _live(self, learned: Learned) -> Base:
         """What live tokens run through."""
-        return self.base if learned.base is None else learned.base.view(packed=self.plan.keeps_texts)
+        return self.base if learned.base is None else learned.base.view(prepacked=self.plan.keeps_texts)
 
     def _kept(self, examples: Sequence[Example]) -> bool:
         """Whether the states of all these rows are kept."""

@@ -1,4 +1,4 @@
-"""Frozen weights, packed once: on the CPU a matrix product of few rows spends most of its time re-ordering the weight.
+"""Frozen weights, prepacked once: on the CPU a matrix product of few rows spends most of its time re-ordering the weight.
 
 oneDNN takes a weight that was re-ordered before. For a frozen base that is done once for `x Wᵀ` and, at the first
 backward, once for `g W`. Measured on 2 cores (fp32, 576 × 1,536): 2 times faster at 32 tokens, 1.2 times at 583. It costs
@@ -23,8 +23,8 @@ _LINEAR: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 
 
 @contextlib.contextmanager
-def packed(on: bool) -> Iterator[None]:
-    """Whether linear layers that this thread runs meanwhile use their packed weights."""
+def prepacked(on: bool) -> Iterator[None]:
+    """Whether linear layers that this thread runs meanwhile use their prepacked weights."""
     before = getattr(_asked, "on", False)
     _asked.on = on
     try:
@@ -33,29 +33,29 @@ def packed(on: bool) -> Iterator[None]:
         _asked.on = before
 
 
-class Packed:
+class Prepacked:
     """A linear layer's weight in oneDNN's own order, renewed if somebody changes the weight in place."""
 
     def __init__(self, layer: nn.Linear) -> None:
         self.layer = layer
         self._store: dict[str, Any] = {}
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Packed:
-        """For a copy of the layer; a weight that both share is packed once for both."""
-        mine = Packed(copy.deepcopy(self.layer, memo))
+    def __deepcopy__(self, memo: dict[int, Any]) -> Prepacked:
+        """For a copy of the layer; a weight that both share is prepacked once for both."""
+        mine = Prepacked(copy.deepcopy(self.layer, memo))
         if memo.get(id(self.layer.weight)) is self.layer.weight:
             mine._store = self._store
         return mine
 
     def ahead(self) -> Tensor:
         """For x Wᵀ."""
-        return self._packed("ahead")
+        return self._prepacked("ahead")
 
     def back(self) -> Tensor:
         """For g W."""
-        return self._packed("back")
+        return self._prepacked("back")
 
-    def _packed(self, way: str) -> Tensor:
+    def _prepacked(self, way: str) -> Tensor:
         weight = self.layer.weight.detach()
         now = (weight.data_ptr(), self.layer.weight._version)
         if self._store.get("of") != now:
@@ -67,34 +67,34 @@ class Packed:
         return self._store[way]
 
     def forward(self, x: Tensor) -> Tensor:
-        """The layer's forward: packed if asked for, and if its weight is frozen and on the CPU."""
+        """The layer's forward: prepacked if asked for, and if its weight is frozen and on the CPU."""
         weight, bias = self.layer.weight, self.layer.bias
         if not getattr(_asked, "on", False) or weight.requires_grad or not weight.is_cpu or x.dtype != weight.dtype:
             return F.linear(x, weight, bias)
         # as one matrix: of more dimensions oneDNN gives a view, which no model may change in place (RoCBert does)
-        return _PackedProduct.apply(x.reshape(-1, x.shape[-1]), self, bias).view(*x.shape[:-1], -1)
+        return _PrepackedProduct.apply(x.reshape(-1, x.shape[-1]), self, bias).view(*x.shape[:-1], -1)
 
 
-class _PackedProduct(torch.autograd.Function):
+class _PrepackedProduct(torch.autograd.Function):
     """x Wᵀ + b and its gradient for x; W and b are frozen."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, packed: Packed, bias: Tensor | None) -> Tensor:
-        ctx.packed = packed
-        return _product(x, packed.ahead(), bias)
+    def forward(ctx: Any, x: Tensor, prepacked: Prepacked, bias: Tensor | None) -> Tensor:
+        ctx.prepacked = prepacked
+        return _product(x, prepacked.ahead(), bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        return _product(grad, ctx.packed.back(), None), None, None
+        return _product(grad, ctx.prepacked.back(), None), None, None
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return _LINEAR(x.contiguous(), weight, bias, "none", [], "")
 
 
-def make_packable(model: nn.Module) -> None:
-    """Let every plain linear layer of a CPU model use packed weights when asked. Parameters stay as they are.
+def make_prepackable(model: nn.Module) -> None:
+    """Let every plain linear layer of a CPU model use prepacked weights when asked. Parameters stay as they are.
 
     Nothing is done on a GPU, without oneDNN, in a type that oneDNN does not have on this processor (bf16 takes AVX-512), or
     where a subclass computes something of its own.
@@ -105,4 +105,4 @@ def make_packable(model: nn.Module) -> None:
     layers = [layer for layer in model.modules() if type(layer) is nn.Linear and layer.weight.device.type == "cpu"]
     for layer in layers:
         if layer.weight.dtype in types:
-            layer.forward = Packed(layer).forward  # type: ignore[method-assign, assignment]
+            layer.forward = Prepacked(layer).forward  # type: ignore[method-assign, assignment]

@@ -10,10 +10,11 @@ import difflib
 import re
 import types
 import typing
+import warnings
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator, model_validator
 
 from . import yaml_file
 from .errors import ConfigError
@@ -24,9 +25,20 @@ SHOWN_PROBLEMS = 20
 
 
 class Strict(BaseModel):
-    """A pydantic model that refuses keys it does not know."""
+    """A pydantic model that refuses keys it does not know.
+
+    Attributes:
+        renamed: keys of the version before, and what they are called now. The old ones are still read, with a warning.
+    """
+
+    renamed: ClassVar[dict[str, str]] = {}
 
     model_config = ConfigDict(extra="forbid", validate_default=True, validate_assignment=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _today(cls, data: Any) -> Any:
+        return with_new_keys(cls, data) if isinstance(data, dict) else data
 
     @field_validator("*", mode="before")
     @classmethod
@@ -35,6 +47,40 @@ class Strict(BaseModel):
         if isinstance(value, bool) and _takes_numbers(cls.model_fields[str(info.field_name)].annotation):
             raise ValueError(f"expected a number (got {shown(value)})")
         return value
+
+
+def with_new_keys(model: type[Strict], data: dict[Any, Any]) -> dict[Any, Any]:
+    """Settings for this model under the names that its keys have now; each old name gives a warning.
+
+    Raises:
+        ValueError: a key is given under both names.
+    """
+    for old, new in model.renamed.items():
+        if old not in data:
+            continue
+        if new in data:
+            raise ValueError(f"{old} is now called {new}, and both are given; take {old} out")
+        message = f"the setting {old} is now called {new}; the next version will not know the old name"
+        warnings.warn(message, FutureWarning, stacklevel=2)
+        data = {new if key == old else key: value for key, value in data.items()}
+    return data
+
+
+def with_first_keys(model: type[BaseModel], data: Any) -> Any:
+    """Settings under the names that their keys had first, for digests: a new name makes no other run.
+
+    Args:
+        data: as `model_dump` gives it, with today's names.
+    """
+    if not isinstance(data, dict):
+        return data
+    first = {new: old for old, new in getattr(model, "renamed", {}).items()}
+    settings = {}
+    for key, value in data.items():
+        field = model.model_fields.get(key)
+        nested = _nested_model(field.annotation) if field else None
+        settings[first.get(key, key)] = value if nested is None else with_first_keys(nested, value)
+    return settings
 
 
 def _takes_numbers(annotation: Any) -> bool:

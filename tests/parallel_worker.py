@@ -46,7 +46,7 @@ def settings(name: str) -> dict:
         "epochs": 3,
         "batch_size": BATCH,
         "micro_batch": 1 if name == "again" else 2,
-        "checkpointing": name == "again",
+        "gradient_checkpointing": name == "again",
         "lr": RATES.get(name, 2e-3),
         "eval_every": 3,
         "patience": 50,

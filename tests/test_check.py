@@ -67,15 +67,15 @@ def served_as_trained(base: Base, result, rows, folder) -> None:
 # -- what is taken is exact ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("gradient_checkpointing", [False, True])
 @pytest.mark.parametrize(
     "family", ["gpt_oss", "gemma2", "stablelm", "nemotron", "afmoe", "mimo_v2_flash", "deepseek_v2"]
 )
-def test_values_and_gradients_are_the_plain_models(family, recompute):
+def test_values_and_gradients_are_the_plain_models(family, gradient_checkpointing):
     """Sinks, capped scores, layers that drop keywords, views without a copy, keys and values of other sizes."""
     base, plain = taken("causal", family)
     ours, theirs = (rows_of(base).requires_grad_() for _ in range(2))
-    base = base.view(recompute=recompute) if base.gated else base
+    base = base.view(gradient_checkpointing=gradient_checkpointing) if base.gated else base
     logits = base.logits(base.forward(ours, SIZES, zeros(len(SIZES))).states)
     want = torch.cat([plain(inputs_embeds=row[None], use_cache=False).logits[0] for row in theirs.split(SIZES)])
     close(logits, want, 2e-5)

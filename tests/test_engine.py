@@ -229,11 +229,11 @@ def test_rows_do_not_depend_on_their_company():
         close(a, b)
 
 
-@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("gradient_checkpointing", [False, True])
 @pytest.mark.parametrize("form", ["embeddings", "kv", "upper"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_rows_that_attend_in_groups_equal_rows_alone(family, form, recompute, monkeypatch):
-    base, rows = tiny_base(family).view(recompute=recompute), examples(13)
+def test_rows_that_attend_in_groups_equal_rows_alone(family, form, gradient_checkpointing, monkeypatch):
+    base, rows = tiny_base(family).view(gradient_checkpointing=gradient_checkpointing), examples(13)
     rows = [replace(row, text=row.text * (1 + place % 4)) for place, row in enumerate(rows)]
     taken = []
     monkeypatch.setattr(model, "order", lambda *given: taken.append(order(*given)) or taken[-1])
@@ -256,12 +256,12 @@ def test_rows_that_attend_in_groups_equal_rows_alone(family, form, recompute, mo
     close(found[0][1], found[1][1])
 
 
-@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("gradient_checkpointing", [False, True])
 @pytest.mark.parametrize("form", ["embeddings", "kv", "upper", "behind"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_prefix_that_runs_with_its_rows_equals_one_that_ran_before(family, form, recompute, monkeypatch):
+def test_a_prefix_that_runs_with_its_rows_equals_one_that_ran_before(family, form, gradient_checkpointing, monkeypatch):
     """`behind`: what is learned stands behind a part of the head that is frozen."""
-    base, rows = tiny_base(family).view(recompute=recompute), examples(13)
+    base, rows = tiny_base(family).view(gradient_checkpointing=gradient_checkpointing), examples(13)
     s = base.shape
     sizes = (5, s.hidden_size) if form in ("embeddings", "behind") else (s.layers, 2, s.kv_heads, 5, s.head_size)
     start = torch.randn(*sizes, generator=torch.Generator().manual_seed(6))
@@ -313,7 +313,7 @@ def test_layers_that_are_computed_again_give_the_same_gradients(family, form):
     start = torch.randn(*sizes, generator=torch.Generator().manual_seed(6))
     for slots in ((Slot("prompt", learned=form), *SLOTS), infix(form)):
         grads = []
-        for some in (base, base.view(recompute=True)):
+        for some in (base, base.view(gradient_checkpointing=True)):
             learned = start.clone().requires_grad_()
             Engine(some, plan(slots), HEAD, CUE).loss(rows, prompt(learned))[0].backward()
             grads.append(learned.grad)

@@ -299,7 +299,7 @@ def test_layers_computed_again_and_layers_skipped(family):
         given = {"memory": memory} if side is base else {}
         kv, inputs = front_of(side), embeddings(base, SIZES)
         results = []
-        for some in (side, side.view(recompute=True)):
+        for some in (side, side.view(gradient_checkpointing=True)):
             leaves = [leaf(kv), leaf(inputs)]
             states = some.forward(leaves[1], SIZES, zeros(3), [block_of(leaves[0])], **given).states
             results.append((states, *torch.autograd.grad((states * random(*states.shape)).sum(), leaves)))
@@ -312,7 +312,7 @@ def test_layers_computed_again_and_layers_skipped(family):
 
 def test_layers_of_t5_are_not_run_one_by_one():
     with pytest.raises(BaseModelError, match="gradient checkpointing does not reach") as told:
-        tiny_base("t5").view(recompute=True)
+        tiny_base("t5").view(gradient_checkpointing=True)
     assert "\n" not in str(told.value)
 
 

@@ -27,7 +27,7 @@ def test_every_method_learns_in_bf16(method, how):
     if "autocast" in how:
         settings["autocast"] = "bf16"
     if "checkpointing" in how:
-        settings["checkpointing"] = True
+        settings["gradient_checkpointing"] = True
     run = train(base, tiny_task(), method, train=settings, rows=tiny_rows())
     losses = [event["loss"] for event in run.events if event["event"] == "step"]
     assert sum(losses[-3:]) < sum(losses[:3])
@@ -37,11 +37,11 @@ def test_every_method_learns_in_bf16(method, how):
 
 def test_checkpointing_takes_less_memory():
     peaks = []
-    for checkpointing in (False, True):
+    for gradient_checkpointing in (False, True):
         base = Base.load("smollm2", device="cuda")
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        settings = {"max_steps": 2, "batch_size": 16, "checkpointing": checkpointing}
+        settings = {"max_steps": 2, "batch_size": 16, "gradient_checkpointing": gradient_checkpointing}
         train(base, tiny_task(), {"name": "prefix", "length": 100}, train=settings, rows=tiny_rows(64), check=False)
         peaks.append(torch.cuda.max_memory_allocated() - before)
     assert peaks[1] < 0.7 * peaks[0]

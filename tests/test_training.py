@@ -15,10 +15,13 @@ import torch
 from helpers import tiny_rows, tiny_task
 from models import tiny_base
 
-from softprompt.errors import ArtifactError, SoftpromptError, TrainingError
+from softprompt.config import with_first_keys
+from softprompt.errors import ArtifactError, ConfigError, SoftpromptError, TrainingError
 from softprompt.methods import make_method
-from softprompt.training import TrainSpec, checkpoints, train
+from softprompt.storage import digest_of
+from softprompt.training import RunSpec, TrainSpec, checkpoints, load_run, train
 from softprompt.training.loop import State, batch_at, learning_rate
+from softprompt.training.results import recorded
 
 SETTINGS = {"epochs": 4, "batch_size": 4, "lr": 0.02, "eval_every": 5, "patience": 50}
 
@@ -236,6 +239,30 @@ def test_what_the_best_look_found_is_not_asked_again(tmp_path, monkeypatch):
     again = evaluate(ready.engine, ready.method, ready.bound, ready.splits["dev"])
     assert again == result.metrics["dev"]
     assert train(tiny_base(), tiny_task(), "soft", tmp_path, **how).metrics == result.metrics and len(asked) == 1
+
+
+def test_a_key_of_the_version_before_is_read_with_one_warning(tmp_path):
+    path = tmp_path / "run.yaml"
+    path.write_text("task: sst2\nmethod: soft\ntrain: {checkpointing: true}\n")
+    with pytest.warns(FutureWarning, match="checkpointing is now called gradient_checkpointing") as told:
+        assert load_run(path, []).train.gradient_checkpointing
+    assert len(told) == 1
+    with pytest.raises(
+        ConfigError, match=r"train: checkpointing is now called .*, and both are given; take checkpointing out"
+    ):
+        load_run(path, ["train.gradient_checkpointing=false"])
+
+
+def test_a_key_of_the_version_before_names_the_same_run(tmp_path):
+    """What that version began goes on here: the digest is made of the keys as they were called first."""
+    settings = RunSpec(task="sst2", method="soft", train={"gradient_checkpointing": True}).model_dump()
+    first = with_first_keys(RunSpec, settings)
+    assert first["train"]["checkpointing"] is True and "gradient_checkpointing" not in first["train"]
+    assert {**first, "train": None} == {**settings, "train": None}
+    result = train(tiny_base(), tiny_task(), "soft", tmp_path, train={"max_steps": 1}, rows=tiny_rows())
+    settings = json.loads(json.dumps(result.settings))
+    settings["train"]["checkpointing"] = settings["train"].pop("gradient_checkpointing")
+    assert recorded(tmp_path, digest_of(settings)) is not None
 
 
 def test_few_rows_get_more_epochs_unless_told():

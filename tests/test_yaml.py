@@ -58,7 +58,8 @@ def test_settings_are_numbers_and_truths_as_ever():
     found = yaml_file.load("{lr: 1e-3, a: 1E5, b: .5, c: no, d: 1_000, e: 0x1F, f: ~, g: on, h: 12:30, i: 010}", "f")
     numbers = {"lr": 1e-3, "a": 1e5, "b": 0.5, "d": 1000, "e": 31}
     assert found == numbers | {"c": False, "f": None, "g": True, "h": "12:30", "i": "010"}
-    assert override({}, ["train.lr=1e-3", "train.checkpointing=yes"])["train"] == {"lr": 1e-3, "checkpointing": True}
+    given = override({}, ["train.lr=1e-3", "train.gradient_checkpointing=yes"])
+    assert given["train"] == {"lr": 1e-3, "gradient_checkpointing": True}
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,12 @@ from typing import Any, Literal
 from softprompt.benchmarks.compare.record import Place, Record
 from softprompt.benchmarks.compare.suite import ContenderSpec, SearchSpec, SuiteSpec, repeated
 
+from softprompt.config import with_first_keys
 from softprompt.errors import ConfigError
 from softprompt.storage import digest_of, sha256_file
 from softprompt.tasks import Task
 from softprompt.training.loop import best_of
-from softprompt.training.spec import BaseSpec, resolved_task
+from softprompt.training.spec import BaseSpec, TrainSpec, resolved_task
 
 LEAST_DEV = 16  # rows; fewer choose by chance
 LONGEST_PART = 60  # letters of a name in a record's name; a file's name has room for 255 bytes
@@ -164,6 +165,7 @@ def _cell(
     files = _files([task, *(spec for _, spec in tests)])
     what |= {"files": files} if files else {}
     what |= {"cache": suite.cache.dtype} if suite.cache.dtype else {}  # the rest of it changes no result
+    named = values | {"train": with_first_keys(TrainSpec, train)}
     held_place = Place(
         base=label_of(base),
         task=name,
@@ -179,7 +181,7 @@ def _cell(
         rates=rates_of(row, suite.search),
         seeds=tuple(seeds_of(row, suite)),
         search=suite.search,
-        settings=digest_of([values, what, size, held_place.model_dump()])[:16],
+        settings=digest_of([named, what, size, held_place.model_dump()])[:16],
         **values,
     )
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from softprompt.config import Strict, named_file, override, parse, read_yaml, suggest, yaml_files
+from softprompt.config import Strict, named_file, override, parse, read_yaml, suggest, with_new_keys, yaml_files
 from softprompt.methods import make_method
 from softprompt.training.spec import BaseSpec, CacheSpec, TrainSpec, beside, short_form
 
@@ -105,6 +105,11 @@ class ContenderSpec(Strict):
     @classmethod
     def _short_form(cls, value: Any) -> Any:
         return short_form(value)
+
+    @field_validator("train")
+    @classmethod
+    def _today_too(cls, value: dict[str, Any]) -> dict[str, Any]:
+        return with_new_keys(TrainSpec, value)
 
     @model_validator(mode="after")
     def _something(self) -> ContenderSpec:

@@ -76,7 +76,7 @@ class Call:
         record: keep the live tokens' keys and values.
         first, stop: layers that run; the others pass their input on.
         states: [1, N, H] what enters layer `first`, if it is not the embeddings.
-        again: compute each layer again in the backward instead of keeping what it needs (gradient checkpointing).
+        gradient_checkpointing: compute each layer again in the backward instead of keeping what it needs.
         prepacked: whether frozen weights are used in the processor's own order.
         recorded: after the forward, per layer that ran [2, B, G, Q, D] (right-padded).
         kept: after the forward, what would enter layer `stop`, [1, N, H].
@@ -97,14 +97,15 @@ class Call:
         first: int = 0,
         stop: int | None = None,
         states: Tensor | None = None,
-        again: bool = False,
+        gradient_checkpointing: bool = False,
         prepacked: bool = False,
         cuts: Sequence[slice] = (),
         live_prefix: LivePrefix | None = None,
         kv_size: tuple[int, int] | None = None,
     ) -> None:
         self.lengths, self.starts, self.blocks, self.record = lengths, starts, blocks, record
-        self.first, self.stop, self.states, self.again, self.prepacked = first, stop, states, again, prepacked
+        self.first, self.stop, self.states = first, stop, states
+        self.gradient_checkpointing, self.prepacked = gradient_checkpointing, prepacked
         self.kv_size = kv_size
         self.recorded: list[Tensor] = []
         self.even = True  # whether keys and values that were recorded are of one size

@@ -140,7 +140,7 @@ def run(base: Base, embeddings: Tensor, memory: Sequence[Tensor] | None, how: tu
     """
     call = Grid(
         *how,
-        again=base.recompute,
+        gradient_checkpointing=base.gradient_checkpointing,
         prepacked=base.prepacked,
         kv_size=base.shape.kv_size,
         bidirectional=base.bidirectional,

@@ -34,7 +34,7 @@ class Gate:
             return hidden
         if self.index == call.first and call.states is not None:
             hidden = call.states
-        if not (call.again and hidden.requires_grad):
+        if not (call.gradient_checkpointing and hidden.requires_grad):
             return self._forward(hidden, *args, **kwargs)
 
         def run(hidden: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ class Base:
         make_prepackable(model)
         make_norms_fast(model)
         keep_freed_memory(model.device)
-        self.prepacked = self.recompute = self._of_encoder = self.own_mask = False
+        self.prepacked = self.gradient_checkpointing = self._of_encoder = self.own_mask = False
         self.autocast: torch.dtype | None = None
         self.device: torch.device = model.device
         self.dtype: torch.dtype = model.get_input_embeddings().weight.dtype
@@ -151,30 +151,32 @@ class Base:
         return side
 
     def view(
-        self, prepacked: bool | None = None, recompute: bool | None = None, autocast: torch.dtype | None = None
+        self,
+        prepacked: bool | None = None,
+        gradient_checkpointing: bool | None = None,
+        autocast: torch.dtype | None = None,
     ) -> Base:
         """The same base, the same weights, run another way. What is not given stays as it is.
 
         Args:
             prepacked: its matrix products made for few tokens at a time (see `prepacked.py`).
-            recompute: each layer is computed again in the backward instead of kept (gradient checkpointing).
+            gradient_checkpointing: each layer is computed again in the backward instead of kept.
             autocast: bf16 or fp16: matrix products in this type, sums and weights in the base's own.
 
         Raises:
             BaseModelError: this architecture's layers cannot be computed again one by one.
         """
-        if recompute and not self.gated:
+        if gradient_checkpointing and not self.gated:
             raise BaseModelError(f"base {self.name!r}: gradient checkpointing does not reach its layers")
         same = copy.copy(self)
-        same.prepacked = self.prepacked if prepacked is None else prepacked
-        same.recompute = self.recompute if recompute is None else recompute
-        same.autocast = autocast or self.autocast
+        given = {"prepacked": prepacked, "gradient_checkpointing": gradient_checkpointing, "autocast": autocast}
+        vars(same).update({name: value for name, value in given.items() if value is not None})
         return same
 
     def same(self, other: Base) -> bool:
         """Whether the other is the same model, run the same way."""
-        mine, theirs = ((b.model, b.kind, b.prepacked, b.recompute, b.autocast) for b in (self, other))
-        return mine[0] is theirs[0] and mine[1:] == theirs[1:]
+        mine, theirs = ((b.kind, b.prepacked, b.gradient_checkpointing, b.autocast) for b in (self, other))
+        return self.model is other.model and mine == theirs
 
     def branch(self, own: Callable[[str], bool] = lambda name: False) -> Base:
         """The same frozen weights under modules of their own, so that adapters can be put in without touching this base.
@@ -248,10 +250,9 @@ class Base:
         if self.kind != "causal":
             return run(self, inputs, memory, (lengths, starts, blocks, record, first, stop))
         rows = Ordered(inputs, lengths, starts) if record else order(inputs, lengths, starts, blocks, live_prefix)
-        how = (blocks, record, first, stop, rows.inputs[None] if first else None)
-        call = Call(
-            rows.lengths, rows.starts, *how, self.recompute, self.prepacked, rows.cuts, live_prefix, self.shape.kv_size
-        )
+        states = rows.inputs[None] if first else None
+        how = (blocks, record, first, stop, states, self.gradient_checkpointing, self.prepacked)
+        call = Call(rows.lengths, rows.starts, *how, rows.cuts, live_prefix, self.shape.kv_size)
         with self.way(), running(call):
             out = self.body(
                 inputs_embeds=rows.inputs[None],

@@ -34,7 +34,8 @@ def before_run(spec: RunSpec, count: int, base: Base | None = None, progress: Pr
     task, method = Task.load(spec.task), make_method(spec.method)
     rows = task.load_data(progress)
     base = base or spec.base.load(progress)
-    base = base.view(recompute=spec.train.checkpointing, autocast=torch.bfloat16 if spec.train.autocast else None)
+    autocast = torch.bfloat16 if spec.train.autocast else None
+    base = base.view(gradient_checkpointing=spec.train.gradient_checkpointing, autocast=autocast)
     ready = prepare(base, task, method, spec.cache, rows, splits=("train", "dev"), seed=spec.seed)
     return Case(ready, sample(ready.splits.get("train", []), count))
 

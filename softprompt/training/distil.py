@@ -31,6 +31,7 @@ from .job import Result
 from .places import earlier_report, run_folder
 from .preparing import Prepared, prepare
 from .run import train as run_training
+from .saving import run_digest
 from .spec import CacheSpec, TrainSpec
 from .state import Teaching
 from .teacher import kept_answers, match, relabelled_rows
@@ -132,7 +133,7 @@ def distil(
         report = _report(task, teacher, result, asked, demonstrations)
         report["seconds"] = {"teacher": seconds, **result.seconds}
         if folder is not None:
-            _keep(folder / REPORT, report, digest_of(result.settings))
+            _keep(folder / REPORT, report, run_digest(result.prepared, result.settings))
         return Distilled(result, report)
 
 

@@ -17,7 +17,6 @@ from ..evaluate import Evaluation, evaluate
 from ..interrupts import Asked, deferred
 from ..metrics import Estimate
 from ..parallel import Processes
-from ..storage import digest_of
 from ..tasks import Task
 from ..types import Example, Notice, Progress
 from .checkpoints import FolderStore, KeptStore, NoStore, forget, read_checkpoints
@@ -25,7 +24,7 @@ from .loop import fit
 from .places import ARTIFACT, RESULT
 from .preparing import Prepared
 from .results import Recorded, is_whole, recorded, rows_digest
-from .saving import keep, recall, settings_of
+from .saving import keep, recall, run_digest, settings_of
 from .spec import CacheSpec, TrainSpec
 from .state import State, Store, Teaching
 
@@ -134,7 +133,7 @@ class Job:
             return NoStore(), None, False
         if fresh:
             forget(self.folder, RESULT)
-        run = digest_of(settings)
+        run = run_digest(self.ready, settings)
         state, damaged = read_checkpoints(self.folder, run, self.notice)
         earlier = recorded(self.folder, run)
         if earlier and state and state.is_last(self.spec.max_steps) and is_whole(self.folder, earlier):

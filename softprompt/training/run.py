@@ -84,7 +84,8 @@ def train(
     with run_folder(folder), explained(lambda: goes_on(folder)):
         began, wanted = time.perf_counter(), ("train", "dev", "test") if test else ("train", "dev")
         task = settle(base, task, rows, cache, progress, notice, parallel)
-        base = base.view(recompute=spec.checkpointing, autocast=torch.bfloat16 if spec.autocast else None)
+        autocast = torch.bfloat16 if spec.autocast else None
+        base = base.view(gradient_checkpointing=spec.gradient_checkpointing, autocast=autocast)
         ready = prepare(base, task, method, cache, rows, share, wanted, parallel, seed)
         spec = spec.filled(method, len(ready.splits["train"]))
         job = Job(ready, task, spec, cache or CacheSpec(), seed, folder, teaching, parallel, progress, notice)

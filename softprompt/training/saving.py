@@ -12,6 +12,7 @@ from ..base import Base
 from ..base.bundled import BUNDLED
 from ..base.model import DTYPES
 from ..base.own_cache import prefix_in_peft
+from ..config import with_first_keys
 from ..errors import ConfigError
 from ..metrics import Estimate
 from ..parallel import processes
@@ -51,7 +52,8 @@ def keep(
     rows |= {name: earlier.rows.get(name, "") for name in kept} if earlier else {}
     written = save(result, folder / ARTIFACT, settings, metrics)
     tensors = tensors_digest(result.prepared.method.export())
-    write_result(folder, Recorded(digest_of(settings), written.digest, rows, metrics, tensors), result)
+    run = run_digest(result.prepared, settings)
+    write_result(folder, Recorded(run, written.digest, rows, metrics, tensors), result)
     write_text(folder / RUN, _run_file(result.prepared, task, spec, cache, settings["seed"]))
     remember(folder / RUN)
 
@@ -150,7 +152,7 @@ def _run_file(ready: Prepared, task: Task, spec: TrainSpec, cache: CacheSpec, se
 
 
 def settings_of(ready: Prepared, spec: TrainSpec | None, seed: int) -> dict[str, Any]:
-    """All that decides the result; its digest names the run."""
+    """All that decides the result; see `run_digest`."""
     return {
         "base": [ready.base.digest, ready.base.tokenizer_digest, ready.base.arithmetic, ready.base.device.type],
         "task": ready.task.spec.model_dump(mode="json"),
@@ -161,6 +163,13 @@ def settings_of(ready: Prepared, spec: TrainSpec | None, seed: int) -> dict[str,
         "data": {name: rows_digest(ready, name) for name in ("train", "dev")},  # test rows decide nothing
         "seed": seed,
     }
+
+
+def run_digest(ready: Prepared, settings: dict[str, Any]) -> str:
+    """What names a run: the digest of all that decides its result (`settings_of`)."""
+    models: dict[str, Any] = {"task": type(ready.task.spec), "method": type(ready.method.spec), "train": TrainSpec}
+    first = {key: with_first_keys(model, settings[key]) for key, model in models.items()}
+    return digest_of({**settings, **first})
 
 
 def starts(settings: Any) -> list[str]:

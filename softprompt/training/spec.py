@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
@@ -38,13 +38,15 @@ class TrainSpec(Strict):
         clip: largest gradient norm.
         optimizer: `adamw`, or `adafactor` or `adamw8bit` (less memory; full fine-tuning wants it).
         autocast: `bf16` runs matrix products in that type, in training and evaluation; weights stay as they are.
-        checkpointing: compute each layer again in the backward instead of keeping what it needs: less memory, more time.
+        gradient_checkpointing: compute each layer again in the backward instead of keeping what it needs: less memory, more
+            time.
         eval_every: optimizer steps between two looks at dev (default: half an epoch, or more where epochs are short).
         patience: stop after this many looks that were no better.
         target: stop when the lower bound of the dev metric's 95 % interval reaches this.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
+    renamed: ClassVar[dict[str, str]] = {"checkpointing": "gradient_checkpointing"}
 
     lr: PositiveFloat | None = None
     epochs: PositiveInt | None = None
@@ -58,7 +60,7 @@ class TrainSpec(Strict):
     clip: PositiveFloat = 1.0
     optimizer: Literal["adamw", "adafactor", "adamw8bit"] = "adamw"
     autocast: Literal["bf16"] | None = None
-    checkpointing: bool = False
+    gradient_checkpointing: bool = False
     eval_every: PositiveInt | None = None
     patience: PositiveInt = 4
     target: float | None = Field(default=None, gt=-1, le=1)

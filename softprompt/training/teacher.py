@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..config import with_first_keys
 from ..data import Row
 from ..engine import NOTHING, Engine, Learned, answer_states
 from ..errors import ConfigError
@@ -110,7 +111,7 @@ def kept_answers(folder: Path | None, split: str, teacher: Prepared, progress: P
             teacher.base.digest,
             teacher.base.tokenizer_digest,
             teacher.base.label_of_dtype,
-            teacher.task.spec.model_dump(mode="json"),
+            with_first_keys(type(teacher.task.spec), teacher.task.spec.model_dump(mode="json")),
             teacher.task.rules,
             [example.values for example in examples],
         ]

@@ -180,7 +180,7 @@ def test_layers_computed_again_give_the_same_gradients(method):
     """Gradient checkpointing, dropout included: a layer that runs again draws the same units."""
     base, rows = tiny_base(), examples(4)
     found = []
-    for some in (base, base.view(recompute=True)):
+    for some in (base, base.view(gradient_checkpointing=True)):
         ready = attached(some, method)
         engine = engine_of(ready)
         engine.encode(rows)
@@ -193,7 +193,7 @@ def test_layers_computed_again_give_the_same_gradients(method):
 @pytest.mark.parametrize("method", [{**LORA, "dropout": 0.3}, {**LORA, "layers": "1-", "dropout": 0.3}], ids=name_of)
 def test_a_run_with_checkpointing_is_the_run_without(method):
     runs = [
-        train(tiny_base(), tiny_task(), method, train={**SETTINGS, "checkpointing": on}, rows=tiny_rows())
+        train(tiny_base(), tiny_task(), method, train={**SETTINGS, "gradient_checkpointing": on}, rows=tiny_rows())
         for on in (False, True)
     ]
     losses = [[event["loss"] for event in run.events if event["event"] == "step"] for run in runs]

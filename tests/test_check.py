@@ -123,7 +123,7 @@ def test_embeddings_that_are_scaled_outside_of_their_layer(family):
         want = copy.deepcopy(model)(input_ids=ids[None], decoder_input_ids=out[None], use_cache=False).logits[0]
     base = Base(model, tiny_tokenizer(frame="seq2seq"), family)
     read = base.encoder.forward(base.encoder.embed(ids), [11], zeros(1)).states
-    close(base.logits(base.forward(base.embed(out), [6], zeros(1), memory=[read]).states), want)
+    close(base.logits(base.forward(base.embed(out), [6], zeros(1), encoder_hidden_states=[read]).states), want)
 
 
 @pytest.mark.parametrize("family", ["ctrl", "longcat_flash", "opt"])

@@ -91,14 +91,16 @@ def naive_logits(ready, example, learned):
     read, write = (torch.cat(sides[side]) for side in (False, True))
     reads = ready.base if all(not slot.adapted or slot.decoder for slot in ready.engine.plan.row_live) else base
     if not blocks[True] and not blocks[False]:
-        memory = reads.model.get_encoder()(inputs_embeds=read[None]).last_hidden_state
+        encoder_states = reads.model.get_encoder()(inputs_embeds=read[None]).last_hidden_state
         out = base.model(
-            encoder_outputs=BaseModelOutput(memory), decoder_inputs_embeds=write[None], use_cache=False
+            encoder_outputs=BaseModelOutput(encoder_states), decoder_inputs_embeds=write[None], use_cache=False
         ).logits[0]
     else:
         zero = torch.zeros(1, dtype=torch.long)
-        memory = reads.encoder.forward(read, [len(read)], zero, blocks[False]).states
-        out = base.logits(base.forward(write, [len(write)], zero, blocks[True], memory=[memory]).states)
+        encoder_states = reads.encoder.forward(read, [len(read)], zero, blocks[False]).states
+        out = base.logits(
+            base.forward(write, [len(write)], zero, blocks[True], encoder_hidden_states=[encoder_states]).states
+        )
     return out[-len(example.answer) :]
 
 
@@ -214,19 +216,19 @@ def test_what_is_written_is_what_the_plain_model_writes(family, beams, method):
             if front is not None and not decoder:
                 read = torch.cat([front, read])
             reads = base if ready.engine.plan.row_frozen else learned.base or base
-            memory = reads.model.get_encoder()(inputs_embeds=read[None]).last_hidden_state
+            encoder_states = reads.model.get_encoder()(inputs_embeds=read[None]).last_hidden_state
             write = torch.cat([front, start]) if decoder else start
-            out = naive_beams(model, memory, write, beams, base.tokenizer.eos_token_id, 9)
+            out = naive_beams(model, encoder_states, write, beams, base.tokenizer.eos_token_id, 9)
             assert mine.ids == out
 
 
-def naive_beams(model, memory, front, beams, end, longest):
+def naive_beams(model, encoder_states, front, beams, end, longest):
     """Beam search as transformers has it (length penalty 1), written out; each step runs all that was written so far."""
     embed = model.get_input_embeddings()
 
     def log_p(ids):
         some = torch.cat([front, embed(torch.tensor(ids, dtype=torch.long))]) if ids else front
-        out = model(encoder_outputs=BaseModelOutput(memory), decoder_inputs_embeds=some[None], use_cache=False)
+        out = model(encoder_outputs=BaseModelOutput(encoder_states), decoder_inputs_embeds=some[None], use_cache=False)
         return out.logits[0, -1].float().log_softmax(-1)
 
     running, finished = [((), 0.0)], []
@@ -294,8 +296,10 @@ def test_a_head_reads_the_decoder_as_it_begins():
     kv = [layer[:, None] for layer in learned.segments["prompt"]]
     block = Block(kv, torch.full((1, 2), ALWAYS))
     zero = torch.zeros(1, dtype=torch.long)
-    memory = base.encoder.forward(base.embed(torch.tensor(ids)), [len(ids)], zero, [block]).states
-    want = base.forward(base.embed(torch.tensor(base.start_ids)), [len(base.start_ids)], zero, memory=[memory]).states
+    encoder_states = base.encoder.forward(base.embed(torch.tensor(ids)), [len(ids)], zero, [block]).states
+    want = base.forward(
+        base.embed(torch.tensor(base.start_ids)), [len(base.start_ids)], zero, encoder_hidden_states=[encoder_states]
+    ).states
     close(state, want[-1])
     close(scores(ready)[0], ready.method.head(want[-1:]).log_softmax(-1)[0])
 

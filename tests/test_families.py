@@ -146,8 +146,8 @@ def test_a_decoder_with_ragged_memory_equals_the_plain_model(family, outs):
     base, model = tiny_base(family), plain(family)
     ours, theirs = ((leaf(embeddings(base, SIZES)), leaf(embeddings(base, outs, 1))) for _ in range(2))
     assert base.encoder.kind == "encoder" and base.encoder.bidirectional and not base.bidirectional
-    memory = base.encoder.forward(ours[0], SIZES, zeros(3)).states.split(SIZES)
-    logits = base.logits(base.forward(ours[1], outs, zeros(3), memory=memory).states)
+    encoder_states = base.encoder.forward(ours[0], SIZES, zeros(3)).states.split(SIZES)
+    logits = base.logits(base.forward(ours[1], outs, zeros(3), encoder_hidden_states=encoder_states).states)
     rows = zip(theirs[0].split(SIZES), theirs[1].split(outs), strict=True)
     want = [model(inputs_embeds=row[None], decoder_inputs_embeds=out[None]).logits[0] for row, out in rows]
     compare(logits, torch.cat(want), ours, theirs)
@@ -204,8 +204,8 @@ def test_learned_kv_on_both_sides_of_a_seq2seq_model(family):
     values = front_of(base.encoder), front_of(base, 4), embeddings(base, SIZES), embeddings(base, OUTS, 1)
     ours, theirs = [leaf(x) for x in values], [leaf(x) for x in values]
     read = base.encoder.forward(ours[2], SIZES, zeros(3), [block_of(ours[0])], record=True)
-    memory = read.states.split(SIZES)
-    got = base.forward(ours[3], OUTS, zeros(3), [block_of(ours[1])], record=True, memory=memory)
+    encoder_states = read.states.split(SIZES)
+    got = base.forward(ours[3], OUTS, zeros(3), [block_of(ours[1])], record=True, encoder_hidden_states=encoder_states)
     want, fronts = [], []
     for row, out in zip(theirs[2].split(SIZES), theirs[3].split(OUTS), strict=True):
         one, other = Front(theirs[0][0]), Front(theirs[1][0])
@@ -245,11 +245,11 @@ def test_a_branch_is_independent_in_body_head_and_encoder(family):
     branch = base.branch(own=lambda name: True)
 
     def run(some):
-        memory = None
+        encoder_states = None
         if family in SEQ2SEQ:
-            memory = [some.encoder.forward(inputs, [6], zeros(1)).states]
-        states = some.forward(inputs, [6], zeros(1), memory=memory).states
-        return [*(memory or []), states, some.logits(states)]
+            encoder_states = [some.encoder.forward(inputs, [6], zeros(1)).states]
+        states = some.forward(inputs, [6], zeros(1), encoder_hidden_states=encoder_states).states
+        return [*(encoder_states or []), states, some.logits(states)]
 
     before = run(base)
     for one, other in zip(run(branch), before, strict=True):
@@ -263,8 +263,13 @@ def test_a_branch_is_independent_in_body_head_and_encoder(family):
     ids = torch.arange(10, 16)[None]
     more = {"decoder_input_ids": ids[:, :4]} if family in SEQ2SEQ else {}
     want, size = branch.model(input_ids=ids, **more).logits[0], 4 if more else 6
-    memory = [branch.encoder.forward(branch.embed(ids[0]), [6], zeros(1)).states] if more else None
-    close(branch.logits(branch.forward(branch.embed(ids[0, :size]), [size], zeros(1), memory=memory).states), want)
+    encoder_states = [branch.encoder.forward(branch.embed(ids[0]), [6], zeros(1)).states] if more else None
+    close(
+        branch.logits(
+            branch.forward(branch.embed(ids[0, :size]), [size], zeros(1), encoder_hidden_states=encoder_states).states
+        ),
+        want,
+    )
 
 
 @pytest.mark.parametrize("family", [*MASKED, *SEQ2SEQ])
@@ -294,9 +299,9 @@ def test_modules_put_into_a_branch_are_run_after_rewire(family):
 def test_layers_computed_again_and_layers_skipped(family):
     base = tiny_base(family)
     sides = [base] if family in MASKED else [base, base.encoder]
-    memory = None if family in MASKED else list(random(30, 64).split([20, 3, 7]))
+    encoder_states = None if family in MASKED else list(random(30, 64).split([20, 3, 7]))
     for side in sides:
-        given = {"memory": memory} if side is base else {}
+        given = {"encoder_hidden_states": encoder_states} if side is base else {}
         kv, inputs = front_of(side), embeddings(base, SIZES)
         results = []
         for some in (side, side.view(gradient_checkpointing=True)):
@@ -377,9 +382,9 @@ def test_positions_and_memory_that_a_kind_has_not():
     row = embeddings(bert, [4])
     with pytest.raises(ValueError, match="start at position 0"):
         bert.forward(row, [4], zeros(1) + 3)
-    for base, memory in ((bert, [row]), (t5, None), (t5, [row, row]), (t5, [row[:0]]), (llama, [row])):
+    for base, encoder_states in ((bert, [row]), (t5, None), (t5, [row, row]), (t5, [row[:0]]), (llama, [row])):
         with pytest.raises(ValueError, match="encoder's states"):
-            base.forward(row, [4], zeros(1), memory=memory)
+            base.forward(row, [4], zeros(1), encoder_hidden_states=encoder_states)
 
 
 @pytest.mark.parametrize("family", ["bert", "bart"])

@@ -134,8 +134,8 @@ def test_quantised_bases_of_other_kinds(tmp_path, family, kind):
     branch = base.branch()
     other = branch.encoder if family in SEQ2SEQ else branch
     assert torch.equal(other.forward(other.embed(ids), sizes, zero).states, states)
-    memory = {"memory": states.split(sizes)} if family in SEQ2SEQ else {}
-    out = base.forward(base.embed(ids), sizes, zero, **memory).states
+    given = {"encoder_hidden_states": states.split(sizes)} if family in SEQ2SEQ else {}
+    out = base.forward(base.embed(ids), sizes, zero, **given).states
     assert base.logits(out).shape == (20, base.shape.vocab_size)
 
 

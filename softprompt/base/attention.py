@@ -126,7 +126,7 @@ class Call:
         columns = torch.arange(self.width, device=device)
         self.inside = columns[None, :] < sizes[:, None]  # [B, Q]
         self.cells = self.inside.flatten().nonzero()[:, 0]  # [N] where each packed token lies in the padded grid
-        self.memory_mask: Tensor | None = None  # which of an encoder's states a row attends to (see `grid.py`)
+        self.encoder_mask: Tensor | None = None  # which of an encoder's states a row attends to (see `grid.py`)
         self._masks: dict[int | None, Tensor | None] = {}
 
     @property

@@ -147,14 +147,14 @@ def _gates_work(base: Base, layers: int) -> bool:
     ids = torch.tensor([5, 9, 4, 7], device=base.device)
     zero = torch.zeros(1, dtype=torch.long, device=base.device)
     middle = max(1, layers // 2)
-    memory = None
+    states = None
     if base.kind == "seq2seq":
         encoder = base.encoder_side()
-        memory = [encoder.forward(encoder.embed(ids), [4], zero).states]
+        states = [encoder.forward(encoder.embed(ids), [4], zero).states]
     try:
-        whole = base.forward(base.embed(ids), [4], zero, memory=memory).states
-        below = base.forward(base.embed(ids), [4], zero, stop=middle, memory=memory).states
-        above = base.forward(below, [4], zero, first=middle, memory=memory).states
+        whole = base.forward(base.embed(ids), [4], zero, encoder_hidden_states=states).states
+        below = base.forward(base.embed(ids), [4], zero, stop=middle, encoder_hidden_states=states).states
+        above = base.forward(below, [4], zero, first=middle, encoder_hidden_states=states).states
     except MISFITS as error:
         if of_device(error):
             raise misfit(base, base.model, error) from error

@@ -86,7 +86,8 @@ def _compare_grid(ours: Base, plain: Any, rows: Sequence[Tensor]) -> Compared:
     encoder, outs = ours.encoder_side(), rows_of(ours, sizes[::-1])
     want = torch.cat([_plain(ours, plain, *both) for both in zip(rows, outs, strict=True)])
     read = encoder.forward(encoder.embed(torch.cat(tuple(rows))), sizes, zero, record=True)
-    whole = ours.forward(ours.embed(torch.cat(outs)), sizes[::-1], zero, record=True, memory=read.states.split(sizes))
+    states = read.states.split(sizes)
+    whole = ours.forward(ours.embed(torch.cat(outs)), sizes[::-1], zero, record=True, encoder_hidden_states=states)
     found = ours.logits(whole.states)
     return Compared(found, want, _shape(ours, whole, found.shape[-1]), _shape(encoder, read, found.shape[-1]))
 

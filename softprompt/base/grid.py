@@ -35,8 +35,8 @@ class Grid(Call):
 
     Attributes:
         bidirectional: live tokens of a row see each other both ways; else each sees what is before it.
-        memory: encoder states that the rows attend to, [B, M, H], right-padded; None where there is no encoder.
-        memory_mask: bool [B, 1, 1, M], True where a state counts; None when all do.
+        encoder_hidden_states: what the rows attend to, [B, M, H], right-padded; None where there is no encoder.
+        encoder_mask: bool [B, 1, 1, M], True where a state counts; None when all do.
         own_mask: the model attends by itself, with a mask of the padding; nothing can stand in front of the rows.
     """
 
@@ -44,17 +44,18 @@ class Grid(Call):
         self,
         *args: Any,
         bidirectional: bool,
-        memory: Sequence[Tensor] | None = None,
+        encoder_hidden_states: Sequence[Tensor] | None = None,
         own_mask: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
         self.bidirectional, self.own_mask = bidirectional, own_mask
-        self.memory = None if memory is None else pad_sequence(list(memory), batch_first=True)
-        if self.memory is not None and memory is not None:
-            sizes = torch.tensor([len(states) for states in memory], device=self.starts.device)
-            inside = torch.arange(self.memory.shape[1], device=sizes.device) < sizes[:, None]
-            self.memory_mask = None if bool(inside.all()) else inside[:, None, None]
+        self.encoder_hidden_states: Tensor | None = None
+        if encoder_hidden_states is not None:
+            self.encoder_hidden_states = pad_sequence(list(encoder_hidden_states), batch_first=True)
+            sizes = torch.tensor([len(states) for states in encoder_hidden_states], device=self.starts.device)
+            inside = torch.arange(self.encoder_hidden_states.shape[1], device=sizes.device) < sizes[:, None]
+            self.encoder_mask = None if bool(inside.all()) else inside[:, None, None]
         self._biases: dict[int, tuple[Tensor, Tensor]] = {}
 
     def lay_out(self, packed: Tensor) -> Tensor:
@@ -114,7 +115,7 @@ class Grid(Call):
         return self._biases[id(bias)][1]  # the bias is kept beside it, so its id is no other's
 
 
-def check_given(kind: Kind, lengths: list[int], starts: Tensor, memory: Sequence[Tensor] | None) -> None:
+def check_given(kind: Kind, lengths: list[int], starts: Tensor, states: Sequence[Tensor] | None) -> None:
     """Refuse positions and an encoder's states that a base of this kind has not.
 
     Raises:
@@ -122,14 +123,14 @@ def check_given(kind: Kind, lengths: list[int], starts: Tensor, memory: Sequence
     """
     if kind != "causal" and bool(starts.any()):
         raise ValueError(f"rows of a base of kind {kind} start at position 0; learned keys take no positions")
-    fits = memory is None or (len(memory) == len(lengths) and all(len(states) for states in memory))
-    if not fits or (memory is None) is (kind == "seq2seq"):
+    fits = states is None or (len(states) == len(lengths) and all(len(one) for one in states))
+    if not fits or (states is None) is (kind == "seq2seq"):
         raise ValueError(
             "a sequence-to-sequence base, and no other, takes the encoder's states of each row, one at least"
         )
 
 
-def run(base: Base, embeddings: Tensor, memory: Sequence[Tensor] | None, how: tuple[Any, ...]) -> Hidden:
+def run(base: Base, embeddings: Tensor, states: Sequence[Tensor] | None, how: tuple[Any, ...]) -> Hidden:
     """Run live tokens [N, H] through an encoder or a decoder with an encoder (see `Base.forward`).
 
     Args:
@@ -144,7 +145,7 @@ def run(base: Base, embeddings: Tensor, memory: Sequence[Tensor] | None, how: tu
         prepacked=base.prepacked,
         kv_size=base.shape.kv_size,
         bidirectional=base.bidirectional,
-        memory=None if memory is None else [states.to(base.dtype) for states in memory],
+        encoder_hidden_states=None if states is None else [one.to(base.dtype) for one in states],
         own_mask=base.own_mask,
     )
     if call.own_mask and call.blocks:
@@ -154,8 +155,8 @@ def run(base: Base, embeddings: Tensor, memory: Sequence[Tensor] | None, how: tu
     given: dict[str, Any] = {"inputs_embeds": call.lay_out(embeddings), "attention_mask": made}
     if call.first:
         call.states = given["inputs_embeds"]
-    if call.memory is not None:
-        given.update(encoder_hidden_states=call.memory, encoder_attention_mask=made, use_cache=False)
+    if call.encoder_hidden_states is not None:
+        given.update(encoder_hidden_states=call.encoder_hidden_states, encoder_attention_mask=made, use_cache=False)
     with base.way(), running(call):
         out = base.body(**given)
     last = out.last_hidden_state if call.stop is None else call.kept

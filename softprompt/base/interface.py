@@ -112,7 +112,7 @@ def _of_rows(
     """What the rows of one grid read, packed as they came."""
     query, key, value = call.to_rows(query), call.to_rows(key), call.to_rows(value)
     if getattr(module, CROSS, False):  # nothing is learned or kept between an encoder's states and a decoder
-        return call.to_packed(attend(query, key, value, call.with_bias(call.memory_mask, bias, 0), how))
+        return call.to_packed(attend(query, key, value, call.with_bias(call.encoder_mask, bias, 0), how))
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     if call.record and len(call.recorded) == layer - call.first:  # not when a layer is computed again
         call.even = call.even and key.shape == value.shape

@@ -226,7 +226,7 @@ class Base:
         record: bool = False,
         first: int = 0,
         stop: int | None = None,
-        memory: Sequence[Tensor] | None = None,
+        encoder_hidden_states: Sequence[Tensor] | None = None,
         live_prefix: LivePrefix | None = None,
     ) -> Hidden:
         """Run live tokens through all layers; of a sequence-to-sequence base, through its decoder's.
@@ -238,17 +238,17 @@ class Base:
             blocks: earlier keys and values, in order (see `Block`).
             record: also return the live tokens' K/V.
             first, stop: only run these layers; with `stop` the states that enter it are returned, without the final norm.
-            memory: of a sequence-to-sequence base, and only there: B tensors [m_b, H], what a row's encoder has read.
+            encoder_hidden_states: of a sequence-to-sequence base, and only there: of each row [m_b, H].
             live_prefix: a shared prefix that runs with the rows of a causal base: its tokens come first in `embeddings`, and
                 are no result.
 
         Raises:
-            ValueError: positions or a memory that a base of this kind has not.
+            ValueError: positions or encoder states that a base of this kind has not.
         """
-        check_given(self.kind, lengths, starts, memory)
+        check_given(self.kind, lengths, starts, encoder_hidden_states)
         inputs = embeddings.to(self.dtype)
         if self.kind != "causal":
-            return run(self, inputs, memory, (lengths, starts, blocks, record, first, stop))
+            return run(self, inputs, encoder_hidden_states, (lengths, starts, blocks, record, first, stop))
         rows = Ordered(inputs, lengths, starts) if record else order(inputs, lengths, starts, blocks, live_prefix)
         states = rows.inputs[None] if first else None
         how = (blocks, record, first, stop, states, self.gradient_checkpointing, self.prepacked)

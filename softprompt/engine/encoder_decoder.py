@@ -30,24 +30,24 @@ class DecoderOutput(BatchOutput):
 
     Attributes:
         decoder_prefix: learned pieces and the tokens that a decoder starts with.
-        memory: the encoder's states, per row [m, H].
+        encoder_hidden_states: per row [m, H].
     """
 
     reruns: ClassVar[bool] = True
     decoder_prefix: tuple[Piece, ...] = ()
-    memory: tuple[Tensor, ...] = ()
+    encoder_hidden_states: tuple[Tensor, ...] = ()
 
     @property
     def keys(self) -> int:
         """Of the encoder as well."""
-        return max((len(states) for states in self.memory), default=0) + max(self.lengths, default=0)
+        return max((len(states) for states in self.encoder_hidden_states), default=0) + max(self.lengths, default=0)
 
     def follow(self, rows: Sequence[int], answers: Sequence[Ids]) -> Tensor:
         """As for any batch; `decoder_prefix` is run again before each answer."""
         batch = run(
             self.base,
             [EngineRow(None, (), (*self.decoder_prefix, ids[:-1])) for ids in answers],
-            memory=_pick(self.memory, rows),
+            encoder_hidden_states=_pick(self.encoder_hidden_states, rows),
         )
         found = zip(batch.ends.tolist(), answers, strict=True)
         return batch.states[[place for end, ids in found for place in range(end - len(ids) + 1, end)]]
@@ -99,11 +99,11 @@ class EncoderDecoderEngine(Engine):
         with torch.no_grad():
             yield from in_buckets([self.size(example) for example in examples], run_part, progress)
 
-    def memory(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, ...]:
+    def encoder_hidden_states(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, ...]:
         """What the encoder makes of each row, [m, H]; rows that read the same are read once."""
         distinct = list({(one.text, one.holes): one for one in examples}.values())
         if self.plan.row_frozen:
-            states = self._frozen_memory([self._frozen_ids(one) for one in distinct])
+            states = self._frozen_encoder_states([self._frozen_ids(one) for one in distinct])
         else:
             prefix, middle = self.shared_prefix(learned), self.middle(learned)
             rows = [EngineRow(prefix, (), self._pieces(self._read, middle, one)) for one in distinct]
@@ -112,7 +112,7 @@ class EncoderDecoderEngine(Engine):
         places = {(one.text, one.holes): place for place, one in enumerate(distinct)}
         return _pick(states, [places[one.text, one.holes] for one in examples])
 
-    def _frozen_memory(self, rows: Sequence[Ids]) -> Sequence[Tensor]:
+    def _frozen_encoder_states(self, rows: Sequence[Ids]) -> Sequence[Tensor]:
         """Kept states, and those of rows that are not kept computed now."""
         with torch.no_grad():
             missing = [ids for ids in rows if ids not in self.cache]
@@ -128,15 +128,21 @@ class EncoderDecoderEngine(Engine):
 
     def _begin(self, examples: Sequence[Example], learned: Learned, written: Sequence[Ids]) -> DecoderOutput:
         """The decoder's forward over its prefix and what is written behind it."""
-        memory, middle = self.memory(examples, learned), self.middle(learned)
+        states, middle = self.encoder_hidden_states(examples, learned), self.middle(learned)
         rows = [
             EngineRow(None, (), self._pieces(self._write, middle, one, ids))
             for one, ids in zip(examples, written, strict=True)
         ]
-        batch = run(self.base, rows, live=self._live(learned), memory=memory)
+        batch = run(self.base, rows, live=self._live(learned), encoder_hidden_states=states)
         prefix = self._pieces(self._write, middle, examples[0])
         return DecoderOutput(
-            batch.base, batch.states, batch.ends, [], batch.lengths, decoder_prefix=prefix, memory=memory
+            batch.base,
+            batch.states,
+            batch.ends,
+            [],
+            batch.lengths,
+            decoder_prefix=prefix,
+            encoder_hidden_states=states,
         )
 
 

@@ -72,7 +72,7 @@ def run(
     live: Base | None = None,
     first: int = 0,
     stop: int | None = None,
-    memory: Sequence[Tensor] | None = None,
+    encoder_hidden_states: Sequence[Tensor] | None = None,
 ) -> BatchOutput:
     """One forward over a batch of rows. Gradients flow into learned pieces, shared prefixes and the live base's own weights.
 
@@ -80,7 +80,7 @@ def run(
         base: frozen; what is frozen in a row runs through it.
         live: what live pieces run through, if that is not `base`.
         first, stop: only these layers run; with `first` the live pieces are states [n, H] that enter it.
-        memory: of each row what its encoder has read, [m, H], where the base is a sequence-to-sequence one.
+        encoder_hidden_states: of each row [m, H], where the base is a sequence-to-sequence one.
     """
     live = live or base
     live_prefix, prefix_rows = _live_prefix(base, rows)
@@ -92,7 +92,7 @@ def run(
     starts = torch.tensor([row.start for row in rows], device=base.device)
     blocks = [block for block in [*before, *_learned_blocks(base, rows)] if block is not None]
     inputs = _states([*prefix_rows, *rows]) if first else _embed(live, [*prefix_rows, *rows])
-    hidden = live.forward(inputs, lengths, starts, blocks, record, first, stop, memory, live_prefix)
+    hidden = live.forward(inputs, lengths, starts, blocks, record, first, stop, encoder_hidden_states, live_prefix)
     ends = torch.tensor(lengths, device=base.device).cumsum(0)
     return BatchOutput(live, hidden.states, ends, blocks, lengths, starts, hidden.kv)
 

@@ -259,7 +259,7 @@ def processes() -> Processes:
     return Several() if launched("world") > 1 else Processes()
 
 
-def alike(function: Callable[P, T]) -> Callable[P, T]:
+def fail_together(function: Callable[P, T]) -> Callable[P, T]:
     """A function that all processes call: it fails on all of them if it fails on one."""
 
     @functools.wraps(function)

@@ -125,13 +125,13 @@ def test_keys_turn_as_the_model_turns_them(family):
             base.forward(base.embed(ids), [1] * 4, start, record=True).kv for start in (torch.zeros_like(at), at)
         )
     if family == "gpt2":
-        assert base.turn(here, at) is here
+        assert base.rotate(here, at) is here
         return
-    for layer, ((keys, values), want) in enumerate(zip(base.turn(here, at), there, strict=True)):
+    for layer, ((keys, values), want) in enumerate(zip(base.rotate(here, at), there, strict=True)):
         assert torch.allclose(keys, want[0], atol=1e-5 * want.abs().max().item()), layer
         assert torch.allclose(values, want[1], atol=1e-5 * want.abs().max().item()), layer
-    one = base.turn([layer[:, :1] for layer in here], at)  # one key for all rows, as a prompt's
-    each = base.turn([layer[:, :1].expand(-1, 4, -1, -1, -1) for layer in here], at)
+    one = base.rotate([layer[:, :1] for layer in here], at)  # one key for all rows, as a prompt's
+    each = base.rotate([layer[:, :1].expand(-1, 4, -1, -1, -1) for layer in here], at)
     assert all(torch.allclose(a[0], b[0], atol=1e-5) for a, b in zip(one, each, strict=True))
     assert not torch.allclose(here[0][0, 3], there[0][0, 3], atol=1e-2)
 

@@ -121,7 +121,7 @@ def test_lengths_are_saved_measured_and_trained_on(kind, tmp_path):
         whole.restore(held.tensors, base)
         cut = make_method(start.manifest.method)
         cut.restore(start.tensors, base)
-        if cut.stores == "embeddings" or not cut.positions:  # a prefix's keys are turned
+        if cut.stores == "embeddings" or not cut.positions:  # a prefix's keys are rotated
             assert torch.equal(cut.value, whole.value[..., one.kept, :])
     written = json.loads((tmp_path / "pruned/prune.json").read_text())
     assert written["importance"] == report.importance and len(written["lengths"]) == 3

@@ -12,7 +12,7 @@ from zoo import quiet
 from zoo_models import build
 
 from softprompt.artifact import load
-from softprompt.base import Base, rotary, turns
+from softprompt.base import Base, rotary, rotations
 from softprompt.engine import make_engine, plan
 from softprompt.errors import BaseModelError
 from softprompt.evaluate import outcomes
@@ -43,7 +43,7 @@ def test_keys_turn_as_the_model_turns_them(family):
     base, at = zoo_base(family), torch.tensor([0, 1, 38, 90, 200])
     here, there = keys_and_values(base, torch.zeros_like(at)), keys_and_values(base, at)
     assert not torch.allclose(here[0][0], there[0][0], atol=1e-2)
-    for turned in (base.turn(here, at), base.turn(base.turn(here, at // 2), at - at // 2)):
+    for turned in (base.rotate(here, at), base.rotate(base.rotate(here, at // 2), at - at // 2)):
         for (keys, values), want in zip(turned, there, strict=True):
             close(keys, want[0], 3e-5)
             close(values, want[1], 1e-5)
@@ -53,32 +53,32 @@ def test_keys_turn_as_the_model_turns_them(family):
 def test_keys_that_do_not_rotate_stay_as_they_are(family):
     base = zoo_base(family)
     kv = keys_and_values(base, torch.tensor([0, 1]))
-    assert base._rotary is None and base.turn(kv, torch.tensor([3, 4])) is kv
+    assert base._rotary is None and base.rotate(kv, torch.tensor([3, 4])) is kv
 
 
 def test_a_rotation_in_half_precision_is_found():
     base, at = Base(tiny_model("llama").to(torch.bfloat16), tiny_tokenizer(), "half"), torch.tensor([0, 7, 90])
     here, there = keys_and_values(base, torch.zeros_like(at)), keys_and_values(base, at)
-    for (keys, _), want in zip(base.turn(here, at), there, strict=True):
+    for (keys, _), want in zip(base.rotate(here, at), there, strict=True):
         close(keys, want[0], 0.02)
 
 
 def test_planes_that_no_table_tells_are_measured(monkeypatch):
     """Without the model's tables of frequencies they are read off its keys."""
     told = tiny_base("llama")
-    monkeypatch.setattr(turns, "_tables", lambda base: [])
+    monkeypatch.setattr(rotations, "_tables", lambda base: [])
     base = Base(tiny_model("llama"), tiny_tokenizer(), "untold")
-    assert not base.turned_in_format_1
+    assert not base.rotated_in_format_1
     kv, by = torch.randn(3, 2, 1, 2, 4, 16), torch.tensor([1, 77, 240])
-    for ours, theirs in zip(base.turn(kv, by), told.turn(kv, by), strict=True):
+    for ours, theirs in zip(base.rotate(kv, by), told.rotate(kv, by), strict=True):
         close(ours[0], theirs[0], 1e-4)
 
 
 @pytest.fixture
 def unknown(monkeypatch):
     """A base whose keys turn in a way that nobody finds."""
-    monkeypatch.setattr(turns, "_known", lambda tables, size, start, scale: iter(()))
-    monkeypatch.setattr(turns, "_measured", lambda keys, steps, limit: iter(()))
+    monkeypatch.setattr(rotations, "_known", lambda tables, size, start, scale: iter(()))
+    monkeypatch.setattr(rotations, "_measured", lambda keys, steps, limit: iter(()))
     return Base(tiny_model("llama"), tiny_tokenizer(), "odd")
 
 
@@ -96,7 +96,7 @@ def test_an_error_of_the_device_is_not_taken_for_another_layout(monkeypatch):
     def fails(*args):
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    monkeypatch.setattr(turns.Turn, "rotation", fails)
+    monkeypatch.setattr(rotations.Rotation, "matrix", fails)
     with pytest.raises(RuntimeError, match="CUDA error"):
         rotary.find_rotary(base)
 

@@ -44,7 +44,7 @@ class Block:
 
     @property
     def shared(self) -> bool:
-        """Whether all rows see the same of it (keys may be turned for each row, where their places are the same)."""
+        """Whether all rows see the same of it (keys may be rotated for each row, where their places are the same)."""
         parts = [*self.kv[-1], self.positions, self.valid, self.visible_from]
         return all(part is None or part.shape[0] == 1 for part in parts)
 

@@ -36,7 +36,7 @@ _ROUNDINGS = 3.0  # times the plain model's own rounding
 
 
 class Proven(NamedTuple):
-    """What the check found: whether `first` and `stop` work, how keys turn, and sizes and the first of an encoder side."""
+    """What the check found: whether `first` and `stop` work, how keys rotate, and sizes and the first of an encoder side."""
 
     gated: bool
     rotary: Rotary | None

@@ -273,13 +273,13 @@ class Base:
         ):
             yield
 
-    def turn(self, kv: Sequence[KV] | Tensor, by: Tensor) -> Sequence[KV] | Tensor:
-        """Move keys onwards by `by` [B] positions, as `Rotary.turn`; the same where positions are no rotations of keys."""
-        return kv if self._rotary is None else self._rotary.turn(kv, by)
+    def rotate(self, kv: Sequence[KV] | Tensor, by: Tensor) -> Sequence[KV] | Tensor:
+        """Move keys onwards by `by` [B] positions, as `Rotary.rotate`; the same where positions are no rotations of keys."""
+        return kv if self._rotary is None else self._rotary.rotate(kv, by)
 
     @property
-    def turned_in_format_1(self) -> bool:
-        """Whether artifacts of format 1 had their keys turned as now: then some families' rotations were not found."""
+    def rotated_in_format_1(self) -> bool:
+        """Whether artifacts of format 1 had their keys rotated as now: then some families' rotations were not found."""
         return self._rotary is None or self._rotary.since_format_1
 
     def logits(self, hidden: Tensor) -> Tensor:

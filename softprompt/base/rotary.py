@@ -1,11 +1,11 @@
-"""Turning keys to another position, in models whose positions are rotations.
+"""Rotating keys to another position, in models whose positions are rotations.
 
-A rotary model (Su et al. 2021, arXiv:2104.09864) turns queries and keys by an angle that grows with their position, so two
-tokens meet by their distance alone. A key that is learned, and stands behind texts of many lengths, must be turned to
+A rotary model (Su et al. 2021, arXiv:2104.09864) rotates queries and keys by an angle that grows with their position, so two
+tokens meet by their distance alone. A key that is learned, and stands behind texts of many lengths, must be rotated to
 where it stands in each row, or every row would see it at another distance. (Measured on 2,000 reviews, infix, P=10:
-.886 with the turn, .876 without, two seeds each.)
+.886 with the rotation, .876 without, two seeds each.)
 
-How a layer's keys turn is found from the keys themselves (`turns.py`) and differs between layers: some have no positions.
+A layer's rotation is found from its keys (`rotations.py`) and differs between layers: some have no positions.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from ..errors import BaseModelError
 from .attention import KV
 from .reasons import not_finite
-from .turns import Turn, find_turns, turned_before
+from .rotations import Rotation, find_rotations, rotated_before
 
 if TYPE_CHECKING:
     from .model import Base
@@ -32,19 +32,23 @@ class Rotary:
     """The rotation of one base's keys.
 
     Args:
-        turns: how the keys of each layer turn; None where they hold no position.
+        rotations: of the keys of each layer; None where they hold no position.
         name: of the base, for messages.
         unknown: layers whose keys do move with their position, in a way that was not found.
-        since_format_1: whether artifacts of format 1 had their keys turned so on this base.
+        since_format_1: whether artifacts of format 1 had their keys rotated so on this base.
     """
 
-    def __init__(self, turns: Sequence[Turn | None], name: str, unknown: Sequence[int], since_format_1: bool) -> None:
+    def __init__(
+        self, rotations: Sequence[Rotation | None], name: str, unknown: Sequence[int], since_format_1: bool
+    ) -> None:
         self._name, self._unknown, self.since_format_1 = name, unknown, since_format_1
-        kinds = dict.fromkeys(turn for turn in turns if turn is not None)
-        self._groups = [(kind, [layer for layer, turn in enumerate(turns) if turn is kind]) for kind in kinds]
+        kinds = dict.fromkeys(rotation for rotation in rotations if rotation is not None)
+        self._groups = [
+            (kind, [layer for layer, rotation in enumerate(rotations) if rotation is kind]) for kind in kinds
+        ]
 
-    def turn(self, kv: Sequence[KV] | Tensor, by: Tensor) -> list[KV]:
-        """Turn keys onwards.
+    def rotate(self, kv: Sequence[KV] | Tensor, by: Tensor) -> list[KV]:
+        """Rotate keys onwards.
 
         Args:
             kv: per layer keys and values [b, G, S, D], b = B or 1.
@@ -54,34 +58,34 @@ class Rotary:
             per layer keys [B, G, S, D] and values [b, G, S, D].
 
         Raises:
-            BaseModelError: how this base's keys turn was not found.
+            BaseModelError: the rotation of this base's keys was not found.
         """
         if self._unknown:
             raise BaseModelError(
                 f"base {self._name!r}: how keys turn with their position was not found in layer {self._unknown[0]}, so learned "
                 "keys behind texts of many lengths would stand at another distance in each row; use method.form: embeddings"
             )
-        turned: list[KV] = list(kv)
+        rotated: list[KV] = list(kv)
         for kind, layers in self._groups:
             keys = torch.stack([kv[number][0] for number in layers])  # [n, b, G, S, D]
-            rotation = kind.rotation(by)  # [B, D, D]
+            rotation = kind.matrix(by)  # [B, D, D]
             size = rotation.shape[-1]
-            # as products of matrices: one pass over what is turned, and one over its gradient
+            # as products of matrices: one pass over what is rotated, and one over its gradient
             if keys.shape[1] == 1:
                 moved = keys.float().flatten(0, 3) @ rotation.transpose(0, 1).flatten(1)
                 moved = moved.view(len(layers), *keys.shape[2:4], -1, size).permute(0, 3, 1, 2, 4)
             else:
                 moved = (keys.float().flatten(2, 3) @ rotation).view(keys.shape)
             for number, layer in zip(layers, moved.to(keys.dtype).unbind(0), strict=True):
-                turned[number] = (layer, kv[number][1])
-        return turned
+                rotated[number] = (layer, kv[number][1])
+        return rotated
 
 
 @torch.no_grad()
 def find_rotary(base: Base) -> Rotary | None:
     """The base's rotation, proved on real keys near and far; None where keys hold no position, or not as rotations (GPT-2).
 
-    A token that stands alone sees only itself, so in a rotary model its keys at two positions differ by the turn alone, and
+    A token that stands alone sees only itself, so in a rotary model its keys at two positions differ by the rotation alone, and
     its values do not differ at all.
 
     Raises:
@@ -107,9 +111,9 @@ def find_rotary(base: Base) -> Rotary | None:
         return None
     far = max(_NEAR, min(_FAR, base.max_positions - 1))
     keys = [torch.cat([one, other]) for (one, _), (other, _) in zip(near, at([far]), strict=True)]
-    turns = find_turns(base, keys, [_NEAR, far], limits, still, lambda places: [one for one, _ in at(places)])
-    unknown = [layer for layer, turn in enumerate(turns) if turn is None and not still[layer]]
-    return Rotary(turns, base.name, unknown, turned_before(base, turns))
+    rotations = find_rotations(base, keys, [_NEAR, far], limits, still, lambda places: [one for one, _ in at(places)])
+    unknown = [layer for layer, rotation in enumerate(rotations) if rotation is None and not still[layer]]
+    return Rotary(rotations, base.name, unknown, rotated_before(base, rotations))
 
 
 def _by_place(heads: Tensor, places: int) -> Tensor:

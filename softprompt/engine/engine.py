@@ -208,7 +208,7 @@ class Engine:
         for slot in self.plan.row_live:
             if slot.learned is not None and slot.name in learned.segments:
                 value = learned.segments[slot.name].to(self.base.dtype)  # from fp32, the base may be bf16
-                pieces[slot.name] = learned_past(value, False, slot.turned) if slot.learned == "kv" else value
+                pieces[slot.name] = learned_past(value, False, slot.rotated) if slot.learned == "kv" else value
         return pieces
 
     def row(

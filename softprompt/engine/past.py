@@ -23,13 +23,13 @@ class Past:
         kv: per layer a tensor [2, 1, G, S, D]; None in layers that nothing runs through.
         positions: [S] where its tokens stand, `ALWAYS` for learned keys.
         width: how many positions the stretch takes from the row's count.
-        turned: whether learned keys that take no position are turned to where each row has come.
+        rotated: whether learned keys that take no position are rotated to where each row has come.
     """
 
     kv: Sequence[Tensor | None]
     positions: Tensor
     width: int
-    turned: bool = True
+    rotated: bool = True
 
     @property
     def size(self) -> int:
@@ -41,11 +41,11 @@ class Past:
         return replace(self, kv=[None if layer is None else layer.detach() for layer in self.kv])
 
 
-def learned_past(kv: Tensor, takes_positions: bool, turned: bool = True) -> Past:
+def learned_past(kv: Tensor, takes_positions: bool, rotated: bool = True) -> Past:
     """A method's K/V [L, 2, G, P, D] as a `Past` that no sliding window hides."""
     size = kv.shape[3]
     positions = torch.full((size,), ALWAYS, device=kv.device)
-    return Past(kv.unsqueeze(2).unbind(0), positions, size if takes_positions else 0, turned)
+    return Past(kv.unsqueeze(2).unbind(0), positions, size if takes_positions else 0, rotated)
 
 
 @torch.no_grad()

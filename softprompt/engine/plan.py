@@ -39,7 +39,7 @@ class Slot:
         adapted: whether the method's own weights act from here on.
         part: which part of the row's text stands here, where slots stand in the text (see `Example.part`); None: all of it.
         decoder: it stands on the decoder's side of a sequence-to-sequence base.
-        turned: whether a learned K/V's keys are turned to where each row has come (see `base/rotary.py`).
+        rotated: whether a learned K/V's keys are rotated to where each row has come (see `base/rotary.py`).
     """
 
     name: str
@@ -51,7 +51,7 @@ class Slot:
     adapted: bool = False
     part: int | None = None
     decoder: bool = False
-    turned: bool = True
+    rotated: bool = True
 
 
 @dataclass(frozen=True)

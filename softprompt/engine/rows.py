@@ -182,7 +182,7 @@ def _cached_block(base: Base, rows: Sequence[EngineRow], cache: RowCache | None)
 def _learned_blocks(base: Base, rows: Sequence[EngineRow]) -> list[Block]:
     """Learned K/V among the live pieces: one block for the first of each row, one for the second, …
 
-    Their keys are turned to where the row has come by then, so that all rows see them at the same distance.
+    Their keys are rotated to where the row has come by then, so that all rows see them at the same distance.
     """
     found: list[list[tuple[Past, int]]] = []
     for row in rows:
@@ -200,12 +200,12 @@ def _learned_blocks(base: Base, rows: Sequence[EngineRow]) -> list[Block]:
         since = [mine[place][1] if place < len(mine) else 0 for mine in found]
         block = block_of(pasts, since)
         assert block is not None
-        if all(past is None or not past.turned for past in pasts):
+        if all(past is None or not past.rotated for past in pasts):
             blocks.append(block)
             continue
         here = [
-            0 if past is not None and not past.turned else row.start + step
+            0 if past is not None and not past.rotated else row.start + step
             for row, past, step in zip(rows, pasts, since, strict=True)
         ]
-        blocks.append(replace(block, kv=base.turn(block.kv, torch.tensor(here, device=base.device))))
+        blocks.append(replace(block, kv=base.rotate(block.kv, torch.tensor(here, device=base.device))))
     return blocks

@@ -36,8 +36,8 @@ class InfixSpec(MethodSpec):
         text: what `init: text` starts from; null: the task's instruction.
         artifact: folder that `init: artifact` starts from.
         instruction: keep the task's instruction in front of the text (null: as in `hard`).
-        turned: written by training: learned keys were turned to where each row had come, in every layer whose keys turn.
-            Artifacts without it are of format 1, when the turn of some families was not found; theirs stay as they are.
+        turned: written by training: learned keys were rotated to where each row had come, in every layer whose keys rotate.
+            Artifacts without it are of format 1, when the rotation of some families was not found; theirs stay as they are.
     """
 
     length: PositiveInt = 10
@@ -94,7 +94,7 @@ class Infix(LearnedTensor):
             ConfigError: the template has fewer cue tokens than asked for.
         """
         tokens = self.spec.form == "embeddings"
-        prompt = Slot("prompt", learned=self.spec.form, takes_positions=tokens, turned=self.spec.turned is not False)
+        prompt = Slot("prompt", learned=self.spec.form, takes_positions=tokens, rotated=self.spec.turned is not False)
         writes = next((place for place, slot in enumerate(slots) if slot.decoder), None)
         if writes is not None:
             return (*slots[:writes], replace(prompt, decoder=True), *slots[writes:])
@@ -118,7 +118,7 @@ class Infix(LearnedTensor):
         """Start from a text: its embeddings, or their K/V as if the text stood right in front of the cue.
 
         Raises:
-            BaseModelError: how this base's keys turn with their position was not found.
+            BaseModelError: the rotation of this base's keys with their position was not found.
         """
         self.spec = spec = self.spec.model_copy(update={"turned": True if self.spec.form == "kv" else None})
         if spec.form == "embeddings":
@@ -127,13 +127,13 @@ class Infix(LearnedTensor):
         value = init_kv(base, bound, spec.init, spec.length, seed, spec.text, spec.artifact, self.place)
         if spec.init != "artifact":  # computed at positions 0..P-1; the cue stands at 0
             back = torch.tensor([-spec.length], device=base.device)
-            value = torch.stack([torch.cat(tuple(layer)) for layer in base.turn(value.unsqueeze(2), back)])
+            value = torch.stack([torch.cat(tuple(layer)) for layer in base.rotate(value.unsqueeze(2), back)])
         self.make(value)
 
     def restore(self, tensors: dict[str, Tensor], base: Base) -> None:
-        """Take the tensor back. Keys that were trained without their turn are used without it, which a warning says."""
+        """Take the tensor back. Keys that were trained without their rotation are used without it, which a warning says."""
         super().restore(tensors, base)
-        if self.spec.form == "kv" and self.spec.turned is None and not base.turned_in_format_1:
+        if self.spec.form == "kv" and self.spec.turned is None and not base.rotated_in_format_1:
             self.spec = self.spec.model_copy(update={"turned": False})
             warnings.warn(
                 f"this infix was trained on base {base.name!r} when the rotation of its keys was not found: they stay as they "

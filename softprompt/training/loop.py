@@ -27,7 +27,7 @@ from ..scoring import objective_of
 from ..tasks import BoundTask
 from ..types import Example, Progress, ignore_progress
 from .optimizers import make_optimizer
-from .sharding import Weights, hold
+from .sharding import Weights, shard_weights
 from .spec import TrainSpec
 from .state import Objective, State, Store
 
@@ -67,7 +67,7 @@ def fit(
     assert spec.lr and spec.max_steps
     parallel, asked = parallel or Processes(), asked or Asked()
     parallel.equal(method.parameters())
-    weights = hold(method, engine.base, parallel)
+    weights = shard_weights(method, engine.base, parallel)
     objective = weights.through(objective or objective_of(engine, bound))
     run = _Run(engine, method, bound, train, dev, spec, seed, store, progress, objective, parallel, weights)
     parameters, optimizer = method.parameters(), make_optimizer(method.groups(), spec)
@@ -133,7 +133,7 @@ class _Run:
         loss = 0.0
         # dropout is a function of seed, step and process, so resuming is exact
         number = (self.seed * 1_000_003 + state.step) * parallel.world + parallel.rank
-        with weights.whole(), seeded(number, self.engine.base.device):
+        with weights.unsharded(), seeded(number, self.engine.base.device):
             for part, divisor in weights.parts(mine, rows, spec.micro_batch, tokens):
                 with method.training():  # the backward as well: with checkpointing it runs layers again
                     total, _ = self.objective(part, method.learned())
@@ -169,7 +169,7 @@ class _Run:
         began = time.perf_counter()
         write = spec.target is not None or self.bound.task.writes_in_looks
         try:
-            with self.weights.whole():
+            with self.weights.unsharded():
                 found = evaluate(self.engine, self.method, self.bound, self.dev, told, parallel, write)
         except _LeftError:
             return True

@@ -192,7 +192,7 @@ def keep(base: Base, method: LearnedTensor, kept: Sequence[int]) -> LearnedTenso
     value = whole.index_select(-2, torch.tensor(list(kept), device=whole.device))
     if method.stores == "kv" and method.positions:
         by = torch.tensor([len(kept) - method.length], device=value.device)
-        value = torch.stack([torch.cat(tuple(layer)) for layer in base.turn(value.unsqueeze(2), by)])
+        value = torch.stack([torch.cat(tuple(layer)) for layer in base.rotate(value.unsqueeze(2), by)])
     settings = {**method.spec.model_dump(exclude_none=True), "length": len(kept), "init": "text"}
     settings.pop("artifact", None)
     smaller = make_method(settings)

@@ -16,7 +16,7 @@ from ..errors import ConfigError
 from ..interrupts import explained
 from ..methods import Method, make_method
 from ..methods.headed import with_head
-from ..parallel import alike, processes
+from ..parallel import fail_together, processes
 from ..surroundings import plain_torch
 from ..tasks import Task
 from ..types import Notice, Progress, ignore_notice, ignore_progress
@@ -31,7 +31,7 @@ from .spec import CacheSpec, TrainSpec, check_seed
 from .state import Teaching
 
 
-@alike
+@fail_together
 @plain_torch()
 def train(
     base: Base,

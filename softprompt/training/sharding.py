@@ -58,8 +58,8 @@ def refuse(method: Method, base: Base, spec: TrainSpec, parallel: Processes) -> 
         )
 
 
-def hold(method: Method, base: Base, parallel: Processes) -> Weights:
-    """The weights of a method that is attached to this base, as its processes are to hold them.
+def shard_weights(method: Method, base: Base, parallel: Processes) -> Weights:
+    """The weights of a method that is attached to this base: in shards under FSDP, else whole in every process.
 
     In shards, `method.parameters()` are others (DTensors) from here on, until `finish`.
     """
@@ -72,7 +72,7 @@ class Weights:
     def __init__(self, parallel: Processes) -> None:
         self._parallel = parallel
 
-    def whole(self) -> contextlib.AbstractContextManager[None]:
+    def unsharded(self) -> contextlib.AbstractContextManager[None]:
         """The time in which the model is run: all weights are there. All processes enter and leave it together."""
         return contextlib.nullcontext()
 
@@ -157,7 +157,7 @@ class Shards(Weights):
         self._parameters = method.parameters()
 
     @contextlib.contextmanager
-    def whole(self) -> Iterator[None]:
+    def unsharded(self) -> Iterator[None]:
         self._parallel.wait()
         with self._parallel.exchange():
             for module in self._modules:
@@ -214,16 +214,16 @@ class Shards(Weights):
     def save(self, store: Store, state: State) -> None:
         done: dict[int, Tensor | None] = {}  # the best look is one of the looks: gathered, and written, once
 
-        def whole(value: Any) -> Tensor | None:
+        def full(value: Any) -> Tensor | None:
             if not hasattr(value, "full_tensor"):
                 return value
             if id(value) not in done:
-                full = value.full_tensor()
-                done[id(value)] = full.cpu() if self._parallel.main else None
+                tensor = value.full_tensor()
+                done[id(value)] = tensor.cpu() if self._parallel.main else None
             return done[id(value)]
 
         with self._parallel.exchange():
-            gathered = _mapped(state, whole)
+            gathered = _mapped(state, full)
         store.save(gathered)
 
     def finish(self) -> None:

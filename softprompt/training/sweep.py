@@ -16,7 +16,7 @@ from ..evaluate import Evaluation
 from ..interrupts import explained
 from ..methods import make_method
 from ..metrics import Estimate
-from ..parallel import alike, processes
+from ..parallel import fail_together, processes
 from ..storage import write_json
 from ..tasks import Task
 from ..types import Notice, Progress, ignore_notice, ignore_progress
@@ -47,7 +47,7 @@ def combinations(settings: list[str]) -> list[list[str]]:
     return [list(choice) for choice in itertools.product(*choices)]
 
 
-@alike
+@fail_together
 def sweep(
     run: Path,
     settings: list[str],

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from softprompt.adapters.weights import WeightsMethod, WeightsSpec, plain, take
 from torch import Tensor, nn
 
+from softprompt.adapters.weights import WeightsMethod, WeightsSpec, plain, take
 from softprompt.base import Base
 from softprompt.errors import ConfigError
 from softprompt.methods.base import TrainDefaults

@@ -11,10 +11,10 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import Field, PositiveInt, model_validator
+
 from softprompt.adapters.options import Modules
 from softprompt.adapters.tuner import Tuner, check_given
 from softprompt.adapters.weights import WeightsSpec
-
 from softprompt.base import Base
 from softprompt.engine import Slot
 from softprompt.errors import ConfigError

@@ -12,6 +12,7 @@ import functools
 from collections.abc import Mapping
 from typing import Annotated, Any
 
+from peft import PeftConfig
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, StringConstraints, create_model
 from torch import Tensor
 
@@ -97,12 +98,12 @@ _KNOWN: dict[str, Any] = {name: kind for kind, names in _GROUPS.items() for name
 _WIDTHS, _COUNTS = set(_GROUPS[Width].split()) | {"rank_pattern", "block_size_pattern"}, set(_GROUPS[Count].split())
 
 
-def known_options(config: type) -> list[str]:
+def known_options(config: type[PeftConfig]) -> list[str]:
     """The options of one tuner, by PEFT's configuration of it, that may be set."""
-    return [name for name in config.__dataclass_fields__ if name in _KNOWN]  # type: ignore[attr-defined]
+    return [name for name in config.__dataclass_fields__ if name in _KNOWN]
 
 
-def check_options(config: type, options: Mapping[str, Any]) -> None:
+def check_options(config: type[PeftConfig], options: Mapping[str, Any]) -> None:
     """Refuse what is not on the list, or of another type, or out of bounds.
 
     Args:
@@ -111,10 +112,10 @@ def check_options(config: type, options: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: with the nearest known name.
     """
-    parse(_model(config), dict(options), "options")
+    parse(_model(config.__name__, tuple(known_options(config))), dict(options), "options")
 
 
-def check_sizes(config: type, options: Mapping[str, Any], widest: int, numbers: int, what: str) -> None:
+def check_sizes(config: type[PeftConfig], options: Mapping[str, Any], widest: int, numbers: int, what: str) -> None:
     """Refuse sizes that what is at hand cannot fill, before anything of that size is allocated.
 
     Args:
@@ -129,7 +130,7 @@ def check_sizes(config: type, options: Mapping[str, Any], widest: int, numbers: 
         limit = widest if name in _WIDTHS else numbers if name in _COUNTS or name == "n_frequency_pattern" else None
         if limit is None or value is None:
             continue
-        usual = config.__dataclass_fields__[name].default  # type: ignore[attr-defined]
+        usual = config.__dataclass_fields__[name].default
         limit = max(limit, usual if isinstance(usual, int) else 0)
         largest = max(value.values(), default=0) if isinstance(value, dict) else value
         if largest > limit:
@@ -151,7 +152,11 @@ def check_tokens(options: Mapping[str, Any], vocabulary: int) -> None:
 
 
 def read_options(
-    config: type, given: Mapping[str, Any], where: str, harmless: frozenset[str], tensors: Mapping[str, Tensor]
+    config: type[PeftConfig],
+    given: Mapping[str, Any],
+    where: str,
+    harmless: frozenset[str],
+    tensors: Mapping[str, Tensor],
 ) -> dict[str, Any]:
     """See `_changed`; with sizes that the folder's own tensors have. This asks for no base.
 
@@ -168,7 +173,9 @@ def read_options(
     return found
 
 
-def _changed(config: type, given: Mapping[str, Any], where: str, harmless: frozenset[str]) -> dict[str, Any]:
+def _changed(
+    config: type[PeftConfig], given: Mapping[str, Any], where: str, harmless: frozenset[str]
+) -> dict[str, Any]:
     """The options of a configuration file that PEFT wrote: those that are set to something else than PEFT's default.
 
     Args:
@@ -194,9 +201,9 @@ def _changed(config: type, given: Mapping[str, Any], where: str, harmless: froze
 
 
 @functools.cache
-def _model(config: type) -> type[_Options]:
-    fields: dict[str, Any] = {name: (_KNOWN[name] | None, None) for name in known_options(config)}
-    return create_model(f"{config.__name__}Options", __base__=_Options, **fields)
+def _model(config: str, known: tuple[str, ...]) -> type[_Options]:
+    fields: dict[str, Any] = {name: (_KNOWN[name] | None, None) for name in known}
+    return create_model(f"{config}Options", __base__=_Options, **fields)
 
 
 def as_json(value: Any) -> Any:

@@ -7,9 +7,9 @@ from typing import Any
 
 import peft
 import torch
-from softprompt.adapters.guards import first_line, quiet_peft
 from torch import Tensor
 
+from softprompt.adapters.guards import first_line, quiet_peft
 from softprompt.artifact.checks import check_number
 from softprompt.base import Base
 from softprompt.errors import ConfigError

@@ -17,13 +17,13 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from pydantic import Field, model_validator
+from torch import Tensor, nn
+
 from softprompt.adapters.guards import base_kept, first_line, kept_frozen, outline, own_modules, quiet_peft
 from softprompt.adapters.options import as_json, check_options, check_sizes, check_tokens, read_options
 from softprompt.adapters.state import asks_numbers, check_goes_round, check_merged, probe, put, saved
 from softprompt.adapters.targets import as_given, beside_text, resolved, within
 from softprompt.adapters.weights import WeightsMethod, WeightsSpec, plain, take, written_names
-from torch import Tensor, nn
-
 from softprompt.artifact.peft_folder import PLAIN_STARTS
 from softprompt.base import Base
 from softprompt.config import suggest
@@ -99,7 +99,7 @@ class Tuner(WeightsMethod):
     """PEFT's modules in a branch of the base."""
 
     title = "any tuner of PEFT that changes modules, by its own settings: peft:IA3, peft:VERA, peft:OFT, peft:LOKR …"
-    Spec = TunerSpec
+    Spec: ClassVar[type[WeightsSpec]] = TunerSpec
     defaults: ClassVar[TrainDefaults] = TrainDefaults(lr=5e-3, epochs=3, batch_size=16)
     spec: Any
     _model: Any = None
@@ -288,7 +288,7 @@ def make_again(method: Tuner) -> Tuner:
     return type(method)(method.spec)
 
 
-def types() -> dict[str, type]:
+def types() -> dict[str, type[peft.PeftConfig]]:
     """PEFT's tuners that change modules, by name, with their configurations."""
     found = {}
     for kind, tuner in PEFT_TYPE_TO_TUNER_MAPPING.items():

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from scipy.stats import norm
-from softprompt.benchmarks.compare.record import Look, Measured, Place, Record, Seconds, Tokens, write
 
+from softprompt.benchmarks.compare.record import Look, Measured, Place, Record, Seconds, Tokens, write
 from softprompt.metrics import metric_of, row_scores
 
 # name: (skill at the first and the last size, learned numbers, seconds to learn, best rate, tokens a request, family, factors)

@@ -9,10 +9,10 @@ import torch
 from contract.test_tuners import FITTING
 from helpers import scores, tiny_rows, tiny_task
 from models import tiny_base, tiny_model, tiny_tokenizer
-from softprompt.adapters.tuner import types
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from softprompt import Runtime
+from softprompt.adapters.tuner import types
 from softprompt.base import Base
 from softprompt.errors import ConfigError
 from softprompt.methods import make_method

@@ -10,6 +10,9 @@ import pytest
 import torch
 from helpers import tiny_rows
 from models import tiny_model, tiny_tokenizer
+from torch.utils.flop_counter import FlopCounterMode
+
+from softprompt.base import Base
 from softprompt.benchmarks.speed import grid, ours, peft_side, sides
 from softprompt.benchmarks.speed import main as speed
 from softprompt.benchmarks.speed.cases import CASES, EXTRA, NAMES, rows_for
@@ -17,9 +20,6 @@ from softprompt.benchmarks.speed.flops import Peak, step_flops
 from softprompt.benchmarks.speed.plot import plot
 from softprompt.benchmarks.speed.scaling import encoding_slopes, slope, slopes
 from softprompt.benchmarks.speed.sweep import measure
-from torch.utils.flop_counter import FlopCounterMode
-
-from softprompt.base import Base
 from softprompt.data import Row
 from softprompt.errors import ConfigError
 from softprompt.methods import make_method

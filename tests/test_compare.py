@@ -20,6 +20,7 @@ import pytest
 import yaml
 from helpers import tiny_rows
 from models import tiny_model, tiny_tokenizer
+
 from softprompt.benchmarks.compare.drive import begin, drive
 from softprompt.benchmarks.compare.execute import execute
 from softprompt.benchmarks.compare.executors import make_lanes
@@ -30,7 +31,6 @@ from softprompt.benchmarks.compare.results import Results
 from softprompt.benchmarks.compare.runs import Run, cells_of, count, left, next_runs
 from softprompt.benchmarks.compare.shop import Shop
 from softprompt.benchmarks.compare.suite import SuiteSpec, load_suite, ready_suites
-
 from softprompt.config import parse
 from softprompt.engine.cache import RowCache
 from softprompt.errors import ConfigError, DataError, SoftpromptError

@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-import softprompt.benchmarks
 import yaml
 from models import tiny_model, tiny_tokenizer
+from test_cli import cli
+
+import softprompt.benchmarks
 from softprompt.benchmarks.compare.drive import begin, drive
 from softprompt.benchmarks.compare.executors import make_lanes
 from softprompt.benchmarks.compare.suite import load_suite
-from test_cli import cli
-
 from softprompt.tasks import Task
 
 TASK = Path(softprompt.benchmarks.__file__).parent / "suites" / "metamath-task.yaml"

@@ -17,10 +17,10 @@ from helpers import tiny_task
 from models import tiny_base, tiny_model, tiny_tokenizer
 from peft.tuners.multitask_prompt_tuning import MultitaskPromptTuningConfig
 from safetensors.torch import load_file, save_file
-from softprompt.adapters.tuner import types
 from transformers import DynamicCache, Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from softprompt import Runtime
+from softprompt.adapters.tuner import types
 from softprompt.artifact import load
 from softprompt.base import Base
 from softprompt.errors import SoftpromptError

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from results_maker import make_results
+
 from softprompt.benchmarks.compare.record import Measured, Place, Record, read_all, write
 from softprompt.benchmarks.compare.report import numbers, write_report
 from softprompt.benchmarks.compare.report.answers import LETTERS, agreement, confusions, examples
@@ -25,7 +26,6 @@ from softprompt.benchmarks.compare.report.labels import name_points
 from softprompt.benchmarks.compare.report.page import page
 from softprompt.benchmarks.compare.report.words import origin
 from softprompt.benchmarks.compare.results import Results
-
 from softprompt.errors import DataError, MissingExtraError
 from softprompt.metrics import metric_of
 

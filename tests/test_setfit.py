@@ -10,9 +10,9 @@ import sys
 
 import pytest
 from models import tiny_model, tiny_tokenizer
+
 from softprompt.benchmarks.compare import peers
 from softprompt.benchmarks.compare.peers import SetFitRequest, ask, run_setfit
-
 from softprompt.errors import ConfigError, MissingExtraError, SoftpromptError
 
 installed = importlib.util.find_spec("setfit") is not None
@@ -193,10 +193,10 @@ def test_it_learns_real_reviews_from_sixteen_rows():
 def test_the_body_is_all_minilm_as_it_is_published():
     """Mean over live tokens at length one: by hand from the model's last states."""
     import torch
-    from softprompt.benchmarks.compare.peers.setfit_side import load_body
     from transformers import AutoModel, AutoTokenizer
 
     from softprompt.base import bundled
+    from softprompt.benchmarks.compare.peers.setfit_side import load_body
 
     texts = ["A quiet triumph.", "Dull, and far too long for what little it has to say."]
     folder = bundled.get("minilm")
@@ -215,12 +215,12 @@ def test_the_body_is_all_minilm_as_it_is_published():
 def test_a_row_of_the_comparison(tmp_path, monkeypatch):
     """The same rows as the others have, a share of the steps in the search, and a record as theirs."""
     from helpers import tiny_rows
+
     from softprompt.benchmarks.compare.execute import execute
     from softprompt.benchmarks.compare.peers import rows  # noqa: F401
     from softprompt.benchmarks.compare.runs import Run, cells_of, next_runs
     from softprompt.benchmarks.compare.shop import Shop
     from softprompt.benchmarks.compare.suite import SuiteSpec
-
     from softprompt.config import parse
 
     lines = [

@@ -15,12 +15,12 @@ import pytest
 import sacrebleu
 from scipy import stats
 from sklearn.metrics import f1_score, matthews_corrcoef
+
 from softprompt.benchmarks.compare import calibration, results
 from softprompt.benchmarks.compare.calibration import SIZES, World
 from softprompt.benchmarks.compare.record import Measured, Place, Record
 from softprompt.benchmarks.compare.statistics import compare, compare_all, mcnemar, mean_over, scores_of
 from softprompt.benchmarks.compare.variance import Variance, variance_of, variance_of_difference
-
 from softprompt.errors import ConfigError, DataError, MissingExtraError
 from softprompt.metrics import METRICS, estimate, measures, metrics_for, row_scores
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from helpers import scores, tiny_rows, tiny_task
 from models import tiny_base, tiny_tokenizer
-from softprompt.adapters.options import check_options, known_options
-from softprompt.adapters.targets import matching
-from softprompt.adapters.tuner import types
 from torch import nn
 from transformers import AutoModelForCausalLM, BertConfig, BertModel, MixtralConfig, Olmo2Config, PhimoeConfig
 
+from softprompt.adapters.options import check_options, known_options
+from softprompt.adapters.targets import matching
+from softprompt.adapters.tuner import types
 from softprompt.base import Base
 from softprompt.errors import ArtifactError, ConfigError
 from softprompt.methods import make_method

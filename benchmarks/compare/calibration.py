@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 from scipy import optimize, special, stats
+
 from softprompt.benchmarks.compare.statistics import mcnemar, mean_over
 from softprompt.benchmarks.compare.variance import ALPHA, variance_of_difference
-
 from softprompt.errors import MissingExtraError
 
 MARGIN = 0.02

@@ -16,7 +16,6 @@ from softprompt.benchmarks.compare.record import Record, read_all, write
 from softprompt.benchmarks.compare.results import suite_in
 from softprompt.benchmarks.compare.runs import Cell, Run, cells_of, count, left, next_runs, runs_of
 from softprompt.benchmarks.compare.suite import SuiteSpec
-
 from softprompt.config import suggest
 from softprompt.errors import ConfigError
 from softprompt.storage import plain_disk_errors, write_json

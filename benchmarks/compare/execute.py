@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+
+from softprompt.base.memory import peak_memory
 from softprompt.benchmarks import provenance
 from softprompt.benchmarks.compare.majority import run_majority
 from softprompt.benchmarks.compare.record import Look, Record, Rows, Seconds, Tokens, keep_tests, measured
 from softprompt.benchmarks.compare.runs import Run
 from softprompt.benchmarks.compare.shop import Shop
-
-from softprompt.base.memory import peak_memory
 from softprompt.config import parse
 from softprompt.errors import ConfigError, MissingExtraError, SoftpromptError
 from softprompt.evaluate import Evaluation, evaluate

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
+
 from softprompt.benchmarks.compare.execute import Done, execute
 from softprompt.benchmarks.compare.parent import end_with
 from softprompt.benchmarks.compare.runs import Run
 from softprompt.benchmarks.compare.shop import Shop
-
 from softprompt.errors import ConfigError, MissingExtraError
 from softprompt.interrupts import STOPPING
 from softprompt.training.spec import CacheSpec

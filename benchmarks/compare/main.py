@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from softprompt.benchmarks.compare import probe
 from softprompt.benchmarks.compare.drive import Work, begin, describe, drive
 from softprompt.benchmarks.compare.executors import Name, make_lanes, refuse, threads_of
@@ -20,7 +21,6 @@ from softprompt.benchmarks.compare.runs import Cell, count
 from softprompt.benchmarks.compare.shop import Shop
 from softprompt.benchmarks.compare.suite import load_suite
 from softprompt.benchmarks.compare.texts import texts_of
-
 from softprompt.errors import MissingExtraError
 from softprompt.holding import held
 from softprompt.interrupts import explained

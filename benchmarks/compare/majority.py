@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from softprompt.benchmarks.compare.record import Record, Rows, keep_tests
-
 from softprompt.data import Row
 from softprompt.errors import DataError
 from softprompt.evaluate import Outcome, summarize

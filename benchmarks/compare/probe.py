@@ -11,7 +11,6 @@ from typing import Any
 
 from softprompt.benchmarks.compare.runs import Cell, Run, count
 from softprompt.benchmarks.compare.shop import Shop
-
 from softprompt.config import parse
 from softprompt.errors import SoftpromptError
 from softprompt.evaluate import evaluate

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from softprompt.benchmarks.compare.record import Measured, Place, Record, gold_of, read_all
-
 from softprompt.errors import DataError
 
 

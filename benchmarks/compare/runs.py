@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 from softprompt.benchmarks.compare.record import Place, Record
 from softprompt.benchmarks.compare.suite import ContenderSpec, SearchSpec, SuiteSpec, repeated
-
 from softprompt.config import with_first_keys
 from softprompt.errors import ConfigError
 from softprompt.storage import digest_of, sha256_file

@@ -6,10 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from softprompt.benchmarks.compare.runs import Cell, Run
-
 from softprompt.base import Base
 from softprompt.base.memory import give_back_freed_memory
+from softprompt.benchmarks.compare.runs import Cell, Run
 from softprompt.config import parse
 from softprompt.data import Row, normalize, split
 from softprompt.errors import ConfigError, DataError

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 import numpy as np
 from scipy import stats
+
 from softprompt.benchmarks.compare.results import Tested
 from softprompt.benchmarks.compare.variance import ALPHA, in_pairs, variance_of, variance_of_difference
-
 from softprompt.config import suggest
 from softprompt.errors import ConfigError, DataError, MissingExtraError
 from softprompt.metrics import row_scores

@@ -10,7 +10,6 @@ from softprompt.benchmarks.compare.results import Results
 from softprompt.benchmarks.compare.runs import Cell, cells_of
 from softprompt.benchmarks.compare.shop import Shop
 from softprompt.benchmarks.compare.suite import SuiteSpec
-
 from softprompt.config import parse
 from softprompt.errors import SoftpromptError
 from softprompt.tasks import Task

@@ -12,7 +12,6 @@ from typing import Any
 
 from softprompt.benchmarks.speed.cases import CASES, EXTRA, Case
 from softprompt.benchmarks.speed.sides import compare
-
 from softprompt.config import suggest
 from softprompt.errors import ConfigError
 from softprompt.types import Progress

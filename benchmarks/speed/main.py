@@ -12,7 +12,6 @@ from softprompt.benchmarks.speed.grid import METHODS, run_grid
 from softprompt.benchmarks.speed.scaling import encoding_slopes, slopes
 from softprompt.benchmarks.speed.sides import OURS, Side, compare
 from softprompt.benchmarks.speed.sweep import SWEEP, measure
-
 from softprompt.config import suggest
 from softprompt.errors import ConfigError, MissingExtraError
 from softprompt.types import Progress, ignore_progress

@@ -7,11 +7,11 @@ from itertools import cycle
 from typing import Any, TypeVar
 
 import torch
+
+from softprompt.base import Base
 from softprompt.benchmarks.speed.cases import INIT_TEXT, TEMPLATE
 from softprompt.benchmarks.speed.flops import Peak, step_flops
 from softprompt.benchmarks.speed.worker import Work, digest, serve
-
-from softprompt.base import Base
 from softprompt.data import Row
 from softprompt.engine import NOTHING, run
 from softprompt.methods import make_method

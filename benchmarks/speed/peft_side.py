@@ -9,6 +9,7 @@ from itertools import cycle
 from typing import Any
 
 import torch
+
 from softprompt.benchmarks.speed.cases import INIT_TEXT, LORA, P_TUNING_HIDDEN, TEMPLATE
 from softprompt.benchmarks.speed.worker import Work, digest, serve
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from softprompt.benchmarks.speed.scaling import ASKED
-
 from softprompt.errors import ConfigError, MissingExtraError
 
 _AXES = {"T": "text tokens T", "P": "prompt length P", "B": "rows of a batch B"}

@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 from softprompt.benchmarks.speed.cases import Case, rows_for
-
 from softprompt.errors import SoftpromptError
 from softprompt.types import Progress
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from helpers import scores, scores_of, tiny_rows, tiny_task
 from models import tiny_base
-from softprompt.adapters.tuner import types
 
+from softprompt.adapters.tuner import types
 from softprompt.errors import ConfigError
 from softprompt.evaluate import outcomes
 from softprompt.methods import make_method

@@ -9,7 +9,6 @@ from softprompt.benchmarks.compare.peers import run_setfit
 from softprompt.benchmarks.compare.record import Record, Rows, Seconds, keep_tests, measured
 from softprompt.benchmarks.compare.runs import Run
 from softprompt.benchmarks.compare.shop import Shop
-
 from softprompt.data import Row
 from softprompt.errors import ConfigError
 from softprompt.evaluate import Evaluation, Outcome, summarize

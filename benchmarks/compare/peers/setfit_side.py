@@ -18,11 +18,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from softprompt.benchmarks.compare.parent import end_with
-from softprompt.benchmarks.compare.peers import LabelledText, SetFitRequest
-
 from softprompt.base import bundled
 from softprompt.base.memory import peak_memory
+from softprompt.benchmarks.compare.parent import end_with
+from softprompt.benchmarks.compare.peers import LabelledText, SetFitRequest
 from softprompt.config import parse
 
 PACKAGES = ("setfit", "sentence-transformers", "transformers", "torch", "scikit-learn")

@@ -9,7 +9,6 @@ from softprompt.benchmarks.compare.report.markdown import markdown
 from softprompt.benchmarks.compare.report.page import Texts, page
 from softprompt.benchmarks.compare.report.sheets import runs, summary
 from softprompt.benchmarks.compare.results import Results
-
 from softprompt.storage import write_text
 
 __all__ = ["write", "write_report"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
+
 from softprompt.benchmarks.compare.report.gather import Line, Table
 
 MOST_LABELS = 12

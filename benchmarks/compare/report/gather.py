@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
 from softprompt.benchmarks.compare.record import Place, Record
 from softprompt.benchmarks.compare.results import Results, Tested
 from softprompt.benchmarks.compare.statistics import Comparison, Mean, compare_all, mean_over, scores_of
-
 from softprompt.errors import DataError
 from softprompt.metrics import Metric, metric_of
 

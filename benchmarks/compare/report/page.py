@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+
 from softprompt.benchmarks.compare.report import charts as drawn
 from softprompt.benchmarks.compare.report import numbers, words
 from softprompt.benchmarks.compare.report.answers import MOST_LABELS, agreement, confusions, examples

@@ -123,14 +123,14 @@ def evaluate(
     """The task's metric over labelled examples.
 
     Args:
-        parallel: each of these processes scores its share; all of them get the whole.
+        parallel: each of these processes scores its shard; all of them get the whole.
         write: see `outcomes`; without it the metric of written answers is the mean log-likelihood of the right ones' tokens.
 
     Raises:
         DataError: no rows, or a row without a label.
     """
     parallel = parallel or Processes()
-    found = parallel.gather(outcomes(engine, method, bound, parallel.share(examples), progress, write))
+    found = parallel.gather(outcomes(engine, method, bound, parallel.shard(examples), progress, write))
     scored = write or method.points or bound.task.answering == "scored"
     return summarize(bound.task.spec.metric if scored else LIKELIHOOD, found)
 

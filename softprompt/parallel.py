@@ -1,4 +1,4 @@
-"""Several processes train one run, each on its share of the rows: processes, sums and exchanges are Hugging Face accelerate's.
+"""Several processes train one run, each on its shard of the rows: processes, sums and exchanges are Hugging Face accelerate's.
 
 A run is one process unless a launcher (`torchrun`, `accelerate launch`) says otherwise in the environment; then, and
 only then, accelerate is imported. All processes hold the same parameters and take the same decisions; the first one writes.
@@ -60,13 +60,13 @@ class Processes:
         if self.world > 1:
             raise ConfigError(f"{what} is work for one process; start it without torchrun or accelerate launch")
 
-    def share(self, items: Sequence[T], places: Sequence[int] | None = None) -> list[T]:
-        """This process's share: those whose place (by default the index) leaves its rank when divided by `world`."""
+    def shard(self, items: Sequence[T], places: Sequence[int] | None = None) -> list[T]:
+        """This process's shard: those whose place (by default the index) leaves its rank when divided by `world`."""
         places = places if places is not None else range(len(items))
         return [item for item, place in zip(items, places, strict=True) if place % self.world == self.rank]
 
     def gather(self, mine: list[T]) -> list[T]:
-        """Of what each made of its share (by index) the whole, in order, on every process."""
+        """Of what each made of its shard (by index) the whole, in order, on every process."""
         return mine
 
     def totals(self, *values: float) -> tuple[float, ...]:

@@ -132,9 +132,9 @@ def test_each_process_encodes_its_own_rows_only(both, name):
 
 def test_a_process_may_have_no_row_of_a_batch():
     batches = [batch_at(range(ROWS["train"]), step, 4, 3) for step in range(12)]
-    shares = [[sum(place % 2 == rank for place in batch) for rank in range(2)] for batch in batches]
-    assert [0, 1] in shares or [1, 0] in shares
-    assert any(abs(one - two) >= 2 for one, two in shares)
+    shards = [[sum(place % 2 == rank for place in batch) for rank in range(2)] for batch in batches]
+    assert [0, 1] in shards or [1, 0] in shards
+    assert any(abs(one - two) >= 2 for one, two in shards)
 
 
 @pytest.fixture(scope="module")

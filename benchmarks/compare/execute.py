@@ -96,7 +96,7 @@ def _run_method(run: Run, shop: Shop, record: Record, artifacts: Path | None, pr
         cache=shop.cache,
         seed=run.seed,
         rows=wanted,
-        share=shared,
+        reuse=shared,
         progress=progress,
         check=not shared,  # the first one on a base and task is looked at by the doctor
     )

@@ -136,9 +136,9 @@ def _try(cell: Cell, shop: Shop) -> Cost:
         spec = parse(TrainSpec, {**cell.train, "min_steps": None, "max_steps": 1, "epochs": 1}, "train")
         some = {"train": rows["train"][: _spec(cell).batch_size if learns else FITTED]}
 
-        def a_step(share: Sequence[Prepared]) -> Result:
+        def a_step(reuse: Sequence[Prepared]) -> Result:
             how: dict[str, Any] = {"train": spec, "cache": shop.cache, "seed": run.seed, "rows": some}
-            return train(base, task, shop.method(cell), share=share, check=False, **how)
+            return train(base, task, shop.method(cell), reuse=reuse, check=False, **how)
 
         result = a_step(shop.shared(cell))
         ready = result.prepared

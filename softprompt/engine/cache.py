@@ -36,7 +36,7 @@ ELSEWHERE = (
 class CacheConfig:
     """How rows' K/V is kept: `dtype` (None: the base's own, exact), bytes in RAM and on disk, kept after the run or not.
 
-    `part`: which share of the rows this is, where several processes keep one each.
+    `part`: which shard of the rows this is, where several processes keep one each.
     """
 
     dtype: torch.dtype | None = None

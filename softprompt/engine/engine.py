@@ -26,7 +26,7 @@ class Engine:
     Args:
         head, cue, tail: ids of the slots that all rows share.
         cache: how rows' K/V, or their states below the first learned layer, are kept.
-        share: rows of the first of these that keeps the same are used, whatever is learned behind them.
+        reuse: rows of the first of these that keeps the same are used, whatever is learned behind them.
         start: what the method brings before its first step, for a plan that begins in an upper layer: its K/V in the layers
             below is part of what rows are encoded behind.
 
@@ -41,7 +41,7 @@ class Engine:
         head: Ids,
         cue: Ids,
         cache: CacheConfig | None = None,
-        share: Sequence[Engine] = (),
+        reuse: Sequence[Engine] = (),
         start: Learned = NOTHING,
         tail: Ids = (),
     ) -> None:
@@ -56,7 +56,7 @@ class Engine:
         self.context = context_digest(
             base.digest, base.arithmetic, dtype, head, cue, cut, plan.first_layer, config.part, *below.values()
         )
-        rows = next((other.cache for other in share if self._keeps_as(other)), None)
+        rows = next((other.cache for other in reuse if self._keeps_as(other)), None)
         if rows is None:
             kept_as = self.context if config.keep else None
             rows = RowCache(self._layout(base), dtype, config.ram, config.disk, kept_as)

@@ -19,10 +19,10 @@ def make_engine(
     head: Ids,
     cue: Ids,
     cache: CacheConfig | None = None,
-    share: Sequence[Engine] = (),
+    reuse: Sequence[Engine] = (),
     start: Learned = NOTHING,
     tail: Ids = (),
 ) -> Engine:
     """The engine for a base's kind; see `Engine`."""
     kind = EncoderDecoderEngine if base.kind == "seq2seq" else BidirectionalEngine if base.bidirectional else Engine
-    return kind(base, plan, head, cue, cache, share, start, tail)
+    return kind(base, plan, head, cue, cache, reuse, start, tail)

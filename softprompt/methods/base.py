@@ -156,8 +156,8 @@ class Method(ABC):
         """Log-score of every candidate of every row of contexts, per row [C]; by default the base's own likelihood."""
         return batch.score(candidates)
 
-    def share(self, task: Task, tokens: int) -> int:
-        """A row's share in the mean loss of a step, `tokens` being those of its answer."""
+    def loss_weight(self, task: Task, tokens: int) -> int:
+        """A row's weight in the mean loss of a step, `tokens` being those of its answer."""
         return task.weight(tokens)
 
     def layout(self) -> dict[str, Any]:

@@ -124,7 +124,7 @@ class Headed(Method):
         """Of the inner method."""
         return self.inner.training()
 
-    def share(self, task: Task, tokens: int) -> int:
+    def loss_weight(self, task: Task, tokens: int) -> int:
         """One decision a row."""
         return 1
 

@@ -98,7 +98,7 @@ class Job:
         first = not finished and parallel.from_main(store.load() is None)
         findings = self._examine(store) if check and first else []
         if method.parameters() and not finished:
-            kept = [*parallel.share(ready.splits["train"]), *parallel.share(ready.splits.get("dev", []))]
+            kept = [*parallel.shard(ready.splits["train"]), *parallel.shard(ready.splits.get("dev", []))]
             ready.engine.encode(kept, self.progress)
         seconds, began = {"encode": time.perf_counter() - began}, time.perf_counter()
         with deferred() if self.folder and method.parameters() else nullcontext(Asked()) as asked:

@@ -128,8 +128,8 @@ class _Run:
         places = batch_at(range(len(self.train)), state.step, spec.batch_size, self.seed)
         rows = [self.train[place] for place in places]
         # what is kept of a row, its owner keeps
-        mine = parallel.share(rows, places if self.engine.plan.keeps_rows else None)
-        tokens = sum(method.share(self.bound.task, len(example.answer)) for example in rows)
+        mine = parallel.shard(rows, places if self.engine.plan.keeps_rows else None)
+        tokens = sum(method.loss_weight(self.bound.task, len(example.answer)) for example in rows)
         loss = 0.0
         # dropout is a function of seed, step and process, so resuming is exact
         number = (self.seed * 1_000_003 + state.step) * parallel.world + parallel.rank
@@ -285,14 +285,14 @@ def batch_at(train: Sequence[T], step: int, size: int, seed: int) -> list[T]:
 
 
 def learning_rate(step: int, spec: TrainSpec) -> float:
-    """Warm-up to `lr` over the first share of steps, then linear or cosine to zero, or constant."""
+    """Warm-up to `lr` over the first `warmup` of the steps, then linear or cosine to zero, or constant."""
     assert spec.lr and spec.max_steps
     warm = int((spec.warmup or 0.0) * spec.max_steps)
     if step < warm:
         return spec.lr * (step + 1) / (warm + 1)
-    share = (step - warm) / max(1, spec.max_steps - warm)
+    fraction = (step - warm) / max(1, spec.max_steps - warm)
     if spec.schedule == "linear":
-        return spec.lr * (1 - share)
+        return spec.lr * (1 - fraction)
     if spec.schedule == "cosine":
-        return spec.lr * 0.5 * (1 + math.cos(math.pi * share))
+        return spec.lr * 0.5 * (1 + math.cos(math.pi * fraction))
     return spec.lr

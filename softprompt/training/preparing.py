@@ -43,7 +43,7 @@ def prepare(
     method: Method,
     cache: CacheSpec | None = None,
     rows: dict[str, list[Row]] | None = None,
-    share: Sequence[Prepared] = (),
+    reuse: Sequence[Prepared] = (),
     splits: Sequence[str] = ("train", "dev", "test"),
     parallel: Processes | None = None,
     seed: int | None = None,
@@ -52,7 +52,7 @@ def prepare(
 
     Args:
         rows: splits that were loaded already (default: the task's own data).
-        share: earlier runs. Of the first fitting ones what was encoded is used again, where base and what rows are encoded
+        reuse: earlier runs. Of the first fitting ones what was encoded is used again, where base and what rows are encoded
             behind are the same; and all that was made ready, where the plan and the rows are the same, too.
         splits: which of them become examples.
         parallel: the processes that share the run, each of which keeps its own encoded rows.
@@ -79,8 +79,8 @@ def prepare(
     digest = digest_of({name: [row.values for row in part] for name, part in rows.items()})
     kept = (cache or CacheSpec()).config((parallel or Processes()).name)
     start = method.learned() if how.first_layer else NOTHING
-    engine = make_engine(base, how, bound.head, bound.cue, kept, [other.engine for other in share], start, bound.tail)
-    near = next((other for other in share if engine.same(other.engine)), None)
+    engine = make_engine(base, how, bound.head, bound.cue, kept, [other.engine for other in reuse], start, bound.tail)
+    near = next((other for other in reuse if engine.same(other.engine)), None)
     if near is not None:
         engine = near.engine
         there = all(name in near.splits for name in splits if name in rows)

@@ -262,7 +262,7 @@ def _one(
         cache=cache,
         seed=seed,
         rows=rows,
-        share=[ready],
+        reuse=[ready],
         progress=told,
         notice=notice,
         check=False,  # what it starts from was trained before

@@ -45,7 +45,7 @@ def train(
     test: bool = False,
     fresh: bool = False,
     rows: dict[str, list[Row]] | None = None,
-    share: Sequence[Prepared] = (),
+    reuse: Sequence[Prepared] = (),
     teaching: Teaching | None = None,
     progress: Progress = ignore_progress,
     check: bool = True,
@@ -59,7 +59,7 @@ def train(
             finished is only measured where it was not yet. None keeps everything in memory.
         test: also evaluate on the test rows, once, at the end.
         fresh: start over even if `out` holds a checkpoint.
-        rows, share: see `prepare`.
+        rows, reuse: see `prepare`.
         teaching: learn from a teacher instead of labels (see `distil.py`).
         check: look first whether the method acts and can learn (`doctor.QUICK`); errors stop the run.
         notice: told what the checks warn of, at once; it is in the event log and in `Result.findings` as well.
@@ -86,7 +86,7 @@ def train(
         task = settle(base, task, rows, cache, progress, notice, parallel)
         autocast = torch.bfloat16 if spec.autocast else None
         base = base.view(gradient_checkpointing=spec.gradient_checkpointing, autocast=autocast)
-        ready = prepare(base, task, method, cache, rows, share, wanted, parallel, seed)
+        ready = prepare(base, task, method, cache, rows, reuse, wanted, parallel, seed)
         spec = spec.filled(method, len(ready.splits["train"]))
         job = Job(ready, task, spec, cache or CacheSpec(), seed, folder, teaching, parallel, progress, notice)
         result = job.run(wanted[1:], fresh, check, began)

@@ -86,7 +86,7 @@ class Weights:
         """This process's micro-batches of a step, and by what the loss of each is divided.
 
         Args:
-            mine: its share of `rows`.
+            mine: its shard of `rows`.
             size: rows of a micro-batch.
             tokens: of all rows.
         """

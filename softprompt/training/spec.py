@@ -33,7 +33,7 @@ class TrainSpec(Strict):
         batch_size: rows of an optimizer step.
         micro_batch: rows of one forward (of each process); gradients add up to `batch_size` (same result, less memory).
         schedule: how the learning rate goes down: `linear`, `cosine` or `constant`.
-        warmup: share of the steps in which it goes up first.
+        warmup: fraction of the steps in which it goes up first.
         weight_decay: AdamW's, of what is learned.
         clip: largest gradient norm.
         optimizer: `adamw`, or `adafactor` or `adamw8bit` (less memory; full fine-tuning wants it).
@@ -103,7 +103,7 @@ class CacheSpec(Strict):
     keep: bool = False
 
     def config(self, part: str = "") -> CacheConfig:
-        """For the engine; `part` names the share of one of several processes."""
+        """For the engine; `part` names the shard of one of several processes."""
         dtype = DTYPES[self.dtype] if self.dtype else None
         return CacheConfig(dtype, int(self.ram_gb * 1e9), int(self.disk_gb * 1e9), self.keep, part)
 

@@ -161,7 +161,7 @@ class _Shop:
             cache=spec.cache,
             seed=spec.seed,
             rows=rows,
-            share=self._shared,
+            reuse=self._shared,
             progress=progress,
             test=test,
             notice=self.notice,

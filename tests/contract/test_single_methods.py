@@ -86,7 +86,7 @@ def test_where_nothing_is_learned_a_text_runs_once(method, monkeypatch):
     texts = {row.values["text"] for part in rows.values() for row in part}
     once = sum(ran)
     assert once <= len(texts) + 1  # and the instruction
-    again = train(base, task, method, rows=rows, test=True, share=[first.prepared])
+    again = train(base, task, method, rows=rows, test=True, reuse=[first.prepared])
     assert sum(ran) == once
     assert again.metrics["test"].outcomes == first.metrics["test"].outcomes
 
@@ -229,7 +229,7 @@ def test_states_behind_another_start_are_not_shared():
     for split in first.splits.values():
         first.engine.encode(split)
     for seed, same in ((0, True), (1, False)):
-        shared = prepare(base, tiny_task(), make_method(start), rows=rows, share=[first], seed=seed)
+        shared = prepare(base, tiny_task(), make_method(start), rows=rows, reuse=[first], seed=seed)
         assert (shared.engine.cache is first.engine.cache) == same
         alone = prepare(base, tiny_task(), make_method(start), rows=rows, seed=seed)
         for ready in (shared, alone):

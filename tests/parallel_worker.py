@@ -25,7 +25,7 @@ CASES = {
     "t5-infix": {"name": "infix", "length": 3},
     "t5-soft": {"name": "soft", "length": 4},
 }
-SHARDED = {"full": {"name": "full"}, "tied": {"name": "full"}, "again": {"name": "full"}}  # by FSDP
+SHARDED = {"tied": {"name": "full"}, "again": {"name": "full"}, "full": {"name": "full"}}  # by FSDP
 BASES = {"tied": "gemma3", "t5-infix": "t5", "t5-soft": "t5"}  # the head of the first is the embeddings
 RATES = {
     "t5-infix": 0.005,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,9 +15,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from forked import Forked
 from helpers import tiny_rows
 from models import tiny_model, tiny_tokenizer
-from parallel_worker import CASES, ROWS, SHARDED, run
+from parallel_worker import CASES, ROWS, run
 from safetensors.torch import load_file
 
 from softprompt.base import Base
@@ -41,17 +43,23 @@ TASK = {
 }
 
 
-def start(*args, cwd, processes: int = 2, cpu: bool = True, fsdp: bool = False) -> subprocess.Popen:
-    """`torchrun`: a launcher and its processes, in a session of their own; with what `accelerate launch --use_fsdp` adds."""
+def start(*args, cwd, processes: int = 2, cpu: bool = True, fsdp: bool = False, fresh: bool = False):
+    """`torchrun`: a launcher and its processes; with what `accelerate launch --use_fsdp` adds.
+
+    The launcher is torch's own. It and its processes are forked from one that has all loaded (forked.py), for a fresh
+    interpreter needs seconds of a processor for it; `fresh`: they are interpreters of their own, as a user has them.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", str(port)]
     env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     env |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""} if cpu else {}
     env |= {"ACCELERATE_USE_FSDP": "true"} if fsdp else {}
+    if not fresh:
+        return Forked([*launcher, "--start-method", "fork", "--run-path", TESTS / "forked.py", *args], cwd=cwd, env=env)
     return subprocess.Popen(
-        [*launcher, "--master-port", str(port), *map(str, args)],
+        [sys.executable, *launcher, *map(str, args)],
         cwd=cwd,
         env=env,
         stdout=subprocess.PIPE,
@@ -61,7 +69,7 @@ def start(*args, cwd, processes: int = 2, cpu: bool = True, fsdp: bool = False) 
     )
 
 
-def finish(process: subprocess.Popen) -> tuple[str, str]:
+def finish(process) -> tuple[str, str]:
     """Wait for it; what it printed."""
     try:
         return process.communicate(timeout=240)
@@ -83,23 +91,41 @@ def losses(folder: Path) -> list[float]:
     return [event["loss"] for event in events(folder) if event["event"] == "step"]
 
 
+# In the default run each way of learning: keys and values, states that are kept, a branch, all weights, a head, two together.
+FEW = ("prefix", "upper-prefix", "infix", "cue-lora", "full", "joint", "probe", "t5-infix")
+MORE = tuple(name for name in CASES if name not in FEW)  # joint has soft and LoRA in it
+
+
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
-    """Every case, trained by two processes and by one."""
-    folder = tmp_path_factory.mktemp("both")
-    process = start(TESTS / "parallel_worker.py", folder, cwd=folder)
-    for name in CASES:
+    """Cases, trained by two processes and by one: a few at once, for a start costs as much as a case."""
+    trained = {}
+
+    def get(name):
+        group = next(some for some in (FEW[:4], FEW[4:], MORE) if name in some)
+        if group not in trained:
+            trained[group] = two_and_one(tmp_path_factory.mktemp("both"), group)
+        return trained[group]
+
+    return get
+
+
+def two_and_one(folder: Path, names, **how) -> tuple[Path, list[dict]]:
+    """Train cases by two processes, and in `one` by this one; what each of the two found."""
+    process = start(TESTS / "parallel_worker.py", folder, *names, cwd=folder, **how)
+    for name in names:
         run(name, folder / "one" / name)
     _, err = finish(process)
     assert process.returncode == 0, err
-    return folder, [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_two_processes_give_what_one_gives(both, name):
-    folder, ranks = both
+    ranks = [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(2)]
     assert [rank["world"] for rank in ranks] == [2, 2]
-    one, two = ranks[0]["found"][name], ranks[1]["found"][name]
+    return folder, [rank["found"] for rank in ranks]
+
+
+@pytest.mark.parametrize("name", [*FEW, *(pytest.param(name, marks=pytest.mark.full) for name in MORE)])
+def test_two_processes_give_what_one_gives(both, name):
+    folder, ranks = both(name)
+    one, two = ranks[0][name], ranks[1][name]
     assert {**one, "kept": 0} == {**two, "kept": 0}  # the same to the last bit: tensors, metrics, best step
     same(folder / name, folder / "one" / name, steps=0 if name == "probe" else 12)
 
@@ -126,7 +152,7 @@ def same(folder: Path, one: Path, steps: int) -> None:
 
 @pytest.mark.parametrize("name", ["infix", "upper-prefix", "cue-lora"])
 def test_each_process_encodes_its_own_rows_only(both, name):
-    kept = [rank["found"][name]["kept"] for rank in both[1]]
+    kept = [rank[name]["kept"] for rank in both(name)[1]]
     assert kept == [7 + 4, 6 + 3]  # of 13 training and 7 dev rows
 
 
@@ -172,11 +198,13 @@ main()
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds the orphaned processes in /proc")
-def test_killed_runs_go_on_and_only_the_first_process_is_heard(work):
+@pytest.mark.parametrize("fresh", [False, pytest.param(True, marks=pytest.mark.full)])
+def test_killed_runs_go_on_and_only_the_first_process_is_heard(work, fresh):
     (work / "slow.py").write_text(SLOW)
-    kill_after(8, start("slow.py", "train", "run.yaml", "--out", "two", cwd=work), work, work / "two")
+    shutil.rmtree(work / "two", ignore_errors=True)
+    kill_after(8, start("slow.py", "train", "run.yaml", "--out", "two", cwd=work, fresh=fresh), work, work / "two")
     assert not (work / "two" / "artifact").exists()
-    process = start("-m", "softprompt", "train", "run.yaml", "--out", "two", cwd=work)
+    process = start("-m", "softprompt", "train", "run.yaml", "--out", "two", cwd=work, fresh=fresh)
     out, err = finish(process)
     assert process.returncode == 0, err
     assert out.count("dev accuracy") == 1 and out.count("artifact: two/artifact") == 1, out
@@ -193,10 +221,12 @@ def test_killed_runs_go_on_and_only_the_first_process_is_heard(work):
     assert names == {"artifact", "checkpoint.pt", "checkpoint.before.pt", "events.jsonl", "result.json", "run.yaml"}
 
 
-def test_sigterm_ends_all_processes_behind_the_same_step(work):
+@pytest.mark.parametrize("fresh", [False, pytest.param(True, marks=pytest.mark.full)])
+def test_sigterm_ends_all_processes_behind_the_same_step(work, fresh):
     """A scheduler's SIGTERM goes to the launcher, which sends it on to its processes, each at another moment."""
     (work / "slow.py").write_text(SLOW)
-    process, folder = start("slow.py", "train", "run.yaml", "--out", "stopped", cwd=work), work / "stopped"
+    folder = work / f"stopped-{fresh}"
+    process = start("slow.py", "train", "run.yaml", "--out", folder.name, cwd=work, fresh=fresh)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and process.poll() is None:
         if (folder / "checkpoint.pt").exists() and len(losses(folder)) >= 4:
@@ -235,21 +265,10 @@ def workers(launcher: int, folder: Path) -> list[int]:
     return [pid for pid in found if pid not in (launcher, os.getpid())]
 
 
-@pytest.fixture(scope="module")
-def sharded(tmp_path_factory):
-    """Full fine-tuning by two processes with FSDP, and by one."""
-    folder = tmp_path_factory.mktemp("sharded")
-    process = start(TESTS / "parallel_worker.py", folder, *SHARDED, cwd=folder, fsdp=True)
-    for name in SHARDED:
-        run(name, folder / "one" / name)
-    _, err = finish(process)
-    assert process.returncode == 0, err
-    return folder, [json.loads((folder / f"rank{rank}.json").read_text())["found"] for rank in range(2)]
-
-
-@pytest.mark.parametrize("name", SHARDED)
-def test_fsdp_gives_what_one_process_gives(sharded, name):
-    folder, ranks = sharded
+@pytest.mark.parametrize("name", ["tied", "again", pytest.param("full", marks=pytest.mark.full)])
+def test_fsdp_gives_what_one_process_gives(tmp_path, name):
+    """Full fine-tuning. (`full`: in the default run a checkpoint below has the same settings.)"""
+    folder, ranks = two_and_one(tmp_path, [name], fsdp=True)
     assert ranks[0][name] == ranks[1][name]
     same(folder / name, folder / "one" / name, steps=12)
     whole = sum(value.numel() for value in tensors(folder / name).values())
@@ -257,25 +276,39 @@ def test_fsdp_gives_what_one_process_gives(sharded, name):
     assert ranks[0][name]["held"] == {"weights": whole / 2, "gradients": whole / 2, "moments": whole}  # of 2 moments
 
 
-def test_a_checkpoint_of_fsdp_is_one_for_any_number_of_processes(work):
+CHAINS = {  # after how many steps a run is killed, and how it was started; how it ends
+    "on and off": ([(3, {"fsdp": True}), (6, {"processes": 1})], {"fsdp": True}, 12),
+    "long": (
+        [(6, {"fsdp": True}), (12, {"processes": 1}), (18, {"fsdp": True}), (24, {"fsdp": False})],
+        {"processes": 3, "fsdp": True},
+        28,
+    ),
+}
+
+
+@pytest.mark.parametrize("chain", ["on and off", pytest.param("long", marks=pytest.mark.full)])
+def test_a_checkpoint_of_fsdp_is_one_for_any_number_of_processes(work, chain):
     (work / "slow.py").write_text(SLOW)
-    settings = {**RUN, "base": str(work / "base"), "method": "full", "train": {**RUN["train"], "lr": 1e-4}}
-    (work / "full.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
-    spec = load_run(work / "full.yaml", [])
-    train(Base.load(spec.base.name), Task.load(spec.task), spec.method, work / "full-one", train=spec.train)
-    command, out = ["train", "full.yaml", "--out", "full"], work / "full"
-    for steps, how in ((6, {"fsdp": True}), (12, {"processes": 1}), (18, {"fsdp": True}), (24, {"fsdp": False})):
-        kill_after(steps, start("slow.py", *command, cwd=work, **how), work, out)
+    killed, last, steps = CHAINS[chain]
+    name = chain.replace(" ", "-")
+    settings = {**RUN, "base": str(work / "base"), "method": "full"}
+    settings["train"] = {**RUN["train"], "lr": 1e-4, "max_steps": steps}
+    (work / f"{name}.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    spec = load_run(work / f"{name}.yaml", [])
+    train(Base.load(spec.base.name), Task.load(spec.task), spec.method, work / f"{name}-one", train=spec.train)
+    command, out = ["train", f"{name}.yaml", "--out", name], work / name
+    for taken, how in killed:
+        kill_after(taken, start("slow.py", *command, cwd=work, **how), work, out)
         assert not (out / "artifact").exists()
         _, held = read_state(out / "checkpoint.pt")
         assert {type(value) for value in held.parameters} == {torch.Tensor}
-    process = start("-m", "softprompt", *command, cwd=work, processes=3, fsdp=True)
+    process = start("-m", "softprompt", *command, cwd=work, **last)
     told, err = finish(process)
     assert process.returncode == 0, err
-    assert told.count("artifact: full/artifact") == 1 and "Traceback" not in err, err
-    assert [event["step"] for event in events(out) if event["event"] == "step"] == list(range(1, 29))
-    assert sum(event["event"] == "resumed" for event in events(out)) == 4
-    same(out, work / "full-one", steps=28)
+    assert told.count(f"artifact: {name}/artifact") == 1 and "Traceback" not in err, err
+    assert [event["step"] for event in events(out) if event["event"] == "step"] == list(range(1, steps + 1))
+    assert sum(event["event"] == "resumed" for event in events(out)) == len(killed)
+    same(out, work / f"{name}-one", steps=steps)
 
 
 REFUSED = """
@@ -336,11 +369,12 @@ main()
 @pytest.mark.parametrize(
     ("kind", "line"), [("forward", "error: only here"), ("backward", "error: another process of this run ended")]
 )
-def test_an_error_of_one_process_ends_a_run_with_fsdp(work, kind, line):
+@pytest.mark.parametrize("fresh", [False, pytest.param(True, marks=pytest.mark.full)])
+def test_an_error_of_one_process_ends_a_run_with_fsdp(work, kind, line, fresh):
     """(In the backward the others cannot be told: the process that fails shows its traceback, the others lose it.)"""
     (work / "full.yaml").write_text(yaml.safe_dump({**RUN, "base": str(work / "base"), "method": "full"}))
     (work / "failing_shards.py").write_text(FAILING_SHARDS)
-    process = start("failing_shards.py", kind, cwd=work, fsdp=True)
+    process = start("failing_shards.py", kind, cwd=work, fsdp=True, fresh=fresh)
     _, err = finish(process)
     assert process.returncode != 0
     errors = [found for found in err.splitlines() if found.startswith("error: ")]
@@ -384,9 +418,12 @@ for kind in ("misspelt", "refused", "mistake", "killed"):
 """
 
 
-def test_an_error_of_one_process_ends_all_with_one_line(work):
+@pytest.mark.parametrize("fresh", [False, pytest.param(True, marks=pytest.mark.full)])
+def test_an_error_of_one_process_ends_all_with_one_line(work, fresh):
     (work / "failing.py").write_text(FAILING)
-    process = start("failing.py", cwd=work)
+    for rank in range(2):
+        (work / f"ends{rank}.txt").unlink(missing_ok=True)
+    process = start("failing.py", cwd=work, fresh=fresh)
     _, err = finish(process)
     assert process.returncode != 0
     errors = [line for line in err.splitlines() if line.startswith("error: ")]

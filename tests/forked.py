@@ -24,7 +24,8 @@ from pathlib import Path
 import psutil
 
 TESTS = Path(__file__).parent
-LOADED = ["parallel_worker", "softprompt.cli", "softprompt.training", "accelerate", "torch.distributed.launcher.api"]
+LOADED = ["parallel_worker", "softprompt.cli", "softprompt.training", "softprompt.doctor", "peft", "accelerate"]
+LOADED += ["torch.distributed.launcher.api", "torch.distributed.fsdp"]
 CONTEXT = multiprocessing.get_context("forkserver")
 
 

@@ -18,7 +18,7 @@ import yaml
 from forked import Forked
 from helpers import tiny_rows
 from models import tiny_model, tiny_tokenizer
-from parallel_worker import CASES, ROWS, run
+from parallel_worker import CASES, ROWS, STEPS, run
 from safetensors.torch import load_file
 
 from softprompt.base import Base
@@ -127,7 +127,7 @@ def test_two_processes_give_what_one_gives(both, name):
     folder, ranks = both(name)
     one, two = ranks[0][name], ranks[1][name]
     assert {**one, "kept": 0} == {**two, "kept": 0}  # the same to the last bit: tensors, metrics, best step
-    same(folder / name, folder / "one" / name, steps=0 if name == "probe" else 12)
+    same(folder / name, folder / "one" / name, steps=0 if name == "probe" else STEPS)
 
 
 def same(folder: Path, one: Path, steps: int) -> None:
@@ -157,7 +157,7 @@ def test_each_process_encodes_its_own_rows_only(both, name):
 
 
 def test_a_process_may_have_no_row_of_a_batch():
-    batches = [batch_at(range(ROWS["train"]), step, 4, 3) for step in range(12)]
+    batches = [batch_at(range(ROWS["train"]), step, 4, 3) for step in range(STEPS)]
     shards = [[sum(place % 2 == rank for place in batch) for rank in range(2)] for batch in batches]
     assert [0, 1] in shards or [1, 0] in shards
     assert any(abs(one - two) >= 2 for one, two in shards)
@@ -270,7 +270,7 @@ def test_fsdp_gives_what_one_process_gives(tmp_path, name):
     """Full fine-tuning. (`full`: in the default run a checkpoint below has the same settings.)"""
     folder, ranks = two_and_one(tmp_path, [name], fsdp=True)
     assert ranks[0][name] == ranks[1][name]
-    same(folder / name, folder / "one" / name, steps=12)
+    same(folder / name, folder / "one" / name, steps=STEPS)
     whole = sum(value.numel() for value in tensors(folder / name).values())
     assert ranks[0][name]["parameters"] == whole
     assert ranks[0][name]["held"] == {"weights": whole / 2, "gradients": whole / 2, "moments": whole}  # of 2 moments

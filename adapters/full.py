@@ -8,10 +8,11 @@ from __future__ import annotations
 import copy
 import tempfile
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from softprompt.adapters.weights import WeightsMethod, WeightsSpec, plain, take
 from softprompt.base import Base
@@ -117,6 +118,6 @@ class Full(WeightsMethod):
             for name, weight in self._own.items():
                 weight.copy_(tensors[name])
 
-    def merged(self, base: Base) -> Any:
+    def merged(self, base: Base) -> PreTrainedModel:
         """The branch itself is a plain model; what it shares with the base is copied, so that it may be trained on."""
         return self.branch.model if self.whole else copy.deepcopy(self.branch.model)

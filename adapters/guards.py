@@ -6,26 +6,27 @@ import contextlib
 import copy
 import warnings
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
-from torch import nn
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from softprompt.artifact.files import one_line
 from softprompt.base import Base
 from softprompt.errors import ConfigError
 
 
-def outline(base: Base) -> Any:
+def outline(base: Base) -> PreTrainedModel:
     """The base's model without numbers (torch's meta device), for what only needs names and shapes."""
     own = [*base.model.parameters(), *base.model.buffers()]
-    memo: dict[int, Any] = {
+    memo: dict[int, Tensor] = {
         id(value): nn.Parameter(value.to("meta"), False) if isinstance(value, nn.Parameter) else value.to("meta")
         for value in own
     }
     with torch.device("meta"):
-        return copy.deepcopy(base.model, memo)
+        model: PreTrainedModel = copy.deepcopy(base.model, memo)
+    return model
 
 
 def own_modules(model: nn.Module) -> Iterator[nn.Module]:

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+from peft import PeftConfig, PeftModel
 from pydantic import Field, PositiveInt, model_validator
+from transformers import PreTrainedModel
 
 from softprompt.adapters.options import Modules
 from softprompt.adapters.tuner import Tuner, check_given
@@ -89,7 +91,7 @@ class Lora(Tuner):
         first = next(place for place, slot in enumerate(slots) if slot.name == "cue")
         return (*slots[:first], replace(slots[first], adapted=True), *slots[first + 1 :])
 
-    def config(self, base: Base) -> Any:
+    def config(self, base: Base) -> PeftConfig:
         """PEFT's LoraConfig.
 
         Raises:
@@ -118,7 +120,7 @@ class Lora(Tuner):
         super().attach(base, bound, seed)
         self.activated_by(bound.cue)
 
-    def _wrapped(self, branch: Base, seed: int) -> Any:
+    def _wrapped(self, branch: Base, seed: int) -> PeftModel:
         """As any tuner; what only the decoder is to see must lie in it.
 
         Raises:
@@ -156,7 +158,7 @@ class Lora(Tuner):
             values["alora_invocation_tokens"] = list(self._cue)
         return values
 
-    def merged(self, base: Base) -> Any:
+    def merged(self, base: Base) -> PreTrainedModel:
         """Merged by PEFT.
 
         Raises:

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from peft import PeftConfig
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+from peft.tuners.tuners_utils import BaseTuner
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, StringConstraints, create_model
 from torch import Tensor
 
@@ -96,6 +98,18 @@ _GROUPS: dict[Any, str] = {
 }
 _KNOWN: dict[str, Any] = {name: kind for kind, names in _GROUPS.items() for name in names.split()}
 _WIDTHS, _COUNTS = set(_GROUPS[Width].split()) | {"rank_pattern", "block_size_pattern"}, set(_GROUPS[Count].split())
+
+_OTHER_FORWARD = {"ADALORA", "XLORA", "POLY", "SHADOW"}  # need calls of their own in each step, or ids
+MIXES_ROWS = {"LILY": "its router takes the mean over all tokens of a batch"}
+
+
+def types() -> dict[str, type[PeftConfig]]:
+    """PEFT's tuners that change modules, by name, with their configurations."""
+    tuners = {}
+    for kind, tuner in PEFT_TYPE_TO_TUNER_MAPPING.items():
+        if issubclass(tuner, BaseTuner) and kind.value not in _OTHER_FORWARD | MIXES_ROWS.keys():
+            tuners[kind.value] = PEFT_TYPE_TO_CONFIG_MAPPING[kind]
+    return tuners
 
 
 def known_options(config: type[PeftConfig]) -> list[str]:

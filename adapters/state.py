@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import peft
 import torch
-from torch import Tensor
+from peft import PeftModel
+from torch import Tensor, nn
 
 from softprompt.adapters.guards import first_line, quiet_peft
 from softprompt.artifact.checks import check_number
@@ -15,7 +15,7 @@ from softprompt.base import Base
 from softprompt.errors import ConfigError
 
 
-def saved(model: Any, kind: str) -> dict[str, Tensor]:
+def saved(model: PeftModel, kind: str) -> dict[str, Tensor]:
     """PEFT's state dict, as it lies in the model.
 
     Args:
@@ -31,7 +31,7 @@ def saved(model: Any, kind: str) -> dict[str, Tensor]:
         raise ConfigError(f"PEFT cannot save {kind} with these settings ({first_line(error)}); change them") from error
 
 
-def put(model: Any, tensors: Mapping[str, Tensor], kind: str) -> None:
+def put(model: PeftModel, tensors: Mapping[str, Tensor], kind: str) -> None:
     """Fill the model with a state dict of PEFT's.
 
     Raises:
@@ -45,7 +45,7 @@ def put(model: Any, tensors: Mapping[str, Tensor], kind: str) -> None:
         raise ConfigError(f"PEFT cannot load {kind} with these settings ({reason}); change them") from error
 
 
-def check_goes_round(model: Any, kind: str) -> None:
+def check_goes_round(model: PeftModel, kind: str) -> None:
     """What is trained must be saved and found again at the end, so this is tried before.
 
     Raises:
@@ -62,7 +62,7 @@ def asks_numbers(error: Exception) -> bool:
 
 
 @torch.no_grad()
-def check_merged(model: Any, learned: Any, base: Base, kind: str) -> None:
+def check_merged(model: nn.Module, learned: Tensor, base: Base, kind: str) -> None:
     """A merged model must have the base's weights by name, and compute what it computed with PEFT's modules.
 
     Args:
@@ -81,7 +81,7 @@ def check_merged(model: Any, learned: Any, base: Base, kind: str) -> None:
 
 
 @torch.no_grad()
-def probe(model: Any, base: Base) -> Tensor:
+def probe(model: nn.Module, base: Base) -> Tensor:
     """What a model gives for a few tokens from all over the vocabulary, in fp32."""
     ids = torch.linspace(0, base.shape.vocab_size - 1, 16, device=base.device).long()[None]
     found = model(input_ids=ids, **({"decoder_input_ids": ids} if base.kind == "seq2seq" else {}))

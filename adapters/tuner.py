@@ -13,14 +13,23 @@ from typing import Any, ClassVar
 
 import peft
 import torch
-from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft import PeftConfig, PeftModel, PeftType
+from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from pydantic import Field, model_validator
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from softprompt.adapters.guards import base_kept, first_line, kept_frozen, outline, own_modules, quiet_peft
-from softprompt.adapters.options import as_json, check_options, check_sizes, check_tokens, read_options
+from softprompt.adapters.options import (
+    MIXES_ROWS,
+    as_json,
+    check_options,
+    check_sizes,
+    check_tokens,
+    read_options,
+    types,
+)
 from softprompt.adapters.state import asks_numbers, check_goes_round, check_merged, probe, put, saved
 from softprompt.adapters.targets import as_given, beside_text, resolved, within
 from softprompt.adapters.weights import WeightsMethod, WeightsSpec, plain, take, written_names
@@ -32,8 +41,6 @@ from softprompt.methods.base import TrainDefaults
 from softprompt.randomness import seeded
 from softprompt.tasks import BoundTask
 
-_OTHER_FORWARD = {"ADALORA", "XLORA", "POLY", "SHADOW"}  # need calls of their own in each step, or ids
-_MIXES_ROWS = {"LILY": "its router takes the mean over all tokens of a batch"}
 OTHER_OPTIONS = {  # settings that do, or that give the base other layers
     "alora_invocation_tokens": "; method: lora with activate: cue is PEFT's activated LoRA",
     "layer_replication": "",
@@ -65,8 +72,8 @@ class TunerSpec(WeightsSpec):
         if kind:
             data.update(name=name, type=kind)
         kind = str(data.get("type", cls.model_fields["type"].default)).upper()
-        if kind in _MIXES_ROWS:
-            raise ValueError(f"with PEFT's {kind} a row's answer depends on the rows beside it: {_MIXES_ROWS[kind]}")
+        if kind in MIXES_ROWS:
+            raise ValueError(f"with PEFT's {kind} a row's answer depends on the rows beside it: {MIXES_ROWS[kind]}")
         if kind not in types():
             raise ValueError(f"PEFT has no tuner {kind[:40]!r} that can be used here{suggest(kind[:40], types())}")
         given = {key: data.pop(key) for key in list(data) if key not in cls.model_fields}
@@ -101,18 +108,18 @@ class Tuner(WeightsMethod):
     title = "any tuner of PEFT that changes modules, by its own settings: peft:IA3, peft:VERA, peft:OFT, peft:LOKR …"
     Spec: ClassVar[type[WeightsSpec]] = TunerSpec
     defaults: ClassVar[TrainDefaults] = TrainDefaults(lr=5e-3, epochs=3, batch_size=16)
-    spec: Any
-    _model: Any = None
+    _peft_model: PeftModel | None = None
     _kind: str = ""
     _as_before = False
     _given: dict[str, Any]
     _passed: dict[str, Any]
 
-    def config(self, base: Base) -> Any:
+    def config(self, base: Base) -> PeftConfig:
         """PEFT's configuration of this method."""
+        assert isinstance(self.spec, TunerSpec)  # LoRA, which has settings of its own, has this function, too
         return self._made(self.spec.type, dict(self.spec.options), base)
 
-    def _made(self, kind: str, options: dict[str, Any], base: Base) -> Any:
+    def _made(self, kind: str, options: dict[str, Any], base: Base) -> PeftConfig:
         config = types()[kind]
         options = copy.deepcopy(options)  # PEFT writes into lists that it is given
         known = config.__dataclass_fields__
@@ -137,6 +144,7 @@ class Tuner(WeightsMethod):
         self, config: Mapping[str, Any], where: str, harmless: frozenset[str], tensors: Mapping[str, Tensor]
     ) -> dict[str, Any]:
         """The options that a folder of PEFT's sets; see `read_options`."""
+        assert isinstance(self.spec, TunerSpec)
         return read_options(types()[self.spec.type], config, where, harmless, tensors)
 
     def attach(self, base: Base, bound: BoundTask, seed: int) -> None:
@@ -157,12 +165,12 @@ class Tuner(WeightsMethod):
         if left := written_names(base, self._learned(model)):
             raise ConfigError(f"PEFT's {self._kind} would write to the base's own {min(left)!r}; change these settings")
         check_goes_round(model, self._kind)
-        self._model = model
+        self._peft_model = model
 
-    def _wrapped(self, branch: Base, seed: int) -> Any:
+    def _wrapped(self, branch: Base, seed: int) -> PeftModel:
         """PEFT's model round that of the branch, which is this method's from now on."""
         config, before = self.config(branch), {name for name, _ in branch.model.named_modules()}
-        self._kind = name = config.peft_type.value
+        self._kind = name = PeftType(config.peft_type).value
         with quiet_peft(), seeded(seed, branch.device), base_kept(branch, name):
             try:
                 model = peft.get_peft_model(branch.model, config)
@@ -181,14 +189,21 @@ class Tuner(WeightsMethod):
         self._branch = branch
         return model
 
-    def _learned(self, model: Any) -> list[Tensor]:
+    @property
+    def _model(self) -> PeftModel:
+        """PEFT's model round that of the branch; a RuntimeError before `attach` or `restore`."""
+        if self._peft_model is None:
+            raise RuntimeError(f"{type(self).__name__} is not attached to a base yet")
+        return self._peft_model
+
+    def _learned(self, model: PeftModel) -> list[Tensor]:
         """What training moves, and loading writes."""
         trained = [weight for weight in model.parameters() if weight.requires_grad]
         return [*trained, *saved(model, self._kind).values()]
 
     def parameters(self) -> list[nn.Parameter]:
         """PEFT's."""
-        return [] if self._model is None else [p for p in self._model.parameters() if p.requires_grad]
+        return [] if self._peft_model is None else [p for p in self._peft_model.parameters() if p.requires_grad]
 
     @contextlib.contextmanager
     def training(self) -> Iterator[None]:
@@ -238,7 +253,7 @@ class Tuner(WeightsMethod):
             if asks_numbers(error):
                 return  # a few tuners read numbers as they begin; their sizes are bounded by the base's
             raise ConfigError(
-                f"PEFT cannot put {config.peft_type.value} into this base: {first_line(error)}"
+                f"PEFT cannot put {PeftType(config.peft_type).value} into this base: {first_line(error)}"
             ) from error
         take({name: value for name, value in tensors.items() if _NOT_OUTLINED not in name}, expected, self.spec.name)
 
@@ -253,14 +268,14 @@ class Tuner(WeightsMethod):
         plainly = {key: as_json(value) for key, value in as_given(values, self._given, self._passed).items()}
         return {**plainly, "base_model_name_or_path": base.identity.hub_id, "inference_mode": True}
 
-    def merged(self, base: Base) -> Any:
+    def merged(self, base: Base) -> PreTrainedModel:
         """PEFT merges its weights into a copy of the base's.
 
         Raises:
             ConfigError: this tuner cannot be merged.
         """
         tensors = self.export()
-        whole = make_again(self)
+        whole = type(self)(self.spec)  # of the same settings, not attached
         whole._put_in(base, 0, frozenset(name for name, _ in base.model.named_parameters()))
         whole._fill(tensors)
         out, embeddings = whole._model.get_output_embeddings(), whole._model.get_input_embeddings()
@@ -281,17 +296,3 @@ class Tuner(WeightsMethod):
             model.config.tie_word_embeddings = tied
         check_merged(model, learned, base, self._kind)
         return model
-
-
-def make_again(method: Tuner) -> Tuner:
-    """A method of the same settings that is not attached."""
-    return type(method)(method.spec)
-
-
-def types() -> dict[str, type[peft.PeftConfig]]:
-    """PEFT's tuners that change modules, by name, with their configurations."""
-    found = {}
-    for kind, tuner in PEFT_TYPE_TO_TUNER_MAPPING.items():
-        if issubclass(tuner, BaseTuner) and kind.value not in _OTHER_FORWARD | _MIXES_ROWS.keys():
-            found[kind.value] = PEFT_TYPE_TO_CONFIG_MAPPING[kind]
-    return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import bisect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +37,7 @@ class WeightsMethod(Method):
     stores: Stores = "weights"
     may_be_zero = True
     place: Place = "other"
-    spec: Any
+    spec: WeightsSpec
     _branch: Base | None = None
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from softprompt.benchmarks.compare.record import Record
 from softprompt.benchmarks.compare.report import numbers
@@ -14,6 +14,9 @@ from softprompt.benchmarks.compare.report.gather import Line, Section, Table, po
 from softprompt.benchmarks.compare.report.labels import name_ends, name_points
 from softprompt.evaluate import LIKELIHOOD
 from softprompt.metrics import Metric, metric_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 SMALL = (260, 170)
 _LONGEST = 18  # letters of a name inside a chart
@@ -124,7 +127,7 @@ def _with_zero(costs: list[float]) -> tuple[float | None, list[float]]:
     return zero, [cost or zero for cost in costs]
 
 
-def _cost_ticks(axes: Any, places: list[float], zero: float | None, shown: Callable[[float], str]) -> None:
+def _cost_ticks(axes: Axes, places: list[float], zero: float | None, shown: Callable[[float], str]) -> None:
     real = [place for place in places if place != zero]
     ticks = [tick for tick in _ROUND[shown] if min(real) * 0.7 <= tick <= max(real) * 1.4]
     while len(ticks) > 4:
@@ -210,17 +213,21 @@ def rates(charts: Charts, section: Section, looks: dict[str, Look]) -> list[Char
     return panels
 
 
-def _rate_line(axes: Any, trials: list[Record], look: Look, chosen: set[tuple[str, float | None]]) -> None:
+def _rate_line(axes: Axes, trials: list[Record], look: Look, chosen: set[tuple[str, float | None]]) -> None:
     last = max(one.round or 0 for one in trials)
     for number in range(last + 1):
-        found = sorted((one for one in trials if (one.round or 0) == number), key=lambda one: one.lr or 0)
-        xs = [one.lr for one in found]
-        ys = [_shown(one.dev.value, metric_of(one.dev.metric)) for one in found if one.dev]
+        points = [
+            (one.lr, _shown(one.dev.value, metric_of(one.dev.metric)), (one.place.contender, one.lr) in chosen)
+            for one in trials
+            if (one.round or 0) == number and one.lr is not None and one.dev is not None
+        ]
+        points.sort(key=lambda point: point[0])
+        xs, ys = [lr for lr, _, _ in points], [y for _, y, _ in points]
         pale = 1.0 if number == last else 0.4
         axes.plot(xs, ys, color=look.hue, marker=look.marker, ms=4.5, ls=look.line, alpha=pale, lw=1.2)
-        for one, y in zip(found, ys, strict=True):
-            if number == last and (one.place.contender, one.lr) in chosen:
-                axes.plot(one.lr, y, "o", ms=11, mfc="none", mec=INK, mew=1.2)
+        for lr, y, is_chosen in points:
+            if number == last and is_chosen:
+                axes.plot(lr, y, "o", ms=11, mfc="none", mec=INK, mew=1.2)
 
 
 def looks_at_dev(charts: Charts, table: Table, looks: dict[str, Look]) -> list[Chart]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from softprompt.benchmarks.compare.report.charts import SMALL, Chart, axis_of
-from softprompt.benchmarks.compare.report.figures import INK, SOFT, Charts, Look
+from softprompt.benchmarks.compare.report.figures import INK, SOFT, Charts, Dash, Look
 from softprompt.benchmarks.compare.report.gather import Line, Table
 
-_STYLES: list[Any] = ["-", "--", ":", "-.", (0, (5, 1, 1, 1))]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_STYLES: list[Dash] = ["-", "--", ":", "-.", (0, (5, 1, 1, 1))]
 Value = str | int | float | None
 
 
@@ -86,7 +89,7 @@ def _place(value: Value, ordered: list[Value], numeric: bool) -> float:
     return float(value) if numeric and isinstance(value, (int, float)) else float(ordered.index(value))
 
 
-def _draw(axes: Any, table: Table, lines: list[Line], xs: list[float], looks: dict[str, Look], style: Any) -> None:
+def _draw(axes: Axes, table: Table, lines: list[Line], xs: list[float], looks: dict[str, Look], style: Dash) -> None:
     scale = table.scale
     order = sorted(range(len(lines)), key=lambda i: xs[i])
     if style:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, cast
 from xml.etree import ElementTree
 
 from softprompt.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 WIDTH, HEIGHT = 340, 250  # of a chart in CSS pixels: a phone's width, so that text keeps its size there
 _SVG, _LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
@@ -16,7 +21,9 @@ _SVG, _LINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
 INK, SOFT, GRID = "#010a01", "#010a02", "#010a03"
 _VARIABLES = {INK: "ink", SOFT: "soft", GRID: "grid", **{f"#010b{i:02x}": f"c{i}" for i in range(8)}}
 _MARKERS = "osD^vPX<>hdp*"
-_DASHES: list[Any] = ["-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1))]
+Dash = str | tuple[float, tuple[float, ...]]
+"""A line's pattern, as matplotlib takes it: its name, or (offset, lengths of strokes and gaps)."""
+_DASHES: list[Dash] = ["-", "--", "-.", (0, (1, 1)), (0, (5, 1, 1, 1, 1, 1))]
 _PATHS = {  # markers for the page's own small drawings, 12 × 12
     "o": '<circle cx="6" cy="6" r="4.2"/>',
     "s": '<path d="M2 2h8v8h-8z"/>',
@@ -63,7 +70,7 @@ class Look:
         return _PATHS[self.marker]
 
     @property
-    def line(self) -> Any:
+    def line(self) -> Dash:
         """Dash pattern for matplotlib."""
         return _DASHES[self.dash]
 
@@ -104,14 +111,14 @@ class Charts:
         self.context = matplotlib.rc_context
         self.figure, self.canvas, self.made = Figure, FigureCanvasAgg, 0
 
-    def axes(self, width: float = WIDTH, height: float = HEIGHT) -> Any:
+    def axes(self, width: float = WIDTH, height: float = HEIGHT) -> Axes:
         """Axes of a new chart, its size in CSS pixels. Draw inside `with charts.style():`."""
         # 72 points to an inch, and the drawing's unit is the point, which the page shows as one pixel
         figure = self.figure(figsize=(width / 72, height / 72), layout="constrained")
         self.canvas(figure)  # measures texts
         return figure.subplots()
 
-    def style(self) -> Any:
+    def style(self) -> AbstractContextManager[None]:
         """The settings under which charts are drawn and saved."""
         return self.context(
             {
@@ -146,11 +153,11 @@ class Charts:
             }
         )
 
-    def svg(self, axes: Any, title: str) -> str:
+    def svg(self, axes: Axes, title: str) -> str:
         """The chart as an `<svg>` to put into HTML, `title` being its text for who cannot see it."""
         self.made += 1
         file = io.BytesIO()
-        axes.figure.savefig(file, format="svg", metadata={"Date": None})
+        cast("Figure", axes.figure).savefig(file, format="svg", metadata={"Date": None})
         return _inlined(file.getvalue(), f"f{self.made}", title)
 
 

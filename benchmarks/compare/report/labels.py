@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
 
 _AROUND = [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)]
 _GAPS = (7, 16, 28, 42)  # points between a mark and its name
 
 
 def name_points(
-    axes: Any, marks: Sequence[tuple[float, float, str, str]], path: Sequence[tuple[float, float]] = ()
+    axes: Axes, marks: Sequence[tuple[float, float, str, str]], path: Sequence[tuple[float, float]] = ()
 ) -> None:
     """Write each mark's name beside it: (x, y, name, colour), the most important first.
 
@@ -21,10 +29,11 @@ def name_points(
     Args:
         path: corners of a line of steps, which no name may cross.
     """
-    figure = axes.figure
+    figure = cast("Figure", axes.figure)  # of their own, and no part of one
+    canvas = cast("FigureCanvasAgg", figure.canvas)
     figure.draw_without_rendering()  # settles the layout, so that places are final
     figure.set_layout_engine("none")
-    renderer, inside = figure.canvas.get_renderer(), axes.get_window_extent()
+    renderer, inside = canvas.get_renderer(), axes.get_window_extent()
     unit = figure.dpi / 72
     dots = [axes.transData.transform((x, y)) for x, y, _, _ in marks]
     taken = [(px - 5 * unit, py - 5 * unit, px + 5 * unit, py + 5 * unit) for px, py in dots]
@@ -53,7 +62,12 @@ def name_points(
 
 
 def _free(
-    width: float, height: float, dot: Any, unit: float, taken: list[tuple[float, float, float, float]], inside: Any
+    width: float,
+    height: float,
+    dot: np.ndarray,
+    unit: float,
+    taken: list[tuple[float, float, float, float]],
+    inside: Bbox,
 ) -> tuple[float, float, float] | None:
     """(left, bottom, gap) of the first place that is free."""
     for gap in _GAPS:
@@ -72,7 +86,7 @@ def _cross(a: tuple[float, float, float, float], b: tuple[float, float, float, f
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def name_ends(axes: Any, ends: Sequence[tuple[float, str, str]], height: float) -> None:
+def name_ends(axes: Axes, ends: Sequence[tuple[float, str, str]], height: float) -> None:
     """Write the names of lines at the right edge: (y, name, colour), moved apart where they would touch.
 
     Args:

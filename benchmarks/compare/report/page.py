@@ -15,7 +15,7 @@ from softprompt.benchmarks.compare.report import charts as drawn
 from softprompt.benchmarks.compare.report import numbers, words
 from softprompt.benchmarks.compare.report.answers import MOST_LABELS, agreement, confusions, examples
 from softprompt.benchmarks.compare.report.factors import factors
-from softprompt.benchmarks.compare.report.figures import Charts, looks_of
+from softprompt.benchmarks.compare.report.figures import Charts, Look, looks_of
 from softprompt.benchmarks.compare.report.gather import Line, Report, Section, Table
 
 Texts = Callable[[str], Mapping[str, str]]
@@ -92,7 +92,9 @@ def ruler(table: Table, margin: float) -> Ruler:
     return Ruler(min(bounds), max(bounds) if max(bounds) > min(bounds) else min(bounds) + 1)
 
 
-def _section(report: Report, section: Section, made: Charts, looks: Any, texts: Texts | None) -> dict[str, Any]:
+def _section(
+    report: Report, section: Section, made: Charts, looks: dict[str, Look], texts: Texts | None
+) -> dict[str, Any]:
     main = section.main
     curves = drawn.learning_curves(made, section, looks)
     labels, matrices = confusions(main)

@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from softprompt.benchmarks.compare.record import Place
 from softprompt.benchmarks.compare.report.gather import Report
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run
@@ -91,7 +92,7 @@ def summary(report: Report) -> str:
     return _csv(lines)
 
 
-def _place(place: Any) -> dict[str, Any]:
+def _place(place: Place) -> dict[str, Any]:
     factors = json.dumps(place.factors, ensure_ascii=False) if place.factors else None
     return {
         **{name: getattr(place, name) for name in ("base", "task", "contender", "family", "size")},

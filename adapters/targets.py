@@ -7,8 +7,8 @@ matched here, under limits, and PEFT gets the names that it fits.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any, NoReturn
 
 import regex
 import torch
@@ -96,7 +96,7 @@ def _matches(expressions: Iterable[str], names: Iterable[str], what: str) -> Ite
                 raise ConfigError(f"{what}: {expression[:60]!r} takes too long to match; list the modules") from None
 
 
-def _compiled(expression: str, what: str) -> Any:
+def _compiled(expression: str, what: str) -> regex.Pattern:
     """Of a bounded size: numbers in braces are counted before anything is made of them."""
     times = 1
     braces = _BRACES.findall(expression)
@@ -120,7 +120,7 @@ def _by_name(values: Mapping[str, Any], names: list[str], what: str) -> dict[str
     return {name: values[keys[end]] for name, end in _matches(ends, names, what)}
 
 
-def _targets(kind: str, options: Mapping[str, Any], base: Base, as_before: bool) -> Any:
+def _targets(kind: str, options: Mapping[str, Any], base: Base, as_before: bool) -> Collection[str] | None:
     """Names of the modules that a tuner goes into, or PEFT's `all-linear`; None where it chooses by itself, and rightly."""
     asked = options.get("target_modules")
     named = asked or _usual(kind, base)
@@ -142,7 +142,7 @@ def _targets(kind: str, options: Mapping[str, Any], base: Base, as_before: bool)
     return [name for name in inside if not within(name, beside)] or asked
 
 
-def _usual(kind: str, base: Base) -> Any:
+def _usual(kind: str, base: Base) -> Collection[str] | None:
     """PEFT's own choice for this family, where this model has such modules."""
     tuner = next(t for k, t in PEFT_TYPE_TO_TUNER_MAPPING.items() if k.value == kind)
     mapping = getattr(tuner, "target_module_mapping", None) or {}
@@ -166,11 +166,11 @@ def _routers(base: Base) -> list[str]:
     return [name for name, module in found if not _gives_tensor(module)]
 
 
-def _gives_tensor(module: nn.Module) -> bool:
+def _gives_tensor(module: nn.Linear) -> bool:
     """Whether a linear layer of the family's own (Phi-MoE's router is one) gives what PEFT adds its update to."""
     if not type(module).__module__.startswith("transformers.models."):
         return True
-    weight: Any = module.weight
+    weight = module.weight
     with torch.no_grad():
         try:
             return isinstance(module(weight.new_zeros(1, 1, module.in_features)), torch.Tensor)
@@ -213,5 +213,5 @@ def within(name: str, parents: Iterable[str]) -> bool:
     return any(name == parent or name.startswith(f"{parent}.") for parent in parents)
 
 
-def _none(expression: str, what: str) -> Any:
+def _none(expression: str, what: str) -> NoReturn:
     raise ConfigError(f"{what}: {expression[:60]!r} fits no module of this base; name those that it has")

@@ -31,7 +31,7 @@ def factors(charts: Charts, table: Table, looks: dict[str, Look]) -> list[Chart]
 def _panel(charts: Charts, table: Table, title: str, factor: str, lines: list[Line], looks: dict[str, Look]) -> Chart:
     values = list(dict.fromkeys(line.place.factors[factor] for line in lines))
     numeric = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
-    ordered: list[Value] = sorted(values, key=(lambda value: value) if numeric else str)  # type: ignore[arg-type, return-value]
+    ordered: list[Value] = sorted(values, key=(lambda value: value) if numeric else str)
     groups = _groups(factor, lines)
     with charts.style():
         axes = charts.axes(SMALL[0] * 1.15, SMALL[1] * (1.15 if len(groups) == 1 else 1.15 + 0.08 * len(groups)))

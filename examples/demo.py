@@ -59,16 +59,17 @@ class Way:
     saved: bool = True
 
 
-# One look at dev an epoch of 16 rows a step. An infix makes 32 short steps here; by default it would make 96 of so few rows.
-ONE_LOOK = {"eval_every": 8}
-SHORT = {"min_steps": 32, "eval_every": 8}
+# All else is a method's default. Dev is looked at every 8 steps, once an epoch where a step has 16 rows, as looks take time.
+LOOKS = {"eval_every": 8}
+# An infix makes 32 steps, which is enough here; by default it makes 96 of so few rows. Chosen on reviews that are no test rows.
+SHORT = {**LOOKS, "min_steps": 32}
 INFIX, FULL = "infix prompt", "full fine-tuning"
 WAYS = (
     Way("zero-shot", "hard"),
     Way("probe", "probe"),
     Way(INFIX, "infix", SHORT),
-    Way("soft prompt", "soft", ONE_LOOK),
-    Way(FULL, "full", ONE_LOOK, saved=False),
+    Way("soft prompt", "soft", LOOKS),
+    Way(FULL, "full", LOOKS, saved=False),
 )
 ORIGIN_WAYS = (Way("zero-shot", "hard"), Way(INFIX, "infix", SHORT))
 
@@ -82,7 +83,7 @@ class Sizes:
     mixed: int
 
 
-WHOLE = Sizes({"train": 128, "dev": 32, "test": 250}, {"train": 40, "dev": 8, "test": 25}, 24)
+WHOLE = Sizes({"train": 128, "dev": 32, "test": 250}, {"train": 40, "dev": 8, "test": 25}, 16)
 QUICK = Sizes({"train": 32, "dev": 8, "test": 62}, {"train": 10, "dev": 2, "test": 6}, 8)
 
 
@@ -128,7 +129,7 @@ def mixed_texts(rows: dict[str, Splits], count: int) -> list[Text]:
 
 
 def measure(
-    base: sp.Base, task: sp.Task, rows: Splits, way: Way, folder: Path | None, share: Sequence[Prepared]
+    base: sp.Base, task: sp.Task, rows: Splits, way: Way, folder: Path | None, reuse: Sequence[Prepared]
 ) -> tuple[Measured, Prepared]:
     """Train and test one way."""
     with progress() as show:
@@ -141,7 +142,7 @@ def measure(
             test=True,
             fresh=True,
             rows={"test": rows["test"]} if way.method == "hard" else rows,
-            share=share,
+            reuse=reuse,
             progress=lambda what, done, total: show(f"{way.title}: {what}", done, total),
         )
     artifact = None if result.artifact is None else sp.load(result.artifact)
@@ -162,8 +163,8 @@ def measure(
 def compare(base: sp.Base, task: sp.Task, rows: Splits, ways: Sequence[Way], to: Path, store: Store) -> list[Measured]:
     """Train and test each way on the same rows; print a line as soon as one is done."""
     out.print(HEADER)
-    share: list[Prepared] = []
-    results = []
+    reuse: list[Prepared] = []
+    results, any_kept = [], False
     for way in ways:
         folder = to / way.method if way.saved else None
         settings = digest_of(
@@ -179,12 +180,15 @@ def compare(base: sp.Base, task: sp.Task, rows: Splits, ways: Sequence[Way], to:
         measured = store.get(name, settings, folder)
         kept = measured is not None
         if measured is None:
-            measured, prepared = measure(base, task, rows, way, folder, share)
+            measured, prepared = measure(base, task, rows, way, folder, reuse)
             store.put(name, settings, measured)
             if way.method == "hard":
-                share.append(prepared)  # its test texts have run; the probe reads the same states
+                reuse.append(prepared)  # its test texts have run; the probe reads the same states
         results.append(measured)
-        out.print(measured.line() + ("   (of an earlier call)" if kept else ""))
+        any_kept |= kept
+        out.print(measured.line() + ("  (kept)" if kept else ""))
+    if any_kept:
+        out.print("(kept): measured by an earlier call; --fresh measures it again")
     return results
 
 
@@ -198,13 +202,9 @@ def show_mixed(mixed: Mixed) -> None:
     out.print(mixed.summary())
 
 
-def run(base: sp.Base, rows: dict[str, Splits], to: Path, sizes: Sizes, fresh: bool) -> Path:
-    """All of it; the picture's path.
-
-    Raises:
-        MissingExtraError: what draws is not installed.
-    """
-    picture, store = Picture(), Store(to / "results.json", fresh)
+def run(picture: Picture, base: sp.Base, rows: dict[str, Splits], to: Path, sizes: Sizes, fresh: bool) -> Path:
+    """All of it; the picture's path."""
+    store = Store(to / "results.json", fresh)
     task, some = reviews_task(rows["movie-reviews"], sizes)
     train, dev, test = (len(some[split]) for split in ("train", "dev", "test"))
     title = f"movie reviews, good or bad: {train} labelled, {dev} more to choose by, {test} test rows, one seed"
@@ -240,16 +240,14 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a quarter of the rows")
     parser.add_argument("--fresh", action="store_true", help="measure again what an earlier call has measured")
     args = parser.parse_args()
-    began = time.perf_counter()
+    picture, began = Picture(), time.perf_counter()
     out.print("about three minutes on two cores, or seconds where an earlier call has measured; loading the base …")
     with progress() as show:
         base = sp.Base.load("smollm2", progress=show)
-    picture = run(base, load_rows(), args.out, QUICK if args.quick else WHOLE, args.fresh)
-    out.print(
-        f"\ndone in {(time.perf_counter() - began) / 60:.1f} minutes; try .venv/bin/softprompt inspect {args.out}/reviews/infix"
-    )
-    out.print("this as a picture:")
-    out.print(str(picture.resolve()))
+    path = run(picture, base, load_rows(), args.out, QUICK if args.quick else WHOLE, args.fresh)
+    out.print(f"\ndone in {(time.perf_counter() - began) / 60:.1f} minutes; called again, it keeps what is measured")
+    out.print(f"try .venv/bin/softprompt inspect {args.out}/reviews/infix, and look at the picture:")
+    out.print(str(path.resolve()))
 
 
 if __name__ == "__main__":

@@ -87,7 +87,7 @@ class Picture:
 def _first_task(figure: Any, story: Story) -> None:
     """Accuracy, seconds and bytes side by side, each way in one line."""
     results, width = story.reviews, (1.35, 1, 1)
-    grid = figure.add_gridspec(1, 3, width_ratios=width, top=0.87, bottom=0.625, left=0.13, right=0.97, wspace=0.13)
+    grid = figure.add_gridspec(1, 3, width_ratios=width, top=0.87, bottom=0.625, left=0.13, right=0.97, wspace=0.16)
     accuracy, training, kept = (figure.add_subplot(grid[place]) for place in range(3))
     _accuracy(accuracy, results, story.ours)
     accuracy.set_title("Test accuracy, %, and its 95 % interval")
@@ -96,6 +96,7 @@ def _first_task(figure: Any, story: Story) -> None:
     _lines(training, results)
     training.barh(range(len(results)), seconds, height=0.5, color=[_color(one, story.ours) for one in results])
     training.set_xlim(0, max(1, *seconds) * 1.2)
+    training.locator_params(axis="x", nbins=5)
     _label(training, seconds, [duration(one.seconds) for one in results])
     training.set_title("Training, seconds")
 
@@ -168,4 +169,9 @@ def _batch(figure: Any, mixed: Mixed) -> None:
         for x, answer in zip(columns, answers.values(), strict=True):
             figure.text(x, height, str(answer), fontsize=9.5, color=BLUE if answer.right else INK)
     figure.text(left, 0.055, mixed.summary())
-    figure.text(left, 0.028, "The texts are the first test row of each source.", fontsize=9)
+    figure.text(
+        left,
+        0.028,
+        "The texts are the first test row of each source. Intervals say what other test rows would give, not other seeds.",
+        fontsize=9,
+    )

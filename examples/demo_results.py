@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from softprompt.benchmarks.compare.statistics import compare_all
 
 import softprompt as sp
+from softprompt.benchmarks.compare.statistics import compare_all
 from softprompt.errors import SoftpromptError
 from softprompt.metrics import Estimate
 from softprompt.storage import write_json
 
-HEADER = f"{'':<18}{'accuracy':>9}  {'95 % interval':<16}{'training':>9}  {'numbers learned':>15}  {'bytes':>8}"
+HEADER = f"{'':<17}{'accuracy':>9}  {'95 % interval':<13} {'training':>8}  {'learned':>11}  {'to keep':>7}"
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Measured:
         low, high = self.estimate.interval
         interval = f"{low:.1%} to {high:.1%}".replace("%", "")
         return (
-            f"{self.way:<18}{100 * self.estimate.value:>7.1f} %  {interval:<16}{duration(self.seconds):>9}  "
-            f"{self.parameters:>15,}  {size(self.size):>8}"
+            f"{self.way:<17}{100 * self.estimate.value:>7.1f} %  {interval:<13} {duration(self.seconds):>8}  "
+            f"{self.parameters:>11,}  {size(self.size):>7}"
         )
 
 

@@ -44,11 +44,11 @@ def rows_of(demo):
 
 def test_all_ways_are_measured_once_and_drawn(demo, sizes, tmp_path, monkeypatch, capsys):
     base, rows = tiny_base("llama"), rows_of(demo)
-    picture = demo.run(base, rows, tmp_path, sizes, fresh=False)
+    picture = demo.run(demo.Picture(), base, rows, tmp_path, sizes, fresh=False)
     first = capsys.readouterr().out
     for way in (*demo.WAYS, *demo.ORIGIN_WAYS):
         assert f"\n{way.title} " in first
-    assert "infix prompt minus full fine-tuning, row by row: " in first and "earlier call" not in first
+    assert "infix prompt minus full fine-tuning, row by row: " in first and "(kept)" not in first
     assert "10 rows of two tasks in one batch: 10 get the same answer as alone" in first
     assert picture.read_bytes().startswith(b"\x89PNG") and picture.stat().st_size > 50_000
 
@@ -56,9 +56,9 @@ def test_all_ways_are_measured_once_and_drawn(demo, sizes, tmp_path, monkeypatch
         raise AssertionError("trained again")
 
     monkeypatch.setattr(sp, "train", no_training)
-    demo.run(base, rows, tmp_path, sizes, fresh=False)
+    demo.run(demo.Picture(), base, rows, tmp_path, sizes, fresh=False)
     again = capsys.readouterr().out
-    assert again.count("(of an earlier call)") == len(demo.WAYS) + len(demo.ORIGIN_WAYS)
+    assert again.count("  (kept)\n") == len(demo.WAYS) + len(demo.ORIGIN_WAYS)
     lines = {line for line in first.splitlines() if " points, " in line}
     assert lines and lines <= set(again.splitlines())
 
@@ -71,7 +71,7 @@ def test_what_is_kept_is_that_of_the_same_settings_and_artifact(demo, sizes, tmp
 
     def is_kept(rows, fresh=False):
         demo.compare(base, task, rows, [way], tmp_path, demo.Store(file, fresh))
-        return "(of an earlier call)" in capsys.readouterr().out
+        return "  (kept)\n" in capsys.readouterr().out
 
     assert not is_kept(some) and is_kept(some)
     assert not is_kept(some, fresh=True)
@@ -82,8 +82,10 @@ def test_what_is_kept_is_that_of_the_same_settings_and_artifact(demo, sizes, tmp
     assert not is_kept(fewer)
 
 
-def test_a_missing_package_is_told_before_the_work(demo, sizes, tmp_path, monkeypatch):
+def test_a_missing_package_is_told_before_the_base_is_loaded(demo, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setattr(sys, "argv", ["demo.py", "--out", str(tmp_path / "out")])
+    monkeypatch.setattr(sp.Base, "load", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'softprompt\[bench\]'"):
-        demo.run(tiny_base("llama"), rows_of(demo), tmp_path, sizes, fresh=False)
-    assert not list(tmp_path.iterdir())
+        demo.main()
+    assert not (tmp_path / "out").exists()

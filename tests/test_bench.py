@@ -13,7 +13,7 @@ from models import tiny_model, tiny_tokenizer
 from torch.utils.flop_counter import FlopCounterMode
 
 from softprompt.base import Base
-from softprompt.benchmarks.speed import grid, ours, peft_side, sides
+from softprompt.benchmarks.speed import grid, ours, peft_side, sides, without_peer
 from softprompt.benchmarks.speed import main as speed
 from softprompt.benchmarks.speed.cases import CASES, EXTRA, NAMES, rows_for
 from softprompt.benchmarks.speed.flops import Peak, step_flops
@@ -215,7 +215,8 @@ def test_the_verb(folder, tmp_path):
         assert row["name"] in done.stdout
     assert "<svg" in (tmp_path / "speed.svg").read_text() and "left out: joint" in done.stdout
     refused(cli("bench", "speed", "--only", "lra", cwd=tmp_path), "did you mean 'lora'")
-    refused(cli("bench", "speed", "--only", "lora", "--base", "nosuch", cwd=tmp_path), "nosuch")  # from the worker
+    another = ("--base", "nosuch", "--out", "another")
+    refused(cli("bench", "speed", "--only", "lora", *another, cwd=tmp_path), "nosuch")  # from the worker
     refused(
         cli("bench", "speed", "--json", "speed.svg/speed.json", cwd=tmp_path), "cannot be written"
     )  # before it works
@@ -246,7 +247,7 @@ def test_a_grid_of_real_processes(folder, tmp_path, monkeypatch):
         plot(found, tmp_path / "grid.xyz")
 
 
-def test_a_sweep_and_encoding(folder, monkeypatch):
+def test_a_sweep_and_encoding(folder, tmp_path, monkeypatch):
     """The real verb in processes of its own; later trials encode nothing."""
     task = {
         "name": "speed",
@@ -254,12 +255,14 @@ def test_a_sweep_and_encoding(folder, monkeypatch):
         "verbalizer": {"positive": "positive", "negative": "negative"},
         "data": {"source": "movie-reviews", "split": {"train": 12, "dev": 6, "test": 6}},
     }
-    found = measure(folder, task, {"max_steps": 2}, rates=(0.01, 0.05), seeds=(0, 1))
+    found = measure(folder, task, {"max_steps": 2}, rates=(0.01, 0.05), seeds=(0, 1), inside=tmp_path)
+    assert not list(tmp_path.iterdir())
     assert found["trials"] == 4 and len(found["trial_seconds"]) == 4
     assert found["our_seconds"] == pytest.approx(sum(found["trial_seconds"]))
     assert min(found["cpu_seconds"]) > 0
     assert found["ratio"] == pytest.approx(found["our_seconds"] / found["peer_seconds"])
-    monkeypatch.setattr(speed, "CHUNKS", ((30, 2), (30, 6), (120, 2)))
-    monkeypatch.setattr(speed, "rows_for", lambda tokens, count: rows(count))
-    row, scaling = speed._encoding(folder, lambda *told: None)
-    assert row["batch"] == 6 and row["our_seconds"] > 0 and scaling[0]["over"] == "rows"
+    monkeypatch.setattr(without_peer, "CHUNKS", ((30, 2), (30, 6), (120, 2)))
+    monkeypatch.setattr(without_peer, "rows_for", lambda tokens, count: rows(count))
+    row = without_peer.encoding(folder, lambda *told: None)
+    assert row["batch"] == 6 and row["our_seconds"] > 0
+    assert without_peer.encoding_scaling(row)[0]["over"] == "rows"

@@ -45,6 +45,16 @@ class Case:
         return asdict(self)
 
     @property
+    def size(self) -> int:
+        """About how many tokens a step has, the prompt's once a row."""
+        return self.batch * (self.tokens + int(self.method.get("length", 0)))
+
+    @property
+    def encodes(self) -> bool:
+        """Whether texts are encoded before the steps."""
+        return self.method["name"] == "infix" or "activate" in self.method
+
+    @property
     def peer(self) -> str:
         """What ours is compared with, in words."""
         return PEERS[self.peer_method] + ("" if self.peer_length is None else f", P={self.peer_length}")
@@ -87,13 +97,13 @@ CASES = (
     Case("infix-long", _INFIX, 8, 300, turn=8),
     Case("prefix", _PREFIX, 16, 30, "prefix", same_loss=True),
     Case("prefix-upper", _PREFIX, 16, 30, "ours", upper=True),
-    Case("p_tuning", _P_TUNING, 16, 30, "p_tuning", lr=1e-3),
     Case("lora", LORA, 32, 30, "lora", None, same_loss=True, lr=5e-4),
     Case("alora", _ALORA, 32, 30, "alora", None, same_loss=True, turn=8, lr=5e-4),
     Case("full", {"name": "full"}, 32, 30, "full", None, same_loss=True, lr=2e-5),
 )
-# on request only: the default run takes ten minutes as it is
+# on request only: the default run takes ten minutes as it is (P-tuning's step is that of soft prompts and a small encoder)
 EXTRA = (
+    Case("p_tuning", _P_TUNING, 16, 30, "p_tuning", lr=1e-3),
     Case("soft-b32", _soft(20), 32, 30, peer_length=20, same_loss=True),
     Case("ia3", {"name": "peft:IA3"}, 32, 30, "ia3", None, same_loss=True, lr=5e-3),
     Case("hard", {"name": "hard"}, 32, 30, "plain", None, same_loss=True),

@@ -7,11 +7,14 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from softprompt.benchmarks.speed.cases import CASES, EXTRA, Case
+from softprompt.benchmarks.speed.session import Session
 from softprompt.benchmarks.speed.sides import compare
+from softprompt.benchmarks.speed.turns import Turns
 from softprompt.config import suggest
 from softprompt.errors import ConfigError
 from softprompt.types import Progress
@@ -118,31 +121,47 @@ class Forecast:
         return ""
 
 
+def points_of(methods: list[str], text: str) -> dict[str, list[Case]]:
+    """Every point of every method, by method.
+
+    Raises:
+        ConfigError: no such method here; the sizes cannot be read.
+    """
+    of = sizes(text)
+    return {method: list(points(method, of)) for method in methods}
+
+
 def run_grid(
-    base: str, methods: list[str], text: str, steps: int, progress: Progress
+    session: Session, base: str, every: dict[str, list[Case]], turns: Turns
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Measure every point of every method.
+    """Measure every point of every method that is not kept.
 
     Returns:
         (rows as `compare` gives them, what was left out, one line each).
     """
-    of = sizes(text)
-    every = {method: list(points(method, of)) for method in methods}
-    rows, left_out = [], []
+    rows: list[dict[str, Any]] = []
+    left_out: list[str] = []
     for method, cases in every.items():
         forecast = Forecast(free_gigabytes())
         for case in cases:
-            tokens = float(case.batch * (case.tokens + case.method.get("length", 0)))
-            if why := forecast.excuse("our", tokens):
-                left_out.append(f"{case.name}: {why}")
-                continue
-            why = forecast.excuse("peer", tokens, forecast.gigabytes("our", tokens))
-            if why:
-                left_out.append(f"{case.name}, {case.peer}: {why}")
-            row = compare(base, case, steps, progress, peer=not why)
-            forecast.learn(tokens, row)
-            rows.append({**row, "grid": method})
+            row = session.kept(case.name)
+            if row is None:
+                if why := forecast.excuse("our", case.size):
+                    left_out.append(f"{case.name}: {why}")
+                    session.drop(case.name)
+                    continue
+                why = forecast.excuse("peer", case.size, forecast.gigabytes("our", case.size))
+                row = session.row(case.name, partial(_point, base, case, turns, method, why))
+            if row["peer_left_out"]:
+                left_out.append(f"{case.name}, {case.peer}: {row['peer_left_out']}")
+            forecast.learn(case.size, row)
+            rows.append(row)
     return rows, left_out
+
+
+def _point(base: str, case: Case, turns: Turns, method: str, why: str, progress: Progress) -> dict[str, Any]:
+    """A row; `why`: the peer is left out of it."""
+    return {**compare(base, case, turns, progress, peer=not why), "grid": method, "peer_left_out": why}
 
 
 def free_gigabytes() -> float | None:

@@ -2,145 +2,149 @@
 
 from __future__ import annotations
 
-import statistics
+import contextlib
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+import torch
+
 from softprompt.benchmarks import provenance
-from softprompt.benchmarks.speed.cases import CASES, CHUNKS, ENCODING, EXTRA, MIXED, NAMES, NO_PEER, TEMPLATE, rows_for
-from softprompt.benchmarks.speed.grid import METHODS, run_grid
-from softprompt.benchmarks.speed.scaling import encoding_slopes, slopes
-from softprompt.benchmarks.speed.sides import OURS, Side, compare
+from softprompt.benchmarks.speed import schedule
+from softprompt.benchmarks.speed.cases import CASES, ENCODING, EXTRA, MIXED, NAMES, NO_PEER, Case
+from softprompt.benchmarks.speed.grid import METHODS, points_of, run_grid
+from softprompt.benchmarks.speed.kept import ROWS, Kept, settings_of
+from softprompt.benchmarks.speed.scaling import slopes
+from softprompt.benchmarks.speed.session import Row, Session
+from softprompt.benchmarks.speed.sides import compare
 from softprompt.benchmarks.speed.sweep import SWEEP, measure
+from softprompt.benchmarks.speed.turns import Turns
+from softprompt.benchmarks.speed.without_peer import encoding, encoding_scaling, mixed
 from softprompt.config import suggest
 from softprompt.errors import ConfigError, MissingExtraError
-from softprompt.types import Progress, ignore_progress
+from softprompt.interrupts import explained
+from softprompt.parallel import processes
+from softprompt.training.places import work_folder
+from softprompt.types import Notice, Progress, ignore_notice, ignore_progress
 
-MIXED_PREFIXES = (5, 10, 15, 20)
+MIXED_TIMES, MIXED_REACH = 2, 0.05  # its steps are short, and its ratio is near one
 LEFT_OUT = [f"{name}: {why}" for name, why in NO_PEER.items()]
+Measures = dict[str, Callable[[Progress], Row]]
 
 
 def main(
     base: str,
-    steps: int = 7,
+    steps: int | None = None,
     only: list[str] | None = None,
     progress: Progress = ignore_progress,
     grid: str | None = None,
+    *,
+    folder: Path | None = None,
+    fresh: bool = False,
+    notice: Notice = ignore_notice,
 ) -> dict[str, Any]:
-    """Run the cases, or a grid of sizes.
+    """Run the cases, or a grid of sizes; with a folder, those whose rows it does not hold yet.
 
     Args:
         base: bundled name or folder.
-        steps: measured steps per side and case, after one that warms up (counted for the losses).
+        steps: measured steps per side and case, after one that warms up (counted for the losses). None: until the interval
+            of a case is narrow (see `turns.Turns`).
         only: names of cases; of methods for a grid. Default: the standard cases; soft prompts, infix and LoRA in a grid.
         grid: sizes (see `grid.sizes`) at which methods are measured in place of the cases.
+        folder: keeps each row as soon as it is measured.
+        fresh: measure again what the folder holds.
 
     Returns:
         {"rows": [...], "scaling": [...], "left_out": [...], "machine": {...}, "versions": {...}}. A case whose losses differ
         where they must be equal has `losses_equal` False and no speeds. `scaling` are exponents of cost (see `scaling.py`).
 
     Raises:
-        ConfigError: no such case, method or size.
+        ConfigError: no such case, method or size; the folder's rows were measured with something else.
         MissingExtraError: PEFT is not installed.
+        Interrupted: by a signal; what is kept.
     """
     from softprompt.base import bundled
 
-    known = list(NAMES) if grid is None else list(METHODS)
-    for name in only or []:
-        if name in NO_PEER:
-            raise ConfigError(f"no case {name!r}: {NO_PEER[name]}")
-        if name not in known:
-            raise ConfigError(f"no case {name!r}{suggest(name, known)}")
-    try:
-        versions = {name: version(name) for name in ("softprompt", "torch", "transformers", "peft")}
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("bench speed compares with PEFT: pip install 'softprompt[peft]'") from error
-    folder = str(bundled.get(base)) if base in bundled.BUNDLED else base
-    rows: list[dict[str, Any]] = []
-    scaling: list[dict[str, Any]] = []
-    left_out = LEFT_OUT
-    if grid is not None:
-        rows, left_out = run_grid(folder, only or ["soft", "infix", "lora"], grid, steps, progress)
-        scaling = slopes(rows)
-    else:
-        wanted = only or [*(case.name for case in CASES), MIXED]
-        rows = [compare(folder, case, steps, progress) for case in (*CASES, *EXTRA) if case.name in wanted]
-        if MIXED in wanted:
-            rows.append(_mixed(folder, steps * 3, progress))
-        if ENCODING in wanted:
-            row, scaling = _encoding(folder, progress)
-            rows.append(row)
-        if SWEEP in wanted:
-            rows.append(measure(folder, progress=progress))
-    import torch
+    processes().only_one("bench speed")
+    _check_names(only or [], grid)
+    versions = _versions()
+    where = str(bundled.get(base)) if base in bundled.BUNDLED else base
+    turns = Turns.of(steps)
+    points = {} if grid is None else points_of(only or ["soft", "infix", "lora"], grid)
+    measures = _measures(where, steps, only, folder) if grid is None else {}
+    names = [case.name for cases in points.values() for case in cases] or list(measures)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(work_folder(folder, [ROWS], [SWEEP]))
+        kept = Kept(folder, settings_of(base, where, str(turns), versions))
+        if fresh:
+            kept.forget(names)
+        kept.refuse_others(names)
 
+        def spans() -> dict[str, schedule.Span]:
+            return _spans(points, measures, steps, schedule.Speed.measured(where))
+
+        session = Session(names, kept, spans, progress, notice, fresh)
+        stack.enter_context(explained(session.after_a_stop))
+        session.tell_plan()
+        if points:
+            rows, left_out = run_grid(session, where, points, turns)
+            scaling = slopes(rows)
+        else:
+            rows = [session.row(name, measured) for name, measured in measures.items()]
+            scaling = [one for row in rows if row["name"] == ENCODING for one in encoding_scaling(row)]
+            left_out = LEFT_OUT
+        session.tell_end()
     machine = {"processor": provenance.processor(), "threads": torch.get_num_threads()}
     return {"rows": rows, "scaling": scaling, "left_out": left_out, "machine": machine, "versions": versions}
 
 
-def _mixed(base: str, steps: int, progress: Progress) -> dict[str, Any]:
-    """Prefixes of four lengths in one batch against one prefix, padded to the same shape; both are ours."""
-    batch = 32
-    request = {"base": base, "rows": rows_for(30, batch * 4), "batch": batch}
-    progress(f"{MIXED}, starting", 0, steps + 1)
-    single_of = {**request, "prefixes": [max(MIXED_PREFIXES)]}
-    with Side(OURS, {**request, "prefixes": list(MIXED_PREFIXES)}) as mixed, Side(OURS, single_of) as single:
-        pairs = []
-        for done in range(steps + 1):
-            pairs.append((mixed.step().seconds, single.step().seconds))
-            progress(f"{MIXED}, steps", done + 1, steps + 1)
-        memory = (mixed.peak(), single.peak())
-    mine, theirs = (statistics.median(pair[side] for pair in pairs[1:]) for side in (0, 1))
-    return {
-        "name": MIXED,
-        "method": "prefix",
-        "prompt_length": list(MIXED_PREFIXES),
-        "batch": batch,
-        "text_tokens": 30,
-        "peer": f"ours, one prefix, P={max(MIXED_PREFIXES)}",
-        "peer_seconds": theirs,
-        "our_seconds": mine,
-        "speedup": theirs / mine,
-        "throughput_ratio": theirs / mine,
-        "our_peak_gb": memory[0],
-        "peer_peak_gb": memory[1],
-        "memory_ratio": memory[0] / memory[1],
-        "losses_equal": None,
-        "steps": steps,
-    }
+def _check_names(only: list[str], grid: str | None) -> None:
+    known = list(NAMES) if grid is None else list(METHODS)
+    for name in only:
+        if name in NO_PEER:
+            raise ConfigError(f"no case {name!r}: {NO_PEER[name]}")
+        if name not in known:
+            raise ConfigError(f"no case {name!r}{suggest(name, known)}")
 
 
-def _encoding(base: str, progress: Progress) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Texts that an infix' engine encodes, at several numbers of rows and tokens; every text once.
+def _versions() -> dict[str, str]:
+    try:
+        return {name: version(name) for name in ("softprompt", "torch", "transformers", "peft")}
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("bench speed compares with PEFT: pip install 'softprompt[peft]'") from error
 
-    Returns:
-        (a row of the table, for the largest number of rows; the exponents).
-    """
-    method = {"name": "infix", "length": 10, "cue": 1, "text": TEMPLATE["cue"]}
-    chunks = [(30, 8), *CHUNKS]  # the first warms up
-    of = {about: iter(rows_for(about, sum(n for t, n in chunks if t == about))) for about, _ in chunks}
-    rows = [next(of[about]) for about, count in chunks for _ in range(count)]
-    with Side(OURS, {"base": base, "method": method, "rows": rows, "chunks": [n for _, n in chunks]}) as side:
-        side.step()  # what is set up at the first use is not timed
-        measured = []
-        for place, (about, count) in enumerate(CHUNKS):
-            measured.append((about, side.facts["tokens"][place + 1], count, side.step().seconds))
-            progress(f"{ENCODING}, {count} rows of {about} tokens", place + 1, len(CHUNKS))
-        memory = side.peak()
-    about, most = 30, max(count for _, count in CHUNKS)
-    row = {
-        "name": ENCODING,
-        "method": "infix",
-        "prompt_length": None,
-        "batch": most,
-        "text_tokens": statistics.mean(tokens for t, tokens, n, _ in measured if (t, n) == (about, most)),
-        "peer": "–",
-        "our_seconds": statistics.median(seconds for t, _, n, seconds in measured if (t, n) == (about, most)),
-        "peer_seconds": None,
-        "speedup": None,
-        "our_peak_gb": memory,
-        "memory_ratio": None,
-        "losses_equal": None,
-        "measured": [dict(zip(("about", "text_tokens", "rows", "seconds"), one, strict=True)) for one in measured],
-    }
-    return row, encoding_slopes(measured)
+
+def _measures(base: str, steps: int | None, only: list[str] | None, folder: Path | None) -> Measures:
+    """How each of the cases that are wanted is measured, in their order."""
+    every: Measures = {case.name: partial(compare, base, case, Turns.of(steps)) for case in CASES}
+    every[MIXED] = partial(mixed, base, _mixed_turns(steps))
+    standard = list(every)
+    every |= {case.name: partial(compare, base, case, Turns.of(steps)) for case in EXTRA}
+    every[ENCODING] = partial(encoding, base)
+    every[SWEEP] = lambda progress: measure(base, progress=progress, inside=folder)
+    return {name: measured for name, measured in every.items() if name in (only or standard)}
+
+
+def _mixed_turns(steps: int | None) -> Turns:
+    return Turns.of(steps, times=3 if steps else MIXED_TIMES, reach=MIXED_REACH)
+
+
+def _spans(
+    points: dict[str, list[Case]], measures: Measures, steps: int | None, speed: schedule.Speed
+) -> dict[str, schedule.Span]:
+    """Seconds that each point of a grid, or each of these cases, takes on a machine of this speed."""
+    turns = Turns.of(steps)
+    cases = {case.name: case for case in (*CASES, *EXTRA)}
+    spans: dict[str, schedule.Span] = {}
+    for method, of_method in points.items():
+        spans |= {case.name: schedule.of_case(case, turns, speed, METHODS[method]) for case in of_method}
+    for name in measures:
+        if name in cases:
+            spans[name] = schedule.of_case(cases[name], turns, speed)
+        elif name == MIXED:
+            spans[name] = schedule.of_mixed(_mixed_turns(steps), speed)
+        else:
+            spans[name] = schedule.of_whole(name, speed)
+    return spans

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import statistics
 import subprocess
 import sys
-from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 from softprompt.benchmarks.speed.cases import Case, rows_for
+from softprompt.benchmarks.speed.turns import Steps, Taken, Turns, interval
 from softprompt.errors import SoftpromptError
 from softprompt.types import Progress
 
@@ -19,22 +20,26 @@ LOSS_TOLERANCE = {"cpu": 5e-5, "cuda": 1e-3}  # "equal to four decimals"; a GPU 
 OURS, PEERS = "softprompt.benchmarks.speed.ours", "softprompt.benchmarks.speed.peft_side"
 
 
-class Taken(NamedTuple):
-    """What one step took: seconds on the clock, its loss, seconds of processor time (of all threads together)."""
-
-    seconds: float
-    loss: float
-    cpu_seconds: float
-
-
 class Side:
-    """A worker process that does one step per request."""
+    """A worker process that does one step per request. It ends with the `with` that holds it, and soon after this process.
 
-    def __init__(self, module: str, request: dict[str, Any]) -> None:
+    Signals of the terminal do not reach it: this process hears them, and ends it.
+    """
+
+    def __init__(self, module: str) -> None:
         self.module = module
+        self.facts: dict[str, Any] = {}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
+            [sys.executable, "-m", module, str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            start_new_session=True,
         )
+
+    def set_up(self, request: dict[str, Any]) -> None:
+        """Send the first request, and keep what is told in answer as `facts`; see `ask`."""
         self.facts = self.ask(request)
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -44,11 +49,9 @@ class Side:
             SoftpromptError: the process refused, in its words, or ended (its own output is above).
         """
         assert self.process.stdin and self.process.stdout
-        try:
+        with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
-        except BrokenPipeError:
-            pass
         line = self.process.stdout.readline()
         if not line:
             raise SoftpromptError(f"{self.module} ended with exit code {self.process.wait()}; see its message above")
@@ -69,69 +72,32 @@ class Side:
 
     def peak(self) -> float:
         """Most memory held so far, GB: the GPU's where there is one, else resident memory."""
-        return _gb(self.ask({"do": "peak"}))
+        return _gigabytes(self.ask({"do": "peak"}))
 
     @property
     def loaded(self) -> float:
         """Most memory held before the first step, GB."""
-        return _gb(self.facts["loaded"])
+        return _gigabytes(self.facts["loaded"])
 
     def __enter__(self) -> Side:
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.process.kill()
         self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            with contextlib.suppress(OSError):  # a request that nobody read
+                if pipe is not None:
+                    pipe.close()
 
 
-def _gb(found: dict[str, float]) -> float:
-    return found.get("peak_cuda_gb", found.get("peak_rss_gb", 0.0))
+def _gigabytes(peaks: dict[str, float]) -> float:
+    return peaks.get("peak_cuda_gb", peaks.get("peak_rss_gb", 0.0))
 
 
-@dataclass
-class Steps:
-    """What was measured in turns: per turn the rates of sgemm, our steps, the peer's step; the first turn only warms up."""
-
-    rates: list[tuple[float, float]] = field(default_factory=list)
-    ours: list[list[Taken]] = field(default_factory=list)
-    peer: list[Taken] = field(default_factory=list)
-
-    @property
-    def off(self) -> float:
-        """Largest difference of the two sides' losses, step by step."""
-        ours = [step for turn in self.ours for step in turn]  # both sides' n-th step is on the same rows
-        return max((abs(mine.loss - theirs.loss) for mine, theirs in zip(ours, self.peer, strict=False)), default=0)
-
-    @property
-    def our_seconds(self) -> float:
-        """Median of our steps."""
-        return statistics.median(step.seconds for turn in self.ours[1:] for step in turn)
-
-    @property
-    def peer_seconds(self) -> float | None:
-        """Median of the peer's steps."""
-        return statistics.median(step.seconds for step in self.peer[1:]) if self.peer else None
-
-    def utilisation(self, flops: list[dict[str, float]], threads: int = 0) -> float:
-        """Median over turns of model FLOPs / (seconds · peak), the peak measured right before the turn's steps.
-
-        Args:
-            flops: of our steps, in order, from the first on again at the end.
-            threads: take the processor time that each of so many threads was given instead of the clock's, for step and peak:
-                where others use the machine, a step of seconds loses time to them that the best of many short products does
-                not. (What threads wait for each other is not in it.)
-        """
-        found, done = [], 0
-        for place, turn in enumerate(self.ours):
-            needed = sum(flops[(done + step) % len(flops)]["total"] for step in range(len(turn)))
-            done += len(turn)
-            if place:
-                taken = sum(step.cpu_seconds / threads if threads else step.seconds for step in turn)
-                found.append(needed / (taken * self.rates[place][1 if threads else 0]))
-        return statistics.median(found)
-
-
-def compare(base: str, case: Case, steps: int, progress: Progress, peer: bool = True) -> dict[str, Any]:
+def compare(base: str, case: Case, turns: Turns, progress: Progress, peer: bool = True) -> dict[str, Any]:
     """One case: both sides get the same rows; steps alternate; the first of each only warms up.
 
     Args:
@@ -140,27 +106,45 @@ def compare(base: str, case: Case, steps: int, progress: Progress, peer: bool = 
     Returns:
         a row of the table (see `main`).
     """
-    request = {"base": base, "rows": rows_for(case.tokens, case.batch * (steps + 1)), **case.as_dict()}
-    progress(f"{case.name}, starting", 0, steps + 1)
+    rows = rows_for(case.tokens, case.batch * (turns.least + 1))  # further turns take them again
+    request = {"base": base, "rows": rows, **case.as_dict()}
+    progress(f"{case.name}, starting", 0, turns.most + 1)
     other = OURS if case.peer_method == "ours" else PEERS
-    taken, equal = Steps(), None
     with contextlib.ExitStack() as stack:
-        ours = stack.enter_context(Side(OURS, request))
-        theirs = stack.enter_context(Side(other, {**request, "upper": False})) if peer else None
-        allowed = LOSS_TOLERANCE[ours.facts["device"]]
-        for done in range(steps + 1):
-            taken.rates.append(ours.rates())
-            taken.ours.append([ours.step() for _ in range(case.turn)])
-            if theirs is not None:
-                taken.peer.append(theirs.step())
-                if case.same_loss and not (equal := taken.off <= allowed):
-                    break  # speeds of two different computations mean nothing
-            progress(f"{case.name}, steps", done + 1, steps + 1)
-        facts, memory = ours.facts, [ours.peak(), theirs.peak() if theirs else None]
-        loaded = [ours.loaded, theirs.loaded if theirs else None]
-    told, on_cpu = equal is not False, facts["device"] == "cpu"
+        ours = stack.enter_context(Side(OURS))
+        theirs = stack.enter_context(Side(other)) if peer else None  # its imports run while ours sets up
+        ours.set_up(request)
+        if theirs is not None:
+            theirs.set_up({**request, "upper": False})
+        taken = _take_turns(case, ours, theirs, turns, progress)
+        memory = [ours.peak(), theirs.peak() if theirs else None]
+        return _row(case, taken, ours, theirs, memory)
+
+
+def _take_turns(case: Case, ours: Side, theirs: Side | None, turns: Turns, progress: Progress) -> Steps:
+    """Steps until they are enough, or until losses differ: speeds of two different computations mean nothing."""
+    taken = Steps()
+    while not taken.enough(turns):
+        taken.rates.append(ours.rates())
+        taken.ours.append([ours.step() for _ in range(case.turn)])
+        if theirs is not None:
+            taken.peer.append(theirs.step())
+            if _equal(case, taken, ours) is False:
+                break
+        progress(f"{case.name}, steps", len(taken.ours), turns.most + 1)
+    progress(f"{case.name}, done", len(taken.ours), len(taken.ours))
+    return taken
+
+
+def _equal(case: Case, taken: Steps, ours: Side) -> bool | None:
+    """Whether losses agree; None where they need not."""
+    return taken.off <= LOSS_TOLERANCE[ours.facts["device"]] if case.same_loss and taken.peer else None
+
+
+def _row(case: Case, taken: Steps, ours: Side, theirs: Side | None, memory: list[float | None]) -> dict[str, Any]:
+    facts, equal = ours.facts, _equal(case, taken, ours)
+    told, on_cpu, flops = equal is not False, facts["device"] == "cpu", facts["flops"]
     mine, other_seconds = (taken.our_seconds, taken.peer_seconds) if told else (None, None)
-    flops = facts["flops"]
     return {
         "name": case.name,
         "method": case.method["name"],
@@ -174,10 +158,11 @@ def compare(base: str, case: Case, steps: int, progress: Progress, peer: bool = 
         "peer_seconds": other_seconds,
         "our_seconds": mine,
         "speedup": other_seconds / mine if mine and other_seconds else None,
+        "speedup_interval": interval(taken.speedups) if told else None,
         "peer_peak_gb": memory[1],
         "our_peak_gb": memory[0],
-        "peer_loaded_gb": loaded[1],
-        "our_loaded_gb": loaded[0],
+        "peer_loaded_gb": theirs.loaded if theirs else None,
+        "our_loaded_gb": ours.loaded,
         "memory_ratio": memory[0] / memory[1] if memory[0] and memory[1] else None,
         "model_gflops": statistics.mean(of["total"] for of in flops) / 1e9,
         "sgemm_gflops": statistics.median(clock for clock, _ in taken.rates) / 1e9,
@@ -190,5 +175,5 @@ def compare(base: str, case: Case, steps: int, progress: Progress, peer: bool = 
         "largest_loss_difference": taken.off if equal is not None else None,
         "losses": [step.loss for turn in taken.ours for step in turn],
         "peer_losses": [step.loss for step in taken.peer],
-        "steps": steps,
+        "steps": len(taken.ours) - 1,
     }

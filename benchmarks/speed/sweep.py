@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import secrets
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from softprompt.benchmarks.compare.parent import end_with
 from softprompt.errors import SoftpromptError
 from softprompt.storage import write_json
 from softprompt.types import Progress, ignore_progress
 
 SWEEP = "sweep"
+MODULE = "softprompt.benchmarks.speed.sweep"
 RATES = (0.01, 0.02, 0.03, 0.05, 0.1)  # around the infix' own, 0.05
 SEEDS = (0, 1, 2, 3)
 ALONE = (0.05, 0)  # the trial that runs by itself: the default rate, the first seed
@@ -30,12 +35,14 @@ def measure(
     seeds: Sequence[int] = SEEDS,
     alone: tuple[float, int] = ALONE,
     progress: Progress = ignore_progress,
+    inside: Path | None = None,
 ) -> dict[str, Any]:
     """Infix trials at the method's default settings: one, then all rates × seeds.
 
     Args:
         train: settings of training; the method's defaults where it is empty.
         alone: rate and seed of the trial that runs by itself.
+        inside: folder for what the trials write, which is removed; by default that of temporary files.
 
     Returns:
         The row of the table. `our_seconds` of the sweep and `peer_seconds` of the trial alone: from the first row that is
@@ -46,8 +53,8 @@ def measure(
     Raises:
         SoftpromptError: a process failed; its last line.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder) / "run.yaml"  # JSON is YAML
+    with _working_folder(inside) as folder:
+        run = folder / "run.yaml"  # JSON is YAML
         write_json(run, {"base": base, "task": task, "method": "infix", "train": train or {}})
         progress(f"{SWEEP}, one trial alone", 0, 2)
         one = _sweep(run, [alone[0]], [alone[1]])
@@ -84,10 +91,11 @@ def _sweep(run: Path, rates: Sequence[float], seeds: Sequence[int]) -> dict[str,
     settings = [f"train.lr={','.join(map(str, rates))}", f"seed={','.join(map(str, seeds))}"]
     began, cpu = time.perf_counter(), _cpu_of_children()
     done = subprocess.run(
-        [sys.executable, "-m", "softprompt", "sweep", str(run), *settings, "--out", str(to)],
+        [sys.executable, "-m", MODULE, str(os.getpid()), "sweep", str(run), *settings, "--out", str(to)],
         capture_output=True,
         text=True,
         encoding="utf-8",
+        start_new_session=True,  # the terminal's signals end it through this process
     )
     took, cpu = time.perf_counter() - began, _cpu_of_children() - cpu
     if done.returncode:
@@ -98,7 +106,29 @@ def _sweep(run: Path, rates: Sequence[float], seeds: Sequence[int]) -> dict[str,
     return {**report, "work": work, "process_seconds": took, "cpu": cpu}
 
 
+@contextlib.contextmanager
+def _working_folder(inside: Path | None) -> Iterator[Path]:
+    """A folder for the time of a `with`; of a killed process it is named as `holding.remove_leftovers` removes it."""
+    if inside is None:
+        with tempfile.TemporaryDirectory() as name:
+            yield Path(name)
+        return
+    folder = inside / f".{SWEEP}.{secrets.token_hex(4)}.tmp"
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _cpu_of_children() -> float:
     """Seconds of processor time of processes that have ended; 0 on Windows."""
-    found = os.times()
-    return found.children_user + found.children_system
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+if __name__ == "__main__":  # `softprompt sweep` in a process that ends with the one that started it
+    from softprompt.cli import main
+
+    end_with(int(sys.argv.pop(1)))
+    main()

@@ -9,12 +9,13 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import torch
 from torch import Tensor
 
 from softprompt.base.memory import peak_memory
+from softprompt.benchmarks.compare.parent import end_with
 from softprompt.errors import SoftpromptError
 
 Step = Callable[[], float]
@@ -44,9 +45,12 @@ def digest(states: Tensor) -> float:
 def serve(set_up: Callable[[dict[str, Any]], Work]) -> None:
     """Answer requests until the input ends, or until one is refused in words: these are the answer then.
 
+    The process ends soon after the one whose number is its first argument, also in the middle of a step.
+
     Args:
         set_up: takes the first line.
     """
+    end_with(int(sys.argv[1]))
     answers = sys.stdout
     sys.stdout = sys.stderr  # nothing that a library prints may get between the answers
     try:
@@ -55,7 +59,7 @@ def serve(set_up: Callable[[dict[str, Any]], Work]) -> None:
         _answer(answers, {"error": str(error)})
 
 
-def _serve(set_up: Callable[[dict[str, Any]], Work], answers: Any) -> None:
+def _serve(set_up: Callable[[dict[str, Any]], Work], answers: TextIO) -> None:
     requests = _requests()
     work = set_up(next(requests))
     _answer(answers, {"ready": True, **work.facts, "loaded": peak_memory()})
@@ -76,6 +80,6 @@ def _requests() -> Iterator[dict[str, Any]]:
         yield json.loads(line)
 
 
-def _answer(answers: Any, value: dict[str, Any]) -> None:
+def _answer(answers: TextIO, value: dict[str, Any]) -> None:
     answers.write(json.dumps(value) + "\n")
     answers.flush()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import app
-from .console import out, progress
+from .console import err, out, progress
 from .outputs import behind_links, refuse_replacing
 
 verbs = typer.Typer(
@@ -20,7 +20,14 @@ app.add_typer(verbs, name="bench")
 @verbs.command("speed", epilog="Example: `softprompt bench speed --only lora --only full --json speed.json`")
 def speed_verb(
     base: Annotated[str, typer.Option("--base", help="Bundled name or folder.")] = "smollm2",
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Measured steps per side and case.")] = 7,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            "--steps",
+            min=1,
+            help="Measured steps per side and case (default: 3, up to 7 until the interval is narrow).",
+        ),
+    ] = None,
     only: Annotated[list[str] | None, typer.Option("--only", help="Run these cases only (may be given again).")] = None,
     to: Annotated[Path | None, typer.Option("--json", callback=behind_links, help="Write all figures here.")] = None,
     grid: Annotated[
@@ -30,11 +37,16 @@ def speed_verb(
         Path | None,
         typer.Option("--plot", callback=behind_links, help="Draw seconds against sizes, or by case (.png, .svg)."),
     ] = None,
+    folder: Annotated[
+        Path, typer.Option("--out", help="Folder that keeps each case as soon as it is measured.")
+    ] = Path("runs/speed"),
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what the folder holds of these cases.")] = False,
 ) -> None:
     """Time and memory of a step against a peer's: one run, interleaved, medians, each side in its own process.
 
-    Cases: soft prompts, infix, prefixes, P-tuning, LoRA, activated LoRA (`alora`), all weights (`full`), a mixed batch. Only
-    by name (`--only`): `soft-b32`, `ia3`, `hard` and `probe` (forwards), `encoding`, and
+    A call that was cut short goes on with the cases that are left when it is called again.
+    Cases: soft prompts, infix, prefixes, LoRA, activated LoRA (`alora`), all weights (`full`), a mixed batch. Only
+    by name (`--only`): `p_tuning`, `soft-b32`, `ia3`, `hard` and `probe` (forwards), `encoding`, and
     `sweep` (20 trials against one). With `--grid`, names of methods: soft, infix, prefix, p_tuning, lora, alora, ia3, full,
     hard, probe. Utilisation: the model's FLOPs over seconds and the rate of matrix products in the same run.
     """
@@ -45,11 +57,13 @@ def speed_verb(
     for path in (to, plot):
         if path is not None:
             check_writable(path)
-    refuse_replacing({"--json": to, "--plot": plot})
+    refuse_replacing({"--json": to, "--plot": plot, "--out": folder / "rows.json"})
     if plot is not None:
         registry.find("softprompt.benchmarks", "speed_check_plot")(plot)
     with progress() as show:
-        found = registry.find("softprompt.benchmarks", "speed")(base, steps, only or None, show, grid)
+        found = registry.find("softprompt.benchmarks", "speed")(
+            base, steps, only or None, show, grid, folder=folder, fresh=fresh, notice=err.print
+        )
     for table in registry.find("softprompt.benchmarks", "speed_tables")(found):
         out.print(table)
     for line in found["left_out"]:

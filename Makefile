@@ -8,14 +8,16 @@ BIN := $(VENV)/bin
 demo: setup
 	$(BIN)/python examples/demo.py
 
+# Each method and each kind of base once; no test takes more than ten seconds of a processor (tests/conftest.py).
 test: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m "not full" -n 2 --dist loadfile --no-loadscope-reorder --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -m "not full" -n 2 --dist worksteal --durations=15
 
+# All products of methods and bases, the notebooks with their bases, SetFit, Ray, processes as a user starts them.
 test-all: setup
-	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal --durations=15
 
 setup: $(VENV)/.ready
 

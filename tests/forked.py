@@ -1,9 +1,9 @@
-"""Processes that start at once: forked by a server that has torch, transformers and softprompt loaded.
+"""Interpreters that start at once: forked by a server that has torch, transformers and softprompt loaded.
 
-A fresh interpreter takes seconds of a processor to load them. What a forked process does is real: its own process id,
-signals, exit code, streams, folder and environment. What is about the start of an interpreter (encodings, imports, how
-it is found) is no matter for this module. The server is one of multiprocessing's, a process that does nothing else, so
-no thread and no gradient of the tests is in it.
+A fresh interpreter takes seconds of a processor to load them. What a forked one does is real: its own process id, signals,
+exit code, streams, folder and environment. What is about the start itself (encodings, what is imported, how Python is
+found) is no matter for this module. The server is one of multiprocessing's and does nothing else, so that no thread and no
+gradient of the tests is in what it forks.
 """
 
 from __future__ import annotations
@@ -16,32 +16,29 @@ import runpy
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import forkserver
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import psutil
 
-TESTS = Path(__file__).parent
 LOADED = ["parallel_worker", "softprompt.cli", "softprompt.training", "softprompt.doctor", "peft", "accelerate"]
-LOADED += ["torch.distributed.launcher.api", "torch.distributed.fsdp"]
+LOADED += ["torch.distributed.launcher.api", "torch.distributed.fsdp", "softprompt.benchmarks.compare.executors"]
 CONTEXT = multiprocessing.get_context("forkserver")
 
 
 @functools.cache
 def server() -> psutil.Process:
     """The server, started by the first who asks."""
-    before = {child.pid for child in psutil.Process().children()}
-    kept = {name: os.environ.get(name) for name in ("PYTHONPATH", "OMP_NUM_THREADS")}
-    os.environ |= {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
-    try:
+    us = psutil.Process()
+    before = {child.pid for child in us.children()}
+    with _environment(PYTHONPATH=os.pathsep.join(filter(None, sys.path)), OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1"):
         CONTEXT.set_forkserver_preload(LOADED)
         forkserver.ensure_running()
-    finally:
-        for name, value in kept.items():
-            os.environ.pop(name, None) if value is None else os.environ.update({name: value})
-    new = [child for child in psutil.Process().children() if child.pid not in before]
+    new = [child for child in us.children() if child.pid not in before]
     return next(child for child in new if any("forkserver" in word for word in child.cmdline()))
 
 
@@ -53,116 +50,107 @@ def cpu_seconds() -> float:
     return times.children_user + times.children_system
 
 
-class Forked:
-    """A process, with as much of `subprocess.Popen` as the tests need.
+class Forked(subprocess.Popen):
+    """`Popen` of a command that begins with this interpreter, which is forked instead, in a session of its own."""
 
-    Args:
-        command: as behind `python`: `-m MODULE ARGUMENT …` or `SCRIPT ARGUMENT …`.
-        cwd: its folder.
-        env: its environment; by default ours.
-    """
-
-    def __init__(self, command: Sequence[object], cwd: Path | str = ".", env: Mapping[str, str] | None = None) -> None:
+    def _execute_child(self, args: Any, executable: Any, *rest: Any) -> None:
+        """In the stead of fork and exec; the streams are made, and read, by `Popen` itself."""
+        cwd, env, streams = rest[3], rest[4], rest[8:14]
+        stdin, _, _, stdout, _, stderr = streams
         server()
-        self.args = [str(word) for word in command]
-        self._folder = tempfile.TemporaryDirectory()
-        self._streams = [str(Path(self._folder.name) / name) for name in ("out", "err")]
-        arguments = (self.args, str(cwd), dict(os.environ if env is None else env), *self._streams)
-        self._process = CONTEXT.Process(target=_run, args=arguments)
-        self._process.start()
-        self.pid = self._process.pid
+        own = [Connection(os.dup(ours if fd == -1 else fd)) for ours, fd in enumerate((stdin, stdout, stderr))]
+        command = [os.fspath(word) for word in args[1:]]
+        env = {os.fspath(name): os.fspath(value) for name, value in (os.environ if env is None else env).items()}
+        self._forked = CONTEXT.Process(target=_become, args=(command, os.fspath(cwd or Path.cwd()), env, *own))
+        try:
+            self._forked.start()
+        finally:
+            for stream in own:
+                stream.close()
+            self._close_pipe_fds(*streams)
+        self.pid, self._child_created = self._forked.pid, True
 
-    @property
-    def returncode(self) -> int | None:
-        """As of a `Popen`: negative of the signal that ended it; None while it runs."""
-        return self._process.exitcode
-
-    poll = returncode.fget
-
-    def terminate(self) -> None:
-        """Send SIGTERM."""
-        self._process.terminate()
-
-    def kill(self) -> None:
-        """Send SIGKILL."""
-        self._process.kill()
-
-    def wait(self, timeout: float | None = None) -> int:
-        """Until it has ended.
-
-        Raises:
-            subprocess.TimeoutExpired: it runs on after so many seconds.
-        """
-        self._process.join(timeout)
-        if self.returncode is None:
-            raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+    def _internal_poll(self, *rest: Any, **named: Any) -> int | None:
+        self.returncode = self._forked.exitcode
         return self.returncode
 
-    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """Wait; what it wrote."""
-        self.wait(timeout)
-        return self.stdout, self.stderr
-
-    @property
-    def stdout(self) -> str:
-        """What it has written so far."""
-        return self._read(0)
-
-    @property
-    def stderr(self) -> str:
-        """What it has written so far."""
-        return self._read(1)
-
-    def _read(self, stream: int) -> str:
-        path = Path(self._streams[stream])
-        return path.read_text(encoding="utf-8") if path.exists() else ""
+    def _wait(self, timeout: float | None) -> int:
+        self._forked.join(timeout)
+        if self._internal_poll() is None:
+            assert timeout is not None
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        return self.returncode
 
 
-def run(command: Sequence[object], cwd: Path | str = ".", timeout: float = 240, **options) -> Forked:
-    """A process that has ended; after `timeout` seconds it is killed, and an error says so."""
-    process = Forked(command, cwd, **options)
-    try:
-        process.wait(timeout)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        raise
-    return process
+def popen(command: Any, *rest: Any, **options: Any) -> subprocess.Popen:
+    """A forked interpreter where one is asked for, else a process as ever."""
+    forks = isinstance(command, list | tuple) and command[0] == sys.executable
+    return (Forked if forks else _POPEN)(command, *rest, **options)
 
 
-def _run(command: list[str], cwd: str, env: dict[str, str], out: str, err: str) -> None:
-    """Become what was asked for: in a session of its own."""
+_POPEN = subprocess.Popen
+
+
+def _become(command: list[str], cwd: str, env: dict[str, str], *streams: Connection) -> None:
+    """Be the interpreter that was asked for."""
     os.setsid()
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
-    for path, number in ((os.devnull, 0), (out, 1), (err, 2)):
-        opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
-        os.dup2(opened, number)
-        os.close(opened)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # multiprocessing's server ignores it
+    for number, stream in enumerate(streams):
+        os.dup2(stream.fileno(), number)
+        stream.close()
+    # new ones: those that the server has belong to other files
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdout = sys.__stdout__ = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.__stderr__ = open(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.path[:0] = filter(None, env.get("PYTHONPATH", "").split(os.pathsep))
     sys.exit(execute(command))
 
 
 def execute(command: list[str]) -> int:
     """Do in this process what `python COMMAND` does in a new one, its end included; the exit code."""
-    code = 0
+    code: Any = None
     try:
         if command[0] == "-m":
             sys.argv = command[1:]
+            sys.path.insert(0, str(Path.cwd()))
             runpy.run_module(command[1], run_name="__main__", alter_sys=True)
+        elif command[0] == "-c":
+            sys.argv = ["-c", *command[2:]]
+            sys.path.insert(0, str(Path.cwd()))
+            exec(compile(command[1], "<string>", "exec"), {"__name__": "__main__"})
         else:
             sys.argv = command
             sys.path.insert(0, str(Path(command[0]).resolve().parent))
             runpy.run_path(command[0], run_name="__main__")
     except SystemExit as stop:
-        code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
+        code = stop.code
     except BaseException:
         sys.excepthook(*sys.exc_info())
         code = 1
+    if code is not None and not isinstance(code, int):
+        print(code, file=sys.stderr)
+        code = 1
     atexit._run_exitfuncs()  # multiprocessing leaves them out
-    sys.stdout.flush()
-    sys.stderr.flush()
-    return code
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    return code or 0
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 if __name__ == "__main__":  # of `torchrun --run-path`

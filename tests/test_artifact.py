@@ -280,7 +280,7 @@ KILLER = """
         save(folder, manifest, {"prompt_embeddings": torch.full((2, 8), float(value))}, model_card(manifest))
     write(0)
     rng, seen = random.Random(0), set()
-    for start in range(40):
+    for start in range(int(sys.argv[3])):
         child = os.fork()
         if child == 0:
             try:
@@ -301,8 +301,16 @@ KILLER = """
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs fork and the kernel's exchange of names")
-def test_kill_and_concurrent_reads_always_find_a_whole_artifact(tmp_path):
-    command = [sys.executable, "-c", textwrap.dedent(KILLER), str(tmp_path / "a"), json.dumps(manifest_data())]
+@pytest.mark.parametrize("kills", [12, pytest.param(40, marks=pytest.mark.full)])
+def test_kill_and_concurrent_reads_always_find_a_whole_artifact(tmp_path, kills, forks):
+    command = [
+        sys.executable,
+        "-c",
+        textwrap.dedent(KILLER),
+        str(tmp_path / "a"),
+        json.dumps(manifest_data()),
+        str(kills),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout) > 1  # the reads did meet writes (of a busy machine few)

@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 
+import forked
 import pytest
 import torch
 from helpers import tiny_rows
@@ -13,7 +14,7 @@ from models import tiny_model, tiny_tokenizer
 from torch.utils.flop_counter import FlopCounterMode
 
 from softprompt.base import Base
-from softprompt.benchmarks.speed import grid, ours, peft_side, sides, without_peer
+from softprompt.benchmarks.speed import grid, ours, peft_side, sides, sweep, without_peer
 from softprompt.benchmarks.speed import main as speed
 from softprompt.benchmarks.speed.cases import CASES, EXTRA, NAMES, rows_for
 from softprompt.benchmarks.speed.flops import Peak, step_flops
@@ -194,7 +195,7 @@ def test_the_grid_and_its_forecast():
     assert forecast.excuse("our", 500, beside=6.0)
 
 
-def test_the_verb(folder, tmp_path):
+def test_the_verb(folder, tmp_path, forks):
     """Real processes: one case against PEFT, one against ourselves."""
     from test_cli import cli, refused
 
@@ -226,7 +227,7 @@ def test_the_verb(folder, tmp_path):
     assert len(set(NAMES)) == len(NAMES)
 
 
-def test_a_grid_of_real_processes(folder, tmp_path, monkeypatch):
+def test_a_grid_of_real_processes(folder, tmp_path, monkeypatch, forks):
     """Two sizes, the peer left out of the second for its memory; exponents and the figure follow."""
     monkeypatch.setattr(sides, "rows_for", lambda tokens, count: rows(count))
     told = iter(["", "it would take about 31 GB of 14"])
@@ -247,7 +248,7 @@ def test_a_grid_of_real_processes(folder, tmp_path, monkeypatch):
         plot(found, tmp_path / "grid.xyz")
 
 
-def test_a_sweep_and_encoding(folder, tmp_path, monkeypatch):
+def test_a_sweep_and_encoding(folder, tmp_path, monkeypatch, forks):
     """The real verb in processes of its own; later trials encode nothing."""
     task = {
         "name": "speed",
@@ -255,6 +256,7 @@ def test_a_sweep_and_encoding(folder, tmp_path, monkeypatch):
         "verbalizer": {"positive": "positive", "negative": "negative"},
         "data": {"source": "movie-reviews", "split": {"train": 12, "dev": 6, "test": 6}},
     }
+    monkeypatch.setattr(sweep, "_cpu_of_children", forked.cpu_seconds)  # forked ones are the server's children
     found = measure(folder, task, {"max_steps": 2}, rates=(0.01, 0.05), seeds=(0, 1), inside=tmp_path)
     assert not list(tmp_path.iterdir())
     assert found["trials"] == 4 and len(found["trial_seconds"]) == 4

@@ -101,7 +101,7 @@ def work(tmp_path_factory):
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     (folder / "task.yaml").write_text(yaml.safe_dump(TASK), encoding="utf-8")
     (folder / "run.yaml").write_text(yaml.safe_dump({**RUN, "base": str(folder / "base")}), encoding="utf-8")
-    done = process("train", "run.yaml", "--out", "first", "--test", cwd=folder)
+    done = cli("train", "run.yaml", "--out", "first", "--test", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "test accuracy" in done.stdout and "artifact: first/artifact" in done.stdout
     assert "training" in done.stderr  # plain progress lines where there is no terminal
@@ -256,8 +256,9 @@ def test_sweep_encodes_once(work):
 
 
 def test_as_a_process(work):
+    """(What it does beyond starting and ending is tested within this process.)"""
     refused(process("train", "run.yaml", "method.lenght=3", "--out", "bad", cwd=work), "did you mean 'length'")
-    assert process(cwd=work).returncode in (0, 2)
+    assert cli(cwd=work).returncode in (0, 2)
 
 
 @pytest.mark.parametrize(
@@ -367,13 +368,22 @@ def test_a_full_disk_loses_nothing(work, tmp_path):
         subprocess.run(["umount", small], check=True)
 
 
-def test_importing_the_package_is_light():
-    code = "import sys, softprompt; print([m for m in ('peft', 'bitsandbytes', 'torch', 'transformers') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.strip() == "[]"
-    code = "import sys; from softprompt import Base, train; print([m for m in ('peft', 'bitsandbytes') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.stdout.strip() == "[]", done.stderr
+LIGHT = """
+import sys
+def told(*names): print([name for name in names if name in sys.modules])
+import softprompt
+told("peft", "bitsandbytes", "torch", "transformers")
+from softprompt import Base, train
+import softprompt.cli
+told("peft", "bitsandbytes")
+Base.load("base", device="cpu")
+told("bitsandbytes")
+"""
+
+
+def test_what_is_not_asked_for_is_not_imported(work):
+    done = subprocess.run([sys.executable, "-c", LIGHT], cwd=work, capture_output=True, text=True)
+    assert done.stdout.split("\n") == ["[]"] * 3 + [""], done.stderr
 
 
 def test_peft_folder_comes_in(work):

@@ -15,12 +15,15 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
+import forked
 import pytest
 import yaml
 from helpers import tiny_rows
 from models import tiny_model, tiny_tokenizer
 
+from softprompt.benchmarks.compare import executors
 from softprompt.benchmarks.compare.drive import begin, drive
 from softprompt.benchmarks.compare.execute import execute
 from softprompt.benchmarks.compare.executors import make_lanes
@@ -435,11 +438,20 @@ def make_results(to: Path) -> Path:
     return to
 
 
-def test_processes_give_the_same_records(folder, undisturbed, tmp_path):
+@pytest.fixture
+def forked_pool(monkeypatch):
+    """The pool's processes are forked from the server's (forked.py), which is the parent that they watch."""
+    monkeypatch.setattr(executors.multiprocessing, "get_context", lambda method: forked.CONTEXT)
+    watched = SimpleNamespace(getpid=lambda: forked.server().pid, cpu_count=os.cpu_count)
+    monkeypatch.setattr(executors, "os", watched)
+
+
+def test_processes_give_the_same_records(folder, undisturbed, tmp_path, forked_pool):
     found = run_all(suite_of(folder), tmp_path, "pool", 2)
     assert_alike(without_times(found), without_times(undisturbed[1]))
 
 
+@pytest.mark.full  # in the default run processes do, and what an actor does is asked for below
 def test_ray_gives_the_same_records(folder, undisturbed, tmp_path):
     ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'softprompt[ray]'")
     # workers are nice by default, and would wait for the tests beside them
@@ -468,9 +480,35 @@ def test_what_fails_is_recorded_and_tried_again(folder, tmp_path):
     }
 
 
-def test_a_worker_that_dies_is_recorded_and_replaced(folder, tmp_path, monkeypatch):
-    from softprompt.benchmarks.compare import executors
+def test_an_actor_gives_the_same_record(folder, undisturbed, monkeypatch):
+    """Ray's side is a stand-in: the actor lives in this process."""
+    killed = []
 
+    def remote(**asked):
+        assert asked["num_cpus"] == 1 and asked["max_restarts"] == 0
+        return lambda kind: SimpleNamespace(remote=lambda *given: actor(kind(*given)))
+
+    def actor(real):
+        def run(*given):
+            with ThreadPoolExecutor(1) as thread:
+                done = thread.submit(real.run, *given)
+            return SimpleNamespace(future=lambda: done)
+
+        return SimpleNamespace(run=SimpleNamespace(remote=run))
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(remote=remote, kill=killed.append))
+    run = Run(cell_of(folder, "zero-shot"), "final", 0, None)
+    lane = executors.RayActor(1, 0, suite_of(folder).cache, False)
+    before = lane._actor
+    record, _ = lane.submit(run).result()
+    assert not lane.fresh
+    lane.restart()
+    assert killed == [before] and lane.fresh
+    everything = without_times(undisturbed[1])
+    assert_alike(without_times({record.id: record}), {record.id: everything[record.id]})
+
+
+def test_a_worker_that_dies_is_recorded_and_replaced(folder, tmp_path, monkeypatch, forked_pool):
     suite = suite_of(folder, "without=[lora, full]", "contenders=[probe]", "reference=probe")
     lanes = make_lanes("pool", 1, suite.cache)
     submit, killed = executors.Process.submit, []
@@ -567,7 +605,7 @@ def test_of_several_lanes_each_begins_with_the_longest_cell(folder, tmp_path, wo
     assert begun[:workers] == first
 
 
-def test_a_worker_that_died_between_two_runs_is_replaced(folder):
+def test_a_worker_that_died_between_two_runs_is_replaced(folder, forked_pool):
     suite = suite_of(folder)
     cell = next(cell for cell in cells_of(suite) if cell.place.contender == "majority")
     (lane,) = make_lanes("pool", 1, suite.cache)
@@ -587,9 +625,11 @@ def test_only_names_contenders(folder, tmp_path):
         begin(suite_of(folder), tmp_path, ["infx"])
 
 
-def test_killed_at_random_moments(folder, undisturbed, tmp_path):
-    """Ten times kill -9 of the command; the same command goes on, and the records are those of an undisturbed run."""
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.full)])
+def test_killed_at_random_moments(folder, undisturbed, tmp_path, kills, forks):
+    """Kill -9 of the command; the same command goes on, and the records are those of an undisturbed run."""
     arguments = ["bench", "compare", str(folder / "suite.yaml"), "--no-estimate", "--out", str(tmp_path)]
+    arguments += [] if kills > 2 else ["--only", "infix", "--only", "zero-shot"]
     rng = random.Random(0)
     seen = []
     command = [sys.executable, "-m", "softprompt", *arguments]
@@ -597,7 +637,7 @@ def test_killed_at_random_moments(folder, undisturbed, tmp_path):
     def there():
         return len(list(tmp_path.glob("runs/*.json")))
 
-    for _ in range(10):
+    for _ in range(kills):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         began, before = time.monotonic(), there()
         while process.poll() is None and there() == before and time.monotonic() - began < 60:
@@ -608,8 +648,9 @@ def test_killed_at_random_moments(folder, undisturbed, tmp_path):
         seen.append(there())
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert seen[0] < len(undisturbed[1])
-    assert_alike(without_times(read_all(tmp_path)), without_times(undisturbed[1]))
+    found, everything = read_all(tmp_path), without_times(undisturbed[1])
+    assert seen[0] < len(found) == (len(everything) if kills > 2 else 6)
+    assert_alike(without_times(found), {name: everything[name] for name in found})
     assert not list(tmp_path.glob("runs/.*"))
 
 
@@ -754,9 +795,19 @@ def test_one_command_a_folder_and_one_suite(folder, tmp_path):
         compare(str(folder / "suite.yaml"), [], tmp_path / "file", estimate=False)
 
 
-def test_more_workers_than_the_cluster_has_are_refused():
-    ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'softprompt[ray]'")
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+CLUSTER = [{"Alive": True, "Resources": {"CPU": 1.0}}, {"Alive": False, "Resources": {"CPU": 8.0}}]
+
+
+@pytest.mark.parametrize("real", [False, pytest.param(True, marks=pytest.mark.full)])
+def test_more_workers_than_the_cluster_has_are_refused(monkeypatch, real):
+    """Of a stand-in, and of Ray."""
+    if real:
+        ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'softprompt[ray]'")
+        ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    else:
+        ray = SimpleNamespace(is_initialized=lambda: True, nodes=lambda: CLUSTER, shutdown=lambda: None)
+        monkeypatch.setitem(sys.modules, "ray", ray)
+        monkeypatch.setattr(executors, "find_spec", lambda name: name)
     try:
         with pytest.raises(ConfigError, match="--workers 2: the cluster has 1 processors"):
             make_lanes("ray", 2, make().cache)
@@ -768,7 +819,7 @@ def test_more_workers_than_the_cluster_has_are_refused():
         make_lanes("here", 2, make().cache)
 
 
-def test_peak_memory_is_that_of_a_run_alone(folder, tmp_path):
+def test_peak_memory_is_that_of_a_run_alone(folder, tmp_path, forked_pool):
     suite = suite_of(folder)
     work = begin(suite, tmp_path, ["zero-shot", "2-shot"])
     drive(work, make_lanes("here", 1, suite.cache, isolate=True), isolate=True)

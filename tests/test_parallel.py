@@ -43,7 +43,9 @@ TASK = {
 }
 
 
-def start(*args, cwd, processes: int = 2, cpu: bool = True, fsdp: bool = False, fresh: bool = False):
+def start(
+    *args, cwd, processes: int = 2, cpu: bool = True, fsdp: bool = False, fresh: bool = False
+) -> subprocess.Popen:
     """`torchrun`: a launcher and its processes; with what `accelerate launch --use_fsdp` adds.
 
     The launcher is torch's own. It and its processes are forked from one that has all loaded (forked.py), for a fresh
@@ -56,9 +58,10 @@ def start(*args, cwd, processes: int = 2, cpu: bool = True, fsdp: bool = False, 
     env = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
     env |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""} if cpu else {}
     env |= {"ACCELERATE_USE_FSDP": "true"} if fsdp else {}
+    popen = subprocess.Popen
     if not fresh:
-        return Forked([*launcher, "--start-method", "fork", "--run-path", TESTS / "forked.py", *args], cwd=cwd, env=env)
-    return subprocess.Popen(
+        popen, launcher = Forked, [*launcher, "--start-method", "fork", "--run-path", str(TESTS / "forked.py")]
+    return popen(
         [sys.executable, *launcher, *map(str, args)],
         cwd=cwd,
         env=env,
@@ -69,7 +72,7 @@ def start(*args, cwd, processes: int = 2, cpu: bool = True, fsdp: bool = False, 
     )
 
 
-def finish(process) -> tuple[str, str]:
+def finish(process: subprocess.Popen) -> tuple[str, str]:
     """Wait for it; what it printed."""
     try:
         return process.communicate(timeout=240)
@@ -234,6 +237,7 @@ def test_sigterm_ends_all_processes_behind_the_same_step(work, fresh):
         time.sleep(0.02)
     process.terminate()
     _, err = finish(process)
+    assert (folder / "checkpoint.pt").exists(), err
     run, state = read_state(folder / "checkpoint.pt")
     told = [line for line in err.splitlines() if "goes on from step" in line]
     assert told == [f"ended by SIGTERM; the same command goes on from step {state.step}"], err

@@ -45,7 +45,7 @@ def folder_bytes(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
 
 
-def test_kill_9_at_any_moment_and_resume_is_bit_exact(tmp_path):
+def test_kill_9_at_any_moment_and_resume_is_bit_exact(tmp_path, forks):
     tests = str(Path(__file__).parent)
     whole = train(
         tiny_base(), tiny_task(), {"name": "infix", "length": 3}, tmp_path / "whole", train=SETTINGS, rows=tiny_rows()

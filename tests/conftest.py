@@ -43,20 +43,33 @@ def pytest_runtest_setup(item):
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_call(item):
-    """A test that takes too long, with what it sets up, fails: the default run is to be short.
-
-    Seconds of a processor are counted: those on the clock depend on what else the machine does.
-    """
+def pytest_fixture_setup(fixturedef, request):
+    """What several tests share counts by itself: whichever of them comes first."""
+    began = cpu_seconds()
     result = yield
-    taken = cpu_seconds() - item.stash[BEGAN]
+    if fixturedef.scope != "function":
+        taken = cpu_seconds() - began
+        request._pyfuncitem.stash[BEGAN] += taken
+        refuse(request._pyfuncitem, taken, f"the fixture {fixturedef.argname} of {request.node.nodeid}")
+    return result
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_call(item):
+    """A test that takes too long, with what it sets up for itself, fails: the default run is to be short."""
+    result = yield
+    refuse(item, cpu_seconds() - item.stash[BEGAN], item.nodeid)
+    return result
+
+
+def refuse(item, taken, name):
+    """Seconds of a processor are counted: those on the clock depend on what else the machine does."""
     if taken > LIMIT and "full" not in item.keywords:
         pytest.fail(
-            f"{item.nodeid} took {taken:.1f} seconds of a processor, and a test of the default run has {LIMIT:.0f}: "
-            "make it smaller, or mark it `full` and leave a smaller one beside it",
+            f"{name} took {taken:.1f} seconds of a processor, and in the default run there are {LIMIT:.0f}: make it "
+            "smaller, or mark it `full` and leave a smaller one beside it",
             pytrace=False,
         )
-    return result
 
 
 @pytest.fixture

@@ -61,7 +61,9 @@ class Forked(subprocess.Popen):
         own = [Connection(os.dup(ours if fd == -1 else fd)) for ours, fd in enumerate((stdin, stdout, stderr))]
         command = [os.fspath(word) for word in args[1:]]
         env = {os.fspath(name): os.fspath(value) for name, value in (os.environ if env is None else env).items()}
-        self._forked = CONTEXT.Process(target=_become, args=(command, os.fspath(cwd or Path.cwd()), env, *own))
+        self._forked = CONTEXT.Process(
+            target=_become, args=(os.getpid(), command, os.fspath(cwd or Path.cwd()), env, *own)
+        )
         try:
             self._forked.start()
         finally:
@@ -91,8 +93,9 @@ def popen(command: Any, *rest: Any, **options: Any) -> subprocess.Popen:
 _POPEN = subprocess.Popen
 
 
-def _become(command: list[str], cwd: str, env: dict[str, str], *streams: Connection) -> None:
-    """Be the interpreter that was asked for."""
+def _become(parent: int, command: list[str], cwd: str, env: dict[str, str], *streams: Connection) -> None:
+    """Be the interpreter that was asked for; its parent is who asked, not the server."""
+    os.getppid = lambda: parent if psutil.pid_exists(parent) else 1
     os.setsid()
     os.chdir(cwd)
     os.environ.clear()

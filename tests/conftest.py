@@ -75,4 +75,5 @@ def refuse(item, taken, name):
 @pytest.fixture
 def forks(monkeypatch):
     """Interpreters that a test, or what it tests, starts are forked from one that has all loaded (see forked.py)."""
+    forked.server()  # now: a test may go into a folder of its own, and look who else is there
     monkeypatch.setattr(subprocess, "Popen", forked.popen)

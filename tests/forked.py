@@ -86,7 +86,7 @@ class Forked(subprocess.Popen):
 
 def popen(command: Any, *rest: Any, **options: Any) -> subprocess.Popen:
     """A forked interpreter where one is asked for, else a process as ever."""
-    forks = isinstance(command, list | tuple) and command[0] == sys.executable
+    forks = isinstance(command, list | tuple) and command[0] == sys.executable and command[1] in ("-m", "-c")
     return (Forked if forks else _POPEN)(command, *rest, **options)
 
 

@@ -211,8 +211,10 @@ def test_the_standard_cases_take_ten_minutes():
 
 
 @pytest.fixture
-def slow(monkeypatch, tmp_path):
-    """Sides that take long, in a folder of their own."""
+def slow(monkeypatch, tmp_path, request):
+    """Sides that take long, in a folder of their own; forked (forked.py), or interpreters as a user has them."""
+    if not getattr(request, "param", False):
+        request.getfixturevalue("forks")
     paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
     monkeypatch.chdir(tmp_path)
@@ -226,14 +228,14 @@ def wait_until(what, seconds=120.0):
         time.sleep(0.05)
 
 
-def workers():
-    """Processes that are at work here, by their command."""
-    lines = []
+def workers(but=0):
+    """Processes that are at work here."""
+    found = []
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if (path / "cwd").resolve() == Path.cwd() and b"\0-m\0slow_side\0" in (path / "cmdline").read_bytes():
-                lines.append(path.name)
-    return lines
+            if (path / "cwd").resolve() == Path.cwd() and int(path.name) not in (os.getpid(), but):
+                found.append(path.name)
+    return found
 
 
 COMMAND = """
@@ -278,12 +280,13 @@ def test_a_stop_while_a_side_sets_up_ends_it(slow):
 
 
 @pytest.mark.skipif(not Path("/proc/self/cwd").exists(), reason="looks for processes in /proc")
+@pytest.mark.parametrize("slow", [False, pytest.param(True, marks=pytest.mark.full)], indirect=True)
 def test_a_killed_command_leaves_no_process(slow):
     """The worker looks every two seconds whether its parent is there, also in the middle of a step."""
     process = subprocess.Popen([sys.executable, "-c", COMMAND])
     try:
         wait_until(Path("stepping").exists)
-        assert len(workers()) == 1
+        assert len(workers(but=process.pid)) == 1
     finally:
         process.kill()
     assert process.wait(timeout=60) == -signal.SIGKILL

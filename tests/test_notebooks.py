@@ -6,9 +6,13 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
+from models import tiny_model, tiny_tokenizer
+
+from softprompt.base import Base
 
 ROOT = Path(__file__).parent.parent
 
@@ -34,10 +38,66 @@ def printed(notebook):
     return ["".join(out["text"] for out in cell.outputs if out.get("name") == "stdout") for cell in cells]
 
 
+def executed_here(name, folder, monkeypatch, changes, check=""):
+    """What `executed` gives, in this process, with tiny bases and, by `changes` of the text, less work."""
+    import io
+    from contextlib import redirect_stdout
+
+    import matplotlib
+
+    import softprompt as sp
+
+    shutil.copytree(ROOT / "examples", folder / "examples")
+    shutil.copytree(ROOT / "benchmarks" / "results", folder / "benchmarks" / "results")
+    (folder / "notebooks").mkdir()
+    monkeypatch.chdir(folder / "notebooks")
+    monkeypatch.setattr(sp, "Base", SimpleNamespace(load=lambda name: WIDE[name]()))
+    matplotlib.use("agg")
+    text = (ROOT / "notebooks" / name).read_text(encoding="utf-8")
+    cells = ["".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    for before, after in changes:
+        assert any(before in cell for cell in cells), before
+        cells = [cell.replace(before, after) for cell in cells]
+    values, told = {"__name__": "__main__"}, []
+    for cell in [*cells, check]:
+        out = io.StringIO()
+        with redirect_stdout(out):
+            exec(compile(cell, name, "exec"), values)
+        told.append(out.getvalue())
+    return told
+
+
+def wide(family):
+    """A tiny base with room for the notebooks' texts, a token for each byte."""
+    model = tiny_model(family)
+    sizes = {"vocab_size": 320, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes |= {"intermediate_size": 64, "max_position_embeddings": 1024}
+    config = type(model.config)(**{**sizes, "pad_token_id": 2, "bos_token_id": 0, "eos_token_id": 1})
+    tokenizer = tiny_tokenizer(frame="masked" if family == "bert" else "")
+    tokenizer.model_max_length = 1024
+    model = type(model)(config)
+    return Base(model.base_model if family == "bert" else model, tokenizer, f"wide-{family}")
+
+
+WIDE = {"smollm2": lambda: wide("llama"), "minilm": lambda: wide("bert")}
+
+
+@pytest.mark.full
 @pytest.mark.real
 def test_a_first_prompt(tmp_path):
     executed("01_first_prompt.ipynb", tmp_path)
     assert (tmp_path / "notebooks" / "runs" / "first-prompt" / "artifact" / "manifest.json").exists()
+
+
+def test_a_first_prompt_of_a_tiny_base(tmp_path, monkeypatch):
+    """All its cells, with few rows."""
+    fewer = [
+        ('"train": 256, "dev": 96, "test": 200', '"train": 16, "dev": 8, "test": 8'),
+        ('"epochs": 4', '"epochs": 1'),
+    ]
+    cells = executed_here("01_first_prompt.ipynb", tmp_path, monkeypatch, fewer)
+    assert (tmp_path / "notebooks" / "runs" / "first-prompt" / "artifact" / "manifest.json").exists()
+    assert "run once per row, kept" in cells[3] and cells[6].count("learned ") == cells[6].count("bare ") == 2
 
 
 CLAIMS = """
@@ -52,10 +112,15 @@ assert all(found.estimate.rows == 48 for found in test.values())
 """
 
 
+@pytest.mark.full
 @pytest.mark.real
 def test_question_answering(tmp_path):
     """The loop ends because its criterion holds, what is learned beats what is not, and Chinese is printed as it is."""
-    cells = executed("02_question_answering.ipynb", tmp_path, CLAIMS)
+    says_what_was_asked(executed("02_question_answering.ipynb", tmp_path, CLAIMS))
+
+
+def says_what_was_asked(cells):
+    """Whether each criterion holds, and the options of two rows as they are in the data."""
     text = "".join(cells)
     assert "\ufffd" not in text and len(re.findall("^the criterion (?:holds|does not hold)", text, re.MULTILINE)) == 3
     lines = (ROOT / "examples" / "definitions_zh" / "rows.jsonl").read_text(encoding="utf-8").splitlines()
@@ -66,6 +131,21 @@ def test_question_answering(tmp_path):
         assert re.findall(r"  [A-D]\. \d\.\d\d (.+?。)", options) == rows[term] and right in rows[term]
 
 
+def test_question_answering_of_tiny_bases(tmp_path, monkeypatch):
+    """All its cells, with few rows; nothing that it claims of its bases holds, and it says so."""
+    fewer = [
+        ("train=96, dev=48, test=48", "train=8, dev=4, test=4"),
+        ("most=6, more=16", "most=2, more=4"),
+        ("most=2, more=16", "most=2, more=4"),
+        ('parts["train"][:32]', 'parts["train"][:8]'),
+        ('parts["dev"][:16]', 'parts["dev"][:2]'),
+        ("train=128, dev=64, test=128", "train=8, dev=4, test=4"),
+        ("SIZES = 0.5, (64, 128)", "SIZES = 0.5, (4, 8)"),
+        ('"epochs": 12', '"epochs": 1'),
+    ]
+    says_what_was_asked(executed_here("02_question_answering.ipynb", tmp_path, monkeypatch, fewer))
+
+
 COMPARED = """
 assert len(finals) == 23 and table.reference.name == "full" and len(table.lines) == 9
 assert table.lines[0].comparison.seeds == (3, 3) and few.seeds == (1, 1)
@@ -73,11 +153,15 @@ assert few.p != table.lines[0].comparison.p
 """
 
 
-def test_compare_methods(tmp_path):
+@pytest.mark.parametrize("here", [True, pytest.param(False, marks=pytest.mark.full)])
+def test_compare_methods(tmp_path, monkeypatch, here):
     """The committed results are read, and the notebook prints what their report says."""
-    cells = executed("03_compare_methods.ipynb", tmp_path, COMPARED)
+    name = "03_compare_methods.ipynb"
+    cells = executed_here(name, tmp_path, monkeypatch, [], COMPARED) if here else executed(name, tmp_path, COMPARED)
     summary = (ROOT / "benchmarks" / "results" / "quick" / "report.md").read_text(encoding="utf-8")
-    for name, value in re.findall(r"^(\S+) +(0\.\d{3}) \[", cells[2], re.MULTILINE):
+    found = re.findall(r"^(\S+) +(0\.\d{3}) \[", cells[2], re.MULTILINE)
+    assert found
+    for name, value in found:
         assert re.search(rf"^\| {name}[^|]*\| {float(value) * 100:.1f} \|", summary, re.MULTILINE), name
 
 

@@ -98,7 +98,7 @@ class Lora(Tuner):
             ConfigError: activated on a base that reads both ways.
         """
         spec = self.spec
-        self._decoder_only = spec.activate == "cue" and base.kind == "seq2seq"
+        self._decoder_only = spec.activate == "cue" and base.has_decoder
         if spec.activate == "cue" and base.bidirectional:
             raise ConfigError(
                 f"method.activate is 'cue', but base {base.name!r} ({base.kind}) reads both ways, so a text is never kept; "
@@ -164,6 +164,6 @@ class Lora(Tuner):
         Raises:
             ConfigError: an activated LoRA acts on some tokens only.
         """
-        if self.spec.activate == "cue" and base.kind != "seq2seq":
+        if self.spec.activate == "cue" and not base.has_decoder:
             raise ConfigError("an activated LoRA acts from the cue on only, so it cannot be merged; serve its artifact")
         return super().merged(base)

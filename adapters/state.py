@@ -84,5 +84,5 @@ def check_merged(model: nn.Module, learned: Tensor, base: Base, kind: str) -> No
 def probe(model: nn.Module, base: Base) -> Tensor:
     """What a model gives for a few tokens from all over the vocabulary, in fp32."""
     ids = torch.linspace(0, base.shape.vocab_size - 1, 16, device=base.device).long()[None]
-    found = model(input_ids=ids, **({"decoder_input_ids": ids} if base.kind == "seq2seq" else {}))
-    return (found.last_hidden_state if base.kind == "encoder" else found.logits).float()
+    found = model(input_ids=ids, **({"decoder_input_ids": ids} if base.has_decoder else {}))
+    return (found.last_hidden_state if not base.has_words else found.logits).float()

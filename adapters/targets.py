@@ -181,7 +181,7 @@ def _gives_tensor(module: nn.Linear) -> bool:
 def beside_text(base: Base) -> list[str]:
     """Modules of a model of texts and images that texts do not run through: the highest of them, by name."""
     config = base.model.config
-    if base.kind == "seq2seq" or config.get_text_config() is config:
+    if base.has_decoder or config.get_text_config() is config:
         return []
     text = base.model.get_decoder()
     inside = {id(module) for module in [*text.modules(), base.model.get_output_embeddings()]}

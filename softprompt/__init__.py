@@ -18,6 +18,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .version import __version__
+
 if TYPE_CHECKING:
     from .artifact import Artifact, load
     from .base import Base
@@ -50,11 +52,11 @@ __all__ = [
     "SoftpromptError",
     "Task",
     "TrainSpec",
+    "__version__",
     "load",
     "make_method",
     "train",
 ]
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

@@ -28,6 +28,11 @@ _SHIPPED: dict[str, dict[str, str]] = {
         "generation": "softprompt.tasks.generation:Generation",
         "span": "softprompt.tasks.span:Span",
     },
+    "softprompt.answers": {
+        "chosen": "softprompt.answers.chosen:Chosen",
+        "generated": "softprompt.answers.generated:Generated",
+        "extracted": "softprompt.answers.extracted:Extracted",
+    },
     "softprompt.checks": {
         "artifact": "softprompt.doctor.trained:artifact",
         "rows": "softprompt.doctor.data:rows",

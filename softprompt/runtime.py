@@ -10,21 +10,20 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from . import artifact as artifacts
+from .answers import Compiled, Evaluation, answer, compiled, summarize
 from .base import Base
 from .data import refuse
+from .engine import CacheConfig
 from .errors import ArtifactError, DataError
-from .evaluate import Evaluation, summarize
 from .methods import make_method
-from .methods.restoring import restored
-from .serving import Compiled, answer, compile_prompt, write
+from .prepared import bind, restored
 from .surroundings import plain_torch
 from .tasks import Task
-from .tasks.generation import FreeSpec
 from .types import Progress, ignore_progress
 from .values import kind, plain_row
 
@@ -91,10 +90,10 @@ class Runtime:
             task, key = Task.load(held.manifest.task, held.manifest.format_version), held.digest
             method = restored(held, self.base, task)
         with self._lock:
-            compiled = self._compiled.get(key)
-        compiled = compiled or compile_prompt(self.base, method, task)
+            prompt = self._compiled.get(key)
+        prompt = prompt or compiled(bind(self.base, task, method, CacheConfig(ram=0, disk=0)))
         with self._lock:
-            self._compiled.setdefault(key, compiled)
+            self._compiled.setdefault(key, prompt)
             self._names[name] = key
             self._forget_unused()
 
@@ -148,9 +147,9 @@ class Runtime:
         checks = (prompts[name].bound.task.check_input(values) for name, (_, values) in zip(chosen, asked, strict=True))
         refuse([(where, problem) for (where, _), problem in zip(asked, checks, strict=True)])
         examples = [
-            prompts[name].bound.example(values, where) for name, (where, values) in zip(chosen, asked, strict=True)
+            prompts[name].form.encode(values, where) for name, (where, values) in zip(chosen, asked, strict=True)
         ]
-        found = answer(self.base, examples, [prompts[name] for name in chosen], progress)
+        found = answer(examples, [prompts[name] for name in chosen], progress)
         return [
             Prediction(
                 name,
@@ -167,9 +166,9 @@ class Runtime:
         """The metric of one artifact over labelled rows (`Row`s from `Task.read` or `Task.load_data`)."""
         prompt = self.get(name)
         refuse([(row.where, prompt.bound.task.check_any(row.values)) for row in rows])
-        examples = prompt.bound.examples(rows)
-        found = answer(self.base, examples, [prompt] * len(examples), progress)
-        return summarize(prompt.bound.task.spec.metric, found)
+        examples = prompt.form.encode_rows(rows)
+        outcomes = answer(examples, [prompt] * len(examples), progress)
+        return summarize(prompt.task.spec.metric, outcomes)
 
     @plain_torch()
     def stream(
@@ -184,22 +183,14 @@ class Runtime:
         Raises:
             DataError: see `predict`; or the artifact's answers are chosen, not written, or written by beams.
         """
-        from .streaming import AnswerStreamer  # transformers' streamers bring much along
-
         name = self._name_for(_rows([row])[0], artifact, 0)
         prompt = self.get(name)
-        if prompt.writes is None:
-            raise DataError(
-                f"artifact {name!r} chooses its answers (type {prompt.bound.task.spec.type!r}); ask predict"
-            )
-        if cast(FreeSpec, prompt.bound.task.spec).generation.num_beams > 1:
-            raise DataError(
-                f"artifact {name!r} compares beams, which are known at the end only; ask predict, or set num_beams: 1"
-            )
+        if prompt.form.unstreamable:
+            raise DataError(f"artifact {name!r} {prompt.form.unstreamable}")
         refuse([("the row", prompt.bound.task.check_input(values := plain_row(row)))])
-        example = prompt.bound.example(values)
-        found = write(self.base, [example], [prompt], told=AnswerStreamer(prompt.bound, tell))
-        return Prediction(name, found[0].predicted, {}, found[0].cut, example.truncated)
+        example = prompt.form.encode(values)
+        outcome = prompt.form.stream(prompt, example, tell)
+        return Prediction(name, outcome.predicted, {}, outcome.cut, example.truncated)
 
     def _name_for(self, row: Mapping[str, Any], default: str | None, place: int) -> str:
         name = row.get("artifact")

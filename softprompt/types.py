@@ -26,9 +26,9 @@ class Example:
         where: `file:line` of the row.
         values: the row's fields.
         truncated: whether the text was cut to fit the context.
-        points: of each text token, where it begins and ends in the row's context, in characters; (0, 0) outside of it. Empty
-            where nothing is pointed at.
-        span: first and last text token of the right answer; None where there is none.
+        offsets: where each text token begins and ends in what a head reads, in characters; (0, 0) outside of it. Empty
+            where no head reads the tokens.
+        target: what such a head is to say of the tokens (see the form of the answers); None where there is no right answer.
         holes: before which of the text's ids its slots stand, in order (T: behind all).
         windows: how many of the text's ids each window has; empty where the text runs as one.
     """
@@ -39,8 +39,8 @@ class Example:
     where: str
     values: dict[str, Any]
     truncated: bool = False
-    points: tuple[tuple[int, int], ...] = ()
-    span: tuple[int, int] | None = None
+    offsets: tuple[tuple[int, int], ...] = ()
+    target: tuple[int, ...] | None = None
     holes: Ids = ()
     windows: Ids = ()
 
@@ -51,7 +51,9 @@ class Example:
             return (self,)
         ends = accumulate(self.windows)
         cuts = [slice(end - size, end) for size, end in zip(self.windows, ends, strict=True)]
-        return tuple(replace(self, text=self.text[cut], points=self.points[cut], span=None, windows=()) for cut in cuts)
+        return tuple(
+            replace(self, text=self.text[cut], offsets=self.offsets[cut], target=None, windows=()) for cut in cuts
+        )
 
     def part(self, index: int | None) -> Ids:
         """The text's ids between its holes `index - 1` and `index` (from the beginning, to the end); None: all of them."""

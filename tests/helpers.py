@@ -7,9 +7,9 @@ import random
 import torch
 from models import VOCABULARY
 
+from softprompt.answers import AnswerForm, Outcome, find_form
 from softprompt.data import Row
-from softprompt.evaluate import Outcome, outcomes
-from softprompt.tasks import Task
+from softprompt.tasks import BoundTask, Task
 from softprompt.training import Prepared
 from softprompt.types import Example
 
@@ -60,6 +60,11 @@ def close(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-5) -> None:
     assert (a - b).abs().max().item() <= tolerance * scale
 
 
+def bound_form(task: Task, tokenizer, room: int, **how) -> AnswerForm:
+    """The task's form of answers with a tokenizer and so many positions, without a base."""
+    return find_form(task.form)(BoundTask(task, tokenizer, room, **how))
+
+
 def scores_of(found: list[Outcome]) -> torch.Tensor:
     """Scores of all labels, [B, K]."""
     return torch.tensor([list(item.scores.values()) for item in found])
@@ -67,4 +72,4 @@ def scores_of(found: list[Outcome]) -> torch.Tensor:
 
 def scores(ready: Prepared, split: str = "dev") -> torch.Tensor:
     """What a run's method gives the rows of a split, [B, K]."""
-    return scores_of(outcomes(ready.engine, ready.method, ready.bound, ready.splits[split]))
+    return scores_of(ready.form.predict(ready, ready.splits[split]))

@@ -16,7 +16,7 @@ from softprompt.adapters.tuner import types
 from softprompt.base import Base
 from softprompt.errors import ConfigError
 from softprompt.methods import make_method
-from softprompt.methods.binding import bind
+from softprompt.prepared import bind
 from softprompt.training import train
 
 BIASES = {"MISS": "MiSS_only"}  # every other tuner's is its name with _only
@@ -67,7 +67,7 @@ def test_whatever_a_tuner_trains_saves_and_loads_the_base_stays(kind):
         before = bytes_of(base)
         try:
             method = make_method({"name": f"peft:{kind}", **FITTING.get(kind, {}), **options})
-            method.attach(base, bind(task, base, method), 0)
+            bind(base, task, method, seed=0)
         except ConfigError as refused:
             assert "\n" not in str(refused)
             assert kind in ("ADAMSS", "OSF", "PSOFT", "UNILORA") or options, refused

@@ -15,7 +15,6 @@ from softprompt import load
 from softprompt.base import Base
 from softprompt.data import Row
 from softprompt.errors import ArtifactError, ConfigError
-from softprompt.evaluate import outcomes
 from softprompt.methods import make_method
 from softprompt.methods.headed import Headed
 from softprompt.runtime import Runtime
@@ -56,7 +55,7 @@ def test_a_cloze_is_that_of_the_plain_model(family):
     """Scores of words of several lengths, in ragged batches, are Σ log p at the masks of one plain forward each."""
     base, model = tiny_base(family), tiny_model(family).eval()
     ready = prepare(base, tiny_task(**TASK), make_method("hard"), rows=tiny_rows())
-    found = scores_of(outcomes(ready.engine, ready.method, ready.bound, ready.splits["dev"]))
+    found = scores_of(ready.form.predict(ready, ready.splits["dev"]))
     special = base.tokenizer.all_special_ids
     assert ready.bound.head[0] in special and ready.bound.tail[-1] in special and len(ready.bound.tail) == 2
     for row, mine in zip(ready.splits["dev"], found, strict=True):
@@ -81,11 +80,11 @@ def test_learned_embeddings_and_keys_have_the_gradients_of_rows_alone(family):
     ):
         ready = prepare(tiny_base(family), tiny_task(**TASK), make_method(method), rows=tiny_rows(), seed=0)
         rows, parameters = ready.splits["train"][:7], ready.method.parameters()
-        total, count = ready.engine.loss(rows, ready.method.learned())
+        total, count = ready.form.loss(ready.engine, rows, ready.method.learned())
         whole = torch.autograd.grad(total, parameters)
         single, tokens = [torch.zeros_like(value) for value in parameters], 0
         for row in rows:
-            loss, more = ready.engine.loss([row], ready.method.learned())
+            loss, more = ready.form.loss(ready.engine, [row], ready.method.learned())
             tokens += more
             for mine, value in zip(single, torch.autograd.grad(loss, parameters), strict=True):
                 mine += value
@@ -255,8 +254,8 @@ def test_pointing_is_that_of_the_plain_encoder():
     base, model = encoder("bert"), tiny_model("bert").base_model.eval()
     ready = prepare(base, Task.load(SPANS), make_method({"name": "soft", "length": 2}), rows=spans(), seed=0)
     rows, learned = ready.splits["train"][:6], ready.method.learned()
-    found = ready.engine.pointers(rows, learned)
-    total, count = ready.engine.loss(rows, learned)
+    found = ready.form.pointers(ready.engine, rows, learned)
+    total, count = ready.form.loss(ready.engine, rows, learned)
     expected = 0.0
     for row, mine in zip(rows, found, strict=True):
         ids = torch.tensor([[*ready.bound.head, *row.text, *ready.bound.cue, *ready.bound.tail]])
@@ -264,11 +263,11 @@ def test_pointing_is_that_of_the_plain_encoder():
         states = model(inputs_embeds=embeddings).last_hidden_state[0]
         start = 2 + len(ready.bound.head)
         logits = ready.method.head(states[start : start + len(row.text)])
-        inside = torch.tensor([b > a for a, b in row.points])
+        inside = torch.tensor([b > a for a, b in row.offsets])
         logp = logits.masked_fill(~inside[:, None], float("-inf")).log_softmax(0)
         close(mine[inside], logp[inside])
-        expected = expected - (logp[row.span[0], 0] + logp[row.span[1], 1]) / 2
-        text = row.values["context"][row.points[row.span[0]][0] : row.points[row.span[1]][1]]
+        expected = expected - (logp[row.target[0], 0] + logp[row.target[1], 1]) / 2
+        text = row.values["context"][row.offsets[row.target[0]][0] : row.offsets[row.target[1]][1]]
         assert text == row.values["answers"]["text"][0]
     assert count == len(rows)
     parameters = ready.method.parameters()
@@ -291,7 +290,7 @@ def test_a_head_learns_to_point_and_its_artifact_travels(tmp_path):
 
 
 def test_words_are_not_cut():
-    from softprompt.engine import whole_words
+    from softprompt.answers.extracted import whole_words
 
     assert whole_words("960 RIVONA DR", 4, 9) == "RIVONA" and whole_words("960 RIVONA DR", 5, 10) == "RIVONA"
     assert whole_words("中国的首都是北京。", 6, 7) == "北" and whole_words("a-b", 0, 1) == "a"

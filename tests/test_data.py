@@ -436,7 +436,7 @@ def test_conversion_is_checked_too(index, monkeypatch):
     from dataclasses import replace
     from functools import partial
 
-    from softprompt.data.catalogue import release
+    from softprompt.data.source import release
     from softprompt.data.sources import vader
 
     sha256, _ = index

@@ -10,10 +10,10 @@ from helpers import tiny_rows, tiny_task
 from models import tiny_base, tiny_model, tiny_tokenizer
 
 import softprompt.training.loop as loop
+from softprompt.answers import evaluate
 from softprompt.data import Row
 from softprompt.engine import NOTHING
 from softprompt.errors import ConfigError, DataError
-from softprompt.evaluate import evaluate, outcomes
 from softprompt.methods import make_method
 from softprompt.training import prepare
 from softprompt.training.distil import distil, long_prompt
@@ -43,7 +43,7 @@ def test_the_teacher_states_are_those_of_a_plain_forward(words):
     ready = teacher_of(base, task, tiny_rows())
     examples = ready.splits["dev"]
     taught = ask(ready, examples)
-    assert taught.labels == [item.predicted for item in outcomes(ready.engine, ready.method, ready.bound, examples)]
+    assert taught.labels == [item.predicted for item in ready.form.predict(ready, examples)]
     for example, label, states in zip(examples, taught.labels, taught.states, strict=True):
         answer = ready.bound.answer(words[label])
         ids = (*ready.bound.head, *example.text, *ready.bound.cue, *answer[:-1])
@@ -107,7 +107,7 @@ def test_the_report_counts_tokens_and_right_answers():
     done = distil(base, task, {"name": "soft", "length": 3}, demonstrations=4, rows=rows, test=True, train=TRAIN)
     long, rest = long_prompt(task, make_method("soft"), rows["train"], 4, None)
     ready = prepare(base, long, make_method("hard"), rows={**rows, "train": rest})
-    found = evaluate(ready.engine, ready.method, ready.bound, ready.splits["test"]).estimate
+    found = evaluate(ready, ready.splits["test"]).estimate
     assert done.report["accuracy"]["test"]["prompt"] == found.as_dict()
     student = done.result.prepared
     assert done.report["prompt"] == {"demonstrations": 4, "tokens": len(ready.bound.head)}
@@ -227,5 +227,5 @@ def test_nothing_learned_is_the_teacher_of_itself():
     taught = ask(ready, ready.splits["dev"])
     dev = relabelled_rows(task, tiny_rows()["dev"], taught.labels)
     states = {task.content(row): one for row, one in zip(dev, taught.states, strict=True)}
-    loss, _ = match(ready.engine, task, states)(ready.bound.examples(dev), NOTHING)
+    loss, _ = match(ready.engine, task, states)(ready.form.encode_rows(dev), NOTHING)
     assert abs(loss.item()) < 1e-4

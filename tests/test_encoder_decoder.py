@@ -14,20 +14,18 @@ from models import SEQ2SEQ, tiny_base, tiny_model, tiny_tokenizer
 from transformers.modeling_outputs import BaseModelOutput
 
 from softprompt import artifact as artifacts
+from softprompt.answers.generated import likelihoods
 from softprompt.base import Base, Block
 from softprompt.base.attention import ALWAYS
 from softprompt.data import Row
 from softprompt.engine import NOTHING, make_engine, plan
 from softprompt.errors import BaseModelError, ConfigError, DataError
-from softprompt.evaluate import outcomes
 from softprompt.methods import make_method
 from softprompt.runtime import Runtime
-from softprompt.scoring import objective_of
 from softprompt.tasks import Task
 from softprompt.training import prepare, train
 from softprompt.training.distil import distil
 from softprompt.training.prune import prune
-from softprompt.writing import likelihoods, written
 
 SETTINGS = {"epochs": 2, "batch_size": 8, "lr": 0.02}
 LORA = {"name": "lora", "r": 2, "target_modules": ["q", "v", "q_proj", "v_proj"]}
@@ -163,7 +161,7 @@ def test_scores_are_those_of_the_plain_model(family):
     base, model = tiny_base(family), tiny_model(family).eval()
     task = tiny_task(verbalizer={"good": ["e", "fine"], "bad": "bad"})
     ready = prepare(base, task, make_method("hard"), rows=tiny_rows())
-    found = scores_of(outcomes(ready.engine, ready.method, ready.bound, ready.splits["dev"]))
+    found = scores_of(ready.form.predict(ready, ready.splits["dev"]))
     for row, mine in zip(ready.splits["dev"], found, strict=True):
         source = torch.tensor([[*ready.bound.head, *row.text, *ready.bound.cue, *ready.bound.tail]])
         assert source[0, -1] == base.tokenizer.eos_token_id
@@ -204,7 +202,7 @@ def test_what_is_written_is_what_the_plain_model_writes(family, beams, method):
     learned, rows = ready.method.learned(), ready.splits["train"]
     with torch.no_grad():
         segments = {name: value.detach() for name, value in learned.segments.items()}
-        found = written(ready.engine, ready.bound, rows, learned)
+        found = ready.form._written(ready.engine, rows, learned)
         for row, mine in zip(rows, found, strict=True):
             model = copy.deepcopy((learned.base or base).model)
             model.generation_config.forced_eos_token_id = None
@@ -319,7 +317,7 @@ def test_options_of_a_row_are_read_behind_one_encoding(monkeypatch):
         return plain(self, embeddings, lengths, *args, **kwargs)
 
     monkeypatch.setattr(Base, "forward", counted)
-    loss, count = objective_of(ready.engine, ready.bound)(ready.splits["train"], ready.method.learned())
+    loss, count = ready.form.loss(ready.engine, ready.splits["train"], ready.method.learned())
     assert loss.requires_grad and count == 1
     assert sizes == [("encoder", 1), ("seq2seq", 2)]
 
@@ -381,12 +379,12 @@ def test_an_answer_takes_no_room_from_what_the_encoder_reads():
     base = tiny_base("bart")
     row = {"text": "long text " * 60}
     bound = prepare(base, writing_task(max_new_tokens=200), make_method("hard"), rows=writing_rows()).bound
-    asked, known = bound.example(row), bound.example({**row, "answer": "it"})
+    asked, known = bound.encode(row), bound.encode({**row, "answer": "it"})
     assert asked.text == known.text and asked.truncated
     whole = (*bound.head, *asked.text, *bound.cue, *bound.tail)
     assert len(whole) == base.encoder.max_positions == 256
     with pytest.raises(DataError, match="row: an answer may have 300 tokens, this base's decoder has room for 255"):
-        prepare(base, writing_task(max_new_tokens=300), make_method("hard"), rows={"dev": []}).bound.example(row)
+        prepare(base, writing_task(max_new_tokens=300), make_method("hard"), rows={"dev": []}).form.encode(row)
 
 
 def test_what_it_cannot_do_is_refused_in_one_line():

@@ -6,15 +6,15 @@ import random
 
 import pytest
 import torch
-from helpers import tiny_rows, tiny_task
+from helpers import bound_form, tiny_rows, tiny_task
 from models import tiny_base, tiny_tokenizer
 
+from softprompt.answers.ends import some_begins_another
 from softprompt.data import Row
 from softprompt.errors import ConfigError
 from softprompt.methods import make_method
 from softprompt.runtime import Runtime
 from softprompt.tasks import Task
-from softprompt.tasks.ends import some_begins_another
 from softprompt.training import prepare, train
 
 STARS = {"1": "1", "10": "10", "5": "5"}
@@ -25,12 +25,12 @@ def bound(verbalizer, family="llama", rules=2, **changes):
     base = tiny_base(family)
     task = Task.load({**tiny_task().spec.model_dump(), "verbalizer": verbalizer, **changes}, rules)
     writes = 100 if family in ("t5", "bart") else None
-    return task.bind(base.tokenizer, 200, closing=base.reader.bidirectional, writes=writes)
+    return bound_form(task, base.tokenizer, 200, closing=base.reader.bidirectional, writes=writes)
 
 
 def words_of(bound, text="x"):
     """Each word with the ids that it is scored by."""
-    return dict(zip(bound.task.words, bound.example({"text": text}).candidates, strict=True))
+    return dict(zip(bound.task.words, bound.encode({"text": text}).candidates, strict=True))
 
 
 def naive_begins_another(found):
@@ -88,7 +88,7 @@ def test_scores_of_answers_that_end_are_those_of_different_texts():
     """Likelihoods of answers none of which begins another sum to less than one; else they need not."""
     data = {name: [Row({"text": "a", "label": "10"}, "row")] * 2 for name in ("train", "dev", "test")}
     ready = prepare(tiny_base("llama"), tiny_task(verbalizer=STARS), make_method("hard"), rows=data)
-    rows = [ready.bound.example({"text": text}) for text in ("a", "b c")]
+    rows = [ready.form.encode({"text": text}) for text in ("a", "b c")]
     ((_, batch),) = ready.engine.contexts(rows, ready.method.learned())
     for found in batch.score([row.candidates for row in rows]):
         assert found.exp().sum() < 1
@@ -138,7 +138,7 @@ def choice(**scoring):
 @pytest.mark.parametrize("scoring", [{}, {"train": "answer"}, {"by": "pmi"}, {"normalize": "none"}], ids=str)
 def test_options_end_where_one_of_their_row_begins_another(scoring):
     base = tiny_base("llama")
-    ready = choice(**scoring).bind(base.tokenizer, 200)
+    ready = bound_form(choice(**scoring), base.tokenizer, 200)
     one = ready.example({"q": "x", "choices": ["1", "10"], "answer": 0})
     assert one.candidates == ((*ready.answer("1"), EOS), (*ready.answer("10"), EOS)) and one.answer[-1] == EOS
     other = ready.example({"q": "x", "choices": ["2", "10"]})
@@ -149,7 +149,7 @@ def test_on_a_masked_base_options_are_filled_where_only_the_right_one_is_learned
     base, row = tiny_base("bert"), {"q": "x", "choices": ["sun", "a gift"], "answer": 0}
     sizes = {}
     for way in ("options", "answer"):
-        found = choice(train=way).bind(base.tokenizer, 200, closing=True).example(row).candidates
+        found = bound_form(choice(train=way), base.tokenizer, 200, closing=True).encode(row).candidates
         sizes[way] = len({len(ids) for ids in found})
     assert sizes == {"options": 2, "answer": 1}
 

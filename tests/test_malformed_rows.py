@@ -16,9 +16,9 @@ from softprompt.base import Base
 from softprompt.data import Row, read_rows
 from softprompt.errors import BaseModelError, ConfigError, DataError
 from softprompt.methods import make_method
+from softprompt.prepared import prepare
 from softprompt.runtime import Runtime
 from softprompt.tasks import Task
-from softprompt.training.preparing import prepare
 from softprompt.values import plain
 
 WHOLE = {

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from helpers import bound_form
 from models import tiny_model, tiny_tokenizer
 from test_cli import cli
 
@@ -63,9 +64,9 @@ def test_rows_and_texts_are_those_of_peft(sources):
     apart = [{row.values["original_question"] for row in rows[name]} for name in ("train", "dev")]
     assert all(apart) and not apart[0] & apart[1]
     assert [row.values["question"] for row in rows["test"]] == ["Twice 700?", "Twice 800?", "Twice 3?"]
-    bound = Task.load(local(sources)).bind(tiny_tokenizer(bos=True), 2048)
+    bound = bound_form(Task.load(local(sources)), tiny_tokenizer(bos=True), 2048)
     values = rows["test"][0].values
-    found = bound.example(values)
+    found = bound.encode(values)
     # PEFT's template: "Question: {query} Think step by step.\nAnswer:" and the response right behind it
     text = f"Question: {values['question']} Think step by step.\nAnswer:{values['answer']}"
     answer = found.candidates[0]

@@ -12,11 +12,11 @@ from helpers import tiny_rows, tiny_task
 from models import tiny_base, tiny_model, tiny_tokenizer
 
 from softprompt import artifact as artifacts
+from softprompt.answers import evaluate
 from softprompt.base import Base
 from softprompt.base.attention import ALWAYS
 from softprompt.engine import Engine, EngineRow, Learned, Past, run, score
 from softprompt.errors import ArtifactError, ConfigError
-from softprompt.evaluate import evaluate
 from softprompt.methods import make_method
 from softprompt.training import prepare, train
 from softprompt.training.prune import importance, keep, prune

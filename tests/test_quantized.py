@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 import yaml
-from helpers import tiny_rows, tiny_task
+from helpers import bound_form, tiny_rows, tiny_task
 from models import FAMILIES, tiny_model, tiny_tokenizer
 from pydantic import ValidationError
 from torch import nn
@@ -108,10 +108,10 @@ def test_losses_and_gradients_are_those_of_the_dequantised_model(load, family, k
     results = []
     for some in (base, dequantised(base, family)):
         way = make_method({"name": method, "length": 4})
-        bound = tiny_task().bind(some.tokenizer, some.max_positions - way.positions, way.keeps_instruction)
+        bound = bound_form(tiny_task(), some.tokenizer, some.max_positions - way.positions, way.keeps_instruction)
         way.attach(some, bound, 0)
         engine = Engine(some, plan(way.segments(SLOTS, len(bound.cue))), bound.head, bound.cue)
-        examples = bound.examples(tiny_rows()["train"][:4])
+        examples = bound.encode_rows(tiny_rows()["train"][:4])
         engine.encode(examples)
         with torch.no_grad():
             engine.loss(examples, way.learned())  # an inference first must not cut the gradients off afterwards

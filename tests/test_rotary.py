@@ -13,10 +13,9 @@ from zoo_models import build
 
 from softprompt.artifact import load
 from softprompt.base import Base, rotary, rotations
-from softprompt.engine import make_engine, plan
 from softprompt.errors import BaseModelError
-from softprompt.evaluate import outcomes
 from softprompt.methods import make_method
+from softprompt.prepared import bind
 from softprompt.training import prepare, train
 
 # halves, some of them; pairs with halved tables; layers without positions; no table at all; backwards; the last
@@ -114,9 +113,8 @@ def test_an_artifact_of_format_1_keeps_its_keys_where_they_were(tmp_path, monkey
     def found(settings):
         method = make_method(settings)
         method.restore(held.tensors, base)
-        bound = ready.bound
-        engine = make_engine(base, plan(method.segments(bound.slots, len(bound.cue))), bound.head, bound.cue)
-        return scores_of(outcomes(engine, method, bound, ready.splits["dev"]))
+        prompt = bind(base, tiny_task(), method)
+        return scores_of(prompt.form.predict(prompt, ready.splits["dev"]))
 
     assert not torch.allclose(found(held.manifest.method), want, atol=1e-3)
     with pytest.warns(UserWarning, match="train it again"):

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers import close, scores, tiny_rows, tiny_task
+from helpers import bound_form, close, scores, tiny_rows, tiny_task
 from models import tiny_base
 
 from softprompt.artifact import load
@@ -102,7 +102,7 @@ def test_slots_equal_embeddings_put_together_by_hand(family, place, bos):
     assert method.length == method.positions == sum(sizes)
     run.engine.encode(rows)
     assert (len(run.engine.cache) > 0) == (place in ("middle", "end", "in-text"))
-    total, _ = run.engine.loss(rows, method.learned())
+    total, _ = run.form.loss(run.engine, rows, method.learned())
     total.backward()
     theirs = method.value.detach().clone().requires_grad_()
     expected = naive_loss(base, shape, rows, theirs.split(sizes))
@@ -111,7 +111,7 @@ def test_slots_equal_embeddings_put_together_by_hand(family, place, bos):
     close(method.value.grad, theirs.grad)
     whole, method.value.grad = method.value.grad.clone(), None
     for begin in range(0, len(rows), 3):
-        run.engine.loss(rows[begin : begin + 3], method.learned())[0].backward()
+        run.form.loss(run.engine, rows[begin : begin + 3], method.learned())[0].backward()
     close(method.value.grad, whole)
 
 
@@ -122,7 +122,7 @@ def test_chinese_texts_keep_their_slots():
         row.values["text"] = "好看的电影！" * (1 + place % 3) + "😀"
     run = ready(base, CHINESE, rows=rows)
     assert not run.bound.cut
-    total, _ = run.engine.loss(run.splits["train"], run.method.learned())
+    total, _ = run.form.loss(run.engine, run.splits["train"], run.method.learned())
     shape = "判断|评论：评论：{text}|，再看：{text}\n结论："
     close(total, naive_loss(base, shape, run.splits["train"], run.method.value.split([2, 3])))
 
@@ -151,7 +151,7 @@ def test_slots_of_a_row_say_where_they_stand():
         ("cue", (cue, None)),
         ("answer", (None, None)),
     ]
-    assert tiny_task().bind(base.tokenizer, 100).slots == SLOTS
+    assert bound_form(tiny_task(), base.tokenizer, 100).slots == SLOTS
 
 
 def test_a_text_that_is_cut_takes_its_slots_along():
@@ -159,7 +159,7 @@ def test_a_text_that_is_cut_takes_its_slots_along():
     run = ready(base, PLACES["in-text"][0], max_text_tokens=6)
     rows = run.splits["train"]
     assert all(len(row.text) <= 6 and row.holes[0] <= 6 for row in rows) and any(row.truncated for row in rows)
-    assert torch.isfinite(run.engine.loss(rows, run.method.learned())[0])
+    assert torch.isfinite(run.form.loss(run.engine, rows, run.method.learned())[0])
     for row in rows:
         assert row.part(0) + row.part(1) == row.text == row.part(None)
 
@@ -297,10 +297,10 @@ def test_a_prompt_and_a_template_that_do_not_belong_together_are_refused():
 def test_a_row_cannot_make_a_slot():
     base, template = tiny_base(), PLACES["in-text"][0]
     bound = ready(base, template).bound
-    row = bound.example({"text": "a {{ soft(3) }} b", "label": "good"})
+    row = bound.encode({"text": "a {{ soft(3) }} b", "label": "good"})
     assert len(row.holes) == 1 and "{{ soft(3) }} b" in base.tokenizer.decode(row.text)
     with pytest.raises(DataError, match="the mark that stands for a slot"):
-        bound.example({"text": f"a{MARK}b", "label": "good"}, "rows.jsonl:3")
+        bound.encode({"text": f"a{MARK}b", "label": "good"}, "rows.jsonl:3")
 
 
 def test_the_doctor_examines_slots():

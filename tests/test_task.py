@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from helpers import bound_form
 from models import tiny_tokenizer
 
 from softprompt.data import Row
@@ -100,13 +101,13 @@ def test_label_scores_sum_words_and_divide_by_tokens():
 
 
 def test_long_texts_are_cut_never_the_template():
-    bound = Task.load(TASK).bind(tiny_tokenizer(), room=60)
-    example = bound.example({"text": "word " * 50, "label": "negative"})
+    bound = bound_form(Task.load(TASK), tiny_tokenizer(), room=60)
+    example = bound.encode({"text": "word " * 50, "label": "negative"})
     longest = max(len(ids) for ids in example.candidates)
     assert example.truncated and bound.cut == 1
     assert len(bound.head) + len(example.text) + len(bound.cue) + longest == 60
     with pytest.raises(DataError, match="leave no room"):
-        Task.load(TASK).bind(tiny_tokenizer(), room=20).example({"text": "x", "label": "negative"})
+        bound_form(Task.load(TASK), tiny_tokenizer(), room=20).encode({"text": "x", "label": "negative"})
 
 
 def test_null_for_all_the_rest_survives_being_written_down():

@@ -7,17 +7,17 @@ import random
 
 import pytest
 import torch
-from helpers import close
+from helpers import bound_form, close
 from models import tiny_base, tiny_model, tiny_tokenizer
 from tokenizers import normalizers
 
+from softprompt.answers import LIKELIHOOD, evaluate
+from softprompt.control import Control
 from softprompt.data import Row
 from softprompt.engine import Learned
 from softprompt.errors import ConfigError, DataError
-from softprompt.evaluate import LIKELIHOOD, evaluate, outcomes
 from softprompt.methods import make_method
 from softprompt.runtime import Runtime
-from softprompt.scoring import options_loss
 from softprompt.tasks import Task
 from softprompt.training import prepare, train
 from softprompt.training.choosing import settle
@@ -89,7 +89,7 @@ def naive_scores(model, ready, example):
 def test_options_are_scored_as_one_by_one(family, task):
     base, model = tiny_base(family), tiny_model(family).eval()
     ready = prepare(base, Task.load(task), make_method("hard"), rows=splits(choice_rows()))
-    found = outcomes(ready.engine, ready.method, ready.bound, ready.splits["dev"])
+    found = ready.form.predict(ready, ready.splits["dev"])
     front = [*ready.bound.head, *ready.bound.cue]
     for example, one in zip(ready.splits["dev"], found, strict=True):
         with torch.no_grad():
@@ -115,14 +115,14 @@ def test_loss_over_options_and_its_gradient_are_those_of_the_scores(family, meth
     )
     rows, parameters = ready.splits["train"], ready.method.parameters()
     ready.engine.encode(rows)
-    total, count = options_loss(ready.engine, ready.bound, rows, ready.method.learned())
+    total, count = ready.form.loss(ready.engine, rows, ready.method.learned())
     assert count == len(rows)
-    scored = outcomes(ready.engine, ready.method, ready.bound, rows)
+    scored = ready.form.predict(ready, rows)
     close(total.detach(), torch.tensor(sum(one.nll for one in scored)), 1e-5)
     whole = torch.autograd.grad(total, parameters)
     single = [torch.zeros_like(value) for value in parameters]
     for row in rows:
-        loss, _ = options_loss(ready.engine, ready.bound, [row], ready.method.learned())
+        loss, _ = ready.form.loss(ready.engine, [row], ready.method.learned())
         for mine, more in zip(single, torch.autograd.grad(loss, parameters), strict=True):
             mine += more
     for a, b in zip(whole, single, strict=True):
@@ -134,7 +134,7 @@ def test_loss_over_options_against_a_plain_model():
     base, model = tiny_base(), tiny_model("llama").eval()
     ready = prepare(base, Task.load(CHOICE), make_method("full"), rows=splits(choice_rows()), seed=0)
     rows = ready.splits["train"][:4]
-    total, _ = options_loss(ready.engine, ready.bound, rows, ready.method.learned())
+    total, _ = ready.form.loss(ready.engine, rows, ready.method.learned())
     total.backward()
     expected = 0.0
     for row in rows:
@@ -151,11 +151,11 @@ def test_loss_over_options_against_a_plain_model():
 def test_the_way_of_scoring_is_chosen_on_dev(tmp_path):
     task = Task.load({**LETTERS, "scoring": {"by": "auto"}})
     told = []
-    settled = settle(tiny_base(), task, splits(choice_rows(24)), None, notice=told.append)
+    settled = settle(tiny_base(), task, splits(choice_rows(24)), control=Control(notice=told.append))
     values = {}
     for way in ("likelihood", "pmi", "letter"):
         ready = prepare(tiny_base(), task.scored_by(way), make_method("hard"), rows=splits(choice_rows(24)))
-        values[way] = evaluate(ready.engine, ready.method, ready.bound, ready.splits["dev"]).estimate.value
+        values[way] = evaluate(ready, ready.splits["dev"]).estimate.value
     assert values[settled.spec.scoring.by] == max(values.values()) and len(told) == 1
     result = train(tiny_base(), task, "infix", tmp_path, train={"epochs": 1, "lr": 0.01}, rows=splits(choice_rows(24)))
     held = json.loads((result.artifact / "manifest.json").read_text("utf-8"))
@@ -170,7 +170,7 @@ def test_writing_equals_taking_the_best_token_step_by_step(method, beams):
     task = Task.load({**WRITE, "generation": {**WRITE["generation"], "num_beams": beams, "stop": []}})
     ready = prepare(base, task, make_method(method), rows=splits(echo_rows()), seed=0)
     rows, learned = ready.splits["dev"], ready.method.learned()
-    found = outcomes(ready.engine, ready.method, ready.bound, rows)
+    found = ready.form.predict(ready, rows)
     if beams > 1:
         if method != "hard":
             pytest.skip("plain transformers has the hard prompt only")
@@ -184,7 +184,7 @@ def test_writing_equals_taking_the_best_token_step_by_step(method, beams):
                 eos_token_id=1,
                 pad_token_id=2,
             )
-            assert one.predicted == ready.bound.read(tuple(theirs[0, ids.shape[1] :].tolist()))
+            assert one.predicted == ready.form.read(tuple(theirs[0, ids.shape[1] :].tolist()))
         return
     for row, one in zip(rows, found, strict=True):
         ids: list[int] = []
@@ -194,10 +194,10 @@ def test_writing_equals_taking_the_best_token_step_by_step(method, beams):
             probe = replace(row, candidates=((*ids, 0),), gold=0)
             with torch.no_grad():
                 best = int(ready.engine.answers([probe], learned)[0][-1].argmax())
-            if best in ready.bound.ends:
+            if best in ready.form.ends:
                 break
             ids.append(best)
-        assert one.predicted == ready.bound.read(tuple(ids))
+        assert one.predicted == ready.form.read(tuple(ids))
         assert one.nll is not None and one.weight == len(row.answer)
 
 
@@ -343,7 +343,7 @@ def test_bad_answers_of_free_text():
 
 
 def test_half_a_character_is_not_shown():
-    bound = Task.load(WRITE).bind(tiny_base().tokenizer, 200)
+    bound = bound_form(Task.load(WRITE), tiny_base().tokenizer, 200)
     whole = bound.answer("中文")
     assert whole[-1] in bound.ends
     assert bound.read(whole[:-1]) == "中文" and bound.read(whole[:-2]) == "中"
@@ -351,9 +351,9 @@ def test_half_a_character_is_not_shown():
 
 def test_learned_nothing_writes_the_same_in_any_batch():
     ready = prepare(tiny_base("gpt2"), Task.load(WRITE), make_method("hard"), rows=splits(echo_rows(20)))
-    together = outcomes(ready.engine, ready.method, ready.bound, ready.splits["dev"])
+    together = ready.form.predict(ready, ready.splits["dev"])
     for row, one in zip(ready.splits["dev"], together, strict=True):
-        (alone,) = outcomes(ready.engine, ready.method, ready.bound, [row])
+        (alone,) = ready.form.predict(ready, [row])
         assert alone.predicted == one.predicted and alone.nll == pytest.approx(one.nll, rel=1e-4)
     assert isinstance(ready.method.learned(), Learned)
 
@@ -362,7 +362,7 @@ def test_options_that_are_the_same_tokens_are_counted():
     tokenizer = tiny_tokenizer()
     tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
     task = Task.load({"name": "t", "type": "choice", "template": {"input": "{{ question }}"}})
-    bound = task.bind(tokenizer, 256)
+    bound = bound_form(task, tokenizer, 256)
     for options in (["US", "us", "it"], ["a", "b"], ["a", "a"]):  # twice the same text is told by `remarks`
-        bound.example({"question": "who?", "choices": options, "answer": 0})
+        bound.encode({"question": "who?", "choices": options, "answer": 0})
     assert bound.tied == 1

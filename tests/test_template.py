@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
+from helpers import bound_form
 from models import tiny_tokenizer
 
 from softprompt.config import parse
@@ -277,7 +278,7 @@ def test_a_masked_rows_slots_end_in_its_tail():
             "verbalizer": {"good": "good", "bad": "bad"},
         }
     )
-    bound = task.bind(closing_tokenizer(), 30, closing=True)
+    bound = bound_form(task, closing_tokenizer(), 30, closing=True)
     assert [slot.name for slot in bound.slots] == ["head", "text", "cue", "answer", "cue", "tail"]
     assert bound.room == 30 - len(bound.head) - len(bound.cue) - len(bound.tail)
 
@@ -351,8 +352,8 @@ def test_a_conversation_that_is_too_long_keeps_its_end():
     task = Task.load(
         {"name": "t", "template": {"messages": "talk"}, "verbalizer": {"a": "a", "b": "b"}, "max_text_tokens": 9}
     )
-    bound = task.bind(tiny_tokenizer(), 100)
-    row = bound.example({"talk": TALK, "label": "a"})
+    bound = bound_form(task, tiny_tokenizer(), 100)
+    row = bound.encode({"talk": TALK, "label": "a"})
     assert row.truncated and bound.prompter.tokenizer.decode(row.text).endswith("Why?</s>")
 
 
@@ -411,7 +412,7 @@ def test_no_room_names_what_takes_it():
         "generation": {"max_new_tokens": 10**9},
     }
     with pytest.raises(DataError, match=r"beside generation.max_new_tokens \(1000000000\)"):
-        Task.load(task).bind(tiny_tokenizer(), 256).example({"text": "a"})
+        bound_form(Task.load(task), tiny_tokenizer(), 256).encode({"text": "a"})
 
 
 def test_a_chat_template_that_repeats_the_message_is_refused():

@@ -226,7 +226,7 @@ def test_the_best_look_is_within_one_standard_error_of_the_top(monkeypatch):
 
 def test_what_the_best_look_found_is_not_asked_again(tmp_path, monkeypatch):
     """It is what asking the kept parameters again would find; a run that goes on from its end has to ask."""
-    from softprompt.evaluate import evaluate
+    from softprompt.answers import evaluate
     from softprompt.training import job
 
     asked = []
@@ -236,7 +236,7 @@ def test_what_the_best_look_found_is_not_asked_again(tmp_path, monkeypatch):
     result = train(tiny_base(), tiny_task(), "soft", tmp_path, **how)
     assert not asked and result.best_step < 36
     ready = result.prepared
-    again = evaluate(ready.engine, ready.method, ready.bound, ready.splits["dev"])
+    again = evaluate(ready, ready.splits["dev"])
     assert again == result.metrics["dev"]
     assert train(tiny_base(), tiny_task(), "soft", tmp_path, **how).metrics == result.metrics and len(asked) == 1
 

@@ -18,7 +18,7 @@ from softprompt.adapters.tuner import types
 from softprompt.base import Base
 from softprompt.errors import ArtifactError, ConfigError
 from softprompt.methods import make_method
-from softprompt.methods.binding import bind
+from softprompt.prepared import bind
 from softprompt.training import train
 
 ROWS, STEPS = tiny_rows(8, 4, 0), {"max_steps": 2, "batch_size": 4}
@@ -44,7 +44,7 @@ NAMES_CODE += [
 def attached(method, base=None):
     base = base or tiny_base()
     made = make_method(method)
-    made.attach(base, bind(tiny_task(), base, made), 0)
+    bind(base, tiny_task(), made, seed=0)
     return made
 
 
@@ -194,7 +194,7 @@ def test_the_image_tower_of_a_model_of_texts_and_images_is_left_out_but_artifact
         assert made.export() and not any("vision" in name or "projector" in name for name in made.export())
     before = make_method("lora")
     before._as_before = True
-    before.attach(base, bind(tiny_task(), base, before), 0)
+    bind(base, tiny_task(), before, seed=0)
     assert any("vision" in name for name in before.export())
     again = make_method("lora")
     again.restore(before.export(), base)

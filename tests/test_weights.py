@@ -5,7 +5,7 @@ from __future__ import annotations
 import peft
 import pytest
 import torch
-from helpers import tiny_rows, tiny_task
+from helpers import bound_form, tiny_rows, tiny_task
 from models import tiny_base, tiny_model, tiny_tokenizer
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, BertConfig, BertModel
 from zoo_models import build
@@ -32,7 +32,7 @@ def served_logits(base, artifact):
     runtime = Runtime(base)
     runtime.add("it", artifact)
     prompt = runtime.get("it")
-    example = prompt.bound.example(tiny_rows()["dev"][0].values)
+    example = prompt.form.encode(tiny_rows()["dev"][0].values)
     ((_, batch),) = prompt.engine.contexts([example], prompt.method.learned(), continued=False)
     return [*prompt.bound.head, *example.text, *prompt.bound.cue], batch.base.logits(batch.last)[0]
 
@@ -83,7 +83,7 @@ def tuners(cue):
 @pytest.mark.parametrize("kind", ["lora", "dora", "alora", "ia3", "vera"])
 def test_folders_of_pefts_tuners_come_in(tmp_path, kind):
     base = tiny_base()
-    cue = list(tiny_task().bind(base.tokenizer, 256).cue)
+    cue = list(bound_form(tiny_task(), base.tokenizer, 256).cue)
     model = peft.get_peft_model(tiny_model("llama"), tuners(cue)[kind])
     torch.manual_seed(0)
     for weight in model.parameters():

@@ -8,20 +8,21 @@ from itertools import pairwise
 
 import pytest
 import torch
-from helpers import close
+from helpers import bound_form, close
 from models import tiny_base
 from test_bidirectional import SPANS, encoder, span_rows, spans
 
 from softprompt import doctor
+from softprompt.answers.extracted import best_span
+from softprompt.answers.windows import holder, stretches
 from softprompt.data import Row
 from softprompt.doctor import Case
-from softprompt.engine import best_span, bidirectional
+from softprompt.engine import bidirectional
+from softprompt.engine import windows as engine_windows
 from softprompt.errors import DataError
-from softprompt.evaluate import outcomes
 from softprompt.methods import make_method
 from softprompt.runtime import Runtime
 from softprompt.tasks import Task
-from softprompt.tasks.windows import holder, stretches
 from softprompt.training import prepare, train
 
 # what stands behind the context is part of every window, too
@@ -103,8 +104,11 @@ def test_windows_are_those_of_plain_forwards(method):
     ready = ready_for(method=method)
     rows, learned = ready.splits["train"], ready.method.learned()
     assert sum(len(row.windows) > 2 for row in rows) > 3 and any(not row.windows for row in rows)
-    found, (total, count) = ready.engine.pointers(rows, learned), ready.engine.loss(rows, learned)
-    told, expected = outcomes(ready.engine, ready.method, ready.bound, rows), 0.0
+    found, (total, count) = (
+        ready.form.pointers(ready.engine, rows, learned),
+        ready.form.loss(ready.engine, rows, learned),
+    )
+    told, expected = ready.form.predict(ready, rows), 0.0
     for row, mine, one in zip(rows, found, told, strict=True):
         windows, (which, first, last) = by_hand(ready, row)
         assert list(row.text) == [token for ids, _ in windows for token in ids] and not row.truncated
@@ -114,7 +118,7 @@ def test_windows_are_those_of_plain_forwards(method):
         close(mine[inside], logp[inside])
         assert bool((mine[~inside] == float("-inf")).all())
         before = sum(len(ids) for ids, _ in windows[:which])
-        assert row.span == (before + first, before + last)
+        assert row.target == (before + first, before + last)
         nll = -(logp[before + first, 0] + logp[before + last, 1]) / 2
         expected = expected + nll
         assert one.nll == pytest.approx(nll.item(), rel=1e-4)
@@ -144,7 +148,7 @@ def test_a_row_that_fits_is_as_if_there_were_no_windows():
     for changes in ({}, {"max_text_tokens": 40, "window_overlap": 3}):
         ready = ready_for({**SPANS, **changes}, METHODS[1], spans())
         rows = ready.splits["train"]
-        total, _ = ready.engine.loss(rows, ready.method.learned())
+        total, _ = ready.form.loss(ready.engine, rows, ready.method.learned())
         results.append((rows, total, torch.autograd.grad(total, ready.method.parameters())))
     (rows, total, gradients), (same_rows, same_total, same_gradients) = results
     assert rows == same_rows and torch.equal(total, same_total)
@@ -158,13 +162,13 @@ def test_many_windows_take_bounded_memory(monkeypatch, method):
     rows, parameters = ready.splits["train"], ready.method.parameters()
 
     def loss(rows):
-        total, _ = ready.engine.loss(rows, ready.method.learned())
+        total, _ = ready.form.loss(ready.engine, rows, ready.method.learned())
         return total.detach(), torch.autograd.grad(total, parameters, allow_unused=True)
 
     expected, sizes, run = loss(rows), [], bidirectional.run
     many = max(rows, key=lambda row: len(row.windows))
     alone = loss([many])
-    monkeypatch.setattr(bidirectional, "TOKENS_PER_FORWARD", 100)
+    monkeypatch.setattr(engine_windows, "TOKENS_PER_FORWARD", 100)
     monkeypatch.setattr(
         bidirectional,
         "run",
@@ -198,7 +202,7 @@ def test_the_answer_in_the_last_window_is_found(tmp_path):
     asked = [{"question": "what?", "context": context}, {"question": "what?", "context": "it is mud"}]
     found = runtime.predict(asked)
     assert [one.as_dict() for one in found] == [{"artifact": "it", "text": text} for text in ("北京", "mud")]
-    assert runtime.get("it").bound.cut == 0 and len(runtime.get("it").bound.example(asked[0]).windows) > 8
+    assert runtime.get("it").bound.cut == 0 and len(runtime.get("it").form.encode(asked[0]).windows) > 8
 
 
 def test_stretches_cover_the_context_and_share_their_ends():
@@ -224,9 +228,9 @@ def test_an_answer_on_a_border_is_trained_where_it_is_whole():
     for words in range(2, 12):
         context = "so " * words + "hope" + " so" * 12
         values = {"question": "what?", "context": context, "answers": {"text": ["hope"], "answer_start": [3 * words]}}
-        row = ready.bound.example(values, "r:1")
+        row = ready.form.encode(values, "r:1")
         seen.add((len(front) * words) % 8)
-        places = [row.points[k] for k in range(row.span[0], row.span[1] + 1)]
+        places = [row.offsets[k] for k in range(row.target[0], row.target[1] + 1)]
         assert context[places[0][0] : places[-1][1]].strip() == "hope"
         assert all(one[1] == two[0] for one, two in pairwise(places))  # in one window
     assert len(seen) > 2
@@ -253,8 +257,8 @@ def test_an_answer_that_no_window_holds_is_refused_in_training_and_counts_as_wro
     assert any("1 of 15 right answers are whole in no window, the first data.jsonl:7" in line for line in told)
     # another right answer that a window holds will do
     two = {**values, "answers": {"text": [answer, "ok"], "answer_start": [3, len(values["context"]) - 2]}}
-    row = ready_for().bound.example(two)
-    assert row.gold == 0 and values["context"][row.points[row.span[0]][0] :].strip() == "ok"
+    row = ready_for().form.encode(two)
+    assert row.gold == 0 and values["context"][row.offsets[row.target[0]][0] :].strip() == "ok"
 
 
 @pytest.mark.parametrize(
@@ -269,7 +273,7 @@ def test_what_leaves_no_room_is_said_in_one_line(changes, question, message):
     bound = ready_for({**NARROW, **changes}, rows=spans()).bound
     values = {**long_rows(1)[0].values, "question": question, "context": "so " * 40}
     with pytest.raises(DataError) as caught:
-        bound.example(values, "data.jsonl:7")
+        bound.encode(values, "data.jsonl:7")
     assert message in str(caught.value) and str(caught.value).startswith("data.jsonl:7: ")
     assert "\n" not in str(caught.value)
 
@@ -285,7 +289,7 @@ def test_all_checks_run(method):
 
 def test_a_causal_base_cuts_as_before():
     """Only a head that points reads windows."""
-    bound = Task.load(NARROW).bind(tiny_base().tokenizer, 256)
-    row = bound.example(long_rows(1, most=60)[0].values)
+    bound = bound_form(Task.load(NARROW), tiny_base().tokenizer, 256)
+    row = bound.encode(long_rows(1, most=60)[0].values)
     assert row.truncated and bound.cut == 1 and not row.windows and len(row.text) == 40
     assert row.runs == (row,) and replace(row, windows=(20, 20)).runs[1].text == row.text[20:]

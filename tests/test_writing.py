@@ -8,17 +8,18 @@ import threading
 import numpy as np
 import pytest
 import torch
+from helpers import bound_form
 from models import tiny_base, tiny_model, tiny_tokenizer
 from transformers import LogitsProcessor, LogitsProcessorList, RepetitionPenaltyLogitsProcessor
 
 from softprompt import doctor
+from softprompt.answers.streaming import AnswerStreamer
 from softprompt.base import Base
 from softprompt.data import Row
 from softprompt.engine.draws import Draws, processors
 from softprompt.errors import ConfigError
 from softprompt.methods import make_method
 from softprompt.runtime import Runtime
-from softprompt.streaming import AnswerStreamer
 from softprompt.tasks import Task
 from softprompt.template.turns import answer_ends
 from softprompt.training import prepare
@@ -41,7 +42,7 @@ def runtime_of(base, **tasks):
 
 
 def ids_of(bound, row):
-    return [*bound.head, *bound.example(row).text, *bound.cue]
+    return [*bound.head, *bound.encode(row).text, *bound.cue]
 
 
 class BehindPrompt(LogitsProcessor):
@@ -73,10 +74,10 @@ def test_a_penalty_sees_what_is_written_and_nothing_else(family, beams):
         seen = BehindPrompt(RepetitionPenaltyLogitsProcessor(1.8), start)
         base = Base(model, tokenizer, "its-own")
         mine = runtime_of(base, w=task(repetition_penalty=1.8, num_beams=beams))
-        ends = list(mine.get("w").bound.ends)
+        ends = list(mine.get("w").form.ends)
         plain = model.generate(ids, eos_token_id=ends, logits_processor=LogitsProcessorList([seen]), **own)
         written = [token for token in plain[0, start:].tolist() if token not in (*ends, 2)]
-        assert mine.predict([row])[0].label == mine.get("w").bound.read(tuple(written), len(written) < 12)
+        assert mine.predict([row])[0].label == mine.get("w").form.read(tuple(written), len(written) < 12)
         empty += not written
     assert empty or beams > 1
 
@@ -86,7 +87,7 @@ def test_every_end_that_the_base_names_ends_an_answer(named):
     model = tiny_model("llama")
     model.generation_config.eos_token_id = named
     runtime = runtime_of(Base(model, tiny_tokenizer(), "t"), w=task(), old=task(rules=1))
-    assert runtime.get("w").bound.ends == (1, 297) and runtime.get("old").bound.ends == (1,)
+    assert runtime.get("w").form.ends == (1, 297) and runtime.get("old").form.ends == (1,)
     ids = torch.tensor([ids_of(runtime.get("w").bound, ROWS[0])])
     plain = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, eos_token_id=[1, 297])
     plain = plain[0, ids.shape[1] :].tolist()
@@ -144,9 +145,9 @@ def test_a_chat_answer_is_learned_with_the_end_of_its_turn():
     tokenizer.add_tokens(["é"])
     (turn,) = tokenizer.convert_tokens_to_ids(["é"])
     chat = task({"input": "{{ text }}", "chat": True})
-    assert chat.bind(tokenizer, 200).answer("joy")[-1] == turn
-    assert task().bind(tokenizer, 200).answer("joy")[-1] == tokenizer.eos_token_id
-    old = task({"input": "{{ text }}", "chat": True}, rules=1).bind(tokenizer, 200)
+    assert bound_form(chat, tokenizer, 200).answer("joy")[-1] == turn
+    assert bound_form(task(), tokenizer, 200).answer("joy")[-1] == tokenizer.eos_token_id
+    old = bound_form(task({"input": "{{ text }}", "chat": True}, rules=1), tokenizer, 200)
     assert old.ends == (tokenizer.eos_token_id,) and old.answer("joy")[-1] == tokenizer.eos_token_id
 
 
@@ -164,7 +165,7 @@ def test_padding_ends_nothing():
     tokenizer.eos_token = tokenizer.pad_token = tokenizer.chat_template = None  # nothing ends an answer but its length
     for beams in (1, 2):
         endless = runtime_of(Base(model, tokenizer, "t"), w=task(num_beams=beams))
-        assert endless.get("w").bound.ends == () and all(one.cut for one in endless.predict(ROWS))
+        assert endless.get("w").form.ends == () and all(one.cut for one in endless.predict(ROWS))
 
 
 def test_a_stop_string_ends_an_answer_wherever_its_tokens_begin():
@@ -335,7 +336,7 @@ def test_answers_that_say_nothing_are_counted():
 )
 def test_what_the_template_puts_round_an_answer_is_taken_off(frame, written, answer):
     """At once and as it comes, where nothing is told that is no part of the answer."""
-    bound = task({**PLAIN, "answer": frame}).bind(tiny_tokenizer(), 200)
+    bound = bound_form(task({**PLAIN, "answer": frame}), tiny_tokenizer(), 200)
     ids = tiny_tokenizer()(written, add_special_tokens=False)["input_ids"]
     assert bound.read(tuple(ids)) == answer
     told: list[str] = []
@@ -345,5 +346,5 @@ def test_what_the_template_puts_round_an_answer_is_taken_off(frame, written, ans
         assert answer.startswith("".join(told))
     streamer.end()
     assert "".join(told) == answer
-    old = task({**PLAIN, "answer": frame}, rules=1).bind(tiny_tokenizer(), 200)
+    old = bound_form(task({**PLAIN, "answer": frame}, rules=1), tiny_tokenizer(), 200)
     assert old.read(tuple(ids)) == written.strip()

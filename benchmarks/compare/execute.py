@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from softprompt.answers import Evaluation, evaluate
 from softprompt.base.memory import peak_memory
 from softprompt.benchmarks import provenance
 from softprompt.benchmarks.compare.majority import run_majority
@@ -17,13 +18,13 @@ from softprompt.benchmarks.compare.record import Look, Record, Rows, Seconds, To
 from softprompt.benchmarks.compare.runs import Run
 from softprompt.benchmarks.compare.shop import Shop
 from softprompt.config import parse
+from softprompt.control import Control
 from softprompt.errors import ConfigError, MissingExtraError, SoftpromptError
-from softprompt.evaluate import Evaluation, evaluate
+from softprompt.prepared import Prepared
 from softprompt.tasks import Task
 from softprompt.training import TrainSpec
-from softprompt.training.job import Result
 from softprompt.training.loop import batch_at
-from softprompt.training.preparing import Prepared
+from softprompt.training.result import Result
 from softprompt.training.run import train
 from softprompt.training.saving import save, settings_of
 from softprompt.types import Example, Progress, ignore_progress
@@ -105,7 +106,7 @@ def _run_method(run: Run, shop: Shop, record: Record, artifacts: Path | None, pr
         record.dev = measured(dev, answers=False)[0]
     began = time.perf_counter()
     asked = tests if run.stage == "final" else {}
-    examples = {name: ready.bound.examples(part) for name, part in asked.items()}
+    examples = {name: ready.form.encode_rows(part) for name, part in asked.items()}
     found = keep_tests(record, {name: _test(ready, part, progress) for name, part in examples.items()})
     spent = time.perf_counter() - began if asked else 0.0
     spec = spec.filled(ready.method, len(ready.splits["train"]))
@@ -130,7 +131,7 @@ def _test(ready: Prepared, examples: Sequence[Example], progress: Progress) -> E
     """The metric on test rows; texts that are kept for the next run are encoded before."""
     if ready.method.parameters():
         ready.engine.encode(examples, progress)
-    return evaluate(ready.engine, ready.method, ready.bound, examples, progress)
+    return evaluate(ready, examples, Control(progress))
 
 
 def _tell_training(

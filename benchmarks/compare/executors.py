@@ -19,7 +19,7 @@ from softprompt.benchmarks.compare.runs import Run
 from softprompt.benchmarks.compare.shop import Shop
 from softprompt.errors import ConfigError, MissingExtraError
 from softprompt.interrupts import STOPPING
-from softprompt.training.spec import CacheSpec
+from softprompt.runfile import CacheSpec
 from softprompt.types import Progress, ignore_progress
 
 Name = Literal["here", "pool", "ray"]

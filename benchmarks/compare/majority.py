@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+from softprompt.answers import Outcome, summarize
 from softprompt.benchmarks.compare.record import Record, Rows, keep_tests
 from softprompt.data import Row
 from softprompt.errors import DataError
-from softprompt.evaluate import Outcome, summarize
 from softprompt.tasks import Task
 
 

@@ -9,16 +9,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from softprompt.answers import evaluate
 from softprompt.benchmarks.compare.runs import Cell, Run, count
 from softprompt.benchmarks.compare.shop import Shop
 from softprompt.config import parse
 from softprompt.errors import SoftpromptError
-from softprompt.evaluate import evaluate
 from softprompt.methods import make_method
+from softprompt.prepared import Prepared
 from softprompt.storage import write_json
 from softprompt.training import TrainSpec
-from softprompt.training.job import Result
-from softprompt.training.preparing import Prepared
+from softprompt.training.result import Result
 from softprompt.training.run import train
 from softprompt.types import Progress, ignore_progress
 
@@ -146,11 +146,11 @@ def _try(cell: Cell, shop: Shop) -> Cost:
         # short steps are many, and the first takes several times as long
         events = a_step([ready]).events if keeps else result.events
         times = [event["seconds"] for event in events if event["event"] == "step"]
-        examples = ready.bound.examples(rows["dev"][:ROWS])
+        examples = ready.form.encode_rows(rows["dev"][:ROWS])
         if keeps:
             ready.engine.encode(examples)
         began = time.perf_counter()
-        evaluate(ready.engine, ready.method, ready.bound, examples)
+        evaluate(ready, examples)
         row = (time.perf_counter() - began) / max(1, len(examples))
         kept = len(ready.splits["train"]) if keeps else 0
         shop.keep(cell, ready)

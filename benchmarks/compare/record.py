@@ -14,9 +14,9 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from softprompt.answers import Evaluation
 from softprompt.config import Strict, parse
 from softprompt.errors import DataError
-from softprompt.evaluate import Evaluation
 from softprompt.storage import digest_of, write_text
 
 

@@ -15,10 +15,10 @@ from softprompt.benchmarks.compare.record import Place, Record
 from softprompt.benchmarks.compare.suite import ContenderSpec, SearchSpec, SuiteSpec, repeated
 from softprompt.config import with_first_keys
 from softprompt.errors import ConfigError
+from softprompt.runfile import BaseSpec, TrainSpec, resolved_task
 from softprompt.storage import digest_of, sha256_file
 from softprompt.tasks import Task
 from softprompt.training.loop import best_of
-from softprompt.training.spec import BaseSpec, TrainSpec, resolved_task
 
 LEAST_DEV = 16  # rows; fewer choose by chance
 LONGEST_PART = 60  # letters of a name in a record's name; a file's name has room for 255 bytes

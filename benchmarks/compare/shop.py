@@ -10,15 +10,15 @@ from softprompt.base import Base
 from softprompt.base.memory import give_back_freed_memory
 from softprompt.benchmarks.compare.runs import Cell, Run
 from softprompt.config import parse
+from softprompt.control import Control
 from softprompt.data import Row, normalize, split
 from softprompt.errors import ConfigError, DataError
-from softprompt.methods import Method, make_method
-from softprompt.methods.headed import Headed, with_head
+from softprompt.methods import Headed, Method, make_method
+from softprompt.prepared import Prepared, with_head
+from softprompt.runfile import BaseSpec, CacheSpec
 from softprompt.storage import digest_of
 from softprompt.tasks import Task
 from softprompt.training.choosing import settle
-from softprompt.training.preparing import Prepared
-from softprompt.training.spec import BaseSpec, CacheSpec
 from softprompt.types import Progress, ignore_progress
 
 
@@ -57,7 +57,11 @@ class Shop:
         """The cell's task; how options are scored, if that is to be chosen, is chosen once, on the largest dev."""
         if (key := digest_of([cell.base, cell.task])) not in self._settled:
             self._settled[key] = settle(
-                self.base(cell), Task.load(cell.task), self.rows_of(cell), self.cache, self.progress
+                self.base(cell),
+                Task.load(cell.task),
+                self.rows_of(cell),
+                self.cache.config(),
+                Control(self.progress),
             )
         return self._settled[key]
 

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from softprompt.answers import compiled
 from softprompt.base import Base
 from softprompt.benchmarks.speed.cases import INIT_TEXT, TEMPLATE
 from softprompt.benchmarks.speed.flops import Peak, step_flops
@@ -15,7 +16,7 @@ from softprompt.benchmarks.speed.worker import Work, digest, serve
 from softprompt.data import Row
 from softprompt.engine import NOTHING, run
 from softprompt.methods import make_method
-from softprompt.serving import compile_prompt
+from softprompt.prepared import bind
 from softprompt.tasks import Task
 from softprompt.training import TrainSpec, prepare
 from softprompt.training.optimizers import make_optimizer
@@ -96,14 +97,12 @@ def _cut(whole: Sequence[T], sizes: Sequence[int]) -> list[Sequence[T]]:
 def _serving(base: Base, request: dict[str, Any]) -> Work:
     """A step answers one batch in which row i stands behind prefix i mod the number of prefixes."""
     task = task_for()
-    bound = task.bind(base.tokenizer, base.max_positions - 100, instruction=False)
     prompts = []
     for length in request["prefixes"]:
         method = make_method({"name": "prefix", "length": length, "text": INIT_TEXT})
-        method.attach(base, bound, seed=length)
-        prompts.append(compile_prompt(base, method, task))
+        prompts.append(compiled(bind(base, task, method, seed=length)))
     size = request["batch"]
-    examples = [bound.example(row) for row in request["rows"]]
+    examples = [prompts[0].form.encode(row) for row in request["rows"]]
     batches = cycle([examples[begin : begin + size] for begin in range(0, len(examples), size)])
 
     def step() -> float:

@@ -143,7 +143,7 @@ def check_base(manifest: Manifest, base: Base) -> None:
         raise _another_base(made.id, made.checkpoint, base.name, here.exact)
     if manifest.format_version > 1:
         # a prompt may start from an artifact on the encoder's side of a base that has two
-        shape = made.encoder if made.encoder and base.kind == "encoder" else made.shape
+        shape = made.encoder if made.encoder and not base.has_words else made.shape
         for key in ("layers", "hidden_size", "vocab_size", "embedding_size"):
             says, has = getattr(shape, key), getattr(base.shape, key)
             if says != has:

@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator, model_serializer, model_validator
 from pydantic_core.core_schema import SerializerFunctionWrapHandler
 
-from .. import __version__
 from ..config import Strict, parse
 from ..errors import ArtifactError, ConfigError, SoftpromptError
 from ..storage import digest_of
+from ..version import __version__
 from .files import MAX_JSON_BYTES, MAX_TENSORS, WHOLE_MODEL, decode, one_line, parse_json, read_bytes
 
 FORMAT_VERSION = 2
@@ -129,7 +129,7 @@ class Manifest(_Exact):
 
     Attributes:
         softprompt: version that wrote it.
-        kind: of base.
+        kind: of base (see `base/families.py`); those of version 0.1 and before said `causal` of all.
         method: name and settings, as `make_method` takes them.
         task: the whole task (template, verbalizer, demonstrations), as `Task.load` takes it; None where there is none.
         tensors_file: where the tensors are: `adapter_model.safetensors`, or in a folder that is also a plain transformers model
@@ -149,7 +149,7 @@ class Manifest(_Exact):
 
     format_version: Literal[1, 2] = 2
     softprompt: str = __version__
-    kind: Literal["causal"] = "causal"
+    kind: Literal["causal", "masked", "encoder", "seq2seq"] = "causal"
     method: dict[str, Any]
     layout: LayoutSpec
     task: dict[str, Any] | None = None

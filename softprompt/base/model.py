@@ -20,6 +20,7 @@ from ..errors import BaseModelError
 from ..surroundings import plain_torch
 from ..types import Ids, Progress, ignore_progress
 from . import quantized
+from .abilities import Abilities
 from .attention import KV, Block, Call, LivePrefix, running
 from .check import check_base
 from .copies import copy_modules, set_attention, untouched
@@ -37,7 +38,7 @@ from .shape import DTYPES, UNKNOWN, BaseShape, Hidden
 from .supported import check_supported, check_tokens, no_embedding
 
 
-class Base:
+class Base(Abilities):
     """A frozen language model, or encoder, with its tokenizer."""
 
     @plain_torch()
@@ -52,7 +53,6 @@ class Base:
 
         Attributes:
             kind: which of these it is (see `families.py`).
-            bidirectional: live tokens of a row see each other both ways.
             mask_id: the token at which a masked model guesses a word; None in other kinds.
             start_ids: the tokens with which a sequence-to-sequence model's decoder begins; none in other kinds.
             quantization, isolated: see `load`.
@@ -65,9 +65,8 @@ class Base:
         check_tokens(tokenizer, len(model.get_input_embeddings().weight), name)
         self.model, self.tokenizer, self.name = model, tokenizer, name
         self.kind: Kind = kind_of(model, name)
-        self.bidirectional = self.kind in ("masked", "encoder")
         self.mask_id: int | None = tokenizer.mask_token_id if self.kind == "masked" else None
-        self.start_ids: Ids = starts_of(model, name) if self.kind == "seq2seq" else ()
+        self.start_ids: Ids = starts_of(model, name) if self.has_decoder else ()
         model.requires_grad_(False)
         model.eval()  # int8 on the CPU and dropout both compute something else in train()
         self.quantization, self.isolated = quantized.take_over(model, name)
@@ -130,7 +129,7 @@ class Base:
         Raises:
             BaseModelError: a base of another kind.
         """
-        if self.kind != "seq2seq":
+        if not self.has_decoder:
             raise BaseModelError(f"base {self.name!r} is of kind {self.kind}: it has no encoder beside a decoder")
         side = self.encoder_side()
         assert self._proven_encoder is not None
@@ -140,12 +139,12 @@ class Base:
     @property
     def reader(self) -> Base:
         """What reads a row's text: the encoder of a sequence-to-sequence base, any other base itself."""
-        return self.encoder if self.kind == "seq2seq" else self
+        return self.encoder if self.has_decoder else self
 
     def encoder_side(self) -> Base:
         """The encoder before its sizes are known, for the check."""
         side = copy.copy(self)
-        side.kind, side.bidirectional, side._of_encoder, side.start_ids = "encoder", True, True, ()
+        side.kind, side._of_encoder, side.start_ids = "encoder", True, ()
         side.config = find_config(self.model, self.kind, of_encoder=True)
         side.rewire()
         return side

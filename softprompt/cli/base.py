@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 
 from ..types import megabytes
-from . import app
+from .app import app
 from .console import out, progress
 
 verbs = typer.Typer(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import app
+from .app import app
 from .console import err, out, progress
 from .outputs import behind_links, refuse_replacing
 

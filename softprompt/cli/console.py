@@ -26,9 +26,9 @@ from ..types import Progress as Callback
 from .streams import NoticeConsole, VisibleConsole, visible, write_whole
 
 if TYPE_CHECKING:
-    from ..evaluate import Evaluation
+    from ..answers import AnswerForm, Evaluation
+    from ..runfile import BaseSpec, RunSpec
     from ..tasks import BoundTask
-    from ..training import BaseSpec, RunSpec
 
 # Nothing that we print is markup: a label such as [b] or a token such as [/INST] is shown as it is
 _PLAIN = {"highlight": False, "soft_wrap": True, "markup": False, "emoji": False}
@@ -112,7 +112,7 @@ def run_of(artifact: Path) -> RunSpec | None:
 
     An artifact holds no paths; the run file knows where base and data are on this machine.
     """
-    from ..training import load_run
+    from ..runfile import load_run
     from ..training.known import is_known
 
     file = _run_file(artifact)
@@ -147,7 +147,7 @@ def base_of(
     from ..base.bundled import BUNDLED
     from ..config import parse
     from ..errors import ConfigError
-    from ..training import BaseSpec, load_run
+    from ..runfile import BaseSpec, load_run
 
     file, own = _run_file(artifact), run_of(artifact)
     run = own or (load_run(file, []) if file is not None else None)
@@ -180,7 +180,9 @@ def tell_cut(bound: BoundTask) -> None:
         )
 
 
-def tell_written(found: Evaluation, bound: BoundTask) -> None:
-    """Say how many answers could not be written to their end."""
-    for line in found.about_length(bound.task.longest_answer):
+def tell_answers(evaluation: Evaluation, form: AnswerForm[Any]) -> None:
+    """Say what there is to know of the answers, such as how many could not be written to their end."""
+    outcomes = evaluation.outcomes
+    texts, cut = [one.predicted for one in outcomes], [one.cut for one in outcomes]
+    for line in form.notices(texts, cut, [one.tokens for one in outcomes]):
         err.print(f"warning: {line}")

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from ..types import megabytes
-from . import app
+from .app import app
 from .console import out, progress
 from .outputs import behind_links, refuse_replacing
 

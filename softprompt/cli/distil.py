@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import app
+from .app import app
 from .console import err, out, progress, tell_cut
 from .options import Fresh, RunFile, RunFolder, Settings, Test
 
@@ -37,8 +37,8 @@ def distil_verb(
     The run file's method takes the long prompt's place.
     """
     from ..methods import make_method
+    from ..runfile import load_run
     from ..tasks import Task
-    from ..training import load_run
     from ..training.distil import WRITTEN, distil
     from ..training.places import run_folder
     from ..training.saving import starts

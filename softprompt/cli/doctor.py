@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from . import app
+from .app import app
 from .console import base_of, out, progress, run_of
 from .outputs import behind_links, files_of, refuse_replacing
 from .streams import visible
@@ -72,7 +72,7 @@ def _case(target: Path, settings: list[str], rows: int, base: str | None, to: Pa
     from ..artifact import load
     from ..doctor.cases import before_run, of_artifact
     from ..errors import ConfigError
-    from ..training import load_run
+    from ..runfile import load_run
 
     if not target.exists():
         raise ConfigError(f"{target}: no such file or folder; name a run file, a run's folder or an artifact")

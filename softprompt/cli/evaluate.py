@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import app
-from .console import base_of, out, progress, run_of, tell_cut, tell_written
+from .app import app
+from .console import base_of, out, progress, run_of, tell_answers, tell_cut
 from .options import ArtifactFolder, Dtype, Quantization
 from .outputs import behind_links, files_of, refuse_replacing
 
@@ -63,9 +63,9 @@ def eval_verb(
         else:
             rows = task.read(str(Path(data).absolute()) if Path(data).exists() else data, show)
         found = runtime.evaluate("artifact", rows, show)
-    bound = runtime.get("artifact").bound
-    tell_cut(bound)
-    tell_written(found, bound)
+    form = runtime.get("artifact").form
+    tell_cut(form.bound)
+    tell_answers(found, form)
     out.print(f"{found.estimate.metric} {found.estimate} on {found.estimate.rows} rows")
     if outcomes is not None:
         write_rows(outcomes, [item.as_dict() for item in found.outcomes])

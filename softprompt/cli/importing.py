@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import app
+from .app import app
 from .console import err, out
 
 
@@ -27,8 +27,8 @@ def import_verb(
 ) -> None:
     """Make an artifact of what PEFT trained."""
     from ..artifact import check_place
+    from ..runfile import BaseSpec
     from ..tasks import Task
-    from ..training import BaseSpec
     from ..training.importing import import_peft, read_folder
 
     check_place(to)

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from . import app
+from .app import app
 from .console import base_of, err, out
 from .options import ArtifactFolder
 from .streams import visible_json
 
 if TYPE_CHECKING:
     from ..artifact import Artifact
-    from ..training import BaseSpec
+    from ..runfile import BaseSpec
 
 
 @app.command("inspect", epilog="Example: `softprompt inspect runs/movies --words 3`")

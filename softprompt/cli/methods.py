@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from . import app
+from .app import app
 from .console import out
 
 
@@ -30,7 +30,7 @@ def list_methods(
 
 def _describe(name: str) -> None:
     from ..methods import make_method
-    from ..training.spec import TrainSpec
+    from ..runfile import TrainSpec
 
     method = make_method(name)
     out.print(f"{name}: {method.title}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..training import RunSpec
+    from ..runfile import RunSpec
 
 
 def behind_links(path: Path | None) -> Path | None:

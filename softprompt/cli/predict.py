@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from . import app
+from .app import app
 from .console import base_of, err, progress, tell_cut
 from .options import Dtype, Quantization
 from .outputs import behind_links, refuse_replacing
@@ -89,13 +89,10 @@ def predict_verb(
 
 def _warn(runtime: Runtime, found: list[Prediction], name: str, whose: str) -> None:
     """Say what there is to know of one artifact's answers: texts that were cut, answers cut short or empty."""
-    from ..writing import cut_short, silent
-
-    bound = runtime.get(name).bound
-    tell_cut(bound)
+    prompt = runtime.get(name)
+    tell_cut(prompt.bound)
     own = [item for item in found if item.artifact == name]
-    cut = cut_short([item.cut for item in own], bound.task.longest_answer)
-    for warning in filter(None, (cut, silent([item.label for item in own if not item.probabilities]))):
+    for warning in prompt.form.notices([item.label for item in own], [item.cut for item in own]):
         err.print(f"warning: {whose}{warning}")
 
 

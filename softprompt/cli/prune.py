@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from . import app
+from .app import app
 from .console import err, out, progress, run_of
 
 if TYPE_CHECKING:
+    from ..runfile import TrainSpec
     from ..training.prune import Pruning
-    from ..training.spec import TrainSpec
 
 _DURATION = {
     "epochs",
@@ -45,8 +45,8 @@ def prune_verb(
     """Drop the least important learned tokens, train the others on for an epoch, and compare on dev."""
     from ..artifact import load
     from ..errors import ConfigError
+    from ..runfile import load_run
     from ..tasks import Task
-    from ..training import load_run
     from ..training.places import work_folder
     from ..training.prune import WRITTEN, prune
 
@@ -91,7 +91,7 @@ def _train_spec(of_run: TrainSpec, settings: list[str]) -> TrainSpec:
     """
     from ..config import override, parse
     from ..errors import ConfigError
-    from ..training.spec import TrainSpec
+    from ..runfile import TrainSpec
 
     if wrong := [item for item in settings if not item.startswith("train.")]:
         raise ConfigError(f"{wrong[0]!r}: only train.key=value can be set here; the rest is that of the artifact's run")

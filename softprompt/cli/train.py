@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from . import app
-from .console import err, out, progress, tell_cut, tell_written
+from .app import app
+from .console import err, out, progress, tell_answers, tell_cut
 from .options import Fresh, RunFile, RunFolder, Settings, Test
 
 
@@ -30,8 +30,9 @@ def train_verb(
     """Train a prompt and save its artifact. The same command goes on where it was cut short (bit-exact on the CPU)."""
     from ..methods import make_method
     from ..parallel import processes
+    from ..runfile import load_run
     from ..tasks import Task
-    from ..training import load_run, train
+    from ..training import train
     from ..training.places import run_folder
     from ..training.saving import starts
 
@@ -61,7 +62,7 @@ def train_verb(
     for line in task.notices:
         err.print(line)
     for name, found in result.metrics.items():
-        tell_written(found, result.prepared.bound)
+        tell_answers(found, result.prepared.form)
         out.print(f"{name} {found.estimate.metric} {found.estimate} on {found.estimate.rows} rows")
     for name, estimate in result.recorded.items():
         out.print(f"{name} {estimate.metric} {estimate} on {estimate.rows} rows (measured by an earlier call)")

@@ -1,9 +1,9 @@
 """Rows: strict readers, seeded splits, a catalogue of ready sources."""
 
-from .catalogue import Source
 from .catalogue import get as get_source
 from .duplicates import Duplicates, deduplicate, normalize
 from .readers import Row, read_rows, refuse
+from .source import Source
 from .sources import CATALOGUE
 from .splits import few_shot, hold_out, split
 

@@ -7,15 +7,13 @@ one function `Case -> Iterator[Finding]` and one line in `registry.py`, or an en
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from .. import registry
 from ..errors import SoftpromptError, TrainingError
+from ..findings import Finding
+from ..prepared import Prepared
 from ..surroundings import plain_torch
-from .case import Case, Finding, sample
-
-if TYPE_CHECKING:
-    from ..training import Prepared
+from .case import Case, sample
 
 __all__ = ["QUICK", "Case", "Check", "Finding", "before_training", "checks", "examine", "refuse", "sample"]
 

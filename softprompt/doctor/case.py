@@ -1,53 +1,27 @@
-"""What is examined, and what is found."""
+"""What is examined."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..answers import AnswerForm
 from ..artifact import Artifact
 from ..base import Base
 from ..base.check import tolerance
 from ..engine import CacheConfig, Engine, Learned, Slot, make_engine
 from ..methods import Method
+from ..prepared import Prepared
 from ..tasks import BoundTask
 from ..types import Example
 
-if TYPE_CHECKING:
-    from ..training import Prepared
-
-Level = Literal["ok", "warning", "error", "skipped"]
 TOGETHER = 4  # rows of one forward
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check found.
-
-    Attributes:
-        check: its name.
-        level: `skipped` where it does not apply; `what` then says why.
-        what: what was found, with numbers, in one line.
-        advice: what to do; empty where all is well.
-    """
-
-    check: str
-    level: Level
-    what: str
-    advice: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.check}: {self.what}" + (f"; {self.advice}" if self.advice else "")
-
-    def as_dict(self) -> dict[str, Any]:
-        """As written to JSON and to the event log."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -76,6 +50,11 @@ class Case:
     def bound(self) -> BoundTask:
         """The task with the base's tokenizer."""
         return self.ready.bound
+
+    @property
+    def form(self) -> AnswerForm[Any]:
+        """How the rows are answered."""
+        return self.ready.form
 
     @property
     def method(self) -> Method:
@@ -107,7 +86,7 @@ class Case:
     @torch.no_grad()
     def logits(self, learned: Learned, together: int = TOGETHER) -> Tensor:
         """Logits [A, V] that predict the rows' answers, a few rows at a time."""
-        parts = [self.engine.answers(part, learned)[0].float() for part in chunks(self.rows, together)]
+        parts = [self.form.logits(self.engine, part, learned)[0].float() for part in chunks(self.rows, together)]
         return torch.cat(parts)
 
     def allowed(self, logits: Tensor) -> float:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
+from ..answers import AnswerForm
 from ..artifact import Artifact
 from ..base import Base
 from ..data import CATALOGUE, Row
 from ..errors import ArtifactError, SoftpromptError
 from ..methods import make_method
-from ..methods.restoring import restored
-from ..tasks import BoundTask, Task
-from ..training import RunSpec, prepare
+from ..prepared import prepare, restored
+from ..runfile import RunSpec
+from ..tasks import Task
 from ..types import Example, Progress, ignore_progress
 from .case import Case, sample
 
@@ -36,7 +38,7 @@ def before_run(spec: RunSpec, count: int, base: Base | None = None, progress: Pr
     base = base or spec.base.load(progress)
     autocast = torch.bfloat16 if spec.train.autocast else None
     base = base.view(gradient_checkpointing=spec.train.gradient_checkpointing, autocast=autocast)
-    ready = prepare(base, task, method, spec.cache, rows, splits=("train", "dev"), seed=spec.seed)
+    ready = prepare(base, task, method, spec.cache.config(), rows, splits=("train", "dev"), seed=spec.seed)
     return Case(ready, sample(ready.splits.get("train", []), count))
 
 
@@ -63,16 +65,16 @@ def of_artifact(
             rows = Task.load(run.task, task.rules).load_data(progress)
     elif task.spec.data.source in CATALOGUE:
         rows = task.load_data(progress)
-    ready = prepare(base, task, method, run.cache if run else None, rows, splits=("train", "dev"))
+    ready = prepare(base, task, method, run.cache.config() if run else None, rows, splits=("train", "dev"))
     chosen = sample(ready.splits.get("train", []), count)
-    return Case(ready, chosen or _made_up(ready.bound), held, made_up=not chosen)
+    return Case(ready, chosen or _made_up(ready.form), held, made_up=not chosen)
 
 
-def _made_up(bound: BoundTask) -> list[Example]:
+def _made_up(form: AnswerForm[Any]) -> list[Example]:
     """Rows of any text, so that the model can be run; the first answer counts as right."""
-    fields: Sequence[str] = sorted(bound.task.spec.template.fields)
+    fields: Sequence[str] = sorted(form.task.spec.template.fields)
     found = []
     with contextlib.suppress(SoftpromptError, KeyError, TypeError):  # a task whose rows must hold more than texts
         for text in _TEXTS:
-            found.append(replace(bound.example(dict.fromkeys(fields, text), "a made-up row"), gold=0))
+            found.append(replace(form.encode(dict.fromkeys(fields, text), "a made-up row"), gold=0))
     return found

@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
+from ..findings import Finding
 from ..metrics import estimate, majority, metric_of
 from ..tasks.scored import ScoredTask
 from ..template import render
 from ..template.reading import always_printed
 from ..types import Example, Ids
 from ..values import is_blank
-from ..writing import too_long
-from .case import Case, Finding
+from .case import Case
 
 _THINKS = re.compile(r"<(think|thinking|reasoning)>(?!.*</\1>)", re.DOTALL)
 CUT = 0.05  # share of truncated texts that is worth a warning
@@ -60,7 +60,8 @@ def rows(case: Case) -> Iterator[Finding]:
         + (f"; {parted / len(everything):.1%} are read in windows" if parted else ""),
         "raise task.max_text_tokens, shorten the template, or take a base with a longer context" if cut > CUT else "",
     )
-    yield from _lengths(case, everything)
+    for what, advice in case.form.remarks(everything):
+        yield Finding("rows", "warning", what, advice)
     for name in ("train", "dev"):
         yield from _balance(case, name)
     yield from _hollow(case, everything)
@@ -86,7 +87,7 @@ def _hollow(case: Case, everything: list[Example]) -> Iterator[Finding]:
 def _ceiling(case: Case, everything: list[Example]) -> Iterator[Finding]:
     """The right answers themselves score best, as they do not where a metric does not read their script."""
     task = case.bound.task
-    if task.answering != "generated":
+    if metric_of(task.spec.metric).takes != "texts":
         return
     gold = [answers for row in everything if (answers := task.gold(row.values))][:CEILING_ROWS]
     found = estimate(task.spec.metric, gold, [answers[0].strip() for answers in gold]) if gold else None
@@ -96,18 +97,6 @@ def _ceiling(case: Case, everything: list[Example]) -> Iterator[Finding]:
             "it does not read this script, or they are too short for it: take another metric (…_zh, chrf, exact_text)"
         )
         yield Finding("rows", "warning", what, advice)
-
-
-def _lengths(case: Case, everything: list[Example]) -> Iterator[Finding]:
-    """Right answers can be written within the limit."""
-    limit = case.bound.task.longest_answer
-    if case.bound.task.answering != "generated" or case.bound.points:
-        return
-    lengths = [len(case.bound.spoken(row.answer)) for row in everything if row.gold is not None]
-    if what := too_long(lengths, limit):
-        yield Finding(
-            "rows", "warning", what, "raise generation.max_new_tokens: what is longer is never written to its end"
-        )
 
 
 def _balance(case: Case, split: str) -> Iterator[Finding]:
@@ -204,8 +193,8 @@ def joints(case: Case) -> Iterator[Finding]:
         text = bound.prompter.prompt(bound.task.shown(row.values), row.where)
         whole = _ids(case, text)
         pairs = []
-        if case.learned.head is None and case.base.kind == "causal":  # else nothing is spoken behind the cue
-            spoken = bound.spoken(row.candidates[place])
+        if case.learned.head is None and case.base.answers_at_end:  # else nothing is spoken behind the cue
+            spoken = case.form.spoken(row.candidates[place])
             pairs.append(("cue and answer", (*whole, *spoken), _ids(case, text + answer)))
         if not row.truncated and not row.windows:
             ours = (*bound.head, *row.text, *bound.cue)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from ..base import Base
 from ..engine import Learned, kv_of
-from .case import TOGETHER, Case, Finding, far
+from ..findings import Finding
+from .case import TOGETHER, Case, far
 
 EFFECT = 1e-5  # of the logits' spread; what nothing sees changes no bit
 LOUD = 10.0  # times the 99th percentile of the base's own
@@ -201,7 +202,7 @@ def _without(learned: Learned, name: str) -> dict[str, Tensor]:
 
 
 def _gradients(case: Case, parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:
-    logits, targets = case.engine.answers(case.rows[:TOGETHER], case.method.learned())
+    logits, targets = case.form.logits(case.engine, case.rows[:TOGETHER], case.method.learned())
     loss = torch.nn.functional.cross_entropy(logits, targets)
     if not loss.requires_grad:
         return [None] * len(parameters)

@@ -12,9 +12,10 @@ from torch import Tensor
 from ..base import Base
 from ..base.check import tolerance
 from ..engine import NOTHING, SLOTS, Engine, make_engine, plan, run
+from ..findings import Finding
 from ..template import render
 from ..types import Example, Ids
-from .case import TOGETHER, Case, Finding, far
+from .case import TOGETHER, Case, far
 
 
 @torch.no_grad()
@@ -23,7 +24,7 @@ def padding(case: Case) -> Iterator[Finding]:
     if not case.rows:
         yield Finding("padding", "skipped", "there are no labelled rows to run")
         return
-    if case.base.kind == "causal":  # else there is nothing behind a context, and loading has compared whole rows
+    if case.base.answers_at_end:  # else there is nothing behind a context, and loading has compared whole rows
         yield from _against_plain(case)
     together, alone = case.logits(case.learned), case.logits(case.learned, together=1)
     yield _agrees(
@@ -60,7 +61,7 @@ def positions(case: Case) -> Iterator[Finding]:
     if case.learned.head is not None:
         yield _headed(case, rows)
         return
-    logits, targets = case.engine.answers(rows, case.learned)
+    logits, targets = case.form.logits(case.engine, rows, case.learned)
     sizes = [len(row.answer) for row in rows]
     wrong = [row for row, ids in zip(rows, targets.split(sizes), strict=True) if not _says(case, row, ids.tolist())]
     if wrong:
@@ -97,7 +98,7 @@ def positions(case: Case) -> Iterator[Finding]:
 
 def _headed(case: Case, rows: Sequence[Example]) -> Finding:
     """A head's logits, by the engine and row by row."""
-    logits, _ = case.engine.answers(rows, case.learned)
+    logits, _ = case.form.logits(case.engine, rows, case.learned)
     alone = torch.stack([_alone(case, row).flatten() for row in rows]).view(logits.shape)
     return _agrees(
         "positions", far(logits, alone), case.allowed(alone), f"the head's logits of {len(rows)} rows against row by row",
@@ -108,7 +109,7 @@ def _headed(case: Case, rows: Sequence[Example]) -> Finding:
 def _alone(case: Case, row: Example) -> Tensor:
     """Logits of one row's answer from an engine that has kept nothing."""
     engine = make_engine(case.base, case.engine.plan, case.bound.head, case.bound.cue, tail=case.bound.tail)
-    return engine.answers([row], case.learned)[0].float()
+    return case.form.logits(engine, [row], case.learned)[0].float()
 
 
 def _agrees(check: str, off: float, allowed: float, what: str, advice: str) -> Finding:
@@ -153,7 +154,7 @@ def _naive(case: Case, row: Example) -> Tensor:
     On a causal base, by the plain model itself where the learned thing is embeddings and whole weights; else by one forward of
     all its tokens.
     """
-    if case.base.kind != "causal":
+    if not case.base.answers_at_end:
         return _alone(case, row)
     learned, base = case.learned, case.learned.base or case.base
     count = len(row.answer)
@@ -193,5 +194,5 @@ def _answer(case: Case, row: Example) -> str:
 
 def _says(case: Case, row: Example, ids: Sequence[int]) -> bool:
     """Whether ids are the answer's text (tokenizers are free about white space at its edges)."""
-    said = case.base.tokenizer.decode(list(case.bound.spoken(tuple(ids))), clean_up_tokenization_spaces=False)
+    said = case.base.tokenizer.decode(list(case.form.spoken(tuple(ids))), clean_up_tokenization_spaces=False)
     return bool(said.strip() == _answer(case, row).strip())

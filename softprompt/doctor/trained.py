@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 
+from ..answers import evaluate
 from ..artifact import check_base
 from ..errors import ArtifactError
-from ..evaluate import evaluate
+from ..findings import Finding, above_majority
 from ..metrics import Estimate
-from ..tasks import Task
-from ..types import Example
-from .case import Case, Finding
+from .case import Case
 
 _SPLIT = "dev"
 
@@ -52,20 +51,6 @@ def majority(case: Case) -> Iterator[Finding]:
     yield above_majority(case.bound.task, dev, Estimate.from_dict(recorded.model_dump()))
 
 
-def above_majority(task: Task, dev: Sequence[Example], found: Estimate) -> Finding:
-    """Whether a metric on dev says that anything was learned."""
-    least, who = task.floor(found.metric, [row.values for row in dev])
-    what = f"dev {found.metric} {found} on {found.rows} rows; {who} has {least:.3f}"
-    if found.interval[0] > least:
-        return Finding("majority", "ok", what)
-    return Finding(
-        "majority",
-        "warning",
-        what,
-        "nothing is shown to be learned: more dev rows, more steps, another train.lr or cue",
-    )
-
-
 def metric(case: Case) -> Iterator[Finding]:
     """The artifact reaches its recorded dev metric again on the run's own data (`full` only: it takes an evaluation)."""
     recorded = None if case.held is None else case.held.manifest.metrics.get(_SPLIT)
@@ -76,7 +61,7 @@ def metric(case: Case) -> Iterator[Finding]:
         )
         yield Finding("metric", "skipped", missing)
         return
-    found = evaluate(case.ready.engine, case.method, case.bound, dev).estimate
+    found = evaluate(case.ready, dev).estimate
     gap = abs(found.value - recorded.value)
     what = f"dev {found.metric} {found} on {found.rows} rows, recorded {recorded.value:.3f} on {recorded.rows}"
     if found.rows != recorded.rows:

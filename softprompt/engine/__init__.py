@@ -3,14 +3,15 @@
 from .batch import BatchOutput, answer_states, score
 from .bidirectional import BidirectionalEngine
 from .cache import CacheConfig
-from .decode import Answer, generate, stops_in, text_of
+from .decode import Answer, generate
 from .encode import buckets
 from .engine import Engine
 from .kinds import make_engine
 from .past import Past, join, kv_of, learned_past
 from .plan import NOTHING, SLOTS, Learned, Plan, Slot, lay_out, plan
-from .pointing import best_span, whole_words
 from .rows import EngineRow, run
+from .texts import stops_in, text_of
+from .windows import in_forwards, token_states
 
 __all__ = [
     "NOTHING",
@@ -26,9 +27,9 @@ __all__ = [
     "Plan",
     "Slot",
     "answer_states",
-    "best_span",
     "buckets",
     "generate",
+    "in_forwards",
     "join",
     "kv_of",
     "lay_out",
@@ -39,5 +40,5 @@ __all__ = [
     "score",
     "stops_in",
     "text_of",
-    "whole_words",
+    "token_states",
 ]

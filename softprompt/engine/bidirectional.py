@@ -12,16 +12,13 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from ..types import Example, Ids, Progress, ignore_progress
 from .batch import BatchOutput
-from .encode import TOKENS_PER_FORWARD, buckets, in_buckets
+from .encode import in_buckets
 from .engine import Engine
 from .past import Past
 from .plan import Learned
-from .pointing import loss as pointing_loss
-from .pointing import padded, pointers, right_window
 from .rows import EngineRow, Piece, run
 
 
@@ -69,48 +66,15 @@ class BidirectionalEngine(Engine):
         return EngineRow(prefix, (), self._pieces(self.plan.row_live, middle, example, answer))
 
     def answers(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, Tensor]:
-        """Logits [A, V] at the right answers' masks and their tokens [A]; or a head's logits [B, K] and the right ones [B]."""
-        if learned.points:
-            both = [right_window(*pair) for pair in zip(self.pointers(examples, learned), examples, strict=True)]
-            logits = padded([own for own, _ in both], self.base.max_positions)
-            return logits, torch.tensor([end for _, span in both for end in span], device=logits.device)
-        if learned.head is not None:
-            return self.headed(examples, learned)
+        """Logits [A, V] at the right answers' masks, and their tokens [A]."""
         masks = [self._masks(len(example.answer)) for example in examples]
         batch, starts = self._run(examples, learned, masks)
         places = [start + k for start, ids in zip(starts, masks, strict=True) for k in range(len(ids))]
         logits = batch.base.logits(batch.states[places])
         return logits, torch.tensor([token for one in examples for token in one.answer], device=logits.device)
 
-    def loss(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, int]:
-        """Also of answers that are pointed at: the mean of both ends' cross-entropy, summed over rows, and their number."""
-        if not learned.points:
-            return super().loss(examples, learned)
-        return pointing_loss(self.pointers(examples, learned), examples), len(examples)
-
-    def pointers(self, examples: Sequence[Example], learned: Learned) -> list[Tensor]:
-        """Log-probabilities of each text token to begin and to end the answer, per row [T, 2].
-
-        Rows in windows take no more memory than as many rows of one window each (or `TOKENS_PER_FORWARD`): more windows run
-        in several forwards, which a backward computes again, one by one.
-        """
-        assert learned.head is not None
-        windows = [window for one in examples for window in one.runs]
-        sizes = [self.size(window) for window in windows]
-        most = max(TOKENS_PER_FORWARD, len(examples) * max(sizes))
-        parts = [list(range(len(windows)))] if len(windows) == len(examples) else list(buckets(sizes, most))
-        found: dict[int, Tensor] = {}
-        for part in parts:
-            some = [windows[place] for place in part]
-            if len(parts) > 1 and torch.is_grad_enabled():
-                texts = checkpoint(self._texts, some, learned, use_reentrant=False)
-            else:
-                texts = self._texts(some, learned)
-            found.update(zip(part, texts, strict=True))
-        return pointers([found[place] for place in range(len(windows))], examples, learned.head)
-
-    def _texts(self, examples: Sequence[Example], learned: Learned) -> list[Tensor]:
-        """States of each row's text tokens [T, H]."""
+    def text_states(self, examples: Sequence[Example], learned: Learned) -> list[Tensor]:
+        """Last hidden states of each row's text, per row [T, H], in one forward, with gradients."""
         batch, starts = self._run(examples, learned, [()] * len(examples), "text")
         return [batch.states[at : at + len(one.text)] for at, one in zip(starts, examples, strict=True)]
 
@@ -134,10 +98,6 @@ class BidirectionalEngine(Engine):
 
         with torch.no_grad():
             yield from in_buckets([self.size(example) for example in examples], run_part, progress)
-
-    def buckets(self, examples: Sequence[Example]) -> Iterator[list[int]]:
-        """Indices of the examples of each forward."""
-        return buckets([self.size(example) for example in examples])
 
     def _clozes(self, rows: Sequence[Example], learned: Learned, guess: bool) -> ClozeOutput:
         guess = guess and self.base.mask_id is not None

@@ -13,8 +13,8 @@ from transformers.modeling_outputs import CausalLMOutput
 from ..base import Block
 from ..types import Ids
 from .batch import BatchOutput, context_blocks
-from .decode import stops_in, text_of
 from .draws import Draws
+from .texts import stops_in, text_of
 
 
 class GenerationAdapter(PreTrainedModel, GenerationMixin):

@@ -15,6 +15,7 @@ import torch
 from ..base import check_numbers
 from ..types import Ids
 from .batch import BatchOutput
+from .texts import stops_in, text_of
 
 if TYPE_CHECKING:
     from transformers.generation.streamers import BaseStreamer
@@ -85,13 +86,3 @@ def _answer(row: Sequence[int], ends: set[int], tokenizer: Any, stops: Sequence[
     place = next((place for place, token in enumerate(row) if token in ends or token < 0), None)
     ids = tuple(row[:place])
     return Answer(ids, place is not None or (bool(stops) and stops_in(text_of(tokenizer, ids), stops)))
-
-
-def text_of(tokenizer: Any, ids: Sequence[int]) -> str:
-    """What was written, as text: special tokens are none."""
-    return str(tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
-
-
-def stops_in(text: str, stops: Sequence[str]) -> bool:
-    """Whether one of these texts stands in it."""
-    return any(stop in text for stop in stops)

@@ -74,8 +74,6 @@ class EncoderDecoderEngine(Engine):
 
     def answers(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, Tensor]:
         """As for any engine."""
-        if learned.head is not None:
-            return self.headed(examples, learned)
         answers = [example.answer for example in examples]
         return predicted(self._begin(examples, learned, [ids[:-1] for ids in answers]), answers)
 

@@ -118,9 +118,7 @@ class Engine:
             encode(self.cache, rows, prefix.size if prefix else 0, compute, progress)
 
     def answers(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, Tensor]:
-        """Logits [A, V] at the right answers' positions and their tokens [A]; or a head's logits [B, K], the right ones [B]."""
-        if learned.head is not None:
-            return self.headed(examples, learned)
+        """Logits [A, V] at the right answers' positions, and their tokens [A]."""
         low = self._kept(examples)
         prefix, middle = self.live_prefix(learned, low), self.middle(learned)
         rows = [self.row(example, prefix, middle, example.answer[:-1], low) for example in examples]
@@ -128,20 +126,29 @@ class Engine:
         batch = run(self.base, rows, self.cache, live=self._live(learned), first=first)
         return predicted(batch, [example.answer for example in examples])
 
-    def headed(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, Tensor]:
-        """A head's logits [B, K] of the examples, and the right ones [B]."""
-        assert learned.head is not None
-        logits = learned.head(self.pooled(examples, learned).float())
-        return logits, torch.tensor([example.gold for example in examples], device=logits.device)
-
     def pooled(self, examples: Sequence[Example], learned: Learned) -> Tensor:
         """What a head reads of each row: the state at the end of its context, [B, H], with gradients."""
         prefix, middle = self.live_prefix(learned), self.middle(learned)
         rows = [self.row(example, prefix, middle) for example in examples]
         return run(self.base, rows, self.cache, live=self._live(learned)).last
 
+    def text_states(self, examples: Sequence[Example], learned: Learned) -> list[Tensor]:
+        """Last hidden states of each row's text, per row [T, H], in one forward, with gradients.
+
+        What stands behind the text has no part in them: where nothing is learned before its end, they are the bare base's.
+        """
+        slots = (*self.plan.row_frozen, *self.plan.row_live)
+        stop = 1 + max(index for index, slot in enumerate(slots) if slot.name == "text")
+        if stop <= len(self.plan.row_frozen):
+            learned = NOTHING
+        prefix, middle = self.live_prefix(learned), self.middle(learned)
+        rows = [EngineRow(prefix, (), self._pieces(slots[:stop], middle, example)) for example in examples]
+        batch = run(self.base, rows, live=self._live(learned))
+        ends = batch.ends.tolist()
+        return [batch.states[end - len(one.text) : end] for end, one in zip(ends, examples, strict=True)]
+
     def loss(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, int]:
-        """Σ cross-entropy over the right answers' tokens (of a head: over rows), and how many of a whole step's they are."""
+        """Σ cross-entropy over the right answers' tokens, and how many there are."""
         logits, targets = self.answers(examples, learned)
         return torch.nn.functional.cross_entropy(logits, targets, reduction="sum"), len(targets)
 
@@ -287,7 +294,7 @@ class Engine:
                 pieces.append(self._shared_ids(slot))
             elif value is not None and slot.learned == "kv":
                 past = run_prefix(base, behind(), first)
-                new = learned_past(value.to(base.dtype), slot.takes_positions and base.kind == "causal")
+                new = learned_past(value.to(base.dtype), slot.takes_positions and base.keeps_positions)
                 past = join([new] if past is None else [past, new])
             elif value is not None:
                 pieces.append(value)

@@ -24,5 +24,5 @@ def make_engine(
     tail: Ids = (),
 ) -> Engine:
     """The engine for a base's kind; see `Engine`."""
-    kind = EncoderDecoderEngine if base.kind == "seq2seq" else BidirectionalEngine if base.bidirectional else Engine
+    kind = EncoderDecoderEngine if base.has_decoder else BidirectionalEngine if base.bidirectional else Engine
     return kind(base, plan, head, cue, cache, reuse, start, tail)

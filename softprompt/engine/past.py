@@ -59,7 +59,7 @@ def kv_of(base: Base, embeddings: Tensor) -> Tensor:
         raise BaseModelError(f"base {base.name!r}: {NOTHING_IN_FRONT}")
     start = torch.zeros(1, dtype=torch.long, device=base.device)
     size = [len(embeddings)]
-    states = [base.encoder.forward(embeddings, size, start).states] if base.kind == "seq2seq" else None
+    states = [base.encoder.forward(embeddings, size, start).states] if base.has_decoder else None
     hidden = base.forward(embeddings, size, start, record=True, encoder_hidden_states=states)
     assert hidden.kv is not None
     return torch.stack([layer[:, 0] for layer in hidden.kv]).float()

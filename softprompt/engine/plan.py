@@ -61,14 +61,13 @@ class Learned:
     Attributes:
         segments: by slot name, embeddings [P, H] or keys and values [L, 2, G, P, D], with gradients.
         base: what live tokens run through where the method changes weights; None: the frozen base itself.
-        head: reads answers off pooled states [B, H] → logits [B, K]; None: the base's own words are the answers.
-        points: the head reads every token of the text instead, [N, H] → [N, 2]: where an answer begins and ends.
+        head: reads answers off states, one a row or one a token, [N, H] → logits [N, K]; None: the base's own words are the
+            answers.
     """
 
     segments: Mapping[str, Tensor] = field(default_factory=dict)
     base: Base | None = None
     head: Callable[[Tensor], Tensor] | None = None
-    points: bool = False
 
 
 NOTHING = Learned()

@@ -105,7 +105,7 @@ def _live_prefix(base: Base, rows: Sequence[EngineRow]) -> tuple[LivePrefix | No
     assert all(row.shared_prefix is prefix and not row.cached and not row.frozen for row in rows), (
         "each needs a cached prefix"
     )
-    assert base.kind == "causal" and not isinstance(prefix.shared_prefix, EngineRow) and not prefix.cached
+    assert base.keeps_positions and not isinstance(prefix.shared_prefix, EngineRow) and not prefix.cached
     past = block_of([prefix.shared_prefix])
     return LivePrefix(prefix.live_tokens, prefix.start, [] if past is None else [past]), [prefix]
 

@@ -1,5 +1,6 @@
 """Methods: what is learned and where it enters the row."""
 
 from .base import LearnedTensor, Method, MethodSpec, TrainDefaults, make_method
+from .headed import Headed
 
-__all__ = ["LearnedTensor", "Method", "MethodSpec", "TrainDefaults", "make_method"]
+__all__ = ["Headed", "LearnedTensor", "Method", "MethodSpec", "TrainDefaults", "make_method"]

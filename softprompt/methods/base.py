@@ -72,7 +72,6 @@ class Method(ABC):
         stores, place: how its tensors are read back: see the artifact's manifest.
         first_layer: nothing that it learns acts in the layers below this one.
         whole: every weight of a model is trained; `learned().base` holds it.
-        points: it points at answers in the text, which are neither chosen nor written.
         averaged: a head reads the mean of a row's states (the head says so before anything is asked): other defaults may fit.
         learns_slots: it learns the template's soft slots; for other methods they are read as the texts they have.
         answers: how many a classifier of its own tells apart, once it is there.
@@ -87,7 +86,6 @@ class Method(ABC):
     place: Place = "none"
     first_layer: int = 0
     whole: bool = False
-    points: bool = False
     averaged: bool = False
     learns_slots: bool = False
     answers: int | None = None
@@ -155,10 +153,6 @@ class Method(ABC):
     def score(self, batch: BatchOutput, candidates: Sequence[Sequence[tuple[int, ...]]]) -> list[Tensor]:
         """Log-score of every candidate of every row of contexts, per row [C]; by default the base's own likelihood."""
         return batch.score(candidates)
-
-    def loss_weight(self, task: Task, tokens: int) -> int:
-        """A row's weight in the mean loss of a step, `tokens` being those of its answer."""
-        return task.weight(tokens)
 
     def layout(self) -> dict[str, Any]:
         """How its tensors are read back, for the manifest."""
@@ -290,7 +284,7 @@ def layers_of(text: Layers, base: Base) -> range:
     Raises:
         ConfigError: the base has no such layers, or two stacks of them.
     """
-    if base.kind == "seq2seq":
+    if base.has_decoder:
         raise ConfigError(f"base {base.name!r} has layers in its encoder and in its decoder; leave out method.layers")
     first, _, last = text.partition("-")
     found = range(int(first), int(last) + 1 if last else base.shape.layers)

@@ -16,20 +16,18 @@ from torch import Tensor, nn
 
 from ..base import Base
 from ..engine import BatchOutput, Learned, Slot
-from ..errors import ArtifactError, ConfigError
-from ..tasks import BoundTask, Task
-from ..tasks.classification import Classification
-from ..tasks.span import Span
+from ..errors import ArtifactError
+from ..tasks import BoundTask
 from .base import Method, Place, Stores, TrainDefaults
 
 _WEIGHT, _BIAS = "head.weight", "head.bias"
 
 
 class Headed(Method):
-    """The inner method decides what is learned in the row; the head reads its pooled states or (`points`) each token's.
+    """The inner method decides what is learned in the row; the head reads its pooled states or each token's.
 
-    Where the base reads both ways (`both`) the pooled state is the mean of the row's, else the last one. `own` are the names of
-    the head's tensors.
+    Where the base reads both ways the pooled state is the mean of the row's, else the last one. `own` are the names of the
+    head's tensors.
     """
 
     stores: Stores = "other"
@@ -37,10 +35,17 @@ class Headed(Method):
     sums_over_tokens = False
     own = (_WEIGHT, _BIAS)
 
-    def __init__(self, inner: Method, points: bool = False, both: bool = True) -> None:
+    def __init__(self, inner: Method, size: int, reads_tokens: bool = False, bidirectional: bool = True) -> None:
+        """Put a head behind a method.
+
+        Args:
+            size: its logits K; 0 where it is not known what it is to answer.
+            reads_tokens: it reads each token of the text.
+            bidirectional: the base reads both ways.
+        """
         super().__init__(inner.spec)
-        self.inner, self.points = inner, points
-        inner.averaged = both and not points
+        self.inner, self._size = inner, size
+        inner.averaged = bidirectional and not reads_tokens
         self.head: nn.Linear | None = None
         self.first_layer = inner.first_layer
         self.learns_slots = inner.learns_slots
@@ -76,27 +81,11 @@ class Headed(Method):
         return self.inner.segments(slots, cue)
 
     def attach(self, base: Base, bound: BoundTask, seed: int) -> None:
-        """The inner method's parameters, and a head that starts small (at zero nothing behind it would be seen to act).
-
-        Raises:
-            ConfigError: answers that are not the same for all rows.
-        """
-        width = 2 if isinstance(bound.task, Span) else len(bound.task.words)
-        if self.points and not base.bidirectional:
-            raise ConfigError(
-                f"base {base.name!r} ({base.kind}) writes its answers, a head cannot point at them there; "
-                "let it write the answer (method.head: null), or take an encoder such as minilm"
-            )
-        if not isinstance(bound.task, (Classification, Span)):
-            raise ConfigError(
-                "a head tells fixed labels apart or points at spans, "
-                f"task {bound.task.name!r} is of type {bound.task.spec.type!r}; take type classification, "
-                "or a causal base such as smollm2"
-            )
+        """The inner method's parameters, and a head that starts small (at zero nothing behind it would be seen to act)."""
         self.inner.attach(base, bound, seed)
         self.spec = self.inner.spec  # with what it has settled
-        start = torch.randn(width, base.shape.hidden_size, generator=torch.Generator().manual_seed(seed)) * 0.02
-        self._make_head(start, torch.zeros(width), base)
+        start = torch.randn(self._size, base.shape.hidden_size, generator=torch.Generator().manual_seed(seed)) * 0.02
+        self._make_head(start, torch.zeros(self._size), base)
 
     def _make_head(self, weight: Tensor, bias: Tensor, base: Base) -> None:
         """A head of this weight [K, H] and bias [K]."""
@@ -118,15 +107,11 @@ class Headed(Method):
 
     def learned(self) -> Learned:
         """What the inner method brings, and the head."""
-        return replace(self.inner.learned(), head=self.head, points=self.points)
+        return replace(self.inner.learned(), head=self.head)
 
     def training(self) -> contextlib.AbstractContextManager[object]:
         """Of the inner method."""
         return self.inner.training()
-
-    def loss_weight(self, task: Task, tokens: int) -> int:
-        """One decision a row."""
-        return 1
 
     def score(self, batch: BatchOutput, candidates: Sequence[Sequence[tuple[int, ...]]]) -> list[Tensor]:
         """Log-probabilities of the candidates by the head."""
@@ -156,17 +141,3 @@ class Headed(Method):
             )
         self.inner.restore({name: value for name, value in tensors.items() if name not in self.own}, base)
         self._make_head(weight, bias, base)
-
-
-def with_head(method: Method, base: Base, task: Task) -> Method:
-    """The method with a head where it asks for one or the base has no words of its own; else as it is.
-
-    Raises:
-        ConfigError: the base has no words, and the method is told to have no head.
-    """
-    wanted = base.kind == "encoder" if method.spec.head is None else method.spec.head
-    if isinstance(method, Headed) or method.stores == "head":
-        return method
-    if base.kind == "encoder" and not wanted:
-        raise ConfigError(f"base {base.name!r} has no language-model head, so method.head cannot be false")
-    return Headed(method, isinstance(task, Span), base.bidirectional) if wanted else method

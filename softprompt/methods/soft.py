@@ -109,6 +109,6 @@ class Soft(LearnedTensor):
 
     def adapter_config(self, base: Base) -> dict[str, Any] | None:
         """PEFT loads it as PROMPT_TUNING, where it stands in front of everything on a causal base."""
-        if self.place != "front" or base.kind != "causal":
+        if self.place != "front" or not base.keeps_positions:
             return None
         return peft_format.soft_config(base.identity.hub_id, self.length, base.shape)

@@ -9,17 +9,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from .. import registry
 from ..config import named_file, parse, read_yaml, suggest, yaml_files
 from ..data import Duplicates, Row, few_shot
 from ..errors import ConfigError
 from ..metrics import majority
-from ..template import RULES, Prompter
+from ..template import RULES
 from ..types import Example, Progress, ignore_progress
 from ..values import is_blank, not_text, shown
-from .bound import BoundTask
 from .rows import RowLoader
 from .spec import TaskSpec
 
@@ -31,7 +30,8 @@ class Task(ABC):
 
     Attributes:
         Spec: pydantic model of the file.
-        answering: how rows are answered: the best of their candidates is taken (`scored`), or text is written (`generated`).
+        form: how rows are answered, by name (see `answers/`): `chosen`, `generated` …
+        head_form: how a head answers them; None: a head cannot.
         metrics: names that `metric` may have.
         answer_fields: fields of a row that hold its answer.
         derived: fields that the template may read and the task makes: name → the row's field that it is made from.
@@ -44,7 +44,8 @@ class Task(ABC):
     """
 
     Spec: ClassVar[type[TaskSpec]] = TaskSpec
-    answering: ClassVar[Literal["scored", "generated"]]
+    form: ClassVar[str]
+    head_form: ClassVar[str | None] = None
     metrics: ClassVar[tuple[str, ...]]
     answer_fields: tuple[str, ...] = ()
     derived: ClassVar[dict[str, str]] = {}
@@ -179,38 +180,6 @@ class Task(ABC):
             return is_blank(value) if self.rules > 1 else not value.strip()
         return isinstance(value, (list, tuple, dict)) and not value
 
-    def bind(
-        self,
-        tokenizer: Any,
-        room: int,
-        instruction: bool = True,
-        soft: bool = False,
-        closing: bool = False,
-        writes: int | None = None,
-        base_ends: Sequence[int] = (),
-    ) -> BoundTask:
-        """The task with a base's tokenizer.
-
-        Args:
-            room: positions that prompt, head, text, cue and (without `writes`) answer may take together.
-            instruction: whether the template's instruction stands in front.
-            soft, closing: whether its soft slots are learned, and texts are read both ways (see `Prompter`).
-            writes: tokens that a decoder has room for, where one writes the answer (see `lay_out`).
-            base_ends: tokens that the base says end a text.
-
-        Raises:
-            ConfigError: the task asks for demonstrations that were not drawn yet (training draws them); see `Prompter`.
-        """
-        if self.spec.demonstrations.k and not self.spec.demonstrations.rows:
-            raise ConfigError(
-                f"task {self.name!r} asks for {self.spec.demonstrations.k} demonstrations that are not drawn yet; train "
-                "method 'hard' and use its artifact, or give the rows in demonstrations.rows"
-            )
-        shots = [(self.shown(values), self.answer_word(values)) for values in self.spec.demonstrations.rows]
-        how = (instruction, shots, soft, closing, self.rules, base_ends, max(10_000, 10 * room))  # in characters
-        prompter = Prompter(self.spec.template, tokenizer, *how)
-        return BoundTask(self, prompter, room, writes)
-
     def content(self, row: Row) -> str:
         """All that is read of a row, and asked: rows of equal content are the same but for their answers."""
         return "\x1f".join(str(row.values.get(name)) for name in sorted(self.fields))
@@ -238,9 +207,14 @@ class Task(ABC):
         gold = [answer for values in rows if (answer := self.gold(values)) is not None]
         return majority(metric, gold), "always the most frequent answer"
 
-    def weight(self, tokens: int) -> int:
-        """A row's share in the mean loss of a step: the tokens of its answer."""
-        return tokens
+    @property
+    def ways(self) -> list[str]:
+        """Ways of comparing candidates, of which the best on dev is taken before training; none where that is settled."""
+        return []
+
+    def scored_by(self, way: str) -> Task:
+        """The same task with one of its `ways`."""
+        return self
 
     @property
     def writes_in_looks(self) -> bool:
@@ -251,11 +225,6 @@ class Task(ABC):
     def longest_answer(self) -> int:
         """Tokens that a written answer may have; 0 where none is written."""
         return 0
-
-    @property
-    def stops(self) -> Sequence[str]:
-        """Texts before which a written answer ends."""
-        return ()
 
     def answer_word(self, values: dict[str, Any]) -> str:
         """The text that stands for the row's right answer.

@@ -71,6 +71,7 @@ class Classification(ScoredTask):
     """Rows with a `label` field; the verbalizer gives each label its words."""
 
     Spec = ClassificationSpec
+    head_form = "chosen"
     answer_fields = ("label",)
     spec: ClassificationSpec
 

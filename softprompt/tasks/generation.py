@@ -77,7 +77,7 @@ class Generation(Task):
     """Rows with an `answer`: a text, or a list of texts that are all right (the first one is learned)."""
 
     Spec = FreeSpec
-    answering: ClassVar[Literal["scored", "generated"]] = "generated"
+    form = "generated"
     metrics: ClassVar[tuple[str, ...]] = tuple(metrics_for("texts"))
     answer_fields: tuple[str, ...] = ("answer",)
     several: ClassVar[bool] = True
@@ -112,11 +112,6 @@ class Generation(Task):
     def writes_in_looks(self) -> bool:
         """As `generation.looks` says."""
         return self.spec.generation.looks == "metric"
-
-    @property
-    def stops(self) -> Sequence[str]:
-        """As `generation.stop` says."""
-        return self.spec.generation.stop
 
     @property
     def longest_answer(self) -> int:

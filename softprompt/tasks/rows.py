@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Protocol
 
 from ..config import suggest
 from ..data import CATALOGUE, Row, get_source, read_rows
@@ -14,13 +14,48 @@ from ..data.splits import PROPORTIONS, has_value, hold_out, in_proportion, split
 from ..errors import ConfigError, DataError
 from ..storage import canonical_json
 from ..types import Progress, megabytes
-
-if TYPE_CHECKING:
-    from .base import Task
+from .spec import TaskSpec
 
 Splits = dict[str, list[Row]]
 Sizes = dict[str, Any]
 _PUBLISHED = {"train": 1024, "dev": 256}  # of catalogue data, and of all data under the rules of format 1
+
+
+class ReadsRows(Protocol):
+    """What the loading of rows asks of a task (see `Task`)."""
+
+    answer_fields: tuple[str, ...]
+    derived: ClassVar[dict[str, str]]
+    several: ClassVar[bool]
+    spec: TaskSpec
+    folder: Path
+    rules: int
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+
+    @property
+    def fields(self) -> set[str]:
+        """Fields of a row that are read."""
+
+    def check_row(self, values: dict[str, Any]) -> str | None:
+        """Why a labelled row cannot be used, or None."""
+
+    def check_any(self, values: dict[str, Any]) -> str | None:
+        """Why a row, labelled or not, cannot be used, or None."""
+
+    def unlabelled(self, values: dict[str, Any]) -> bool:
+        """Whether a row has no answer at all."""
+
+    def content(self, row: Row) -> str:
+        """All that is read of a row, and asked."""
+
+    def label(self, row: Row) -> Hashable:
+        """What splits are stratified by."""
+
+    def gold(self, values: dict[str, Any]) -> Any:
+        """The right answer."""
 
 
 class RowLoader:
@@ -34,7 +69,7 @@ class RowLoader:
         notices: what a person should know of the rows, a line each.
     """
 
-    def __init__(self, task: Task, progress: Progress, labelled: bool) -> None:
+    def __init__(self, task: ReadsRows, progress: Progress, labelled: bool) -> None:
         self._task, self._progress, self._labelled = task, progress, labelled
         self._data = task.spec.data
         self._published = task.rules == 1 or self._data.source in CATALOGUE

@@ -35,7 +35,7 @@ class ScoredTask(Task):
         contrastive: training compares a row's candidates, instead of raising the right one's likelihood alone.
     """
 
-    answering: ClassVar[Literal["scored", "generated"]] = "scored"
+    form = "chosen"
     metrics: ClassVar[tuple[str, ...]] = tuple(metrics_for("labels"))
     spec: Any
 
@@ -49,9 +49,10 @@ class ScoredTask(Task):
         """By default not."""
         return False
 
-    def weight(self, tokens: int) -> int:
-        """A row's share in the mean loss: its answer's tokens, or one decision."""
-        return 1 if self.contrastive else tokens
+    @property
+    def blanks(self) -> list[str]:
+        """Content-free inputs, of which a `contextual` prior is the mean."""
+        return []
 
     def label(self, row: Row) -> Hashable:
         """The right label."""

@@ -33,6 +33,7 @@ class Span(Generation):
     """
 
     Spec = SpanSpec
+    head_form = "extracted"
     metrics: ClassVar[tuple[str, ...]] = ("f1", "exact_match", "f1_zh", "exact_match_zh")
     answer_fields = ("answers",)
     needs: ClassVar[dict[str, Any]] = {"context": "…"}

@@ -1,16 +1,17 @@
 """Training: one loop, its checkpoints, and the run around it."""
 
-from .job import Result
-from .preparing import Prepared, prepare
-from .run import train
+from ..prepared import Prepared, prepare
+from ..runfile import BaseSpec, CacheSpec, RunSpec, TrainSpec, load_run
+from .result import Result
+from .run import RunOptions, train
 from .saving import save
-from .spec import BaseSpec, CacheSpec, RunSpec, TrainSpec, load_run
 
 __all__ = [
     "BaseSpec",
     "CacheSpec",
     "Prepared",
     "Result",
+    "RunOptions",
     "RunSpec",
     "TrainSpec",
     "load_run",

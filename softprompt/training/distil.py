@@ -15,24 +15,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..answers import Evaluation
 from ..base import Base
 from ..config import parse
 from ..data import Row
 from ..errors import ConfigError
-from ..evaluate import Evaluation
 from ..methods import Method, make_method
 from ..metrics import Estimate, estimate
 from ..parallel import processes
+from ..prepared import Prepared, prepare
+from ..runfile import CacheSpec, TrainSpec
 from ..storage import digest_of, write_json
 from ..surroundings import plain_torch
 from ..tasks import Task
 from ..types import Notice, Progress, ignore_notice, ignore_progress
-from .job import Result
 from .places import earlier_report, run_folder
-from .preparing import Prepared, prepare
+from .result import Result
 from .run import train as run_training
 from .saving import run_digest
-from .spec import CacheSpec, TrainSpec
 from .state import Teaching
 from .teacher import kept_answers, match, relabelled_rows
 
@@ -102,7 +102,7 @@ def distil(
         long, rest = long_prompt(task, method, rows.get("train", []), demonstrations, instruction)
         asked = {**rows, "train": rest}
         began = time.perf_counter()
-        teacher = prepare(base, long, make_method("hard"), cache, asked)
+        teacher = prepare(base, long, make_method("hard"), (cache or CacheSpec()).config(), asked)
         taught = {name: kept_answers(folder, name, teacher, progress) for name in asked}
         seconds = time.perf_counter() - began
         relabelled = {name: relabelled_rows(task, part, taught[name].labels) for name, part in asked.items()}
@@ -143,14 +143,14 @@ def _refuse(base: Base, task: Task, method: Method) -> None:
     Raises:
         ConfigError: names what can.
     """
-    if task.answering != "scored":
+    if task.form != "chosen":
         raise ConfigError(
             f"type {task.spec.type!r} writes its answers; distil needs answers that are chosen (classification, choice)"
         )
     if not method.defaults.lr:
         raise ConfigError(f"method {method.spec.name!r} is not trained by gradients; distil into soft, prefix or infix")
     words = "distil compares the words that a language model expects behind its prompt"
-    if base.bidirectional:
+    if not base.generates:
         raise ConfigError(f"{words}, and base {base.name!r} is of kind {base.kind}; take a causal or seq2seq base")
     if method.spec.head:
         raise ConfigError(f"{words}, and method.head: true learns a head that has none; leave it out")

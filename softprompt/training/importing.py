@@ -17,13 +17,12 @@ from ..artifact.peft_format import kv_to_peft
 from ..base import Base
 from ..base.own_cache import prefix_in_peft
 from ..errors import ArtifactError, ConfigError
-from ..methods import Method, make_method
-from ..methods.headed import Headed
+from ..methods import Headed, Method, make_method
+from ..prepared import prepare
 from ..surroundings import plain_torch
 from ..tasks import Task
 from ..types import Notice, ignore_notice
-from .preparing import prepare
-from .run import Result
+from .result import Result
 from .saving import save
 
 _STARTED = ("eva_config", "loftq_config", "corda_config", "lora_ga_config")

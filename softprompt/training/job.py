@@ -5,56 +5,27 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from .. import doctor
-from ..doctor import Finding
-from ..doctor.trained import above_majority
+from ..answers import Evaluation, evaluate
+from ..control import Control
 from ..errors import DataError
-from ..evaluate import Evaluation, evaluate
+from ..findings import Finding, above_majority
 from ..interrupts import Asked, deferred
-from ..metrics import Estimate
-from ..parallel import Processes
+from ..prepared import Prepared
+from ..runfile import CacheSpec, TrainSpec
 from ..tasks import Task
-from ..types import Example, Notice, Progress
+from ..types import Example
 from .checkpoints import FolderStore, KeptStore, NoStore, forget, read_checkpoints
 from .loop import fit
 from .places import ARTIFACT, RESULT
-from .preparing import Prepared
+from .result import Result
 from .results import Recorded, is_whole, recorded, rows_digest
 from .saving import keep, recall, run_digest, settings_of
-from .spec import CacheSpec, TrainSpec
 from .state import State, Store, Teaching
-
-
-@dataclass
-class Result:
-    """What a run gives.
-
-    Attributes:
-        metrics: by split (`dev`, and `test` if it was asked for).
-        artifact: the folder, if `out` was given.
-        seconds: `encode`, `train` and `evaluate`.
-        parameters: trained numbers.
-        truncated: rows whose text was cut to fit.
-        findings: of the checks before and after training.
-        recorded: what earlier calls have measured on splits that this one was not asked for.
-        settings: all that decides the result.
-    """
-
-    prepared: Prepared
-    metrics: dict[str, Evaluation]
-    artifact: Path | None
-    seconds: dict[str, float]
-    parameters: int
-    best_step: int
-    truncated: int
-    events: list[dict[str, Any]] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-    recorded: dict[str, Estimate] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -75,9 +46,7 @@ class Job:
     seed: int
     folder: Path | None
     teaching: Teaching | None
-    parallel: Processes
-    progress: Progress
-    notice: Notice
+    control: Control
 
     def run(self, splits: Sequence[str], fresh: bool, check: bool, began: float) -> Result:
         """Train, measure on these splits, keep.
@@ -89,7 +58,7 @@ class Job:
             DataError: rows that cannot be trained on.
             TrainingError: the folder holds a checkpoint or results of another run; see `fit` for others.
         """
-        ready, parallel, method = self.ready, self.parallel, self.ready.method
+        ready, parallel, method = self.ready, self.control.parallel, self.ready.method
         if method.parameters():
             _refuse_unusable(ready.splits["train"])
         settings = self._settings()
@@ -99,7 +68,7 @@ class Job:
         findings = self._examine(store) if check and first else []
         if method.parameters() and not finished:
             kept = [*parallel.shard(ready.splits["train"]), *parallel.shard(ready.splits.get("dev", []))]
-            ready.engine.encode(kept, self.progress)
+            ready.engine.encode(kept, self.control.progress)
         seconds, began = {"encode": time.perf_counter() - began}, time.perf_counter()
         with deferred() if self.folder and method.parameters() else nullcontext(Asked()) as asked:
             best_step, seen = self._learn(store, asked)
@@ -129,12 +98,12 @@ class Job:
         self, settings: dict[str, Any], splits: Sequence[str], fresh: bool
     ) -> tuple[Store, Recorded | None, bool]:
         """Where the run leaves its records; what it has measured when it was called before; whether it had ended."""
-        if self.folder is None or not self.parallel.main:
+        if self.folder is None or not self.control.parallel.main:
             return NoStore(), None, False
         if fresh:
             forget(self.folder, RESULT)
         run = run_digest(self.ready, settings)
-        state, damaged = read_checkpoints(self.folder, run, self.notice)
+        state, damaged = read_checkpoints(self.folder, run, self.control.notice)
         earlier = recorded(self.folder, run)
         if earlier and state and state.is_last(self.spec.max_steps) and is_whole(self.folder, earlier):
             missing = [name for name in splits if not self._is_measured(name, earlier)]
@@ -159,7 +128,7 @@ class Job:
         if finished and earlier is not None:
             new = [name for name in result.metrics if not self._is_measured(name, earlier)]
             added = f"measured in addition: {', '.join(new)}" if new else "nothing was changed"
-            self.notice(f"{folder}: this run is finished; {added} (--fresh starts it over)")
+            self.control.notice(f"{folder}: this run is finished; {added} (--fresh starts it over)")
             if not new:
                 recall(result, folder, self.task, self.spec, self.cache, result.settings["seed"])
                 result.recorded = {k: v for k, v in earlier.estimates().items() if k not in result.metrics}
@@ -183,21 +152,19 @@ class Job:
     def _tell(self, findings: list[Finding]) -> list[Finding]:
         for finding in findings:
             if finding.level == "warning":
-                self.notice(f"warning: {finding}")
+                self.control.notice(f"warning: {finding}")
         return findings
 
     def _learn(self, store: Store, asked: Asked) -> tuple[int, Evaluation | None]:
         """Train by gradients, or solve; the step that was kept, and what its look at dev found."""
-        ready, seed, progress = self.ready, self.seed, self.progress
-        method, rows, dev = ready.method, ready.splits["train"], ready.splits.get("dev", [])
-        if not method.parameters():
-            method.solve(ready.engine, rows, dev, ready.task, seed, progress)
+        ready, seed = self.ready, self.seed
+        if not ready.method.parameters():
+            rows, dev = ready.splits["train"], ready.splits.get("dev", [])
+            ready.method.solve(ready.engine, rows, dev, ready.task, seed, self.control.progress)
             store.save(State(ended="solved"))
             return 0, None
         goal = None if self.teaching is None else self.teaching.objective(ready.engine)
-        state = fit(
-            ready.engine, method, ready.bound, rows, dev, self.spec, seed, store, progress, goal, self.parallel, asked
-        )
+        state = fit(ready, self.spec, seed, store, replace(self.control, asked=asked), goal)
         best = int(state.best.get("step", state.step))
         return best, state.found.get(best)
 
@@ -209,9 +176,7 @@ class Job:
         for name in splits:
             if not ready.splits.get(name):
                 continue
-            found = seen.get(name) or evaluate(
-                ready.engine, ready.method, ready.bound, ready.splits[name], self.progress, self.parallel
-            )
+            found = seen.get(name) or evaluate(ready, ready.splits[name], self.control)
             if self.teaching is not None:
                 found = replace(found, estimate=replace(found.estimate, metric=self.teaching.metric))
             metrics[name] = found

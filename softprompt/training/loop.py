@@ -6,29 +6,27 @@ import math
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ..answers import LIKELIHOOD, Evaluation, evaluate, evaluate_quickly
 from ..base.memory import peak_memory
-from ..doctor.trained import above_majority
-from ..engine import Engine
+from ..control import Control
 from ..errors import TrainingError
-from ..evaluate import LIKELIHOOD, Evaluation, evaluate
-from ..interrupts import Asked, Interrupted
-from ..methods import Method
+from ..findings import above_majority
+from ..interrupts import Interrupted
 from ..metrics import Estimate
-from ..parallel import Processes
+from ..prepared import Prepared
 from ..randomness import seeded
-from ..scoring import objective_of
-from ..tasks import BoundTask
-from ..types import Example, Progress, ignore_progress
+from ..runfile import TrainSpec
+from ..types import Example
 from .optimizers import make_optimizer
 from .sharding import Weights, shard_weights
-from .spec import TrainSpec
 from .state import Objective, State, Store
 
 T = TypeVar("T")
@@ -36,18 +34,12 @@ SOON = 3  # looks at dev after which something should have been learned
 
 
 def fit(
-    engine: Engine,
-    method: Method,
-    bound: BoundTask,
-    train: Sequence[Example],
-    dev: Sequence[Example],
+    prepared: Prepared,
     spec: TrainSpec,
     seed: int,
     store: Store,
-    progress: Progress = ignore_progress,
+    control: Control | None = None,
     objective: Objective | None = None,
-    parallel: Processes | None = None,
-    asked: Asked | None = None,
 ) -> State:
     """Train the method's parameters; leave the best of them, by dev, in the method.
 
@@ -56,20 +48,21 @@ def fit(
 
     Args:
         spec: filled (no nulls left).
-        objective: what is minimised; by default `objective_of` the task.
-        parallel: the processes that share the rows (see `parallel.py`); all of them end up with the same state.
-        asked: whether a signal asks for an end: the step is done and kept before.
+        control: who is told; the processes that share the rows, all of which end up with the same state; whether a signal asks
+            for an end: the step is done and kept before.
+        objective: what is minimised; by default the loss of the answers' form.
 
     Raises:
         TrainingError: a loss or gradient that is not finite; names the step and its rows.
         Interrupted: a signal asked for an end.
     """
     assert spec.lr and spec.max_steps
-    parallel, asked = parallel or Processes(), asked or Asked()
-    parallel.equal(method.parameters())
-    weights = shard_weights(method, engine.base, parallel)
-    objective = weights.through(objective or objective_of(engine, bound))
-    run = _Run(engine, method, bound, train, dev, spec, seed, store, progress, objective, parallel, weights)
+    control = control or Control()
+    method, asked = prepared.method, control.asked
+    control.parallel.equal(method.parameters())
+    weights = shard_weights(method, prepared.engine.base, control.parallel)
+    objective = weights.through(objective or partial(prepared.form.loss, prepared.engine))
+    run = _Run(prepared, spec, seed, store, control, objective, weights)
     parameters, optimizer = method.parameters(), make_optimizer(method.groups(), spec)
     state = weights.load(store) or State()
     if state.step:
@@ -80,9 +73,9 @@ def fit(
     while state.unseen or (state.step < spec.max_steps and not state.ended):
         stop = False
         if not state.unseen:
-            stop = run.step(state, optimizer, asked)
+            stop = run.step(state, optimizer)
         if state.unseen and not stop:
-            stop = run.look(state, asked)
+            stop = run.look(state)
         if weights.due(store, at_once=stop or state.step == spec.max_steps or bool(state.ended)):
             state.parameters = [parameter.detach().clone() for parameter in parameters]
             state.optimizer = optimizer.state_dict()
@@ -91,7 +84,7 @@ def fit(
             store.log("interrupted", step=state.step)
             raise Interrupted(asked.number or signal.SIGTERM)
         shown = f"training, loss {state.loss:.3f}" + (f", dev {state.best['value']:.3f}" if state.best else "")
-        progress(shown, state.step, state.step if state.ended else spec.max_steps)
+        control.progress(shown, state.step, state.step if state.ended else spec.max_steps)
     if asked.number:  # while the last of it was kept
         raise Interrupted(asked.number)
 
@@ -105,41 +98,42 @@ def fit(
 
 @dataclass(frozen=True)
 class _Run:
-    """What all steps and looks of a run have in common; see `fit`."""
+    """What all steps and dev evaluations of a run have in common; see `fit`."""
 
-    engine: Engine
-    method: Method
-    bound: BoundTask
-    train: Sequence[Example]
-    dev: Sequence[Example]
+    prepared: Prepared
     spec: TrainSpec
     seed: int
     store: Store
-    progress: Progress
+    control: Control
     objective: Objective
-    parallel: Processes
     weights: Weights
 
-    def step(self, state: State, optimizer: Optimizer, asked: Asked) -> bool:
+    def step(self, state: State, optimizer: Optimizer) -> bool:
         """One step of the optimizer; whether the run is to end after it (all processes agree)."""
-        spec, method, parallel, weights = self.spec, self.method, self.parallel, self.weights
+        spec, parallel, weights = self.spec, self.control.parallel, self.weights
+        engine, form, method, train = (
+            self.prepared.engine,
+            self.prepared.form,
+            self.prepared.method,
+            self.prepared.splits["train"],
+        )
         assert spec.batch_size and spec.micro_batch and spec.max_steps and spec.eval_every
         began = time.perf_counter()
-        places = batch_at(range(len(self.train)), state.step, spec.batch_size, self.seed)
-        rows = [self.train[place] for place in places]
+        indices = batch_at(range(len(train)), state.step, spec.batch_size, self.seed)
+        rows = [train[index] for index in indices]
         # what is kept of a row, its owner keeps
-        mine = parallel.shard(rows, places if self.engine.plan.keeps_rows else None)
-        tokens = sum(method.loss_weight(self.bound.task, len(example.answer)) for example in rows)
+        mine = parallel.shard(rows, indices if engine.plan.keeps_rows else None)
+        tokens = sum(map(form.loss_weight, rows))
         loss = 0.0
         # dropout is a function of seed, step and process, so resuming is exact
         number = (self.seed * 1_000_003 + state.step) * parallel.world + parallel.rank
-        with weights.unsharded(), seeded(number, self.engine.base.device):
+        with weights.unsharded(), seeded(number, engine.base.device):
             for part, divisor in weights.parts(mine, rows, spec.micro_batch, tokens):
                 with method.training():  # the backward as well: with checkpointing it runs layers again
                     total, _ = self.objective(part, method.learned())
                     weights.backward(total / divisor)
                 loss += total.item() / divisor
-        loss, stop = parallel.totals(loss, float(asked.number))
+        loss, stop = parallel.totals(loss, float(self.control.asked.number))
         parameters = method.parameters()
         weights.sum_gradients(parameters)
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, spec.clip))
@@ -151,36 +145,39 @@ class _Run:
         optimizer.zero_grad()
         state.step += 1
         state.loss = loss
-        state.unseen = bool(self.dev) and (state.step % spec.eval_every == 0 or state.step == spec.max_steps)
+        has_dev = bool(self.prepared.splits.get("dev"))
+        state.unseen = has_dev and (state.step % spec.eval_every == 0 or state.step == spec.max_steps)
         seconds = time.perf_counter() - began
         self.store.log("step", step=state.step, loss=loss, norm=norm, lr=rate, tokens=tokens, seconds=seconds)
         return bool(stop)
 
-    def look(self, state: State, asked: Asked) -> bool:
-        """Look at dev; whether the run is to end now: one process leaves at once (and looks when it goes on)."""
-        spec, parallel = self.spec, self.parallel
+    def look(self, state: State) -> bool:
+        """Evaluate on dev; whether the run is to end now: one process leaves at once (and evaluates when it goes on)."""
+        spec, control, prepared = self.spec, self.control, self.prepared
         assert spec.max_steps and spec.eval_every
+        dev = prepared.splits["dev"]
 
         def told(what: str, done: int, total: int) -> None:
-            self.progress(what, done, total)
-            if asked.number and parallel.world == 1:
+            control.progress(what, done, total)
+            if control.asked.number and control.parallel.world == 1:
                 raise _LeftError
 
         began = time.perf_counter()
-        write = spec.target is not None or self.bound.task.writes_in_looks
+        whole = spec.target is not None or prepared.task.writes_in_looks
         try:
             with self.weights.unsharded():
-                found = evaluate(self.engine, self.method, self.bound, self.dev, told, parallel, write)
+                measure = evaluate if whole else evaluate_quickly
+                evaluation = measure(prepared, dev, replace(control, progress=told))
         except _LeftError:
             return True
-        now = found.estimate
-        self.store.log("dev", step=state.step, **now.as_dict(), nll=found.nll, seconds=time.perf_counter() - began)
-        kept = [parameter.detach().clone() for parameter in self.method.parameters()]
-        judge(found, state, spec, kept, write)
+        now = evaluation.estimate
+        self.store.log("dev", step=state.step, **now.as_dict(), nll=evaluation.nll, seconds=time.perf_counter() - began)
+        kept = [parameter.detach().clone() for parameter in prepared.method.parameters()]
+        judge(evaluation, state, spec, kept, whole)
         state.unseen = False
         if state.step == min(SOON * spec.eval_every, spec.max_steps):
-            _doubt(self.bound, self.dev, state, self.store)
-        return bool(parallel.totals(float(asked.number))[0])
+            _doubt(prepared, state, self.store)
+        return bool(control.parallel.totals(float(control.asked.number))[0])
 
 
 class _LeftError(Exception):
@@ -235,16 +232,16 @@ def judge(found: Evaluation, state: State, spec: TrainSpec, kept: list[Tensor], 
         state.ended = f"no better dev {now.metric} in {spec.patience} evaluations"
 
 
-def _doubt(bound: BoundTask, dev: Sequence[Example], state: State, store: Store) -> None:
+def _doubt(prepared: Prepared, state: State, store: Store) -> None:
     """Record a warning if the best look so far is not above always answering the most frequent label."""
     value, margin = state.best["value"], 2 * state.best["error"]  # the interval is two errors to each side
     if state.best["metric"] == LIKELIHOOD:
         return
-    found = above_majority(
-        bound.task, dev, Estimate(state.best["metric"], value, (value - margin, value + margin), len(dev))
-    )
-    if found.level != "ok":
-        store.log("doctor", step=state.step, **found.as_dict())
+    dev = prepared.splits["dev"]
+    estimate = Estimate(state.best["metric"], value, (value - margin, value + margin), len(dev))
+    finding = above_majority(prepared.task, dev, estimate)
+    if finding.level != "ok":
+        store.log("doctor", step=state.step, **finding.as_dict())
 
 
 def best_of(looks: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from ..artifact.card import model_card
 from ..artifact.manifest import BaseRecord, LayoutSpec
 from ..base import Base
 from ..base.shape import DTYPES
-from ..methods import Method, make_method
-from ..methods.headed import Headed, with_head
+from ..methods import Headed, Method, make_method
+from ..prepared import with_head
 from ..storage import atomic_folder
 from ..surroundings import plain_torch
 from ..tasks import Task

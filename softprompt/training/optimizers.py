@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..errors import MissingExtraError
-from .spec import TrainSpec
+from ..runfile import TrainSpec
 
 
 def make_optimizer(groups: Sequence[tuple[list[nn.Parameter], float]], spec: TrainSpec) -> Any:

@@ -20,28 +20,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..answers import evaluate
 from ..artifact import Artifact
 from ..base import Base
 from ..config import parse
+from ..control import Control
 from ..data import Row
 from ..engine import Engine, Learned
 from ..errors import ConfigError, DataError
-from ..evaluate import evaluate
 from ..methods import Method, make_method
 from ..methods.base import LearnedTensor
-from ..methods.restoring import restored
 from ..metrics import Estimate
 from ..parallel import processes
+from ..prepared import Prepared, prepare, restored
+from ..runfile import CacheSpec, TrainSpec
 from ..storage import write_json
 from ..surroundings import plain_torch
 from ..tasks import Task
 from ..types import Example, Notice, Progress, ignore_notice, ignore_progress
-from .job import Result
 from .places import check_run_folders, earlier_report, work_folder
-from .preparing import Prepared, prepare
+from .result import Result
 from .run import train as run_training
 from .saving import save
-from .spec import CacheSpec, TrainSpec
 
 IMPORTANCE_ROWS = 128
 REPORT = "prune.json"
@@ -134,13 +134,14 @@ def prune(
     with work_folder(folder, WRITTEN):
         check_run_folders([folder / str(length) for length in lengths])
         rows = rows if rows is not None else task.load_data(progress)
-        whole = prepare(base, task, method, cache, rows, splits=("train", "dev"))
+        kept = (cache or CacheSpec()).config()
+        whole = prepare(base, task, method, kept, rows, splits=("train", "dev"))
         if not whole.splits.get("dev") or not whole.splits.get("train"):
             raise DataError(
                 "pruning ranks tokens on training rows and compares lengths on dev rows; the task lacks one"
             )
         whole.engine.encode([*whole.splits["train"], *whole.splits["dev"]], progress)
-        dev = evaluate(whole.engine, method, whole.bound, whole.splits["dev"], progress).estimate
+        dev = evaluate(whole, whole.splits["dev"], Control(progress)).estimate
         ranked = importance(whole.engine, method, whole.splits["train"][:importance_rows], progress)
         assert artifact.path is not None
         found = [Pruned(method.length, list(range(method.length)), dev, dev, artifact.path)]
@@ -242,8 +243,8 @@ def _one(
     assert isinstance(method, LearnedTensor)
     kept = sorted(ranked.argsort(descending=True, stable=True)[:length].tolist())
     smaller = keep(base, method, kept)
-    ready = prepare(base, task, smaller, cache, rows, [whole], ("train", "dev"))
-    start = evaluate(ready.engine, smaller, ready.bound, ready.splits["dev"], progress)
+    ready = prepare(base, task, smaller, (cache or CacheSpec()).config(), rows, [whole], ("train", "dev"))
+    start = evaluate(ready, ready.splits["dev"], Control(progress))
     folder = out / str(length)
     save(Result(ready, {"dev": start}, None, {}, smaller.value.numel(), 0, ready.bound.cut), folder / "start")
     settings = {**smaller.spec.model_dump(exclude_none=True), "init": "artifact", "artifact": str(folder / "start")}

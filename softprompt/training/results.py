@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,12 +15,10 @@ from torch import Tensor
 from .. import artifact as artifacts
 from ..errors import SoftpromptError, TrainingError
 from ..metrics import Estimate
+from ..prepared import Prepared
 from ..storage import digest_of, write_json
 from .places import ARTIFACT, RESULT
-
-if TYPE_CHECKING:
-    from .job import Result
-    from .preparing import Prepared
+from .result import Result
 
 
 @dataclass(frozen=True)

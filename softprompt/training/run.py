@@ -4,31 +4,56 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
+from typing_extensions import Unpack
 
 from ..base import Base
 from ..config import parse
+from ..control import Control
 from ..data import Row
 from ..errors import ConfigError
 from ..interrupts import explained
 from ..methods import Method, make_method
-from ..methods.headed import with_head
 from ..parallel import fail_together, processes
+from ..prepared import Prepared, prepare, with_head
+from ..runfile import CacheSpec, TrainSpec, check_seed
 from ..surroundings import plain_torch
 from ..tasks import Task
 from ..types import Notice, Progress, ignore_notice, ignore_progress
 from ..values import kind
 from .checkpoints import goes_on
 from .choosing import settle
-from .job import Job, Result
+from .job import Job
 from .places import run_folder
-from .preparing import Prepared, prepare
+from .result import Result
 from .sharding import refuse
-from .spec import CacheSpec, TrainSpec, check_seed
 from .state import Teaching
+
+
+class RunOptions(TypedDict, total=False):
+    """What a run may be told beside what it learns.
+
+    Attributes:
+        test: also evaluate on the test rows, once, at the end.
+        fresh: start over even if the folder holds a checkpoint.
+        check: look first whether the method acts and can learn (`doctor.QUICK`; the default); errors stop the run.
+        reuse: earlier runs whose encoded rows are used again (see `prepare`).
+        teaching: learn from a teacher instead of labels (see `distil.py`).
+        progress: told what is being done, and how far it is.
+        notice: told what the checks warn of, at once; it is in the event log and in `Result.findings` as well.
+    """
+
+    test: bool
+    fresh: bool
+    check: bool
+    reuse: Sequence[Prepared]
+    teaching: Teaching | None
+    progress: Progress
+    notice: Notice
 
 
 @fail_together
@@ -42,14 +67,8 @@ def train(
     train: TrainSpec | dict[str, Any] | None = None,
     cache: CacheSpec | None = None,
     seed: int = 0,
-    test: bool = False,
-    fresh: bool = False,
     rows: dict[str, list[Row]] | None = None,
-    reuse: Sequence[Prepared] = (),
-    teaching: Teaching | None = None,
-    progress: Progress = ignore_progress,
-    check: bool = True,
-    notice: Notice = ignore_notice,
+    **options: Unpack[RunOptions],
 ) -> Result:
     """Train a method on a task and save the artifact.
 
@@ -57,12 +76,8 @@ def train(
         method: a name (`soft`), a mapping with its settings, or a `Method`.
         out: folder of the run: checkpoints, event log, `artifact/`. A run that was cut short goes on from it; one that is
             finished is only measured where it was not yet. None keeps everything in memory.
-        test: also evaluate on the test rows, once, at the end.
-        fresh: start over even if `out` holds a checkpoint.
-        rows, reuse: see `prepare`.
-        teaching: learn from a teacher instead of labels (see `distil.py`).
-        check: look first whether the method acts and can learn (`doctor.QUICK`); errors stop the run.
-        notice: told what the checks warn of, at once; it is in the event log and in `Result.findings` as well.
+        rows: splits that were loaded already (default: the task's own data).
+        options: see `RunOptions`.
 
     Started by `torchrun` or `accelerate launch`, each process calls it alike and gets the same result; the first one writes.
 
@@ -74,22 +89,28 @@ def train(
     """
     _check_given(base, task, rows)
     rows = rows if rows is None else {"train": [], **rows}
+    test = options.get("test", False)
     method = with_head(method if isinstance(method, Method) else make_method(method), base, task)
     spec = train if isinstance(train, TrainSpec) else parse(TrainSpec, train or {}, "train")
     seed, parallel = check_seed(seed), processes()
     refuse(method, base, spec, parallel)
-    progress = progress if parallel.main else ignore_progress
-    notice = notice if parallel.main else ignore_notice
+    control = Control(parallel=parallel)
+    if parallel.main:
+        control = replace(
+            control, progress=options.get("progress", ignore_progress), notice=options.get("notice", ignore_notice)
+        )
+    cache = cache or CacheSpec()
+    kept = cache.config(parallel.name)
     folder = Path(out) if out is not None else None
     with run_folder(folder), explained(lambda: goes_on(folder)):
         began, wanted = time.perf_counter(), ("train", "dev", "test") if test else ("train", "dev")
-        task = settle(base, task, rows, cache, progress, notice, parallel)
+        task = settle(base, task, rows, kept, control)
         autocast = torch.bfloat16 if spec.autocast else None
         base = base.view(gradient_checkpointing=spec.gradient_checkpointing, autocast=autocast)
-        ready = prepare(base, task, method, cache, rows, reuse, wanted, parallel, seed)
+        ready = prepare(base, task, method, kept, rows, options.get("reuse", ()), wanted, seed)
         spec = spec.filled(method, len(ready.splits["train"]))
-        job = Job(ready, task, spec, cache or CacheSpec(), seed, folder, teaching, parallel, progress, notice)
-        result = job.run(wanted[1:], fresh, check, began)
+        job = Job(ready, task, spec, cache, seed, folder, options.get("teaching"), control)
+        result = job.run(wanted[1:], options.get("fresh", False), options.get("check", True), began)
         parallel.wait()
     return result
 

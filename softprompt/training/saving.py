@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .. import artifact as artifacts
 from ..artifact.card import model_card
@@ -16,17 +16,15 @@ from ..config import with_first_keys
 from ..errors import ConfigError
 from ..metrics import Estimate
 from ..parallel import processes
+from ..prepared import Prepared
+from ..runfile import CacheSpec, TrainSpec, resolved_task
 from ..storage import digest_of, plain_disk_errors, write_text
 from ..tasks import Task
 from ..yaml_file import dump
 from .known import remember
 from .places import ARTIFACT, RUN
+from .result import Result
 from .results import Recorded, carried, rows_digest, tensors_digest, write_result
-from .spec import CacheSpec, TrainSpec, resolved_task
-
-if TYPE_CHECKING:
-    from .job import Result
-    from .preparing import Prepared
 
 PACKAGES = ("softprompt", "torch", "transformers", "tokenizers", "numpy", "scikit-learn")
 
@@ -105,7 +103,7 @@ def save(
             "dtype": ready.base.label_of_dtype,
             "tokenizer_digest": ready.base.tokenizer_digest,
             "shape": ready.base.shape.as_dict(),
-            "encoder": ready.base.reader.shape.as_dict() if ready.base.kind == "seq2seq" else None,
+            "encoder": ready.base.reader.shape.as_dict() if ready.base.has_decoder else None,
         },
         "tensors": {name: {"shape": list(value.shape), "dtype": "float32"} for name, value in tensors.items()},
         "metrics": metrics,

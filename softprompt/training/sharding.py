@@ -25,8 +25,8 @@ from ..engine import Learned
 from ..errors import ConfigError
 from ..methods import Method
 from ..parallel import Processes
+from ..runfile import TrainSpec
 from ..types import Example
-from .spec import TrainSpec
 
 if TYPE_CHECKING:
     from .state import Objective, State, Store
@@ -47,7 +47,7 @@ def refuse(method: Method, base: Base, spec: TrainSpec, parallel: Processes) -> 
             "FSDP shares out the weights of full fine-tuning only (method: full, train: all, without layers); start method "
             f"{method.spec.name!r} without it: {INSTEAD}"
         )
-    if base.kind != "causal":
+    if not base.answers_at_end:
         raise ConfigError(
             f"FSDP shares out causal bases only, {base.name!r} is of kind {base.kind}; start without it: {INSTEAD}"
         )

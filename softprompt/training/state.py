@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from ..answers import Evaluation
 from ..engine import Engine, Learned
-from ..evaluate import Evaluation
 from ..types import Example
 
 Objective = Callable[[Sequence[Example], Learned], tuple[Tensor, int]]

@@ -9,24 +9,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..answers import Evaluation
 from ..base import Base
 from ..data import Row
 from ..errors import ConfigError
-from ..evaluate import Evaluation
 from ..interrupts import explained
 from ..methods import make_method
 from ..metrics import Estimate
 from ..parallel import fail_together, processes
+from ..prepared import Prepared
+from ..runfile import BaseSpec, RunSpec, load_run
 from ..storage import write_json
 from ..tasks import Task
 from ..types import Notice, Progress, ignore_notice, ignore_progress
-from .job import Result
 from .loop import best_of
 from .places import check_run_folders, earlier_report, work_folder
-from .preparing import Prepared
+from .result import Result
 from .run import train
 from .saving import starts
-from .spec import BaseSpec, RunSpec, load_run
 
 REPORT = "sweep.json"
 

@@ -13,16 +13,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..answers.chosen import Chosen
 from ..config import with_first_keys
 from ..data import Row
 from ..engine import NOTHING, Engine, Learned, answer_states
 from ..errors import ConfigError
-from ..evaluate import outcome
-from ..scoring import prior, relative
+from ..prepared import Prepared
 from ..storage import atomic_file, digest_of
 from ..tasks import Task
 from ..types import Example, Progress, ignore_progress
-from .preparing import Prepared
 from .state import Objective
 
 
@@ -59,8 +58,9 @@ def relabel(task: Task, values: dict[str, Any], label: str) -> dict[str, Any]:
 @torch.no_grad()
 def ask(teacher: Prepared, examples: Sequence[Example], progress: Progress = ignore_progress) -> Taught:
     """The teacher's label of every row, and the states that predict its answer; each row runs once."""
-    engine, method, bound = teacher.engine, teacher.method, teacher.bound
-    before = prior(engine, method, bound, NOTHING, examples)
+    engine, method, form = teacher.engine, teacher.method, teacher.form
+    assert isinstance(form, Chosen)
+    before = form.prior(teacher, NOTHING, examples)
     labels, states = [""] * len(examples), [torch.empty(0)] * len(examples)
 
     def told(_: str, done: int, total: int) -> None:
@@ -71,10 +71,8 @@ def ask(teacher: Prepared, examples: Sequence[Example], progress: Progress = ign
         answers = []
         for index, scores in zip(part, method.score(batch, [example.candidates for example in some]), strict=True):
             example = examples[index]
-            labels[index] = outcome(
-                bound, example, relative(method, bound, scores, example.candidates, before)
-            ).predicted
-            _, gold = bound.task.candidates(relabel(bound.task, example.values, labels[index]))
+            labels[index] = form.outcome(example, form.relative(method, scores, example.candidates, before)).predicted
+            _, gold = form.task.candidates(relabel(form.task, example.values, labels[index]))
             assert gold is not None
             answers.append(example.candidates[gold])
         for index, one in zip(part, answer_states(batch, answers), strict=True):

@@ -6,6 +6,7 @@ Same base, rows, start, optimizer and learning rate; theirs runs padded batches 
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import peft
 import pytest
@@ -39,7 +40,8 @@ def our_losses(ready, rate=RATE):
     spec = TrainSpec(lr=rate, batch_size=ROWS, max_steps=STEPS, epochs=9, schedule="constant", warmup=0, weight_decay=0)
     train, store = ready.splits["train"], NoStore()
     ready.engine.encode(train)
-    fit(ready.engine, ready.method, ready.bound, train, [], spec.filled(ready.method, len(train)), SEED, store)
+    alone = replace(ready, splits={"train": train})
+    fit(alone, spec.filled(ready.method, len(train)), SEED, store)
     return [event["loss"] for event in store.events if event["event"] == "step"]
 
 

@@ -8,9 +8,9 @@ from helpers import scores, tiny_rows, tiny_task
 from models import tiny_base, tiny_model, tiny_tokenizer
 
 from softprompt import load
+from softprompt.answers import evaluate
 from softprompt.base import Base
 from softprompt.errors import ArtifactError, ConfigError, DataError, TrainingError
-from softprompt.evaluate import evaluate, outcomes
 from softprompt.methods import make_method
 from softprompt.training import prepare, train
 
@@ -33,9 +33,9 @@ def test_contextual_calibration_takes_the_prompts_leaning_out():
     plain = prepare(base, tiny_task(), make_method("hard"), rows=tiny_rows())
     task = tiny_task(scoring={"calibration": "contextual", "content_free": ["N/A"]})
     calibrated = prepare(base, task, make_method("hard"), rows=tiny_rows())
-    a = outcomes(plain.engine, plain.method, plain.bound, plain.splits["test"])
-    b = outcomes(calibrated.engine, calibrated.method, calibrated.bound, calibrated.splits["test"])
-    blank = outcomes(plain.engine, plain.method, plain.bound, [plain.bound.example({"text": "N/A"})])[0]
+    a = plain.form.predict(plain, plain.splits["test"])
+    b = calibrated.form.predict(calibrated, calibrated.splits["test"])
+    blank = plain.form.predict(plain, [plain.form.encode({"text": "N/A"})])[0]
     shifted = torch.tensor(list(a[0].scores.values())) - torch.tensor(list(blank.scores.values()))
     assert torch.allclose(shifted.log_softmax(0), torch.tensor(list(b[0].scores.values())), atol=1e-4)
 
@@ -104,7 +104,7 @@ def test_probe_does_not_depend_on_how_the_task_normalises():
 def test_evaluation_needs_labels():
     ready = prepare(tiny_base(), tiny_task(), make_method("hard"), rows=tiny_rows())
     with pytest.raises(DataError, match="no label"):
-        evaluate(ready.engine, ready.method, ready.bound, [ready.bound.example({"text": "joy"}, "here:7")])
+        evaluate(ready, [ready.form.encode({"text": "joy"}, "here:7")])
 
 
 def test_full_trains_biases_only_where_there_are_any():
@@ -234,7 +234,9 @@ def test_states_behind_another_start_are_not_shared():
         alone = prepare(base, tiny_task(), make_method(start), rows=rows, seed=seed)
         for ready in (shared, alone):
             ready.engine.encode(ready.splits["train"])
-        losses = [ready.engine.loss(ready.splits["train"], ready.method.learned())[0] for ready in (shared, alone)]
+        losses = [
+            ready.form.loss(ready.engine, ready.splits["train"], ready.method.learned())[0] for ready in (shared, alone)
+        ]
         assert torch.equal(*losses)
 
 

@@ -9,7 +9,6 @@ from models import tiny_base
 
 from softprompt.adapters.tuner import types
 from softprompt.errors import ConfigError
-from softprompt.evaluate import outcomes
 from softprompt.methods import make_method
 from softprompt.training import prepare, train
 
@@ -51,7 +50,7 @@ def test_every_tuner_trains_and_comes_back_or_is_refused(kind, base):
     again.restore({name: value.clone() for name, value in ready.method.export().items()}, base)
     found = scores(prepare(base, tiny_task(), again, rows=ROWS))
     assert torch.allclose(found, scores(ready), atol=1e-5)
-    alone = [outcomes(ready.engine, ready.method, ready.bound, [row]) for row in ready.splits["dev"]]
+    alone = [ready.form.predict(ready, [row]) for row in ready.splits["dev"]]
     assert torch.allclose(torch.cat([scores_of(row) for row in alone]), found, atol=2e-5), "a row's company counts"
     bare = scores(prepare(base, tiny_task(), make_method("hard"), rows=ROWS))
     assert not torch.allclose(found, bare, atol=1e-4), "nothing was learned"
@@ -118,7 +117,7 @@ def test_dropout_acts_in_training_only(method, base):
 
     def losses():
         with torch.no_grad():
-            return {float(ready.engine.loss(rows, ready.method.learned())[0]) for _ in range(8)}
+            return {float(ready.form.loss(ready.engine, rows, ready.method.learned())[0]) for _ in range(8)}
 
     assert len(losses()) == 1
     with ready.method.training():

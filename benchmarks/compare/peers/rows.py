@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from softprompt.answers import Evaluation, Outcome, summarize
 from softprompt.benchmarks.compare.peers import run_setfit
 from softprompt.benchmarks.compare.record import Record, Rows, Seconds, keep_tests, measured
 from softprompt.benchmarks.compare.runs import Run
 from softprompt.benchmarks.compare.shop import Shop
 from softprompt.data import Row
 from softprompt.errors import ConfigError
-from softprompt.evaluate import Evaluation, Outcome, summarize
 from softprompt.tasks import Task
 
 
@@ -26,7 +26,7 @@ def run_setfit_row(run: Run, shop: Shop, record: Record) -> dict[str, Rows]:
         MissingExtraError, SoftpromptError: see `run_setfit`.
     """
     cell, task = run.cell, Task.load(run.cell.task)
-    if task.answering != "scored" or len(task.fields) != 1 or not task.words:
+    if task.form != "chosen" or len(task.fields) != 1 or not task.words:
         raise ConfigError(f"setfit takes one text and one label a row; task {task.name!r} is another kind")
     rows = shop.rows(run)
     tests = shop.tests(run, rows["test"]) if run.stage == "final" else {}

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from softprompt.answers import LIKELIHOOD
 from softprompt.benchmarks.compare.record import Record
 from softprompt.benchmarks.compare.report import numbers
 from softprompt.benchmarks.compare.report.figures import GRID, HEIGHT, INK, WIDTH, Charts, Look
 from softprompt.benchmarks.compare.report.gather import Line, Section, Table, points_of
 from softprompt.benchmarks.compare.report.labels import name_ends, name_points
-from softprompt.evaluate import LIKELIHOOD
 from softprompt.metrics import Metric, metric_of
 
 if TYPE_CHECKING:

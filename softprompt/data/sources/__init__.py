@@ -1,6 +1,6 @@
 """The catalogue: one file a package that data is taken from, or that makes it."""
 
-from ..catalogue import Source
+from ..source import Source
 from . import addresses, arithmetic, definitions, ui_strings, vader
 
 CATALOGUE: dict[str, Source] = {

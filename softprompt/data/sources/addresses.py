@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from ..catalogue import Source, member, release
+from ..source import Source, member, release
 
 QUESTIONS = {
     "AddressNumber": "What is the house number?",

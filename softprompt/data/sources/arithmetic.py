@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..catalogue import Source
+from ..source import Source
 
 Draw = Callable[[int, int], int]
 Problem = tuple[Any, str, str]

@@ -17,8 +17,8 @@ import numpy as np
 
 from ...errors import DataError
 from ...storage import atomic_file, cache_dir, sha256_file
-from ..catalogue import Source
 from ..fetch import Bytes
+from ..source import Source
 
 _FILES = {  # of WordNet 3.0, as Debian has it
     "data.noun": "fea17d2f9656611334eac790e5d69e47645fa180c4aa481fb4cd9b3520754ca2",

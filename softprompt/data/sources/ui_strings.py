@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..catalogue import Source, release
+from ..source import Source, release
 
 _FILES = re.compile(
     r"django/(conf|contrib/(?P<app>\w+))/locale/(?P<locale>\w+)/LC_MESSAGES/(?P<domain>djangojs|django)\.po"

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..catalogue import Source, member, release
+from ..source import Source, member, release
 
 
 def parse(package: Path, name: str) -> Iterator[dict[str, Any]]:

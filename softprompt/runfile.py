@@ -1,4 +1,4 @@
-"""Settings of training and of a whole run, as the run file gives them."""
+"""The run file: which base, task and method, how it is trained, where encoded rows are kept. An edge, as `config.py` is."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from ..base import Base
-from ..base.bundled import local_source
-from ..base.model import DTYPES
-from ..config import Strict, override, parse, read_yaml
-from ..data import CATALOGUE
-from ..engine import CacheConfig
-from ..methods import Method
-from ..parallel import processes
-from ..tasks import Task
-from ..types import Progress, ignore_progress
-from ..values import shown
+from .base import Base
+from .base.bundled import local_source
+from .base.model import DTYPES
+from .config import Strict, override, parse, read_yaml
+from .data import CATALOGUE
+from .engine import CacheConfig
+from .methods import Method
+from .parallel import processes
+from .tasks import Task
+from .types import Progress, ignore_progress
+from .values import shown
 
 Seed = Annotated[int, Field(ge=-(2**42), lt=2**42)]  # each epoch's own is made of it, and has 64 bits
 

@@ -1,0 +1,197 @@
+"""The contract of a way of answering: how a row becomes an example, what is learned from it, how it is answered.
+
+A new way of answering is one file with an `AnswerForm` subclass and one line in `registry.py`, or an entry point in the group
+`softprompt.answers`. A task type names its form, and the form of a head that reads its answers.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import registry
+from ..base import Base
+from ..data import Row
+from ..engine import Engine, EngineRow, Learned, Past
+from ..engine.rows import Piece
+from ..errors import DataError
+from ..methods import Method
+from ..tasks import BoundTask, Task
+from ..types import Example, Ids, Progress, ignore_progress
+from .outcome import Outcome
+
+T = TypeVar("T", bound=Task)
+
+
+@dataclass
+class Prompt:
+    """What answers rows: a method bound to a task and a base, the engine that runs its plan, the form of its answers."""
+
+    base: Base
+    method: Method
+    form: AnswerForm[Any]
+    engine: Engine
+
+    @property
+    def bound(self) -> BoundTask:
+        """The task with the base's tokenizer."""
+        return self.form.bound
+
+    @property
+    def task(self) -> Task:
+        """The task, with its demonstrations."""
+        return self.form.bound.task
+
+
+@dataclass
+class Compiled(Prompt):
+    """A prompt ready to serve: its K/V in front of the text, its pieces behind it, what its live tokens run through.
+
+    Attributes:
+        once: what its form works out once for all rows (see `AnswerForm.once`).
+    """
+
+    shared_prefix: Past | None
+    middle: Mapping[str, Piece]
+    live: Base
+    once: Any
+
+    def row(self, example: Example) -> EngineRow:
+        """An example behind it, where rows of several prompts run together."""
+        return self.engine.row(example, self.shared_prefix, self.middle)
+
+    def size(self, example: Example) -> int:
+        """Tokens that an example's memory and time go with."""
+        shared = len(self.bound.head) + len(self.bound.cue) + len(self.bound.tail)
+        return self.method.length + shared + len(example.text)
+
+
+class AnswerForm(ABC, Generic[T]):
+    """One way of answering, for one task with its tokenizer.
+
+    Attributes:
+        reads_tokens: a head reads the state of every token of the text; else one state a row.
+        bound: the task with the tokenizer.
+        headed: a head reads the answers off the base's states; else the base's own words are the answers.
+    """
+
+    reads_tokens: ClassVar[bool] = False
+    bound: BoundTask
+    task: T
+
+    def __init__(self, bound: BoundTask, headed: bool = False) -> None:
+        self.bound, self.headed = bound, headed
+        self.task = bound.task  # type: ignore[assignment]  # the task names its form
+
+    @classmethod
+    @abstractmethod
+    def head_size(cls, task: T) -> int:
+        """Logits of a head that answers the task."""
+
+    @classmethod
+    def check(cls, base: Base, task: T) -> None:
+        """Say what a base cannot do, before anything runs.
+
+        Raises:
+            ConfigError: the base cannot answer in this form; names what would work.
+        """
+
+    @abstractmethod
+    def encode(self, values: dict[str, Any], where: str = "row") -> Example:
+        """A row's fields as an example.
+
+        Raises:
+            DataError: it does not fit the base.
+        """
+
+    def encode_rows(self, rows: Sequence[Row]) -> list[Example]:
+        """All rows as examples."""
+        return [self.encode(row.values, row.where) for row in rows]
+
+    def spoken(self, ids: Ids) -> Ids:
+        """An answer's ids without those that only mark its end."""
+        return ids
+
+    def logits(self, engine: Engine, rows: Sequence[Example], learned: Learned) -> tuple[Tensor, Tensor]:
+        """Logits [A, V] at the right answers' positions, and their tokens [A]."""
+        return engine.answers(rows, learned)
+
+    def loss(self, engine: Engine, rows: Sequence[Example], learned: Learned) -> tuple[Tensor, int]:
+        """What training minimises: Σ cross-entropy of the right answers, and the sum of the rows' `loss_weight`."""
+        logits, targets = self.logits(engine, rows, learned)
+        return F.cross_entropy(logits, targets, reduction="sum"), len(targets)
+
+    def loss_weight(self, example: Example) -> int:
+        """What a row counts for in the mean loss of a step: the tokens of its answer."""
+        return len(example.answer)
+
+    @abstractmethod
+    def predict(
+        self, prompt: Prompt, rows: Sequence[Example], progress: Progress = ignore_progress, quick: bool = False
+    ) -> list[Outcome]:
+        """Answer every row, without gradients.
+
+        Args:
+            quick: leave out what takes much longer than a forward; the outcomes then say how likely the right answers are.
+        """
+
+    def quick_metric(self) -> str:
+        """The metric over the outcomes of a quick `predict`."""
+        return self.task.spec.metric
+
+    def once(self, prompt: Prompt, learned: Learned) -> Any:
+        """What is worked out once for all rows that a prompt will serve."""
+        return None
+
+    def together(self, prompt: Compiled) -> Hashable:
+        """Rows of prompts that give the same may be served in one batch; by default those of the prompt itself."""
+        return id(prompt)
+
+    def serve(self, rows: Sequence[Example], prompts: Sequence[Compiled]) -> list[Outcome]:
+        """Answer a batch, each row behind its own prompt; all of them give the same `together`."""
+        return self.predict(prompts[0], rows)
+
+    def stream(self, prompt: Compiled, row: Example, tell: Callable[[str], object]) -> Outcome:
+        """Answer one row, telling the text as it is written.
+
+        Raises:
+            DataError: see `unstreamable`.
+        """
+        raise DataError(f"the task {self.unstreamable}")
+
+    @property
+    def unstreamable(self) -> str:
+        """Why an answer is not told while it is made, and what to do; empty where it is."""
+        return f"chooses its answers (type {self.task.spec.type!r}); ask predict"
+
+    def remarks(self, rows: Sequence[Example]) -> list[tuple[str, str]]:
+        """What is odd about the right answers of these rows, and what to do, as doctor warns of it."""
+        return []
+
+    def notices(self, texts: Sequence[str], cut: Sequence[bool], tokens: Sequence[int] = ()) -> list[str]:
+        """What a person should know of answers that were given, a line each.
+
+        Args:
+            texts: the answers.
+            cut: whether each had not ended when it had to.
+            tokens: how many each right answer has, where it is known.
+        """
+        return []
+
+
+def find_form(name: str) -> type[AnswerForm[Any]]:
+    """The form of a name (`softprompt.answers` in the registry)."""
+    found: type[AnswerForm[Any]] = registry.find("softprompt.answers", name)
+    return found
+
+
+@torch.no_grad()
+def frozen_learned(method: Method) -> Learned:
+    """What a method brings, without gradients."""
+    return method.learned()

@@ -1,0 +1,129 @@
+"""A context that is too long to be read at once is read in windows that overlap (Devlin et al. 2019, their code for SQuAD).
+
+Each window is what stands in front of the context (the question), a stretch of the context, and what stands behind it.
+Neighbouring stretches share `window_overlap` tokens, so every answer of up to one token more than that is whole in some window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ConfigError, DataError
+from ..tasks import BoundTask
+from ..types import Example, Ids
+
+OVERLAP = 64
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A row's text as its windows, end to end.
+
+    Attributes:
+        ids: all of the row's own tokens, each once.
+        offsets: where each begins and ends in the field that is read, in characters; (0, 0) outside of it.
+        stretches: the first and last but one token of the field's part of each window, among `ids`.
+        windows: of each window its tokens, as indices of `ids`.
+    """
+
+    ids: Ids
+    offsets: tuple[tuple[int, int], ...]
+    stretches: list[tuple[int, int]]
+    windows: list[list[int]]
+
+    def place(self, window: int, token: int) -> int:
+        """Where a token of that window stands among all windows, end to end."""
+        return sum(map(len, self.windows[:window])) + self.windows[window].index(token)
+
+    @property
+    def order(self) -> list[int]:
+        """The tokens of all windows, end to end, as indices of `ids`."""
+        return [token for window in self.windows for token in window]
+
+    def example(self, values: dict[str, Any], where: str, target: tuple[int, ...] | None) -> Example:
+        """The row; `target` is what a head is to say of its tokens, None where it has no answer."""
+        order = self.order
+        return Example(
+            tuple(self.ids[token] for token in order),
+            ((0,),),
+            0 if target is not None else None,
+            where,
+            values,
+            offsets=tuple(self.offsets[token] for token in order),
+            target=target,
+            windows=tuple(map(len, self.windows)) if len(self.windows) > 1 else (),
+        )
+
+
+def in_windows(bound: BoundTask, values: dict[str, Any], field: str, overlap: int | None, where: str) -> Windows:
+    """A row whose tokens a head reads; too long a one becomes several windows.
+
+    Args:
+        field: what the template shows, to the letter, and the head reads.
+        overlap: see `stretches`.
+
+    Raises:
+        ConfigError: slots inside of `template.input`.
+        DataError: the template does not show the field as it is, or what stands around it leaves too little room.
+    """
+    if any(slot.part is not None for slot in bound.slots):
+        raise ConfigError(
+            "template.input has soft slots inside, where answers are pointed at; move them in front or behind"
+        )
+    own, ids, placed = bound.prompter.offsets(values, where)
+    text = str(values[field])
+    begin = own.rfind(text)
+    if begin < 0:
+        raise DataError(f"{where}: template.input must show {{{{ {field} }}}} as it is, for its words to be pointed at")
+    end, room = begin + len(text), min(bound.room, bound.task.spec.max_text_tokens or bound.room)
+    offsets = [(a - begin, b - begin) if begin <= a < b <= end else (0, 0) for a, b in placed]
+    inside = [k for k, (a, b) in enumerate(offsets) if b > a]
+    if not inside:
+        raise DataError(f"{where}: this base's tokenizer has no tokens for the {field}")
+    first, stop = inside[0], inside[-1] + 1
+    parts = [(first, stop)]
+    if len(ids) > room:
+        parts = stretches(first, stop, room - first - (len(ids) - stop), overlap, where)
+    windows = [[*range(first), *range(*part), *range(stop, len(ids))] for part in parts]
+    return Windows(ids, tuple(offsets), parts, windows)
+
+
+def stretches(first: int, stop: int, room: int, overlap: int | None, where: str) -> list[tuple[int, int]]:
+    """Where the stretches of the context's tokens `first` to `stop` begin and end.
+
+    Args:
+        room: tokens of one stretch.
+        overlap: tokens that neighbours share; None: `OVERLAP`, or half of the room if that is less.
+        where: `file:line` of the row.
+
+    Raises:
+        DataError: no room for a stretch, or none beside the overlap.
+    """
+    if room < 1:
+        raise DataError(
+            f"{where}: the row's own text around the context (its question) and the template leave no room for the context "
+            f"({1 - room} tokens too many); shorten them"
+        )
+    overlap = min(OVERLAP, room // 2) if overlap is None else overlap
+    if room <= overlap:
+        raise DataError(
+            f"{where}: a window has room for {room} tokens of the context, but neighbours are to share window_overlap "
+            f"({overlap}); set it below {room}, or shorten what stands around the context"
+        )
+    found, begin = [(first, min(first + room, stop))], first
+    while found[-1][1] < stop:
+        begin += room - overlap
+        found.append((begin, min(begin + room, stop)))
+    return found
+
+
+def holder(parts: Sequence[tuple[int, int]], first: int, last: int) -> int | None:
+    """Which stretch holds the tokens `first` to `last` with most context around them; None: none holds them whole.
+
+    By the lesser of both sides, as in BERT's code (`_check_is_max_context`); the first of equal ones.
+    """
+    around = {k: min(first - begin, end - 1 - last) for k, (begin, end) in enumerate(parts)}
+    best = max(around, key=lambda k: around[k])
+    return best if around[best] >= 0 else None

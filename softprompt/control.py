@@ -1,0 +1,26 @@
+"""What accompanies work that takes a while: who hears of it, which processes share it, whether a signal asks for its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .interrupts import Asked
+from .parallel import Processes
+from .types import Notice, Progress, ignore_notice, ignore_progress
+
+
+@dataclass(frozen=True)
+class Control:
+    """How a run is watched and ended.
+
+    Attributes:
+        progress: told what is being done, and how far it is.
+        notice: told what a person should read now.
+        parallel: the processes that share the rows (see `parallel.py`); all of them get the same results.
+        asked: whether a signal asks for an end.
+    """
+
+    progress: Progress = ignore_progress
+    notice: Notice = ignore_notice
+    parallel: Processes = field(default_factory=Processes)
+    asked: Asked = field(default_factory=Asked)

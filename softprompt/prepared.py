@@ -1,0 +1,218 @@
+"""One way to bind a task, a base and a method: for training, serving, checking, pruning and distilling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .answers import AnswerForm, Prompt, find_form
+from .artifact import Artifact, check_base
+from .base import Base
+from .data import Row, refuse
+from .engine import NOTHING, CacheConfig, make_engine, plan
+from .errors import ArtifactError, ConfigError
+from .methods import Headed, Method, make_method
+from .storage import digest_of
+from .tasks import BoundTask, Task
+from .types import Example, Ids
+from .values import plain_row
+
+
+@dataclass
+class Prepared(Prompt):
+    """Everything that a run needs, bound together; several runs may share one (and its encoded rows).
+
+    Attributes:
+        splits: examples by split, `train` without its demonstrations.
+        digest: of all rows and how they are split.
+    """
+
+    splits: dict[str, list[Example]]
+    digest: str
+
+
+def prepare(
+    base: Base,
+    task: Task,
+    method: Method,
+    cache: CacheConfig | None = None,
+    rows: dict[str, list[Row]] | None = None,
+    reuse: Sequence[Prepared] = (),
+    splits: Sequence[str] = ("train", "dev", "test"),
+    seed: int | None = None,
+) -> Prepared:
+    """Draw demonstrations, bind task and method to the base, turn rows into examples.
+
+    Args:
+        cache: how encoded rows are kept.
+        rows: splits that were loaded already (default: the task's own data).
+        reuse: earlier runs. Of the first fitting ones what was encoded is used again, where base and what rows are encoded
+            behind are the same; and all that was made ready, where the plan and the rows are the same, too.
+        splits: which of them become examples.
+        seed: initialise what the method learns; None for a method that holds it already.
+
+    Raises:
+        ConfigError, DataError: see `Task.load_data`, `Method.segments`.
+    """
+    if rows is None:
+        rows = task.load_data()
+    # they may be a caller's own
+    rows = {name: [Row(plain_row(row.values), row.where) for row in part] for name, part in rows.items()}
+    refuse([(row.where, task.check_any(row.values)) for part in rows.values() for row in part])
+    task, train_rows = task.draw_demonstrations(rows.get("train", []))
+    prompt = bind(base, task, method, cache, reuse, seed)
+    digest = digest_of({name: [row.values for row in part] for name, part in rows.items()})
+    near = next((other for other in reuse if prompt.engine.same(other.engine)), None)
+    examples = None
+    if near is not None:
+        prompt.engine = near.engine
+        there = all(name in near.splits for name in splits if name in rows)
+        if there and (near.digest, near.task.spec, near.bound.room) == (digest, task.spec, prompt.bound.room):
+            prompt.bound.cut, prompt.bound.tied = near.bound.cut, near.bound.tied
+            examples = near.splits
+    if examples is None:
+        parts = {name: train_rows if name == "train" else rows[name] for name in splits if name in rows}
+        examples = {name: prompt.form.encode_rows(part) for name, part in parts.items()}
+    return Prepared(base, prompt.method, prompt.form, prompt.engine, examples, digest)
+
+
+def bind(
+    base: Base,
+    task: Task,
+    method: Method,
+    cache: CacheConfig | None = None,
+    reuse: Sequence[Prompt] = (),
+    seed: int | None = None,
+) -> Prompt:
+    """A method on a task and a base, ready to be run.
+
+    Args:
+        cache, reuse, seed: see `prepare`.
+
+    Raises:
+        ConfigError: the base cannot do the task, or not with this method; names what would work.
+    """
+    method = with_head(method, base, task)
+    form = _form(base, task, method)
+    bound = form.bound
+    if seed is not None:
+        method.attach(base, bound, seed)
+    bound.reserve(method.positions)
+    # where layers do not run one by one, all of them run: the same, only slower
+    first = method.first_layer if base.gated or not base.keeps_positions else 0
+    how = plan(method.segments(bound.slots, len(bound.cue)), first, base.bidirectional)
+    start = method.learned() if how.first_layer else NOTHING
+    engines = [other.engine for other in reuse]
+    engine = make_engine(base, how, bound.head, bound.cue, cache, engines, start, bound.tail)
+    return Prompt(base, method, form, engine)
+
+
+def with_head(method: Method, base: Base, task: Task) -> Method:
+    """The method with a head where it asks for one or the base has no words of its own; else as it is.
+
+    Raises:
+        ConfigError: the base has no words, and the method is told to have no head.
+    """
+    if isinstance(method, Headed) or method.stores == "head":
+        return method
+    if not base.has_words and method.spec.head is False:
+        raise ConfigError(f"base {base.name!r} has no language-model head, so method.head cannot be false")
+    if not (not base.has_words if method.spec.head is None else method.spec.head):
+        return method
+    form = None if task.head_form is None else find_form(task.head_form)
+    size, reads_tokens = (0, False) if form is None else (form.head_size(task), form.reads_tokens)
+    return Headed(method, size, reads_tokens, base.bidirectional)
+
+
+def _form(base: Base, task: Task, method: Method) -> AnswerForm[Any]:
+    """The form in which the task's rows are answered here, bound to the base's tokenizer.
+
+    Raises:
+        ConfigError: what does not go together.
+    """
+    headed = isinstance(method, Headed)
+    name = task.head_form if headed else task.form
+    form = find_form(name or task.form)
+    form.check(base, task)
+    if name is None:
+        raise ConfigError(
+            "a head tells fixed labels apart or points at spans, "
+            f"task {task.name!r} is of type {task.spec.type!r}; take type classification, "
+            "or a causal base such as smollm2"
+        )
+    if task.spec.template.end and base.answers_at_end:
+        raise ConfigError(
+            f"template.end is {task.spec.template.end[:40]!r}, but base {base.name!r} ({base.kind}) answers at the end of the "
+            "text; leave it out, or take a masked base"
+        )
+    if base.bidirectional and base.has_words and base.mask_id is None and not headed:
+        raise ConfigError(f"base {base.name!r} has no mask token to answer at; set method.head: true")
+    reader = base.reader
+    bound = BoundTask(
+        task,
+        base.tokenizer,
+        reader.max_positions,
+        instruction=method.keeps_instruction,
+        soft=method.learns_slots,
+        closing=reader.bidirectional,
+        writes=base.max_positions - len(base.start_ids) if base.has_decoder else None,
+        base_ends=_ends(base),
+    )
+    bound.learns = method.stores != "none"
+    return form(bound, headed)
+
+
+def _ends(base: Base) -> Ids:
+    """Tokens that the base's `generation_config` says end a text (Llama 3 and Gemma name several)."""
+    named = getattr(getattr(base.model, "generation_config", None), "eos_token_id", None)
+    some = named if isinstance(named, (list, tuple)) else [named]
+    return tuple(token for token in some if isinstance(token, int) and 0 <= token < base.shape.vocab_size)
+
+
+def restored(artifact: Artifact, base: Base, task: Task | None = None) -> Method:
+    """The method that an artifact holds, ready to serve.
+
+    Args:
+        task: whose answers it gives; None leaves a head out where the settings do not ask for one.
+
+    Raises:
+        ArtifactError: of another base; tensors that do not fit the method, the base or the task; a manifest that says something
+            else of the method than it says of itself.
+        ConfigError: settings that the method does not know.
+    """
+    check_base(artifact.manifest, base)
+    method = make_method(artifact.manifest.method, str(artifact.path or "the artifact"))
+    if task is not None:
+        method = with_head(method, base, task)
+    method.restore(artifact.tensors, base)
+    check_restored(artifact, method, task)
+    return method
+
+
+def check_restored(artifact: Artifact, method: Method, task: Task | None) -> None:
+    """Compare a method with the manifest that it came from, and with its task.
+
+    Raises:
+        ArtifactError: see `restored`.
+    """
+    where, layout = artifact.path or "the artifact", artifact.manifest.layout
+    own = method.layout()
+    # whether the template's one soft slot stands in front is not known of an artifact
+    places = {own["place"], "front"} if method.learns_slots else {own["place"]}
+    if (layout.stores, layout.length) != (own["stores"], own["length"]) or layout.place not in places:
+        raise ArtifactError(
+            f"{where}: the manifest says {layout.stores}/{layout.place}, {layout.length} learned tokens; its method "
+            f"{method.spec.name!r} has {own['stores']}/{own['place']}, {own['length']}; the artifact was changed"
+        )
+    if task is not None and method.answers is not None:
+        form = find_form((task.head_form if isinstance(method, Headed) else None) or task.form)
+        want = form.head_size(task)
+        if method.answers != want:
+            raise ArtifactError(
+                f"{where}: its classifier tells {method.answers} answers apart, its task has {want}; the artifact was changed"
+            )
+    if artifact.tensors and not method.may_be_zero and not any(bool(one.any()) for one in artifact.tensors.values()):
+        raise ArtifactError(
+            f"{where}: every number of its tensors is 0, which no training gives; copy the artifact again"
+        )

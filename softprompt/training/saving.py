@@ -93,6 +93,7 @@ def save(
     values: dict[str, Any] = {
         "format_version": artifacts.FORMAT_VERSION,
         "softprompt": importlib.metadata.version("softprompt"),
+        "kind": ready.base.kind,
         "method": _without_paths(method.spec.model_dump(mode="json", exclude_none=True)),
         "layout": method.layout(),
         "task": _portable(ready.task.spec.model_dump(mode="json", exclude_none=True)),

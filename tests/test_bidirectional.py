@@ -180,7 +180,7 @@ def test_two_artifacts_in_one_call_and_a_missing_head(tmp_path):
     rows = [{**row.values, "artifact": "ab"[i % 2]} for i, row in enumerate(tiny_rows()["dev"])]
     for row, one in zip(rows, runtime.predict(rows), strict=True):
         assert one.probabilities == pytest.approx(runtime.predict([row])[0].probabilities, abs=1e-5)
-    method = Headed(make_method({"name": "prefix", "length": 3}))
+    method = Headed(make_method({"name": "prefix", "length": 3}), 2)
     with pytest.raises(ArtifactError, match=r"holds no head \(head.weight \[K, 64\]"):
         method.restore({"prompt_embeddings": torch.zeros(3, 3 * 2 * 64)}, base)
 

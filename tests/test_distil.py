@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -93,7 +94,7 @@ def test_agreement_rises_without_labels(kind):
     student = done.result.prepared
     untrained = make_method({"name": kind, "length": 6})
     untrained.attach(base, student.bound, 1)
-    before = evaluate(student.engine, untrained, student.bound, student.splits["test"])
+    before = evaluate(replace(student, method=untrained), student.splits["test"])
     after = done.report["agreement"]["test"]
     # the share of equal answers is coarse on 48 rows; the teacher's answer must have become likelier on rows not seen
     assert after["rows"] == 48 and after["value"] > 0.6

@@ -378,9 +378,10 @@ def test_an_answer_takes_no_room_from_what_the_encoder_reads():
     """A text is cut alike with and without its answer; an answer too long for the decoder is refused."""
     base = tiny_base("bart")
     row = {"text": "long text " * 60}
-    bound = prepare(base, writing_task(max_new_tokens=200), make_method("hard"), rows=writing_rows()).bound
-    asked, known = bound.encode(row), bound.encode({**row, "answer": "it"})
+    form = prepare(base, writing_task(max_new_tokens=200), make_method("hard"), rows=writing_rows()).form
+    asked, known = form.encode(row), form.encode({**row, "answer": "it"})
     assert asked.text == known.text and asked.truncated
+    bound = form.bound
     whole = (*bound.head, *asked.text, *bound.cue, *bound.tail)
     assert len(whole) == base.encoder.max_positions == 256
     with pytest.raises(DataError, match="row: an answer may have 300 tokens, this base's decoder has room for 255"):

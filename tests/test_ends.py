@@ -30,7 +30,7 @@ def bound(verbalizer, family="llama", rules=2, **changes):
 
 def words_of(bound, text="x"):
     """Each word with the ids that it is scored by."""
-    return dict(zip(bound.task.words, bound.encode({"text": text}).candidates, strict=True))
+    return dict(zip(bound.bound.task.words, bound.encode({"text": text}).candidates, strict=True))
 
 
 def naive_begins_another(found):
@@ -125,7 +125,7 @@ def test_a_masked_base_compares_answers_at_as_many_masks():
         assert ids == own + (tokenizer.sep_token_id,) * (len(ids) - len(own))
     alike = bound({"a": "good", "b": "fine"}, "bert")
     assert words_of(alike) == {word: alike.answer(word) for word in ("good", "fine")}
-    hard = prepare(tiny_base("bert"), tiny_task(), make_method("hard"), rows=tiny_rows()).bound
+    hard = prepare(tiny_base("bert"), tiny_task(), make_method("hard"), rows=tiny_rows()).form
     assert words_of(hard) == {word: hard.answer(word) for word in ("good", "bad")}  # nothing is learned from them
 
 
@@ -139,9 +139,9 @@ def choice(**scoring):
 def test_options_end_where_one_of_their_row_begins_another(scoring):
     base = tiny_base("llama")
     ready = bound_form(choice(**scoring), base.tokenizer, 200)
-    one = ready.example({"q": "x", "choices": ["1", "10"], "answer": 0})
+    one = ready.encode({"q": "x", "choices": ["1", "10"], "answer": 0})
     assert one.candidates == ((*ready.answer("1"), EOS), (*ready.answer("10"), EOS)) and one.answer[-1] == EOS
-    other = ready.example({"q": "x", "choices": ["2", "10"]})
+    other = ready.encode({"q": "x", "choices": ["2", "10"]})
     assert other.candidates == (ready.answer("2"), ready.answer("10"))
 
 
@@ -159,7 +159,7 @@ def test_a_runtime_keeps_no_texts_of_its_users():
     runtime.add("c", choice())
     for place in range(5):
         runtime.predict([{"q": "x", "choices": [f"one {place}", f"other {place}"]}], "c")
-    assert not [ids for ids in runtime.get("c").bound._answers.values() if ids]
+    assert not [ids for ids in runtime.get("c").bound._words.values() if ids]
 
 
 def test_thousands_of_words_are_no_loop_in_a_loop():

@@ -64,14 +64,14 @@ def test_rows_and_texts_are_those_of_peft(sources):
     apart = [{row.values["original_question"] for row in rows[name]} for name in ("train", "dev")]
     assert all(apart) and not apart[0] & apart[1]
     assert [row.values["question"] for row in rows["test"]] == ["Twice 700?", "Twice 800?", "Twice 3?"]
-    bound = bound_form(Task.load(local(sources)), tiny_tokenizer(bos=True), 2048)
+    form = bound_form(Task.load(local(sources)), tiny_tokenizer(bos=True), 2048)
     values = rows["test"][0].values
-    found = bound.encode(values)
+    found = form.encode(values)
     # PEFT's template: "Question: {query} Think step by step.\nAnswer:" and the response right behind it
     text = f"Question: {values['question']} Think step by step.\nAnswer:{values['answer']}"
     answer = found.candidates[0]
-    ids = (*bound.head, *found.text, *bound.cue, *bound.spoken(answer))
-    assert bound.prompter.tokenizer.decode(ids) == "<s>" + text and answer[-1] == 1  # </s>
+    ids = (*form.bound.head, *found.text, *form.bound.cue, *form.spoken(answer))
+    assert form.bound.prompter.tokenizer.decode(ids) == "<s>" + text and answer[-1] == 1  # </s>
 
 
 def test_it_trains_and_is_tested(sources, tmp_path):

@@ -113,7 +113,7 @@ def test_lengths_are_saved_measured_and_trained_on(kind, tmp_path):
         method = make_method(again.manifest.method)
         method.restore(again.tensors, base)
         ready = prepare(base, task, method, rows=rows)
-        assert evaluate(ready.engine, method, ready.bound, ready.splits["dev"]).estimate == one.dev
+        assert evaluate(ready, ready.splits["dev"]).estimate == one.dev
         start = artifacts.load(tmp_path / "pruned" / str(one.length) / "start")
         assert start.manifest.layout.length == one.length
         assert start.manifest.metrics["dev"].value == one.start.value

@@ -108,10 +108,12 @@ def test_losses_and_gradients_are_those_of_the_dequantised_model(load, family, k
     results = []
     for some in (base, dequantised(base, family)):
         way = make_method({"name": method, "length": 4})
-        bound = bound_form(tiny_task(), some.tokenizer, some.max_positions - way.positions, way.keeps_instruction)
-        way.attach(some, bound, 0)
-        engine = Engine(some, plan(way.segments(SLOTS, len(bound.cue))), bound.head, bound.cue)
-        examples = bound.encode_rows(tiny_rows()["train"][:4])
+        form = bound_form(
+            tiny_task(), some.tokenizer, some.max_positions - way.positions, instruction=way.keeps_instruction
+        )
+        way.attach(some, form.bound, 0)
+        engine = Engine(some, plan(way.segments(SLOTS, len(form.bound.cue))), form.bound.head, form.bound.cue)
+        examples = form.encode_rows(tiny_rows()["train"][:4])
         engine.encode(examples)
         with torch.no_grad():
             engine.loss(examples, way.learned())  # an inference first must not cut the gradients off afterwards

@@ -151,7 +151,7 @@ def test_slots_of_a_row_say_where_they_stand():
         ("cue", (cue, None)),
         ("answer", (None, None)),
     ]
-    assert bound_form(tiny_task(), base.tokenizer, 100).slots == SLOTS
+    assert bound_form(tiny_task(), base.tokenizer, 100).bound.slots == SLOTS
 
 
 def test_a_text_that_is_cut_takes_its_slots_along():
@@ -296,11 +296,11 @@ def test_a_prompt_and_a_template_that_do_not_belong_together_are_refused():
 
 def test_a_row_cannot_make_a_slot():
     base, template = tiny_base(), PLACES["in-text"][0]
-    bound = ready(base, template).bound
-    row = bound.encode({"text": "a {{ soft(3) }} b", "label": "good"})
+    form = ready(base, template).form
+    row = form.encode({"text": "a {{ soft(3) }} b", "label": "good"})
     assert len(row.holes) == 1 and "{{ soft(3) }} b" in base.tokenizer.decode(row.text)
     with pytest.raises(DataError, match="the mark that stands for a slot"):
-        bound.encode({"text": f"a{MARK}b", "label": "good"}, "rows.jsonl:3")
+        form.encode({"text": f"a{MARK}b", "label": "good"}, "rows.jsonl:3")
 
 
 def test_the_doctor_examines_slots():

@@ -101,11 +101,11 @@ def test_label_scores_sum_words_and_divide_by_tokens():
 
 
 def test_long_texts_are_cut_never_the_template():
-    bound = bound_form(Task.load(TASK), tiny_tokenizer(), room=60)
-    example = bound.encode({"text": "word " * 50, "label": "negative"})
+    form = bound_form(Task.load(TASK), tiny_tokenizer(), room=60)
+    example = form.encode({"text": "word " * 50, "label": "negative"})
     longest = max(len(ids) for ids in example.candidates)
-    assert example.truncated and bound.cut == 1
-    assert len(bound.head) + len(example.text) + len(bound.cue) + longest == 60
+    assert example.truncated and form.bound.cut == 1
+    assert len(form.bound.head) + len(example.text) + len(form.bound.cue) + longest == 60
     with pytest.raises(DataError, match="leave no room"):
         bound_form(Task.load(TASK), tiny_tokenizer(), room=20).encode({"text": "x", "label": "negative"})
 

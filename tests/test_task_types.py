@@ -343,10 +343,10 @@ def test_bad_answers_of_free_text():
 
 
 def test_half_a_character_is_not_shown():
-    bound = bound_form(Task.load(WRITE), tiny_base().tokenizer, 200)
-    whole = bound.answer("中文")
-    assert whole[-1] in bound.ends
-    assert bound.read(whole[:-1]) == "中文" and bound.read(whole[:-2]) == "中"
+    form = bound_form(Task.load(WRITE), tiny_base().tokenizer, 200)
+    whole = form.answer("中文")
+    assert whole[-1] in form.ends
+    assert form.read(whole[:-1]) == "中文" and form.read(whole[:-2]) == "中"
 
 
 def test_learned_nothing_writes_the_same_in_any_batch():
@@ -362,7 +362,7 @@ def test_options_that_are_the_same_tokens_are_counted():
     tokenizer = tiny_tokenizer()
     tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
     task = Task.load({"name": "t", "type": "choice", "template": {"input": "{{ question }}"}})
-    bound = bound_form(task, tokenizer, 256)
+    form = bound_form(task, tokenizer, 256)
     for options in (["US", "us", "it"], ["a", "b"], ["a", "a"]):  # twice the same text is told by `remarks`
-        bound.encode({"question": "who?", "choices": options, "answer": 0})
-    assert bound.tied == 1
+        form.encode({"question": "who?", "choices": options, "answer": 0})
+    assert form.bound.tied == 1

@@ -278,9 +278,9 @@ def test_a_masked_rows_slots_end_in_its_tail():
             "verbalizer": {"good": "good", "bad": "bad"},
         }
     )
-    bound = bound_form(task, closing_tokenizer(), 30, closing=True)
-    assert [slot.name for slot in bound.slots] == ["head", "text", "cue", "answer", "cue", "tail"]
-    assert bound.room == 30 - len(bound.head) - len(bound.cue) - len(bound.tail)
+    form = bound_form(task, closing_tokenizer(), 30, closing=True)
+    assert [slot.name for slot in form.bound.slots] == ["head", "text", "cue", "answer", "cue", "tail"]
+    assert form.bound.room == 30 - len(form.bound.head) - len(form.bound.cue) - len(form.bound.tail)
 
 
 TALK = [
@@ -352,9 +352,9 @@ def test_a_conversation_that_is_too_long_keeps_its_end():
     task = Task.load(
         {"name": "t", "template": {"messages": "talk"}, "verbalizer": {"a": "a", "b": "b"}, "max_text_tokens": 9}
     )
-    bound = bound_form(task, tiny_tokenizer(), 100)
-    row = bound.encode({"talk": TALK, "label": "a"})
-    assert row.truncated and bound.prompter.tokenizer.decode(row.text).endswith("Why?</s>")
+    form = bound_form(task, tiny_tokenizer(), 100)
+    row = form.encode({"talk": TALK, "label": "a"})
+    assert row.truncated and form.bound.prompter.tokenizer.decode(row.text).endswith("Why?</s>")
 
 
 def test_the_documented_templates_are_valid():

@@ -218,7 +218,7 @@ def test_the_best_look_is_within_one_standard_error_of_the_top(monkeypatch):
     ):
         given = iter(looks)
         with monkeypatch.context() as patched:
-            patched.setattr(loop, "evaluate", lambda *args, given=given: Found(*next(given)))
+            patched.setattr(loop, "evaluate_quickly", lambda *args, given=given: Found(*next(given)))
             settings = {"max_steps": len(looks), "batch_size": 4, "lr": 0.02, "eval_every": 1, "patience": 9}
             result = train(tiny_base(), tiny_task(), "infix", train=settings, rows=tiny_rows())
         assert result.best_step == best, looks

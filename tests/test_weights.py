@@ -83,7 +83,7 @@ def tuners(cue):
 @pytest.mark.parametrize("kind", ["lora", "dora", "alora", "ia3", "vera"])
 def test_folders_of_pefts_tuners_come_in(tmp_path, kind):
     base = tiny_base()
-    cue = list(bound_form(tiny_task(), base.tokenizer, 256).cue)
+    cue = list(bound_form(tiny_task(), base.tokenizer, 256).bound.cue)
     model = peft.get_peft_model(tiny_model("llama"), tuners(cue)[kind])
     torch.manual_seed(0)
     for weight in model.parameters():

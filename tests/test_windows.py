@@ -184,7 +184,7 @@ def test_many_windows_take_bounded_memory(monkeypatch, method):
             assert (a is None) == (b is None)
             if a is not None:
                 close(a, b, 1e-4)
-    buckets = list(ready.engine.buckets([many] * 200))
+    buckets = list(engine_windows.in_forwards(ready.engine, [many] * 200))
     assert max(map(len, buckets)) * len(many.text) <= 4096
 
 
@@ -270,10 +270,10 @@ def test_an_answer_that_no_window_holds_is_refused_in_training_and_counts_as_wro
     ],
 )  # fmt: skip
 def test_what_leaves_no_room_is_said_in_one_line(changes, question, message):
-    bound = ready_for({**NARROW, **changes}, rows=spans()).bound
+    form = ready_for({**NARROW, **changes}, rows=spans()).form
     values = {**long_rows(1)[0].values, "question": question, "context": "so " * 40}
     with pytest.raises(DataError) as caught:
-        bound.encode(values, "data.jsonl:7")
+        form.encode(values, "data.jsonl:7")
     assert message in str(caught.value) and str(caught.value).startswith("data.jsonl:7: ")
     assert "\n" not in str(caught.value)
 
@@ -289,7 +289,7 @@ def test_all_checks_run(method):
 
 def test_a_causal_base_cuts_as_before():
     """Only a head that points reads windows."""
-    bound = bound_form(Task.load(NARROW), tiny_base().tokenizer, 256)
-    row = bound.encode(long_rows(1, most=60)[0].values)
-    assert row.truncated and bound.cut == 1 and not row.windows and len(row.text) == 40
+    form = bound_form(Task.load(NARROW), tiny_base().tokenizer, 256)
+    row = form.encode(long_rows(1, most=60)[0].values)
+    assert row.truncated and form.bound.cut == 1 and not row.windows and len(row.text) == 40
     assert row.runs == (row,) and replace(row, windows=(20, 20)).runs[1].text == row.text[20:]

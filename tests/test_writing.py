@@ -41,8 +41,13 @@ def runtime_of(base, **tasks):
     return runtime
 
 
-def ids_of(bound, row):
-    return [*bound.head, *bound.encode(row).text, *bound.cue]
+def ids_of(form, row):
+    return [*form.bound.head, *form.encode(row).text, *form.bound.cue]
+
+
+def noticed(runtime, name, found):
+    texts, cut = [one.predicted for one in found.outcomes], [one.cut for one in found.outcomes]
+    return runtime.get(name).form.notices(texts, cut, [one.tokens for one in found.outcomes])
 
 
 class BehindPrompt(LogitsProcessor):
@@ -60,9 +65,9 @@ class BehindPrompt(LogitsProcessor):
 def test_a_penalty_sees_what_is_written_and_nothing_else(family, beams):
     """Where padding and end are one token, an answer that begins with the end is empty, as in plain transformers."""
     runtime = runtime_of(tiny_base(family), w=task(repetition_penalty=1.8, num_beams=beams))
-    bound, empty = runtime.get("w").bound, 0
+    form, empty = runtime.get("w").form, 0
     for row in ROWS[:4]:
-        ids = torch.tensor([[*ids_of(bound, row), *bound.tail]])
+        ids = torch.tensor([[*ids_of(form, row), *form.bound.tail]])
         model, tokenizer = tiny_model(family), tiny_tokenizer(frame="seq2seq" if family == "bart" else "")
         start = 1 if family == "bart" else ids.shape[1]
         own = {"pad_token_id": 2, "max_new_tokens": 12, "num_beams": beams, "forced_eos_token_id": None}
@@ -88,7 +93,7 @@ def test_every_end_that_the_base_names_ends_an_answer(named):
     model.generation_config.eos_token_id = named
     runtime = runtime_of(Base(model, tiny_tokenizer(), "t"), w=task(), old=task(rules=1))
     assert runtime.get("w").form.ends == (1, 297) and runtime.get("old").form.ends == (1,)
-    ids = torch.tensor([ids_of(runtime.get("w").bound, ROWS[0])])
+    ids = torch.tensor([ids_of(runtime.get("w").form, ROWS[0])])
     plain = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, eos_token_id=[1, 297])
     plain = plain[0, ids.shape[1] :].tolist()
     assert plain[-1] == 297
@@ -155,13 +160,13 @@ def test_padding_ends_nothing():
     """A base that writes the token by which its tokenizer pads goes on behind it."""
     model, tokenizer = tiny_model("llama"), tiny_tokenizer()
     model.generation_config.eos_token_id = None
-    bound = runtime_of(Base(model, tokenizer, "t"), w=task()).get("w").bound
-    ids = torch.tensor([ids_of(bound, ROWS[0])])
+    form = runtime_of(Base(model, tokenizer, "t"), w=task()).get("w").form
+    ids = torch.tensor([ids_of(form, ROWS[0])])
     plain = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, eos_token_id=1)
     said = plain[0, ids.shape[1] :].tolist()
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(said[2])
     found = runtime_of(Base(model, tokenizer, "t"), w=task()).predict([*ROWS, ROWS[0]])
-    assert found[0].label == found[-1].label == bound.read(tuple(said))
+    assert found[0].label == found[-1].label == form.read(tuple(said))
     tokenizer.eos_token = tokenizer.pad_token = tokenizer.chat_template = None  # nothing ends an answer but its length
     for beams in (1, 2):
         endless = runtime_of(Base(model, tokenizer, "t"), w=task(num_beams=beams))
@@ -299,7 +304,7 @@ def test_settings_without_an_effect_of_an_old_artifact_are_told():
 def test_an_answer_does_not_end_before_it_begins():
     with pytest.raises(ConfigError, match=r"template.answer begins with '\\n'"):
         task({**PLAIN, "answer": "\n{{ answer }}"}, stop=["\n"])
-    assert task({**PLAIN, "answer": " {{ answer }}\n"}, stop=["\n"]).stops == ["\n"]
+    assert task({**PLAIN, "answer": " {{ answer }}\n"}, stop=["\n"]).spec.generation.stop == ["\n"]
 
 
 def test_answers_that_never_fit_are_counted_before_and_after():
@@ -310,17 +315,18 @@ def test_answers_that_never_fit_are_counted_before_and_after():
     assert any(longer in line for line in said)
     runtime = runtime_of(tiny_base(), w=task(max_new_tokens=7), enough=task(max_new_tokens=9))
     found = runtime.evaluate("w", rows)
-    assert found.about_length(7)[0] == longer and sum(one.cut for one in found.outcomes) == len(rows)
-    assert found.about_length(7)[1] == "4 of 4 written answers were cut at generation.max_new_tokens 7"
-    assert not [line for line in runtime.evaluate("enough", rows).about_length(9) if "longer" in line]
+    assert noticed(runtime, "w", found)[0] == longer and sum(one.cut for one in found.outcomes) == len(rows)
+    assert noticed(runtime, "w", found)[1] == "4 of 4 written answers were cut at generation.max_new_tokens 7"
+    assert not [line for line in noticed(runtime, "enough", runtime.evaluate("enough", rows)) if "longer" in line]
 
 
 def test_answers_that_say_nothing_are_counted():
     rows = [Row({**ROWS[0], "answer": "x"}, "r:1")]
     written = runtime_of(tiny_base(), w=task()).predict([ROWS[0]])[0].label
     for stop, told in ((written[0], 1), ("never", 0)):
-        found = runtime_of(tiny_base(), w=task(stop=[stop])).evaluate("w", rows)
-        assert sum(line.startswith("1 of 1 written answers are empty") for line in found.about_length(12)) == told
+        runtime = runtime_of(tiny_base(), w=task(stop=[stop]))
+        found = noticed(runtime, "w", runtime.evaluate("w", rows))
+        assert sum(line.startswith("1 of 1 written answers are empty") for line in found) == told
 
 
 @pytest.mark.parametrize(
@@ -336,11 +342,11 @@ def test_answers_that_say_nothing_are_counted():
 )
 def test_what_the_template_puts_round_an_answer_is_taken_off(frame, written, answer):
     """At once and as it comes, where nothing is told that is no part of the answer."""
-    bound = bound_form(task({**PLAIN, "answer": frame}), tiny_tokenizer(), 200)
+    form = bound_form(task({**PLAIN, "answer": frame}), tiny_tokenizer(), 200)
     ids = tiny_tokenizer()(written, add_special_tokens=False)["input_ids"]
-    assert bound.read(tuple(ids)) == answer
+    assert form.read(tuple(ids)) == answer
     told: list[str] = []
-    streamer = AnswerStreamer(bound, told.append)
+    streamer = AnswerStreamer(form, told.append)
     for token in ids:
         streamer.put(torch.tensor([token]))
         assert answer.startswith("".join(told))

@@ -85,7 +85,10 @@ class Chosen(AnswerForm[ScoredTask]):
         """Cross-entropy of the right answers' tokens; of the right option, where options compete."""
         if self.task.contrastive:  # a head is refused for these
             return self._options_loss(engine, rows, learned)
-        return super().loss(engine, rows, learned)
+        if learned.head is None:
+            return engine.loss(rows, learned)
+        logits, targets = self.logits(engine, rows, learned)
+        return F.cross_entropy(logits, targets, reduction="sum"), len(targets)
 
     def _options_loss(self, engine: Engine, rows: Sequence[Example], learned: Learned) -> tuple[Tensor, int]:
         """Σ over rows of the cross-entropy of the right option among the row's options, by the scores they are compared by.

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .. import registry
@@ -114,6 +113,10 @@ class AnswerForm(ABC, Generic[T]):
         """All rows as examples."""
         return [self.encode(row.values, row.where) for row in rows]
 
+    def answer(self, word: str) -> Ids:
+        """Ids of an answer's text, as it is learned and scored."""
+        return self.bound.answer(word)
+
     def spoken(self, ids: Ids) -> Ids:
         """An answer's ids without those that only mark its end."""
         return ids
@@ -124,8 +127,7 @@ class AnswerForm(ABC, Generic[T]):
 
     def loss(self, engine: Engine, rows: Sequence[Example], learned: Learned) -> tuple[Tensor, int]:
         """What training minimises: Σ cross-entropy of the right answers, and the sum of the rows' `loss_weight`."""
-        logits, targets = self.logits(engine, rows, learned)
-        return F.cross_entropy(logits, targets, reduction="sum"), len(targets)
+        return engine.loss(rows, learned)
 
     def loss_weight(self, example: Example) -> int:
         """What a row counts for in the mean loss of a step: the tokens of its answer."""

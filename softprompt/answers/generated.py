@@ -62,11 +62,15 @@ class Generated(AnswerForm[Generation]):
     def encode(self, values: dict[str, Any], where: str = "row") -> Example:
         """A row with its right answer, if it has one; the text leaves room for the longest that may be written."""
         words, gold = self.task.candidates(values)
-        candidates = tuple((*self.bound.answer(word), *self.ends[:1]) for word in words)
+        candidates = tuple(map(self.answer, words))
         limit = self.task.longest_answer
         longest = max([limit, *map(len, candidates)])
         text, holes, truncated = self.bound.fitted(values, where, longest, f"generation.max_new_tokens ({limit})")
         return Example(text, candidates, gold, where, values, truncated, holes=holes)
+
+    def answer(self, word: str) -> Ids:
+        """Ids of an answer and of the token that ends it."""
+        return (*self.bound.answer(word), *self.ends[:1])
 
     def spoken(self, ids: Ids) -> Ids:
         """An answer's ids without the token that ends it."""

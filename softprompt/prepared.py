@@ -104,7 +104,7 @@ def bind(
     how = plan(method.segments(bound.slots, len(bound.cue)), first, base.bidirectional)
     start = method.learned() if how.first_layer else NOTHING
     engines = [other.engine for other in reuse]
-    engine = make_engine(base, how, bound.head, bound.cue, cache, engines, start, bound.tail)
+    engine = make_engine(base, how, bound.prefix_ids, bound.cue, cache, engines, start, bound.tail)
     return Prompt(base, method, form, engine)
 
 

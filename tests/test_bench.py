@@ -98,7 +98,9 @@ def test_flops_are_those_that_torch_counts(family, settings):
         total, _ = engine.loss(examples, learned)
         if trains:
             total.backward()
-    shared = len(engine.head) * bool(engine.plan.shared_live) + settings.get("length", 0) * (settings["name"] == "soft")
+    shared = len(engine.prefix_ids) * bool(engine.plan.shared_live) + settings.get("length", 0) * (
+        settings["name"] == "soft"
+    )
     layer, shape = (learned.base or base).layer(base.shape.layers - 1), base.shape
     weights = sum(weight.numel() for weight in layer.parameters() if weight.ndim == 2)
     # they run with the rows, so there are gradients (of zeros) as well: of states, and of weights that learn
@@ -120,12 +122,12 @@ def test_attention_is_counted_pair_by_pair():
     ready = prepare(base, ours.task_for(), method, seed=0, rows={"train": [Row(rows(1)[0], "row")]})
     found = step_flops(ready.engine, ready.splits["train"], method.learned())
     (example,) = ready.splits["train"]
-    head = len(ready.engine.head)
+    before = len(ready.engine.prefix_ids)
     tokens = len(example.text) + len(ready.bound.cue) + len(example.answer) - 1
-    shared = sum(2 + place + 1 for place in range(head))
-    own = sum(2 + head + place + 1 for place in range(tokens))
+    shared = sum(2 + place + 1 for place in range(before))
+    own = sum(2 + before + place + 1 for place in range(tokens))
     width, layers = base.config.num_attention_heads * base.shape.head_size, base.shape.layers
-    assert head and found.attention == 3 * 4 * width * (layers * own + (layers - 1) * shared)
+    assert before and found.attention == 3 * 4 * width * (layers * own + (layers - 1) * shared)
 
 
 def test_peak_is_a_rate_of_products():

@@ -57,11 +57,11 @@ def test_a_cloze_is_that_of_the_plain_model(family):
     ready = prepare(base, tiny_task(**TASK), make_method("hard"), rows=tiny_rows())
     found = scores_of(ready.form.predict(ready, ready.splits["dev"]))
     special = base.tokenizer.all_special_ids
-    assert ready.bound.head[0] in special and ready.bound.tail[-1] in special and len(ready.bound.tail) == 2
+    assert ready.bound.prefix_ids[0] in special and ready.bound.tail[-1] in special and len(ready.bound.tail) == 2
     for row, mine in zip(ready.splits["dev"], found, strict=True):
         values = []
         for ids in row.candidates:
-            front = [*ready.bound.head, *row.text, *ready.bound.cue]
+            front = [*ready.bound.prefix_ids, *row.text, *ready.bound.cue]
             whole = torch.tensor([[*front, *[base.mask_id] * len(ids), *ready.bound.tail]])
             with torch.no_grad():
                 logp = model(input_ids=whole).logits[0].float().log_softmax(-1)
@@ -99,7 +99,7 @@ def test_a_soft_prompt_that_starts_from_a_text_reads_as_that_text():
     soft = prepare(base, tiny_task(**TASK), make_method({"name": "soft", "length": len(ids)}), rows=tiny_rows(), seed=0)
     row = soft.splits["dev"][0]
     words = [word for word in row.candidates if len(word) == len(row.candidates[0])]
-    front = [*ids, *soft.bound.head, *row.text, *soft.bound.cue]
+    front = [*ids, *soft.bound.prefix_ids, *row.text, *soft.bound.cue]
     whole = [*front, *[base.mask_id] * len(words[0]), *soft.bound.tail]
     with torch.no_grad():
         logp = tiny_model("bert").eval()(input_ids=torch.tensor([whole])).logits[0].log_softmax(-1)
@@ -154,12 +154,12 @@ def test_a_prefix_under_a_head_has_defaults_of_its_own():
 
 
 def test_an_instruction_is_not_averaged_with_the_text_unless_asked_for():
-    def head(base, method):
-        return prepare(base, tiny_task(**TASK), make_method(method), rows=tiny_rows(), seed=0).bound.head
+    def prefix_ids(base, method):
+        return prepare(base, tiny_task(**TASK), make_method(method), rows=tiny_rows(), seed=0).bound.prefix_ids
 
     for name in ("hard", "infix", "full"):
-        plain, asked = head(encoder(), name), head(encoder(), {"name": name, "instruction": True})
-        assert len(plain) < len(asked) == len(head(tiny_base("bert"), name))
+        plain, asked = prefix_ids(encoder(), name), prefix_ids(encoder(), {"name": name, "instruction": True})
+        assert len(plain) < len(asked) == len(prefix_ids(tiny_base("bert"), name))
 
 
 def test_two_artifacts_in_one_call_and_a_missing_head(tmp_path):
@@ -258,10 +258,10 @@ def test_pointing_is_that_of_the_plain_encoder():
     total, count = ready.form.loss(ready.engine, rows, learned)
     expected = 0.0
     for row, mine in zip(rows, found, strict=True):
-        ids = torch.tensor([[*ready.bound.head, *row.text, *ready.bound.cue, *ready.bound.tail]])
+        ids = torch.tensor([[*ready.bound.prefix_ids, *row.text, *ready.bound.cue, *ready.bound.tail]])
         embeddings = torch.cat([ready.method.inner.value[None], base.embed(ids)], dim=1)
         states = model(inputs_embeds=embeddings).last_hidden_state[0]
-        start = 2 + len(ready.bound.head)
+        start = 2 + len(ready.bound.prefix_ids)
         logits = ready.method.head(states[start : start + len(row.text)])
         inside = torch.tensor([b > a for a, b in row.offsets])
         logp = logits.masked_fill(~inside[:, None], float("-inf")).log_softmax(0)

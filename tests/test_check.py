@@ -140,7 +140,7 @@ def test_upper_layers_are_learned_where_layers_do_not_run_one_by_one(family):
     (kv,) = learned.segments.values()
     ready.engine.encode(ready.splits["train"])
     for row in ready.splits["train"]:
-        ids = (*ready.bound.head, *row.text, *ready.bound.cue, *row.answer[:-1])
+        ids = (*ready.bound.prefix_ids, *row.text, *ready.bound.cue, *row.answer[:-1])
         logits = truth.logits(truth.embed(ids), kv, start=3)[-len(row.answer) :]
         want = want + torch.nn.functional.cross_entropy(logits, torch.tensor(row.answer), reduction="sum")
     close(ready.engine.loss(ready.splits["train"], learned)[0], want)

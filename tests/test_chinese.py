@@ -63,7 +63,7 @@ def test_prompts_and_answers_of_the_set_read_as_they_were_written(chat):
     prompter = Prompter(task.spec.template, tokenizer)
     for values in ROWS:
         shown = task.shown(values)
-        ids = [*prompter.head, *prompter.text(shown, "row"), *prompter.cue]
+        ids = [*prompter.prefix_ids, *prompter.text(shown, "row"), *prompter.cue]
         text = tokenizer.decode(ids)
         assert text == prompter.prompt(shown) and f"请问“{values['term']}”的定义是什么？" in text
         assert all(f"{letter}. {choice}" in text for letter, choice in zip("ABCD", values["choices"], strict=True))
@@ -187,7 +187,7 @@ def test_options_on_a_chinese_masked_base(tmp_path, by):
     ready = prepare(base, task, make_method("hard"), rows=some())
     unknown = base.tokenizer.unk_token_id
     for example in ready.splits["dev"]:
-        assert unknown not in [*ready.bound.head, *example.text, *ready.bound.cue, *ready.bound.tail]
+        assert unknown not in [*ready.bound.prefix_ids, *example.text, *ready.bound.cue, *ready.bound.tail]
         words = task.candidates(example.values)[0]
         assert [len(ids) for ids in example.candidates] == [len(word) for word in words]
     result = train(base, task, {"name": "prefix", "length": 2}, tmp_path, train=FEW, rows=some(), test=True)

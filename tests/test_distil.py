@@ -47,7 +47,7 @@ def test_the_teacher_states_are_those_of_a_plain_forward(words):
     assert taught.labels == [item.predicted for item in ready.form.predict(ready, examples)]
     for example, label, states in zip(examples, taught.labels, taught.states, strict=True):
         answer = ready.bound.answer(words[label])
-        ids = (*ready.bound.head, *example.text, *ready.bound.cue, *answer[:-1])
+        ids = (*ready.bound.prefix_ids, *example.text, *ready.bound.cue, *answer[:-1])
         embeddings = base.embed(torch.tensor(ids))
         whole = base.forward(embeddings, [len(ids)], torch.zeros(1, dtype=torch.long)).states
         assert torch.allclose(base.logits(states), base.logits(whole[-len(answer) :]), atol=1e-3)
@@ -64,12 +64,12 @@ def test_nothing_is_left_to_learn_for_a_student_that_is_the_long_prompt(kind, wo
     ready = teacher_of(base, task, rows, k=2)
     taught = ask(ready, ready.splits["dev"])
     dev = relabelled_rows(task, rows["dev"], taught.labels)
-    text = base.tokenizer.decode(ready.bound.head)
-    front = text[: text.rindex("T:")]  # the student's own head is the opening of the input
+    text = base.tokenizer.decode(ready.bound.prefix_ids)
+    front = text[: text.rindex("T:")]  # the student's own prefix is the opening of the input
     length = len(base.tokenizer(front, add_special_tokens=False)["input_ids"])
     method = make_method({"name": kind, "length": length, "text": front})
     student = prepare(base, task, method, rows={"dev": dev})
-    assert len(student.bound.head) + length == len(ready.bound.head)
+    assert len(student.bound.prefix_ids) + length == len(ready.bound.prefix_ids)
     method.attach(base, student.bound, 0)
     states = {task.content(row): one for row, one in zip(dev, taught.states, strict=True)}
     loss, tokens = match(student.engine, task, states)(student.splits["dev"], method.learned())
@@ -111,8 +111,8 @@ def test_the_report_counts_tokens_and_right_answers():
     found = evaluate(ready, ready.splits["test"]).estimate
     assert done.report["accuracy"]["test"]["prompt"] == found.as_dict()
     student = done.result.prepared
-    assert done.report["prompt"] == {"demonstrations": 4, "tokens": len(ready.bound.head)}
-    assert done.report["saved"] == len(ready.bound.head) - len(student.bound.head) - 3
+    assert done.report["prompt"] == {"demonstrations": 4, "tokens": len(ready.bound.prefix_ids)}
+    assert done.report["saved"] == len(ready.bound.prefix_ids) - len(student.bound.prefix_ids) - 3
     assert len(student.splits["train"]) == len(rows["train"]) - 4  # the demonstrations are not learned from
     assert not student.task.spec.demonstrations.k and not student.task.spec.demonstrations.rows
 

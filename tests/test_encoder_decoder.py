@@ -74,7 +74,7 @@ def naive_logits(ready, example, learned):
     By the plain model of transformers, called with embeddings, unless keys and values are learned.
     """
     base, bound = learned.base or ready.base, ready.bound
-    ids = {"head": bound.head, "text": example.text, "cue": bound.cue, "tail": bound.tail}
+    ids = {"prefix_ids": bound.prefix_ids, "text": example.text, "cue": bound.cue, "tail": bound.tail}
     ids |= {"start": base.start_ids, "answer": example.answer[:-1]}
     sides, blocks = {False: [], True: []}, {False: [], True: []}
     for slot in ready.method.segments(bound.slots, len(bound.cue)):
@@ -116,7 +116,7 @@ def test_every_method_equals_the_plain_model(family, method):
     """Logits and gradients, over ragged texts and answers, from kept texts and from texts that are read now."""
     ready = moved(tiny_base(family), method)
     how = plan(ready.method.segments(ready.bound.slots, len(ready.bound.cue)))
-    engine = make_engine(ready.base, how, ready.bound.head, ready.bound.cue, tail=ready.bound.tail)
+    engine = make_engine(ready.base, how, ready.bound.prefix_ids, ready.bound.cue, tail=ready.bound.tail)
     rows = examples()
     targets = torch.tensor([token for row in rows for token in row.answer])
 
@@ -163,7 +163,7 @@ def test_scores_are_those_of_the_plain_model(family):
     ready = prepare(base, task, make_method("hard"), rows=tiny_rows())
     found = scores_of(ready.form.predict(ready, ready.splits["dev"]))
     for row, mine in zip(ready.splits["dev"], found, strict=True):
-        source = torch.tensor([[*ready.bound.head, *row.text, *ready.bound.cue, *ready.bound.tail]])
+        source = torch.tensor([[*ready.bound.prefix_ids, *row.text, *ready.bound.cue, *ready.bound.tail]])
         assert source[0, -1] == base.tokenizer.eos_token_id
         values = []
         for ids in row.candidates:
@@ -206,7 +206,7 @@ def test_what_is_written_is_what_the_plain_model_writes(family, beams, method):
         for row, mine in zip(rows, found, strict=True):
             model = copy.deepcopy((learned.base or base).model)
             model.generation_config.forced_eos_token_id = None
-            ids = (*ready.bound.head, *row.text, *ready.bound.cue, *ready.bound.tail)
+            ids = (*ready.bound.prefix_ids, *row.text, *ready.bound.cue, *ready.bound.tail)
             read = base.embed(torch.tensor(ids))
             start = base.embed(torch.tensor(base.start_ids))
             front = segments.get("prompt")
@@ -290,7 +290,7 @@ def test_a_head_reads_the_decoder_as_it_begins():
     ready = run.prepared
     learned, row = ready.method.learned(), ready.splits["dev"][0]
     (state,) = ready.engine.pooled([row], learned)
-    ids = (*ready.bound.head, *row.text, *ready.bound.cue, *ready.bound.tail)
+    ids = (*ready.bound.prefix_ids, *row.text, *ready.bound.cue, *ready.bound.tail)
     kv = [layer[:, None] for layer in learned.segments["prompt"]]
     block = Block(kv, torch.full((1, 2), ALWAYS))
     zero = torch.zeros(1, dtype=torch.long)
@@ -334,7 +334,7 @@ def test_soft_slots_stand_in_what_the_encoder_reads(form):
         return
     assert logits.requires_grad
     for row, mine in zip(rows, logits.split([len(row.answer) for row in rows]), strict=True):
-        parts = {"head": ready.bound.head, "cue": ready.bound.cue, "tail": ready.bound.tail}
+        parts = {"prefix_ids": ready.bound.prefix_ids, "cue": ready.bound.cue, "tail": ready.bound.tail}
         pieces = []
         for slot in ready.bound.slots:
             if slot.learned:
@@ -356,7 +356,7 @@ def test_weights_of_the_decoder_alone_are_a_plain_lora_for_peft(tmp_path):
     assert names and not any(".encoder." in f".{name}" for name in names)
     theirs = peft.PeftModel.from_pretrained(tiny_model("t5").eval(), tmp_path / "l" / "artifact")
     row, bound = run.prepared.splits["dev"][0], run.prepared.bound
-    source = torch.tensor([[*bound.head, *row.text, *bound.cue, *bound.tail]])
+    source = torch.tensor([[*bound.prefix_ids, *row.text, *bound.cue, *bound.tail]])
     target = torch.tensor([[*base.start_ids, *row.answer[:-1]]])
     ours, _ = run.prepared.engine.answers([row], run.prepared.method.learned())
     close(ours, theirs(input_ids=source, decoder_input_ids=target).logits[0])
@@ -382,7 +382,7 @@ def test_an_answer_takes_no_room_from_what_the_encoder_reads():
     asked, known = form.encode(row), form.encode({**row, "answer": "it"})
     assert asked.text == known.text and asked.truncated
     bound = form.bound
-    whole = (*bound.head, *asked.text, *bound.cue, *bound.tail)
+    whole = (*bound.prefix_ids, *asked.text, *bound.cue, *bound.tail)
     assert len(whole) == base.encoder.max_positions == 256
     with pytest.raises(DataError, match="row: an answer may have 300 tokens, this base's decoder has room for 255"):
         prepare(base, writing_task(max_new_tokens=300), make_method("hard"), rows={"dev": []}).form.encode(row)

@@ -17,23 +17,23 @@ from softprompt.base.groups import order
 from softprompt.engine import NOTHING, SLOTS, CacheConfig, Engine, Learned, Slot, plan, score
 from softprompt.engine.rows import run_prefix
 
-HEAD, CUE = (5, 6, 7), (8, 9, 10)
+PREFIX_IDS, CUE = (5, 6, 7), (8, 9, 10)
 FRONT_SOFT = (Slot("prompt", learned="embeddings"), *SLOTS)
 FRONT_KV = (Slot("prompt", learned="kv"), *SLOTS)
 
 
 def infix(form, cue=1):
-    head, text, _, answer = SLOTS
+    before, text, _, answer = SLOTS
     cut = len(CUE) - cue
     prompt = Slot("prompt", learned=form, takes_positions=form == "embeddings")
-    return (head, text, Slot("cue", True, stop=cut), prompt, Slot("cue", True, start=cut), answer)
+    return (before, text, Slot("cue", True, stop=cut), prompt, Slot("cue", True, start=cut), answer)
 
 
 def naive_embeddings(base, example, learned, where):
     """One row, whole sequence, plain model: the embeddings stand where they belong."""
     embed = base.model.get_input_embeddings()
-    before = (*HEAD, *example.text, *CUE[:-1]) if where == "infix" else ()
-    after = (CUE[-1],) if where == "infix" else (*HEAD, *example.text, *CUE)
+    before = (*PREFIX_IDS, *example.text, *CUE[:-1]) if where == "infix" else ()
+    after = (CUE[-1],) if where == "infix" else (*PREFIX_IDS, *example.text, *CUE)
     ids = lambda tokens: embed(torch.tensor(tokens, dtype=torch.long))  # noqa: E731
     rows = torch.cat([ids(before), learned, ids((*after, *example.answer[:-1]))])
     return base.model(inputs_embeds=rows[None]).logits[0]
@@ -83,7 +83,7 @@ def test_embeddings_equal_the_plain_forward(family, where, length):
     start = torch.randn(length, 64, generator=torch.Generator().manual_seed(length))
     slots = FRONT_SOFT if where == "front" else infix("embeddings")
     ours, theirs = start.clone().requires_grad_(), start.clone().requires_grad_()
-    engine = Engine(base, plan(slots), HEAD, CUE)
+    engine = Engine(base, plan(slots), PREFIX_IDS, CUE)
     engine.encode(rows)
     assert (len(engine.cache) > 0) == (where == "infix")
     total, count = engine.loss(rows, prompt(ours))
@@ -101,12 +101,12 @@ def test_prefix_equals_the_models_own_cache(family, length):
     s = base.shape
     start = torch.randn(s.layers, 2, s.kv_heads, length, s.head_size, generator=torch.Generator().manual_seed(1))
     ours, theirs = start.clone().requires_grad_(), start.clone().requires_grad_()
-    total, count = Engine(base, plan(FRONT_KV), HEAD, CUE).loss(rows, prompt(ours))
+    total, count = Engine(base, plan(FRONT_KV), PREFIX_IDS, CUE).loss(rows, prompt(ours))
     (total / count).backward()
     expected = 0.0
     for example in rows:
         cache = DynamicCache([(layer[0][None], layer[1][None]) for layer in theirs])
-        ids = torch.tensor([[*HEAD, *example.text, *CUE, *example.answer[:-1]]])
+        ids = torch.tensor([[*PREFIX_IDS, *example.text, *CUE, *example.answer[:-1]]])
         logits = base.model(input_ids=ids, past_key_values=cache, use_cache=True).logits[0]
         size = len(example.answer)
         expected = expected + F.cross_entropy(logits[-size:], torch.tensor(example.answer), reduction="sum")
@@ -126,7 +126,7 @@ def test_encoded_texts_equal_texts_that_run_every_step(family, cue):
     results = []
     for encode in (True, False):
         learned = start.clone().requires_grad_()
-        engine = Engine(base, plan(infix("kv", cue)), HEAD, CUE)
+        engine = Engine(base, plan(infix("kv", cue)), PREFIX_IDS, CUE)
         if encode:
             engine.encode(rows)
         assert (len(engine.cache) == len({row.text for row in rows})) is encode
@@ -139,21 +139,21 @@ def test_encoded_texts_equal_texts_that_run_every_step(family, cue):
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "qwen", "gemma3-wide"])
 def test_infix_kv_equals_a_model_that_is_given_the_keys(family):
-    """Independent of our attention: cue and answer run by the plain model behind a cache [head text | learned].
+    """Independent of our attention: cue and answer run by the plain model behind a cache [prefix_ids text | learned].
 
     The learned keys stand where the cue does, in rows of all lengths.
     """
     base, rows = tiny_base(family), examples(3)
     s = base.shape
     learned = torch.randn(s.layers, 2, s.kv_heads, 4, s.head_size, generator=torch.Generator().manual_seed(3))
-    engine = Engine(base, plan(infix("kv", 1)), HEAD, CUE)
+    engine = Engine(base, plan(infix("kv", 1)), PREFIX_IDS, CUE)
     engine.encode(rows)
     ours, theirs = learned.clone().requires_grad_(), learned.clone().requires_grad_()
     total, _ = engine.loss(rows, prompt(ours))
     total.backward()
     expected = 0.0
     for example in rows:
-        before = torch.tensor([[*HEAD, *example.text, *CUE[:-1]]])
+        before = torch.tensor([[*PREFIX_IDS, *example.text, *CUE[:-1]]])
         cache = base.model(input_ids=before, use_cache=True).past_key_values
         pairs = [
             (torch.cat([layer.keys, new[0][None]], 2), torch.cat([layer.values, new[1][None]], 2))
@@ -173,10 +173,10 @@ def test_infix_kv_equals_a_model_that_is_given_the_keys(family):
 def test_nothing_learned_scores_like_the_plain_model(family):
     """Every candidate of several tokens, in ragged buckets."""
     base, rows = tiny_base(family), examples(9)
-    engine = Engine(base, plan(SLOTS), HEAD, CUE)
+    engine = Engine(base, plan(SLOTS), PREFIX_IDS, CUE)
     for example, ours in zip(rows, scores_of(engine, rows), strict=True):
         for place, answer in enumerate(example.candidates):
-            ids = torch.tensor([[*HEAD, *example.text, *CUE, *answer]])
+            ids = torch.tensor([[*PREFIX_IDS, *example.text, *CUE, *answer]])
             with torch.no_grad():
                 logp = base.model(ids).logits[0].log_softmax(-1)
             want = sum(logp[len(ids[0]) - len(answer) - 1 + i, token] for i, token in enumerate(answer))
@@ -187,10 +187,11 @@ def test_a_row_that_was_not_encoded_may_stand_beside_those_that_were():
     base, rows = tiny_base(), examples(9)
     s = base.shape
     learned = torch.randn(s.layers, 2, s.kv_heads, 4, s.head_size, generator=torch.Generator().manual_seed(8))
-    engine = Engine(base, plan(infix("kv")), HEAD, CUE)
+    engine = Engine(base, plan(infix("kv")), PREFIX_IDS, CUE)
     engine.encode(rows[:4])
     close(
-        engine.loss(rows, prompt(learned))[0], Engine(base, plan(infix("kv")), HEAD, CUE).loss(rows, prompt(learned))[0]
+        engine.loss(rows, prompt(learned))[0],
+        Engine(base, plan(infix("kv")), PREFIX_IDS, CUE).loss(rows, prompt(learned))[0],
     )
 
 
@@ -199,7 +200,7 @@ def test_text_longer_than_the_window_slides():
     base, rows = tiny_base("gemma3"), examples(5, longest=60)
     for where, slots in (("front", FRONT_SOFT), ("infix", infix("embeddings"))):
         learned = torch.randn(3, 64, generator=torch.Generator().manual_seed(4))
-        engine = Engine(base, plan(slots), HEAD, CUE)
+        engine = Engine(base, plan(slots), PREFIX_IDS, CUE)
         engine.encode(rows)
         total, count = engine.loss(rows, prompt(learned))
         close(total / count, naive_loss(base, rows, learned, where))
@@ -211,7 +212,7 @@ def test_accumulated_gradients_equal_one_batch():
     grads = []
     for size in (8, 2):
         learned = start.clone().requires_grad_()
-        engine = Engine(base, plan(FRONT_SOFT), HEAD, CUE)
+        engine = Engine(base, plan(FRONT_SOFT), PREFIX_IDS, CUE)
         tokens = sum(len(row.answer) for row in rows)
         for begin in range(0, 8, size):
             total, _ = engine.loss(rows[begin : begin + size], prompt(learned))
@@ -222,7 +223,7 @@ def test_accumulated_gradients_equal_one_batch():
 
 def test_rows_do_not_depend_on_their_company():
     base, rows = tiny_base(), examples(9)
-    engine = Engine(base, plan(SLOTS), HEAD, CUE)
+    engine = Engine(base, plan(SLOTS), PREFIX_IDS, CUE)
     together = scores_of(engine, rows)
     alone = [scores_of(engine, [row])[0] for row in rows]
     for a, b in zip(together, alone, strict=True):
@@ -244,7 +245,7 @@ def test_rows_that_attend_in_groups_equal_rows_alone(family, form, gradient_chec
     found = []
     for parts in ([rows], [[row] for row in rows]):
         learned = start.clone().requires_grad_()
-        engine = Engine(base, plan_of, HEAD, CUE, start=prompt(start))
+        engine = Engine(base, plan_of, PREFIX_IDS, CUE, start=prompt(start))
         engine.encode(rows)
         taken.clear()
         totals = [engine.loss(part, prompt(learned))[0] for part in parts]
@@ -260,7 +261,7 @@ def test_rows_that_attend_in_groups_equal_rows_alone(family, form, gradient_chec
 @pytest.mark.parametrize("form", ["embeddings", "kv", "upper", "behind"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_prefix_that_runs_with_its_rows_equals_one_that_ran_before(family, form, gradient_checkpointing, monkeypatch):
-    """`behind`: what is learned stands behind a part of the head that is frozen."""
+    """`behind`: what is learned stands behind a part of the `prefix_ids` that is frozen."""
     base, rows = tiny_base(family).view(gradient_checkpointing=gradient_checkpointing), examples(13)
     s = base.shape
     sizes = (5, s.hidden_size) if form in ("embeddings", "behind") else (s.layers, 2, s.kv_heads, 5, s.head_size)
@@ -268,7 +269,7 @@ def test_a_prefix_that_runs_with_its_rows_equals_one_that_ran_before(family, for
     learned_slot, rest = Slot("prompt", learned="embeddings"), SLOTS[1:]
     slots = FRONT_SOFT if form == "embeddings" else FRONT_KV
     if form == "behind":
-        slots = (Slot("head", same=True, stop=2), learned_slot, Slot("head", same=True, start=2), *rest)
+        slots = (Slot("prefix_ids", same=True, stop=2), learned_slot, Slot("prefix_ids", same=True, start=2), *rest)
     found, prefixes = [], []
     forward = Base.forward
     monkeypatch.setattr(Base, "forward", lambda *given: prefixes.append(given[-1]) or forward(*given))
@@ -276,7 +277,9 @@ def test_a_prefix_that_runs_with_its_rows_equals_one_that_ran_before(family, for
         if before:
             monkeypatch.setattr(Engine, "live_prefix", ran_before(Engine.live_prefix))
         learned = start.clone().requires_grad_()
-        engine = Engine(base, plan(slots, first_layer=1 if form == "upper" else 0), HEAD, CUE, start=prompt(start))
+        engine = Engine(
+            base, plan(slots, first_layer=1 if form == "upper" else 0), PREFIX_IDS, CUE, start=prompt(start)
+        )
         engine.encode(rows)
         prefixes.clear()
         total, count = engine.loss(rows, prompt(learned))
@@ -298,7 +301,7 @@ def test_base_is_untouched_by_training():
     base, rows = tiny_base(), examples(4)
     before = {name: weight.clone() for name, weight in base.model.state_dict().items()}
     learned = torch.randn(4, 64).requires_grad_()
-    Engine(base, plan(FRONT_SOFT), HEAD, CUE).loss(rows, prompt(learned))[0].backward()
+    Engine(base, plan(FRONT_SOFT), PREFIX_IDS, CUE).loss(rows, prompt(learned))[0].backward()
     assert all(torch.equal(weight, before[name]) for name, weight in base.model.state_dict().items())
     assert all(weight.grad is None for weight in base.model.parameters())
 
@@ -315,7 +318,7 @@ def test_layers_that_are_computed_again_give_the_same_gradients(family, form):
         grads = []
         for some in (base, base.view(gradient_checkpointing=True)):
             learned = start.clone().requires_grad_()
-            Engine(some, plan(slots), HEAD, CUE).loss(rows, prompt(learned))[0].backward()
+            Engine(some, plan(slots), PREFIX_IDS, CUE).loss(rows, prompt(learned))[0].backward()
             grads.append(learned.grad)
         close(*grads)
 
@@ -328,14 +331,14 @@ def test_cache_in_ram_in_a_file_and_in_half_precision(tmp_path, monkeypatch, dty
     learned = torch.randn(s.layers, 2, s.kv_heads, 4, s.head_size, generator=torch.Generator().manual_seed(7))
     losses = []
     for ram in (1 << 30, 20_000, 0):
-        engine = Engine(base, plan(infix("kv")), HEAD, CUE, CacheConfig(dtype=dtype, ram=ram))
+        engine = Engine(base, plan(infix("kv")), PREFIX_IDS, CUE, CacheConfig(dtype=dtype, ram=ram))
         engine.encode(rows)
         assert bool(engine.cache.on_disk) == (ram < 1 << 30)
         losses.append(engine.loss(rows, prompt(learned))[0].item())
         engine.cache.close()
         assert not list(tmp_path.rglob("*.bin"))  # the files go with the process, however it ends
     assert losses[0] == losses[1] == losses[2]
-    plain = Engine(base, plan(infix("kv")), HEAD, CUE).loss(rows, prompt(learned))[0].item()
+    plain = Engine(base, plan(infix("kv")), PREFIX_IDS, CUE).loss(rows, prompt(learned))[0].item()
     assert losses[0] == pytest.approx(plain, rel=1e-5 if dtype == torch.float32 else 2e-2)
 
 
@@ -344,13 +347,13 @@ def test_kept_cache_serves_the_next_run_and_a_full_one_is_refused(tmp_path, monk
 
     monkeypatch.setenv("SOFTPROMPT_CACHE", str(tmp_path))
     base, rows = tiny_base(), examples(6)
-    first = Engine(base, plan(infix("kv")), HEAD, CUE, CacheConfig(keep=True))
+    first = Engine(base, plan(infix("kv")), PREFIX_IDS, CUE, CacheConfig(keep=True))
     first.encode(rows)
     first.cache.close()
-    again = Engine(base, plan(infix("kv")), HEAD, CUE, CacheConfig(keep=True))
+    again = Engine(base, plan(infix("kv")), PREFIX_IDS, CUE, CacheConfig(keep=True))
     assert len(again.cache) == len({row.text for row in rows})
     other = Engine(base, plan(infix("kv")), (5, 6), CUE, CacheConfig(keep=True))
-    assert len(other.cache) == 0  # another head is another context
-    small = Engine(base, plan(infix("kv")), HEAD, CUE, CacheConfig(ram=1000, disk=1000))
+    assert len(other.cache) == 0  # another prefix is another context
+    small = Engine(base, plan(infix("kv")), PREFIX_IDS, CUE, CacheConfig(ram=1000, disk=1000))
     with pytest.raises(TrainingError, match=r"cache\.ram_gb"):
         small.encode(rows)

@@ -70,7 +70,7 @@ def test_rows_and_texts_are_those_of_peft(sources):
     # PEFT's template: "Question: {query} Think step by step.\nAnswer:" and the response right behind it
     text = f"Question: {values['question']} Think step by step.\nAnswer:{values['answer']}"
     answer = found.candidates[0]
-    ids = (*form.bound.head, *found.text, *form.bound.cue, *form.spoken(answer))
+    ids = (*form.bound.prefix_ids, *found.text, *form.bound.cue, *form.spoken(answer))
     assert form.bound.prompter.tokenizer.decode(ids) == "<s>" + text and answer[-1] == 1  # </s>
 
 

@@ -52,7 +52,7 @@ def test_importance_is_what_scaling_a_token_does_to_the_loss(kind):
     method.restore(ready.method.export(), ready.base)
     rows = ready.splits["train"][:3]
     found = importance(engine, method, rows)
-    engine = Engine(ready.base, replace(engine.plan, first_layer=0), engine.head, engine.cue)
+    engine = Engine(ready.base, replace(engine.plan, first_layer=0), engine.prefix_ids, engine.cue)
     step = 1e-2
     for token in range(5):
         slopes = []
@@ -91,7 +91,7 @@ def test_a_pruned_prefix_is_the_prefix_with_tokens_hidden(family):
     found = score(run(base, [own], record=True), [example.candidates])[0]
     value = ready.method.value.detach()[..., kept, :]
     hidden = Past(value.unsqueeze(2).unbind(0), torch.full((2,), ALWAYS), 5)
-    ids = (*ready.bound.head, *example.text, *ready.bound.cue)
+    ids = (*ready.bound.prefix_ids, *example.text, *ready.bound.cue)
     want = score(run(base, [EngineRow(hidden, (), (ids,))], record=True), [example.candidates])[0]
     if family == "gpt2":
         assert torch.equal(smaller.value.detach(), value)

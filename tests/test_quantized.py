@@ -112,7 +112,7 @@ def test_losses_and_gradients_are_those_of_the_dequantised_model(load, family, k
             tiny_task(), some.tokenizer, some.max_positions - way.positions, instruction=way.keeps_instruction
         )
         way.attach(some, form.bound, 0)
-        engine = Engine(some, plan(way.segments(SLOTS, len(form.bound.cue))), form.bound.head, form.bound.cue)
+        engine = Engine(some, plan(way.segments(SLOTS, len(form.bound.cue))), form.bound.prefix_ids, form.bound.cue)
         examples = form.encode_rows(tiny_rows()["train"][:4])
         engine.encode(examples)
         with torch.no_grad():

@@ -183,7 +183,7 @@ def test_plain_peft_loads_the_folder_and_gives_the_same_logits(tmp_path, method,
     model = peft.PeftModel.from_pretrained(tiny_model(family), result.artifact).eval()
     plain = tiny_model(family)
     for example in ready.splits["dev"][:4]:
-        ids = torch.tensor([[*ready.bound.head, *example.text, *ready.bound.cue]])
+        ids = torch.tensor([[*ready.bound.prefix_ids, *example.text, *ready.bound.cue]])
         with torch.no_grad():
             theirs = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0, -1]
             ((_, batch),) = ready.engine.contexts([example], ready.method.learned())

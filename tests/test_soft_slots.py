@@ -131,15 +131,15 @@ def test_slots_of_a_row_say_where_they_stand():
     base = tiny_base()
     bound = ready(base, PLACES["everywhere"][0]).bound
     shown = [(slot.name, slot.part if slot.name == "text" else (slot.start, slot.stop)) for slot in bound.slots]
-    head, cue = len(bound.head), bound.prompter.holes["cue"][0]
-    first, second = bound.prompter.holes["head"][0], bound.prompter.holes["head"][1]
+    size, cue = len(bound.prefix_ids), bound.prompter.holes["cue"][0]
+    first, second = bound.prompter.holes["prefix_ids"][0], bound.prompter.holes["prefix_ids"][1]
     assert shown == [
-        ("head", (None, first)),
+        ("prefix_ids", (None, first)),
         ("soft0", (None, None)),
-        ("head", (first, second)),
+        ("prefix_ids", (first, second)),
         ("soft1", (None, None)),
         ("soft2", (None, None)),
-        ("head", (second, head)),
+        ("prefix_ids", (second, size)),
         ("soft3", (None, None)),
         ("text", 0),
         ("soft4", (None, None)),

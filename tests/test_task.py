@@ -105,7 +105,7 @@ def test_long_texts_are_cut_never_the_template():
     example = form.encode({"text": "word " * 50, "label": "negative"})
     longest = max(len(ids) for ids in example.candidates)
     assert example.truncated and form.bound.cut == 1
-    assert len(form.bound.head) + len(example.text) + len(form.bound.cue) + longest == 60
+    assert len(form.bound.prefix_ids) + len(example.text) + len(form.bound.cue) + longest == 60
     with pytest.raises(DataError, match="leave no room"):
         bound_form(Task.load(TASK), tiny_tokenizer(), room=20).encode({"text": "x", "label": "negative"})
 

@@ -74,7 +74,7 @@ def splits(rows):
 
 def naive_scores(model, ready, example):
     """Log-likelihood of each option by one plain forward each."""
-    front = [*ready.bound.head, *example.text, *ready.bound.cue]
+    front = [*ready.bound.prefix_ids, *example.text, *ready.bound.cue]
     scores = []
     for ids in example.candidates:
         logits = model(torch.tensor([[*front, *ids]])).logits[0].float().log_softmax(-1)
@@ -90,7 +90,7 @@ def test_options_are_scored_as_one_by_one(family, task):
     base, model = tiny_base(family), tiny_model(family).eval()
     ready = prepare(base, Task.load(task), make_method("hard"), rows=splits(choice_rows()))
     found = ready.form.predict(ready, ready.splits["dev"])
-    front = [*ready.bound.head, *ready.bound.cue]
+    front = [*ready.bound.prefix_ids, *ready.bound.cue]
     for example, one in zip(ready.splits["dev"], found, strict=True):
         with torch.no_grad():
             scores = naive_scores(model, ready, example)
@@ -175,7 +175,7 @@ def test_writing_equals_taking_the_best_token_step_by_step(method, beams):
         if method != "hard":
             pytest.skip("plain transformers has the hard prompt only")
         for row, one in zip(rows, found, strict=True):
-            ids = torch.tensor([[*ready.bound.head, *row.text, *ready.bound.cue]])
+            ids = torch.tensor([[*ready.bound.prefix_ids, *row.text, *ready.bound.cue]])
             theirs = tiny_model("llama").generate(
                 ids,
                 attention_mask=torch.ones_like(ids),

@@ -32,24 +32,24 @@ def test_pieces_join_to_the_whole_prompt(text, bos):
     tokenizer, p = tiny_tokenizer(bos), prompter(bos)
     own = p.text({"text": text}, "row")
     plain = tokenizer(f"Judge it.\nReview: {text}\nSentiment:")["input_ids"]
-    assert [*p.head, *own, *p.cue] == plain
+    assert [*p.prefix_ids, *own, *p.cue] == plain
     assert tokenizer.decode(p.cue) == "\nSentiment:"
-    assert tokenizer.decode(p.head).endswith("Review:")
+    assert tokenizer.decode(p.prefix_ids).endswith("Review:")
     assert p.prompt({"text": text}) == f"Judge it.\nReview: {text}\nSentiment:"
 
 
 def test_a_token_across_the_border_is_cut_there():
-    """A text that ends in a newline would merge with the cue's newline; head and cue stay the same for all rows."""
+    """A text that ends in a newline would merge with the cue's newline; `prefix_ids` and cue stay the same for all rows."""
     p = prompter()
     own = p.text({"text": "ends in newlines\n\n"}, "row")
-    assert p.tokenizer.decode([*p.head, *own, *p.cue]) == "Judge it.\nReview: ends in newlines\n\n\nSentiment:"
+    assert p.tokenizer.decode([*p.prefix_ids, *own, *p.cue]) == "Judge it.\nReview: ends in newlines\n\n\nSentiment:"
 
 
 def test_demonstrations_stand_between_instruction_and_row():
     p = prompter(shots=[({"text": "bad"}, "negative"), ({"text": "good"}, "positive")])
-    head = p.tokenizer.decode(p.head)
-    assert head == "Judge it.\nReview: bad\nSentiment: negative\n\nReview: good\nSentiment: positive\n\nReview:"
-    assert p.tokenizer.decode(prompter(keep=False, shots=[({"text": "bad"}, "negative")]).head).startswith(
+    before = p.tokenizer.decode(p.prefix_ids)
+    assert before == "Judge it.\nReview: bad\nSentiment: negative\n\nReview: good\nSentiment: positive\n\nReview:"
+    assert p.tokenizer.decode(prompter(keep=False, shots=[({"text": "bad"}, "negative")]).prefix_ids).startswith(
         "Review: bad"
     )
 
@@ -58,7 +58,7 @@ def test_chat_goes_through_the_models_own_template():
     p = prompter(chat=True, system="Be brief.", bos=True)
     whole = p.prompt({"text": "fine"})
     assert whole == "<s>system: Be brief.</s><s>user: Judge it.\nReview: fine\nSentiment:</s><s>assistant: "
-    ids = [*p.head, *p.text({"text": "fine"}, "row"), *p.cue]
+    ids = [*p.prefix_ids, *p.text({"text": "fine"}, "row"), *p.cue]
     assert ids == p.tokenizer(whole, add_special_tokens=False)["input_ids"]
     assert ids.count(0) == 3  # <s> as one token, and no second BOS in front
     assert p.tokenizer.decode(p.answer("positive")) == "positive"
@@ -191,11 +191,11 @@ def test_slots_are_borders_of_tokens(text, bos, fast):
     spec = TemplateSpec(**{**MOVIE, **SLOTTED})
     p = Prompter(spec, tokenizer if fast else Slow(tokenizer), soft=True)
     row = p.row({"text": text}, "row")
-    assert p.names == {"head": ("soft0", "soft1"), "text": ("soft2",), "cue": ()}
+    assert p.names == {"prefix_ids": ("soft0", "soft1"), "text": ("soft2",), "cue": ()}
     assert [(group.name, group.length) for group in p.groups] == [("soft0", 2), ("soft1", 3), ("soft2", 1)]
-    first, second = p.holes["head"]
-    assert tokenizer.decode(p.head[:first]) == ("<s>" if bos else "") + "Judge"
-    assert tokenizer.decode(p.head[first:second]) == " it.\nReview:" and second == len(p.head)
+    first, second = p.holes["prefix_ids"]
+    assert tokenizer.decode(p.prefix_ids[:first]) == ("<s>" if bos else "") + "Judge"
+    assert tokenizer.decode(p.prefix_ids[first:second]) == " it.\nReview:" and second == len(p.prefix_ids)
     at = row.holes[0]
     assert tokenizer.decode(row.ids[:at]) == " " + text and tokenizer.decode(row.ids[at:]) == " or"
     assert p.text({"text": text}, "row") == row.ids
@@ -205,10 +205,10 @@ def test_slots_are_borders_of_tokens(text, bos, fast):
 
 def test_the_instruction_stays_where_its_slots_are_learned():
     spec = TemplateSpec(**{**MOVIE, **SLOTTED})
-    assert Prompter(spec, tiny_tokenizer(), instruction=False, soft=True).names["head"] == ("soft0", "soft1")
+    assert Prompter(spec, tiny_tokenizer(), instruction=False, soft=True).names["prefix_ids"] == ("soft0", "soft1")
     texts = TemplateSpec(**{**MOVIE, "instruction": "{{ soft(2) }}", "input": "{{ soft('Read') }}: {{ text }}"})
     p = Prompter(texts, tiny_tokenizer(), instruction=False)  # the slot without a text goes with it
-    assert p.tokenizer.decode(p.head) == "Read:" and not p.groups
+    assert p.tokenizer.decode(p.prefix_ids) == "Read:" and not p.groups
     with pytest.raises(ConfigError, match="without a text"):
         Prompter(texts, tiny_tokenizer())
 
@@ -228,7 +228,7 @@ def test_a_chat_carries_slots():
         "<s>user: Judge[soft0] it.\nReview: bad or\nSentiment:</s><s>assistant: negative</s>"
         "<s>user: Review:[soft1] x[soft2] or[soft3]\nSentiment:</s><s>assistant: "
     )
-    assert p.head.count(0) == 3 and p.holes["cue"] == (0,)
+    assert p.prefix_ids.count(0) == 3 and p.holes["cue"] == (0,)
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] | replace('\ufdd1', '') }}{% endfor %}"
     with pytest.raises(ConfigError, match="slots are lost"):
@@ -249,23 +249,23 @@ def closing_tokenizer():
 def test_what_stands_behind_the_answer_is_for_bases_that_read_both_ways():
     spec = TemplateSpec(input="{{ text }}", cue="\nIt was", end=".")
     p = Prompter(spec, closing_tokenizer(), demonstrations=[({"text": "bad"}, "poor")], closing=True)
-    assert p.head[0] == 0 and p.tokenizer.decode(p.tail) == ".</s>"
-    assert p.tokenizer.decode(p.head) == "<s>bad\nIt was poor.\n\n"
+    assert p.prefix_ids[0] == 0 and p.tokenizer.decode(p.tail) == ".</s>"
+    assert p.tokenizer.decode(p.prefix_ids) == "<s>bad\nIt was poor.\n\n"
     causal = Prompter(spec, closing_tokenizer(), demonstrations=[({"text": "bad"}, "poor")])
-    assert causal.tail == () and causal.tokenizer.decode(causal.head) == "<s>bad\nIt was poor\n\n"
+    assert causal.tail == () and causal.tokenizer.decode(causal.prefix_ids) == "<s>bad\nIt was poor\n\n"
 
 
 def test_a_mask_is_where_the_answer_stands():
     spec = TemplateSpec(input="It was{{ mask }}: {{ text }}{{ soft(2) }}!", end=" End", answer=" {{ answer }}")
     p = Prompter(spec, closing_tokenizer(), demonstrations=[({"text": "bad"}, "poor")], soft=True, closing=True)
     row = p.row({"text": "fine"}, "row")
-    assert p.names == {"head": (), "text": ("mask", "soft0"), "cue": ()}
+    assert p.names == {"prefix_ids": (), "text": ("mask", "soft0"), "cue": ()}
     assert [p.tokenizer.decode(row.ids[a:b]) for a, b in zip((0, *row.holes), (*row.holes, None), strict=True)] == [
         "",
         ": fine",
         "!",
     ]
-    assert p.tokenizer.decode(p.head) == "<s>It was poor: bad! End\n\nIt was"
+    assert p.tokenizer.decode(p.prefix_ids) == "<s>It was poor: bad! End\n\nIt was"
     with pytest.raises(ConfigError, match="goes on behind the text"):
         Prompter(spec, closing_tokenizer(), soft=True)
 
@@ -279,8 +279,8 @@ def test_a_masked_rows_slots_end_in_its_tail():
         }
     )
     form = bound_form(task, closing_tokenizer(), 30, closing=True)
-    assert [slot.name for slot in form.bound.slots] == ["head", "text", "cue", "answer", "cue", "tail"]
-    assert form.bound.room == 30 - len(form.bound.head) - len(form.bound.cue) - len(form.bound.tail)
+    assert [slot.name for slot in form.bound.slots] == ["prefix_ids", "text", "cue", "answer", "cue", "tail"]
+    assert form.bound.room == 30 - len(form.bound.prefix_ids) - len(form.bound.cue) - len(form.bound.tail)
 
 
 TALK = [
@@ -297,8 +297,8 @@ def test_conversations_go_through_the_bases_own_template():
     )
     asked = "<s>user: Hi</s><s>assistant: Yes?</s><s>user: Why?</s><s>assistant: "
     assert p.prompt({"talk": TALK}) == "<s>system: You.\n\nBe [soft0]brief.</s>" + asked
-    assert p.names == {"head": ("soft0",), "text": (), "cue": ()} and p.keeps_end
-    assert tokenizer.decode(p.head[p.holes["head"][0] :]).startswith("brief.")
+    assert p.names == {"prefix_ids": ("soft0",), "text": (), "cue": ()} and p.keeps_end
+    assert tokenizer.decode(p.prefix_ids[p.holes["prefix_ids"][0] :]).startswith("brief.")
     answered = [*TALK, {"role": "assistant", "content": "Because."}]  # what is asked for is no part of the prompt
     assert p.row({"talk": answered}, "row") == p.row({"talk": TALK}, "row")
     own = [{"role": "system", "content": "Mine."}, *TALK]
@@ -308,7 +308,7 @@ def test_conversations_go_through_the_bases_own_template():
         row = plain.row({"talk": talk}, "row")
         turns = [{"role": "user", "content": talk}] if isinstance(talk, str) else talk
         whole = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-        assert [*plain.head, *row.ids, *plain.cue] == tokenizer(whole, add_special_tokens=False)["input_ids"]
+        assert [*plain.prefix_ids, *row.ids, *plain.cue] == tokenizer(whole, add_special_tokens=False)["input_ids"]
     assert tokenizer.decode(plain.cue) == "<s>assistant: " and plain.answer("Because.")
 
 
@@ -320,7 +320,7 @@ def test_conversations_with_demonstrations():
         "<s>user: Hi</s><s>assistant: "
     )
     # a row may have a system message of its own, which stands in front of the demonstrations
-    assert p.tokenizer.decode(p.head) == "<s>system: Brief."
+    assert p.tokenizer.decode(p.prefix_ids) == "<s>system: Brief."
 
 
 def test_what_is_wrong_with_a_conversation_is_told(tmp_path):
@@ -445,7 +445,7 @@ def test_a_chat_template_takes_white_space_off_rows_as_it_does_elsewhere(content
         turns = [{"role": "user", "content": said}]
         plain = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         assert p.prompt({"text": text}) == plain
-        assert tokenizer.decode([*p.head, *p.text({"text": text}, "row"), *p.cue]) == plain
+        assert tokenizer.decode([*p.prefix_ids, *p.text({"text": text}, "row"), *p.cue]) == plain
 
 
 def test_artifacts_of_format_1_keep_the_white_space_that_a_chat_template_takes_off():

@@ -179,7 +179,7 @@ def test_answers_behind_a_cue_are_the_tokens_of_the_whole(kind):
         form = bound_form(Task.load({"name": "x", "template": template, "verbalizer": ["good", "bad"]}), tokenizer, 200)
         row = form.encode({"text": "a row", "label": "good"})
         whole = f"Text: a row{cue}{answer.replace('{{ answer }}', 'good')}"
-        assert (*form.bound.head, *row.text, *form.bound.cue, *row.answer) == plain(tokenizer, whole), whole
+        assert (*form.bound.prefix_ids, *row.text, *form.bound.cue, *row.answer) == plain(tokenizer, whole), whole
 
 
 def test_a_decoder_writes_a_text_of_its_own():
@@ -234,7 +234,7 @@ def test_demonstrations_label_words_and_answers_are_text(chat):
     without = Task.load({**task, "demonstrations": {"k": 1, "rows": [{"text": "x then", "label": "</s>"}]}})
     row = form.encode({"text": "a <s> b", "label": "</s>"})
     count = [
-        sum(token in specials(tokenizer) for token in one.bound.head)
+        sum(token in specials(tokenizer) for token in one.bound.prefix_ids)
         for one in (form, bound_form(without, tokenizer, 250))
     ]
     assert count[0] == count[1] == (5 if chat else 0)
@@ -281,8 +281,8 @@ def test_templates_write_special_tokens_where_they_say_so():
 def test_text_begins_once_and_ends_once():
     spec = {"instruction": "<s>Judge. ", "input": "{{ text }}", "cue": " so"}
     p = Prompter(TemplateSpec(**spec), tiny_tokenizer(True))
-    assert p.head.count(0) == 1 and p.head[0] == 0
-    assert Prompter(TemplateSpec(**spec), tiny_tokenizer(True), rules=1).head.count(0) == 2
+    assert p.prefix_ids.count(0) == 1 and p.prefix_ids[0] == 0
+    assert Prompter(TemplateSpec(**spec), tiny_tokenizer(True), rules=1).prefix_ids.count(0) == 2
     masked = tiny_tokenizer(frame="masked")
     assert (
         Prompter(TemplateSpec(input="{{ text }}", end=".[SEP]"), masked, closing=True).tail.count(masked.sep_token_id)

@@ -34,7 +34,7 @@ def served_logits(base, artifact):
     prompt = runtime.get("it")
     example = prompt.form.encode(tiny_rows()["dev"][0].values)
     ((_, batch),) = prompt.engine.contexts([example], prompt.method.learned(), continued=False)
-    return [*prompt.bound.head, *example.text, *prompt.bound.cue], batch.base.logits(batch.last)[0]
+    return [*prompt.bound.prefix_ids, *example.text, *prompt.bound.cue], batch.base.logits(batch.last)[0]
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])

@@ -88,11 +88,11 @@ def plain_logits(ready, windows):
     learned, found = ready.method.learned(), []
     base = learned.base or ready.base
     for ids, inside in windows:
-        whole = torch.tensor([*ready.bound.head, *ids, *ready.bound.cue, *ready.bound.tail])
+        whole = torch.tensor([*ready.bound.prefix_ids, *ids, *ready.bound.cue, *ready.bound.tail])
         front = [learned.segments["prompt"]] if "prompt" in learned.segments else []
         given = torch.cat([*front, base.embed(whole)])[None]
         states = base.model(inputs_embeds=given).last_hidden_state[0]
-        start = sum(map(len, front)) + len(ready.bound.head)
+        start = sum(map(len, front)) + len(ready.bound.prefix_ids)
         logits = ready.method.head(states[start : start + len(ids)])
         found.append(logits.masked_fill(~inside[:, None], float("-inf")))
     return found

@@ -42,7 +42,7 @@ def runtime_of(base, **tasks):
 
 
 def ids_of(form, row):
-    return [*form.bound.head, *form.encode(row).text, *form.bound.cue]
+    return [*form.bound.prefix_ids, *form.encode(row).text, *form.bound.cue]
 
 
 def noticed(runtime, name, found):

@@ -34,7 +34,7 @@ from softprompt.types import Example
 
 EXACT = 1e-4  # of loss and gradient, in proportion; rounding in fp32 is at 1e-6
 LENGTH = 3
-HEAD, CUE = (5, 6, 7), (8, 9, 10)
+PREFIX_IDS, CUE = (5, 6, 7), (8, 9, 10)
 METHODS: dict[str, dict[str, Any]] = {
     "soft": {"name": "soft"},
     "prefix": {"name": "prefix"},
@@ -135,11 +135,11 @@ def rows() -> list[Example]:
 
 
 def _our_loss(base: Base, settings: dict[str, Any], value: Tensor) -> Tensor:
-    no: dict[str, tuple[()]] = dict.fromkeys(("head", "text", "cue"), ())
-    slots = lay_out(no, no, {"head": len(HEAD), "cue": len(CUE)}, decoder=base.kind == "seq2seq")
+    no: dict[str, tuple[()]] = dict.fromkeys(("prefix_ids", "text", "cue"), ())
+    slots = lay_out(no, no, {"prefix_ids": len(PREFIX_IDS), "cue": len(CUE)}, decoder=base.kind == "seq2seq")
     parts = make_method({**settings, "length": LENGTH}).segments(slots, len(CUE))
     how = plan(parts, bidirectional=base.bidirectional)
-    engine = make_engine(base, how, HEAD, CUE)
+    engine = make_engine(base, how, PREFIX_IDS, CUE)
     engine.encode(rows())
     return engine.loss(rows(), Learned({"prompt": value}))[0]
 
@@ -155,7 +155,7 @@ def _their_loss(base: Base, truth: Truth, settings: dict[str, Any], value: Tenso
 def _their_logits(base: Base, truth: Truth, settings: dict[str, Any], value: Tensor, row: Example) -> Tensor:
     """Logits of a row's answer tokens [n, V]."""
     front, keys = settings["name"] != "infix", value.dim() == 5
-    text, size = (*HEAD, *row.text, *CUE), len(row.answer)
+    text, size = (*PREFIX_IDS, *row.text, *CUE), len(row.answer)
     if base.kind == "seq2seq":
         read, write = truth.embed(text), truth.embed((*base.start_ids, *row.answer[:-1]), written=True)
         if not keys:

@@ -181,7 +181,7 @@ def _request(ready: Prepared) -> tuple[int, int]:
     method, engine = ready.method, ready.engine
     learned = method.length if method.stores == "embeddings" else 0
     front, behind = (0, learned) if method.place == "infix" else (learned, 0)
-    return len(engine.head) + front, len(engine.cue) + behind
+    return len(engine.prefix_ids) + front, len(engine.cue) + behind
 
 
 def _tell_artifact(record: Record, result: Result, run: Run, spec: TrainSpec, keep: Path | None) -> None:

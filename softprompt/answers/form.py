@@ -67,7 +67,7 @@ class Compiled(Prompt):
 
     def size(self, example: Example) -> int:
         """Tokens that an example's memory and time go with."""
-        shared = len(self.bound.head) + len(self.bound.cue) + len(self.bound.tail)
+        shared = len(self.bound.prefix_ids) + len(self.bound.cue) + len(self.bound.tail)
         return self.method.length + shared + len(example.text)
 
 

@@ -180,7 +180,7 @@ def _vocabulary(case: Case) -> Tensor:
 def _per_layer(case: Case, base: Base, value: Tensor) -> list[tuple[str, Tensor, Tensor]]:
     """Of learned [L, 2, G, P, D], per layer and for keys and values: whose norms, the largest learned, the base's own."""
     longest = max((run.text for row in case.rows for run in row.runs), key=len)
-    ids = torch.tensor([*case.bound.head, *longest], device=base.device)
+    ids = torch.tensor([*case.bound.prefix_ids, *longest], device=base.device)
     text = kv_of(base, base.embed(ids))
     found = []
     for layer, mine in enumerate(value):

@@ -36,8 +36,8 @@ def padding(case: Case) -> Iterator[Finding]:
 def _against_plain(case: Case) -> Iterator[Finding]:
     """The engine's packed rows against the plain model's padded ones."""
     base, bound, rows = case.base, case.bound, case.rows[:TOGETHER]
-    ours = _contexts(Engine(base, plan(SLOTS), bound.head, bound.cue), rows)
-    whole = [(*bound.head, *row.text, *bound.cue) for row in rows]
+    ours = _contexts(Engine(base, plan(SLOTS), bound.prefix_ids, bound.cue), rows)
+    whole = [(*bound.prefix_ids, *row.text, *bound.cue) for row in rows]
     allowed = max(tolerance(dtype, ours) for dtype in (base.dtype, base.autocast or base.dtype))
     for side in ("left", "right"):
         off = far(ours, _padded(base, whole, side))
@@ -108,7 +108,7 @@ def _headed(case: Case, rows: Sequence[Example]) -> Finding:
 
 def _alone(case: Case, row: Example) -> Tensor:
     """Logits of one row's answer from an engine that has kept nothing."""
-    engine = make_engine(case.base, case.engine.plan, case.bound.head, case.bound.cue, tail=case.bound.tail)
+    engine = make_engine(case.base, case.engine.plan, case.bound.prefix_ids, case.bound.cue, tail=case.bound.tail)
     return case.form.logits(engine, [row], case.learned)[0].float()
 
 
@@ -161,7 +161,7 @@ def _naive(case: Case, row: Example) -> Tensor:
     adapted = [slot.adapted for slot in case.slots]
     everywhere = not any(adapted) or next(p for p, on in enumerate(adapted) if on) == _first_ids(case)
     if everywhere and all(slot.learned != "kv" for slot in case.slots):
-        ids = {"head": case.bound.head, "cue": case.bound.cue, "answer": row.answer[:-1]}
+        ids = {"prefix_ids": case.bound.prefix_ids, "cue": case.bound.cue, "answer": row.answer[:-1]}
         pieces = []
         for slot in case.slots:
             if slot.learned:
@@ -170,7 +170,7 @@ def _naive(case: Case, row: Example) -> Tensor:
                 pieces.append(base.embed(torch.tensor(part, device=base.device)))
         return _plain(base, inputs_embeds=torch.cat(pieces)[None])[0, -count:]
     how = replace(case.engine.plan, first_layer=0)
-    engine = Engine(case.base, how, case.bound.head, case.bound.cue)
+    engine = Engine(case.base, how, case.bound.prefix_ids, case.bound.cue)
     one = engine.row(row, engine.shared_prefix(learned), engine.middle(learned), row.answer[:-1])
     batch = run(engine.base, [one], live=base)
     return batch.base.logits(batch.states[-count:])

@@ -14,7 +14,7 @@ from .cache import CacheConfig, RowCache, context_digest
 from .encode import encode, in_buckets
 from .frozen_layers import FrozenLayers
 from .past import Past, join, learned_past
-from .plan import NOTHING, Learned, Plan, Slot
+from .plan import FIRST_NAMES, NOTHING, Learned, Plan, Slot
 from .rows import EngineRow, Piece, run, run_prefix
 
 ENDS_AT_ONCE = 256  # states whose logits are taken together; each has V of them
@@ -24,7 +24,7 @@ class Engine:
     """Runs examples of one task through one base by one plan.
 
     Args:
-        head, cue, tail: ids of the slots that all rows share.
+        prefix_ids, cue, tail: ids of the slots that all rows share; `prefix_ids` stand before the text.
         cache: how rows' K/V, or their states below the first learned layer, are kept.
         reuse: rows of the first of these that keeps the same are used, whatever is learned behind them.
         start: what the method brings before its first step, for a plan that begins in an upper layer: its K/V in the layers
@@ -38,23 +38,23 @@ class Engine:
         self,
         base: Base,
         plan: Plan,
-        head: Ids,
+        prefix_ids: Ids,
         cue: Ids,
         cache: CacheConfig | None = None,
         reuse: Sequence[Engine] = (),
         start: Learned = NOTHING,
         tail: Ids = (),
     ) -> None:
-        self.plan, self.head, self.cue, self.tail = plan, head, cue, tail
+        self.plan, self.prefix_ids, self.cue, self.tail = plan, prefix_ids, cue, tail
         self.base = base.view(prepacked=plan.keeps_texts)
-        self._ids = {"head": head, "cue": cue, "tail": tail}
+        self._ids = {"prefix_ids": prefix_ids, "cue": cue, "tail": tail}
         self.config = config = cache or CacheConfig()
         dtype = config.dtype or base.dtype
-        cut = [(slot.name, slot.start, slot.stop) for slot in plan.row_frozen]
+        cut = [(FIRST_NAMES.get(slot.name, slot.name), slot.start, slot.stop) for slot in plan.row_frozen]
         slots = [slot for slot in plan.shared_live if plan.first_layer and slot.learned == "kv"]
         below = {slot.name: start.segments[slot.name].detach()[: plan.first_layer] for slot in slots}
         self.context = context_digest(
-            base.digest, base.arithmetic, dtype, head, cue, cut, plan.first_layer, config.part, *below.values()
+            base.digest, base.arithmetic, dtype, prefix_ids, cue, cut, plan.first_layer, config.part, *below.values()
         )
         rows = next((other.cache for other in reuse if self._keeps_as(other)), None)
         if rows is None:
@@ -67,7 +67,7 @@ class Engine:
 
     def size(self, example: Example) -> int:
         """Tokens of an example that run where nothing is kept, in all its windows; what is learned aside."""
-        return len(example.text) + max(1, len(example.windows)) * (len(self.head) + len(self.cue))
+        return len(example.text) + max(1, len(example.windows)) * (len(self.prefix_ids) + len(self.cue))
 
     def _layout(self, base: Base) -> tuple[int, ...]:
         """Shape of what is kept of a row, 0 where its tokens go."""
@@ -299,6 +299,6 @@ class Engine:
             elif value is not None:
                 pieces.append(value)
         if low and self.frozen_layers is not None:
-            states = self.frozen_layers.head()[1]
-            pieces[:] = [] if states is None else [states]  # in place of the head's ids
+            states = self.frozen_layers.prefix()[1]
+            pieces[:] = [] if states is None else [states]  # in place of `prefix_ids`
         return behind()

@@ -17,7 +17,7 @@ from .rows import EngineRow, run
 
 
 class FrozenLayers:
-    """States of the shared head (once per task) and of every row (once per row), as they enter layer `plan.first_layer`.
+    """States of `prefix_ids` (once per task) and of every row (once per row), as they enter layer `plan.first_layer`.
 
     Args:
         shared: ids of the slots that all rows share.
@@ -34,7 +34,7 @@ class FrozenLayers:
         self._states: Tensor | None = None
 
     @torch.no_grad()
-    def head(self) -> tuple[Past | None, Tensor | None]:
+    def prefix(self) -> tuple[Past | None, Tensor | None]:
         """What stands before all rows in the lower layers, and the states [h, H] of its tokens (None without any)."""
         if self._prefix is None and self._slots:
             before = [
@@ -61,7 +61,7 @@ class FrozenLayers:
     @torch.no_grad()
     def encode(self, rows: Sequence[Ids], progress: Progress) -> None:
         """Compute and keep the states of rows that are not there yet."""
-        prefix, _ = self.head()
+        prefix, _ = self.prefix()
 
         def compute(part: Sequence[Ids]) -> Sequence[Tensor]:
             batch = run(self.base, [EngineRow(prefix, (), (ids,)) for ids in part], stop=self.layer)

@@ -16,7 +16,7 @@ from .plan import NOTHING, Learned, Plan
 def make_engine(
     base: Base,
     plan: Plan,
-    head: Ids,
+    prefix_ids: Ids,
     cue: Ids,
     cache: CacheConfig | None = None,
     reuse: Sequence[Engine] = (),
@@ -25,4 +25,4 @@ def make_engine(
 ) -> Engine:
     """The engine for a base's kind; see `Engine`."""
     kind = EncoderDecoderEngine if base.has_decoder else BidirectionalEngine if base.bidirectional else Engine
-    return kind(base, plan, head, cue, cache, reuse, start, tail)
+    return kind(base, plan, prefix_ids, cue, cache, reuse, start, tail)

@@ -1,6 +1,6 @@
 """What must run when: segments of a row, and the plan that follows from two facts about each.
 
-A row is a sequence of slots, e.g. `[head][text][cue][answer]`, into which a method puts its learned one. A slot is
+A row is a sequence of slots, e.g. `[prefix_ids][text][cue][answer]`, into which a method puts its learned one. A slot is
 *shared* when everything up to and including it is the same for all rows, and *frozen* when nothing learned stands at or
 before it. On a causal model these two facts decide its whole cost:
 
@@ -30,8 +30,8 @@ class Slot:
     """One place in a row's sequence.
 
     Attributes:
-        name: which ids stand here: `head`, `text`, `cue`, `answer`, `tail` (behind everything that is read both ways), `start`
-            (of a decoder); `prompt` for the learned one.
+        name: which ids stand here: `prefix_ids` (in front of the text), `text`, `cue`, `answer`, `tail` (behind everything that
+            is read both ways), `start` (of a decoder); `prompt` for the learned one.
         same: its ids are the same for all rows of a task.
         learned: what a learned slot holds: `embeddings` [P, H] or `kv` [L, 2, G, P, D]; None for ids.
         start, stop: the part of the named ids that stands here (as in a Python slice).
@@ -73,7 +73,10 @@ class Learned:
 NOTHING = Learned()
 
 
-SLOTS = (Slot("head", same=True), Slot("text"), Slot("cue", same=True), Slot("answer"))
+SLOTS = (Slot("prefix_ids", same=True), Slot("text"), Slot("cue", same=True), Slot("answer"))
+
+FIRST_NAMES = {"prefix_ids": "head"}
+"""Slots by the names that they had first, for digests: rows that are kept on disk are still theirs."""
 
 
 def lay_out(
@@ -86,8 +89,8 @@ def lay_out(
     """The slots of a template: `SLOTS`, with the template's own where they stand.
 
     Args:
-        names: for `head`, `text` and `cue` the template's slots there, in order; `mask` is where the answer stands.
-        holes, sizes: of `head` and `cue`: the offset of each such slot, and how many ids there are.
+        names: for `prefix_ids`, `text` and `cue` the template's slots there, in order; `mask` is where the answer stands.
+        holes, sizes: of `prefix_ids` and `cue`: the offset of each such slot, and how many ids there are.
         tail: whether ids stand behind everything that is read both ways.
         decoder: the answer is written by a decoder, behind tokens that it starts with.
 
@@ -119,7 +122,7 @@ def lay_out(
     text = [Slot("text", part=0 if names["text"] else None)]
     for place, name in enumerate(names["text"]):
         text += [own(name), Slot("text", part=place + 1)]
-    found = [*shared("head"), *text, *shared("cue")]
+    found = [*shared("prefix_ids"), *text, *shared("cue")]
     ends = [Slot("tail", same=True)] if tail else []
     if decoder:
         return (*found, *ends, Slot("start", same=True, decoder=True), Slot("answer", decoder=True))

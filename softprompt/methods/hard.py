@@ -17,7 +17,7 @@ class HardSpec(MethodSpec):
 
 
 class Hard(Method):
-    """`[head][text][cue][answer]`: instruction and demonstrations run once per task, each row once."""
+    """`[prefix_ids][text][cue][answer]`: instruction and demonstrations run once per task, each row once."""
 
     title = "the template's own words: zero-shot, or few-shot with demonstrations; nothing is trained"
     Spec = HardSpec

@@ -51,7 +51,7 @@ class InfixSpec(MethodSpec):
 
 
 class Infix(LearnedTensor):
-    """`[head][text][cue …][prompt][… cue][answer]`: everything before the prompt is encoded once and kept.
+    """`[prefix_ids][text][cue …][prompt][… cue][answer]`: everything before the prompt is encoded once and kept.
 
     A sequence-to-sequence base's decoder has it in front of the answer, behind which the encoder's states are kept.
 

@@ -55,7 +55,7 @@ class PrefixSpec(SoftSpec):
 
 
 class Prefix(Soft):
-    """`[prefix][head][text][cue][answer]`: no token is run for the prefix, its K/V is learned directly.
+    """`[prefix][prefix_ids][text][cue][answer]`: no token is run for the prefix, its K/V is learned directly.
 
     The text starts at position P, as in PEFT, so that folders are interchangeable.
     """

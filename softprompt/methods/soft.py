@@ -43,7 +43,7 @@ class SoftSpec(MethodSpec):
 
 
 class Soft(LearnedTensor):
-    """`[prompt][head][text][cue][answer]`: the prompt and the head run once per step, for all rows.
+    """`[prompt][prefix_ids][text][cue][answer]`: the prompt and what follows it up to the text run once per step.
 
     A template's soft slots are learned in place of the prompt: `soft0`, `soft1`, … wherever they stand.
     """

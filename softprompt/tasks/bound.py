@@ -16,7 +16,7 @@ class BoundTask:
     """A task with a tokenizer.
 
     Attributes:
-        head, cue, tail: ids that all rows share.
+        prefix_ids, cue, tail: ids that all rows share: before the text, behind it, behind everything.
         slots: those of a row, before a method puts its own in: `SLOTS` unless the template has some of its own.
         groups: the template's soft slots where they are learned.
         room: tokens that a row's text and its answer may have together.
@@ -40,7 +40,7 @@ class BoundTask:
         """Tokenize what all rows share.
 
         Args:
-            room: positions that prompt, head, text, cue and (without `writes`) answer may take together.
+            room: positions that prompt, `prefix_ids`, text, cue and (without `writes`) answer may take together.
             instruction: whether the template's instruction stands in front.
             soft, closing: whether its soft slots are learned, and texts are read both ways (see `Prompter`).
             writes: tokens that a decoder has room for, where one writes the answer (see `lay_out`).
@@ -59,13 +59,13 @@ class BoundTask:
         how = (instruction, shots, soft, closing, task.rules, base_ends, max(10_000, 10 * room))  # in characters
         self.task, self.prompter = task, Prompter(task.spec.template, tokenizer, *how)
         prompter = self.prompter
-        self.head, self.cue, self.tail = prompter.head, prompter.cue, prompter.tail
+        self.prefix_ids, self.cue, self.tail = prompter.prefix_ids, prompter.cue, prompter.tail
         self.groups = prompter.groups
-        sizes = {"head": len(self.head), "cue": len(self.cue)}
+        sizes = {"prefix_ids": len(self.prefix_ids), "cue": len(self.cue)}
         self.slots = lay_out(prompter.names, prompter.holes, sizes, bool(self.tail), writes is not None)
         self.writes = writes
-        self.room = room - len(self.head) - len(self.cue) - len(self.tail)
-        if self.room < 1:  # nothing of it may run: attention over a head of any length takes any memory
+        self.room = room - len(self.prefix_ids) - len(self.cue) - len(self.tail)
+        if self.room < 1:  # nothing of it may run: attention over a prefix of any length takes any memory
             raise ConfigError(
                 f"the template and its demonstrations leave no room for the text ({1 - self.room} tokens too many for this "
                 "base); shorten them"

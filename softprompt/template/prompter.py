@@ -33,7 +33,7 @@ class Tokens:
 
 
 class Prompter:
-    """Turns rows into ids, split into head, text and cue.
+    """Turns rows into ids, split into `prefix_ids`, text and cue.
 
     Args:
         instruction: whether the instruction stands in front (a method that takes its place leaves it out; where soft slots are
@@ -47,12 +47,12 @@ class Prompter:
             `tail`, and the template may hold `{{ mask }}`.
 
     Attributes:
-        head, cue: ids that all rows share.
+        prefix_ids, cue: ids that all rows share: before the row's own part (instruction, demonstrations) and behind it.
         tail: ids behind everything; empty unless `closing`.
         groups: the soft slots that are learned, in order.
         word_end: a token that ends an answer that is chosen.
-        names: for `head`, `text` and `cue` the names of their slots in order: those of `groups`, and `mask`.
-        holes: where the slots of `head` and `cue` stand, as in `Tokens`; those of the text differ by row (see `row`).
+        names: for `prefix_ids`, `text` and `cue` the names of their slots in order: those of `groups`, and `mask`.
+        holes: where the slots of `prefix_ids` and `cue` stand, as in `Tokens`; those of the text differ by row (see `row`).
         ends: tokens that end a written answer; the first of them is what training learns.
         end_texts: texts that do (see `turns.py`).
         keeps_end: whether the end of a text that is too long matters more than its beginning (a conversation).
@@ -94,7 +94,7 @@ class Prompter:
         self.groups, self._fills = fill(areas, self._slot_ids, soft, closing)
         self.names: dict[str, tuple[str, ...]] = {
             name: tuple(fill for fill in fills if isinstance(fill, str))
-            for name, fills in zip(("head", "text", "cue"), self._fills, strict=True)
+            for name, fills in zip(("prefix_ids", "text", "cue"), self._fills, strict=True)
         }
         self._bos = () if spec.in_chat else _specials(tokenizer)[0]
         self._conversations: Conversations | None = None
@@ -105,9 +105,9 @@ class Prompter:
         self._follows = len(self._front) > 1 or bool(self._front[0])  # the row's own part stands behind some text
         if guarded and self._bos and front[: len(self._bos)] == self._bos:
             self._bos = ()  # the template writes it itself
-        head, _, behind = self._split(example)
-        self.head, self.cue = head.ids, behind.ids
-        self.holes = {"head": head.holes, "cue": behind.holes}
+        before, _, behind = self._split(example)
+        self.prefix_ids, self.cue = before.ids, behind.ids
+        self.holes = {"prefix_ids": before.holes, "cue": behind.holes}
         self.tail = self._tail() if closing else ()
         self.keeps_end = spec.messages is not None
         self.ends, self.end_texts = answer_ends(tokenizer, spec.in_chat, base_ends, rules)
@@ -124,12 +124,12 @@ class Prompter:
             DataError: the row cannot be rendered.
         """
         own = self._own(values, where)
-        head, found, cue = self._split(own)
-        if (head.ids, cue.ids) != (self.head, self.cue):
+        before, row, cue = self._split(own)
+        if (before.ids, cue.ids) != (self.prefix_ids, self.cue):
             # a token straddles the border (a text that ends in a newline, say): force the border, so that every row
-            # has the same head and cue
-            found = self._split(own, alone=True)[1]
-        return found
+            # has the same `prefix_ids` and cue
+            row = self._split(own, alone=True)[1]
+        return row
 
     def offsets(self, values: Mapping[str, Any], where: str) -> tuple[str, Ids, list[tuple[int, int]]]:
         """The row's own part, in which no slot may stand: as text, as ids, and where each of these begins and ends in the text.
@@ -273,8 +273,8 @@ class Prompter:
                         ids[owner].extend(fill[1])
                 stretch.append((owner, text))
         self._tokenize(stretch, ids, behind)
-        head, found, cue = (Tokens(tuple(i), tuple(h)) for i, h in zip(ids, holes, strict=True))
-        return head, found, cue
+        before, row, cue = (Tokens(tuple(i), tuple(h)) for i, h in zip(ids, holes, strict=True))
+        return before, row, cue
 
     def _tokenize(self, stretch: Sequence[tuple[int, str]], ids: Sequence[list[int]], behind: bool) -> None:
         """Tokenize texts as one and hand each token to its owner."""

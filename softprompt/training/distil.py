@@ -113,7 +113,7 @@ def distil(
         teaching = Teaching(
             lambda engine: match(engine, task, states),
             "agreement" if metric == "accuracy" else f"agreement ({metric})",
-            {"by": "hard", "demonstrations": demonstrations, "prompt": digest_of(teacher.bound.head)},
+            {"by": "hard", "demonstrations": demonstrations, "prompt": digest_of(teacher.bound.prefix_ids)},
         )
         result = run_training(
             base,
@@ -212,11 +212,11 @@ def _report(
     task: Task, teacher: Prepared, result: Result, asked: dict[str, list[Row]], demonstrations: int
 ) -> dict[str, Any]:
     student = result.prepared
-    tokens = len(student.bound.head) + student.method.length
+    tokens = len(student.bound.prefix_ids) + student.method.length
     report: dict[str, Any] = {
-        "prompt": {"demonstrations": demonstrations, "tokens": len(teacher.bound.head)},
+        "prompt": {"demonstrations": demonstrations, "tokens": len(teacher.bound.prefix_ids)},
         "student": {"method": student.method.spec.name, "length": student.method.length, "tokens": tokens},
-        "saved": len(teacher.bound.head) - tokens,
+        "saved": len(teacher.bound.prefix_ids) - tokens,
         "truncated": {"prompt": teacher.bound.cut, "student": result.truncated},
         "agreement": {},
         "commonest": {},

@@ -33,7 +33,7 @@ def engine_of(ready, first_layer=None):
     how = plan(
         ready.method.segments(SLOTS, len(ready.bound.cue)), ready.method.first_layer if first_layer is None else 0
     )
-    return Engine(ready.base, how, ready.bound.head, ready.bound.cue, start=ready.method.learned())
+    return Engine(ready.base, how, ready.bound.prefix_ids, ready.bound.cue, start=ready.method.learned())
 
 
 def loss_and_gradients(engine, method, rows):
@@ -114,7 +114,7 @@ def naive_activated_lora(family, ready, rows):
     total, count = 0.0, 0
     for example in rows:
         with torch.no_grad(), model.disable_adapter():
-            before = torch.tensor([[*ready.bound.head, *example.text]])
+            before = torch.tensor([[*ready.bound.prefix_ids, *example.text]])
             cache = model(input_ids=before, use_cache=True).past_key_values
         after = torch.tensor([[*ready.bound.cue, *example.answer[:-1]]])
         logits = model(input_ids=after, past_key_values=cache, use_cache=True).logits[0]

@@ -47,7 +47,7 @@ def our_losses(ready, rate=RATE):
 
 def padded(ready, examples):
     """Whole sequences, padded on the right, labels at the answers only."""
-    rows = [(*ready.bound.head, *example.text, *ready.bound.cue, *example.answer) for example in examples]
+    rows = [(*ready.bound.prefix_ids, *example.text, *ready.bound.cue, *example.answer) for example in examples]
     longest = max(map(len, rows))
     return {
         "input_ids": torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows]),

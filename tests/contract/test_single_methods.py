@@ -25,7 +25,7 @@ def test_demonstrations_are_not_trained_on_and_travel_along():
     assert len(shots) == 4 and len(ready.splits["train"]) == len(rows["train"]) - 4
     assert sorted(shot["label"] for shot in shots) == ["bad", "bad", "good", "good"]
     assert not {shot["text"] for shot in shots} & {example.values["text"] for example in ready.splits["train"]}
-    assert all(shot["text"] in base.tokenizer.decode(ready.bound.head) for shot in shots)
+    assert all(shot["text"] in base.tokenizer.decode(ready.bound.prefix_ids) for shot in shots)
 
 
 def test_contextual_calibration_takes_the_prompts_leaning_out():
@@ -139,7 +139,7 @@ def test_merged_is_a_plain_model_with_the_logits_of_the_branch(family, method):
     base = tiny_base(family)
     before = {name: weight.clone() for name, weight in base.model.state_dict().items()}
     ready = train(base, tiny_task(), method, train={**SETTINGS, "epochs": 1}, rows=tiny_rows()).prepared
-    ids = torch.tensor([[*ready.bound.head, *ready.splits["dev"][0].text, *ready.bound.cue]])
+    ids = torch.tensor([[*ready.bound.prefix_ids, *ready.splits["dev"][0].text, *ready.bound.cue]])
     merged = ready.method.merged(base)
     assert all(torch.equal(weight, before[name]) for name, weight in base.model.state_dict().items())
     assert set(merged.state_dict()) == set(base.model.state_dict())

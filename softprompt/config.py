@@ -72,14 +72,28 @@ def with_first_keys(model: type[BaseModel], data: Any) -> Any:
     Args:
         data: as `model_dump` gives it, with today's names.
     """
+    return _with_keys(model, data, first=True)
+
+
+def with_current_keys(model: type[BaseModel], data: Any) -> Any:
+    """Settings that an earlier version wrote, under today's names and without a warning: nobody edits an artifact.
+
+    Args:
+        data: as it was written; may be anything, as nothing of it has been validated.
+    """
+    return _with_keys(model, data, first=False)
+
+
+def _with_keys(model: type[BaseModel], data: Any, first: bool) -> Any:
     if not isinstance(data, dict):
         return data
-    first = {new: old for old, new in getattr(model, "renamed", {}).items()}
+    renamed: dict[Any, Any] = getattr(model, "renamed", {})
+    names = {new: old for old, new in renamed.items()} if first else renamed
     settings = {}
     for key, value in data.items():
-        field = model.model_fields.get(key)
+        field = model.model_fields.get(str(renamed.get(key, key)))
         nested = _nested_model(field.annotation) if field else None
-        settings[first.get(key, key)] = value if nested is None else with_first_keys(nested, value)
+        settings[names.get(key, key)] = value if nested is None else _with_keys(nested, value, first)
     return settings
 
 

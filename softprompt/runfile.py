@@ -40,8 +40,8 @@ class TrainSpec(Strict):
         autocast: `bf16` runs matrix products in that type, in training and evaluation; weights stay as they are.
         gradient_checkpointing: compute each layer again in the backward instead of keeping what it needs: less memory, more
             time.
-        eval_every: optimizer steps between two looks at dev (default: half an epoch, or more where epochs are short).
-        patience: stop after this many looks that were no better.
+        eval_every: optimizer steps between two dev evaluations (default: half an epoch, or more where epochs are short).
+        patience: stop after this many dev evaluations that were no better.
         target: stop when the lower bound of the dev metric's 95 % interval reaches this.
     """
 

@@ -87,7 +87,7 @@ class Runtime:
                 raise ArtifactError(
                     f"{source}: the artifact names no task; it can be loaded in Python with a task of yours"
                 )
-            task, key = Task.load(held.manifest.task, held.manifest.format_version), held.digest
+            task, key = Task.of_artifact(held.manifest.task, held.manifest.format_version), held.digest
             method = restored(held, self.base, task)
         with self._lock:
             prompt = self._compiled.get(key)

@@ -43,7 +43,7 @@ STEPS = 8  # of both
 
 
 def settings(name: str) -> dict:
-    """13 rows in batches of 4, micro-batches of 2 (or 1, so that there are several), a look at dev every three steps."""
+    """13 rows in batches of 4, micro-batches of 2 (or 1, so that there are several), a dev evaluation every three steps."""
     return {
         "epochs": EPOCHS,
         "batch_size": BATCH,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import norm
 
-from softprompt.benchmarks.compare.record import Look, Measured, Place, Record, Seconds, Tokens, write
+from softprompt.benchmarks.compare.record import DevEvaluation, Measured, Place, Record, Seconds, Tokens, write
 from softprompt.metrics import metric_of, row_scores
 
 # name: (skill at the first and the last size, learned numbers, seconds to learn, best rate, tokens a request, family, factors)
@@ -137,7 +137,7 @@ def _final(folder, base, task, name, size, sizes, seed, makers, metric, rng, ren
     numbers, spent, rate, request = LEARNED[name][2:6] if name in LEARNED else (0, 0, None, UNLEARNED[name][1])
     top = metric_of(metric).top
     reached = {step: top * (skill - 0.3 * 2 ** (-step / 40) + rng.normal(0, 0.01)) for step in range(0, 201, 25)}
-    curve = [Look(step=step, value=value, nll=0.4) for step, value in reached.items()] if rate else []
+    curve = [DevEvaluation(step=step, value=value, nll=0.4) for step, value in reached.items()] if rate else []
     spent *= rng.uniform(0.9, 1.1)
     record = Record(
         id=f"{base}_{task}_{name}_n{size}_final_s{seed}",

@@ -134,7 +134,7 @@ def test_goes_on_where_it_was_cut_short_without_asking_again(tmp_path, monkeypat
     class Killed(Exception):
         pass
 
-    look, seen = loop._Run.look, []
+    look, seen = loop._Run.evaluate, []
 
     def dies(*args, **named):
         seen.append(1)
@@ -142,11 +142,11 @@ def test_goes_on_where_it_was_cut_short_without_asking_again(tmp_path, monkeypat
             raise Killed
         return look(*args, **named)
 
-    monkeypatch.setattr(loop._Run, "look", dies)
+    monkeypatch.setattr(loop._Run, "evaluate", dies)
     monkeypatch.setattr("softprompt.training.checkpoints.FolderStore.due", lambda self, at_once=False: True)
     with pytest.raises(Killed):
         distil(base, task, "infix", tmp_path / "cut", **settings)
-    monkeypatch.setattr(loop._Run, "look", look)
+    monkeypatch.setattr(loop._Run, "evaluate", look)
     monkeypatch.setattr("softprompt.training.teacher.ask", lambda *args: pytest.fail("the teacher was asked again"))
     again = distil(base, task, "infix", tmp_path / "cut", **settings)
     events = [json.loads(line) for line in (tmp_path / "cut/events.jsonl").read_text().splitlines()]

@@ -134,7 +134,7 @@ def test_two_processes_give_what_one_gives(both, name):
 
 
 def same(folder: Path, one: Path, steps: int) -> None:
-    """Both runs have the same losses, tensors, looks at dev and metrics."""
+    """Both runs have the same losses, tensors, dev evaluations and metrics."""
     if steps:
         assert losses(folder) == pytest.approx(losses(one), abs=1e-6, rel=1e-6)
         assert len(losses(folder)) == steps

@@ -142,7 +142,7 @@ def test_all_parts_are_there(shown):
         "5 learning rates of each method",
     ):
         assert part in shown.text
-    assert shown.tags["figure"] == 4 + 1 + 5 + 2 + 8  # fronts, curves, families' rates, factors, looks at dev
+    assert shown.tags["figure"] == 4 + 1 + 5 + 2 + 8  # fronts, curves, families' rates, factors, dev evaluations
     assert "not measured" not in shown.text
 
 

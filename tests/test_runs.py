@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from models import tiny_base
 from softprompt.errors import ArtifactError, ConfigError, DataError, SoftpromptError, TrainingError
 from softprompt.holding import held, remove_leftovers
 from softprompt.interrupts import Asked, Interrupted, deferred
-from softprompt.training import checkpoints, load_run, train
+from softprompt.training import checkpoints, load_run, sealed, train
 from softprompt.training.known import is_known
 from softprompt.training.loop import batch_at
 from softprompt.training.places import run_folder
@@ -59,8 +60,19 @@ def test_a_state_comes_back_as_it_was(tmp_path):
         after.parameters[1], before.parameters[1]
     )
     assert torch.equal(after.optimizer["state"][0]["exp_avg"], torch.ones(2, 3))
-    assert after.best["parameters"][0] is after.looks[0]["parameters"][0]  # written once
+    assert after.best["parameters"][0] is after.eval_history[0]["parameters"][0]  # written once
     assert (after.step, after.since, after.unseen, after.loss) == (3, 1, True, 0.25)
+
+
+def test_a_state_of_a_version_with_other_names_is_read(tmp_path, monkeypatch):
+    with monkeypatch.context() as earlier:
+        earlier.setattr(sealed, "fields", lambda state: [SimpleNamespace(name=name) for name in vars(state)])
+        old = state()
+        old.looks = old.__dict__.pop("eval_history")
+        del old.__dict__["evaluations"]
+        write_state(tmp_path / "it", "a run", old)
+    assert b"looks" in (tmp_path / "it").read_bytes()
+    assert [one["step"] for one in read_state(tmp_path / "it")[1].eval_history] == [2]
 
 
 def test_no_bit_of_a_checkpoint_can_change_unseen(tmp_path):

@@ -210,8 +210,8 @@ def test_an_answer_is_learned_with_its_end_and_written_again(tmp_path):
         tiny_base(), task, "full", tmp_path, train={"lr": 3e-3, "epochs": 60, "batch_size": 4}, rows=data, test=True
     )
     assert result.metrics["test"].estimate.metric == "exact_match" and result.metrics["test"].estimate.value == 1.0
-    looks = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text("utf-8").splitlines()]
-    assert {look["metric"] for look in looks if look["event"] == "dev"} == {LIKELIHOOD}
+    events = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text("utf-8").splitlines()]
+    assert {event["metric"] for event in events if event["event"] == "dev"} == {LIKELIHOOD}
     runtime = Runtime(tiny_base())
     runtime.add("it", tmp_path)
     asked = [{"text": row.values["text"]} for row in rows]

@@ -224,7 +224,7 @@ def test_the_best_look_is_within_one_standard_error_of_the_top(monkeypatch):
         assert result.best_step == best, looks
 
 
-def test_what_the_best_look_found_is_not_asked_again(tmp_path, monkeypatch):
+def test_what_the_best_dev_evaluation_found_is_not_asked_again(tmp_path, monkeypatch):
     """It is what asking the kept parameters again would find; a run that goes on from its end has to ask."""
     from softprompt.answers import evaluate
     from softprompt.training import job

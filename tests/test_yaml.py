@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import yaml
 
 from softprompt import yaml_file
-from softprompt.config import override, read_yaml
+from softprompt.config import override, read_yaml, with_first_keys
 from softprompt.errors import ConfigError
 from softprompt.tasks import Task
 from softprompt.training import load_run
@@ -168,9 +170,22 @@ def test_a_truth_is_no_number(key, value):
 
 
 def test_a_truth_where_a_word_is_expected_is_told_the_words():
-    task = {"name": "t", "type": "generation", "template": {"input": "{{ text }}"}, "generation": {"looks": True}}
-    with pytest.raises(ConfigError, match=r"generation\.looks: Input should be 'likelihood' or 'metric'"):
+    task = {"name": "t", "type": "generation", "template": {"input": "{{ text }}"}, "generation": {"eval_metric": True}}
+    with pytest.raises(ConfigError, match=r"generation\.eval_metric: Input should be 'likelihood' or 'metric'"):
         Task.load(task)
+
+
+def test_a_renamed_key_of_a_task_is_told_where_a_person_wrote_it_and_read_in_silence_in_an_artifact(tmp_path):
+    task = {"name": "t", "type": "generation", "template": {"input": "{{ text }}"}, "generation": {"looks": "metric"}}
+    (tmp_path / "task.yaml").write_text(yaml.safe_dump(task))
+    with pytest.warns(FutureWarning, match="the setting looks is now called eval_metric") as told:
+        assert Task.load(tmp_path / "task.yaml").evaluates_metric
+    assert len(told) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kept = Task.of_artifact(task, 2)
+    assert kept.evaluates_metric
+    assert with_first_keys(type(kept.spec), kept.spec.model_dump())["generation"]["looks"] == "metric"
 
 
 def test_what_is_none_of_several_kinds_is_told_in_one_without_names_of_types():

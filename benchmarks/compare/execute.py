@@ -14,7 +14,7 @@ from softprompt.answers import Evaluation, evaluate
 from softprompt.base.memory import peak_memory
 from softprompt.benchmarks import provenance
 from softprompt.benchmarks.compare.majority import run_majority
-from softprompt.benchmarks.compare.record import Look, Record, Rows, Seconds, Tokens, keep_tests, measured
+from softprompt.benchmarks.compare.record import DevEvaluation, Record, Rows, Seconds, Tokens, keep_tests, measured
 from softprompt.benchmarks.compare.runs import Run
 from softprompt.benchmarks.compare.shop import Shop
 from softprompt.config import parse
@@ -137,16 +137,18 @@ def _test(ready: Prepared, examples: Sequence[Example], progress: Progress) -> E
 def _tell_training(
     record: Record, result: Result, spec: TrainSpec, seed: int, test: float, requests: Sequence[Example]
 ) -> None:
-    """Times, tokens and looks, from the run's event log."""
+    """Times, tokens and dev evaluations, from the run's event log."""
     steps = [event for event in result.events if event["event"] == "step"]
-    looks = [event for event in result.events if event["event"] == "dev"]
-    record.curve = [Look(**{name: look[name] for name in ("step", "value", "nll", "metric")}) for look in looks]
+    evaluations = [event for event in result.events if event["event"] == "dev"]
+    record.curve = [
+        DevEvaluation(**{name: event[name] for name in ("step", "value", "nll", "metric")}) for event in evaluations
+    ]
     record.steps, record.best_step, record.truncated = len(steps), result.best_step, result.truncated
-    looking = sum(look["seconds"] for look in looks)
+    evaluating = sum(event["seconds"] for event in evaluations)
     record.seconds = Seconds(
         encode=result.seconds["encode"],
-        train=max(0.0, result.seconds["train"] - looking),
-        look=looking + result.seconds["evaluate"],
+        train=max(0.0, result.seconds["train"] - evaluating),
+        look=evaluating + result.seconds["evaluate"],
         test=test,
     )
     ready = result.prepared

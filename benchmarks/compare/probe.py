@@ -80,9 +80,9 @@ def seconds(cell: Cell, cost: Cost) -> float:
     """Expected seconds of a cell, all of its runs together, by what a step and a row cost."""
     if cell.contender.kind != "method":
         return 0.0
-    steps, looks = _steps(cell)
+    steps, evaluations = _steps(cell)
     finals, tests = len(cell.seeds), (cell.test or 0) * (1 + len(cell.tests))
-    full = steps * cost.step + max(1, looks) * cell.dev * cost.row
+    full = steps * cost.step + max(1, evaluations) * cell.dev * cost.row
     search = cell.search.cost if len(cell.rates) > 1 else 0.0
     draws = finals + 1 if cell.draws == "seeded" else 1
     encoded = ((cell.place.size or 0) * draws + cell.dev + tests) * cost.encode
@@ -114,7 +114,7 @@ def shared(cells: Sequence[Cell], costs: dict[str, Cost]) -> list[str]:
 
 
 def _steps(cell: Cell) -> tuple[int, int]:
-    """Optimizer steps of a whole run, and looks at dev."""
+    """Optimizer steps of a whole run, and dev evaluations."""
     if cell.contender.default_lr is None:
         return 0, 0
     spec = _spec(cell)

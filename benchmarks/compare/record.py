@@ -55,7 +55,7 @@ class Measured(Strict):
         interval: 95 %, over rows.
         nll: mean −log-score of the right answers; null where there are no scores.
         digest: of the rows; `rows/DIGEST.json` holds them.
-        predicted: labels or texts, in the rows' order; null for looks that only choose.
+        predicted: labels or texts, in the rows' order; null where dev only chooses.
     """
 
     metric: str
@@ -67,8 +67,8 @@ class Measured(Strict):
     predicted: list[str] | None = None
 
 
-class Look(Strict):
-    """One look at dev: `metric` is the task's, or `log_likelihood` where looks do not write answers; null in older records."""
+class DevEvaluation(Strict):
+    """`metric` is the task's, or `log_likelihood` where no answers are written to evaluate; null in older records."""
 
     step: int
     value: float
@@ -77,7 +77,7 @@ class Look(Strict):
 
 
 class Seconds(Strict):
-    """Where the time went, seconds. `encode`: what is frozen, kept; `train`: steps; `look`: at dev; `test`: on test rows."""
+    """Where the time went, seconds. `encode`: what is frozen, kept; `train`: steps; `look`: on dev; `test`: on test rows."""
 
     encode: float = 0.0
     train: float = 0.0
@@ -136,7 +136,7 @@ class Record(Strict):
     config: dict[str, Any] = Field(default_factory=dict)
     dev: Measured | None = None
     tests: dict[str, Measured] = Field(default_factory=dict)
-    curve: list[Look] = Field(default_factory=list)
+    curve: list[DevEvaluation] = Field(default_factory=list)
     trained: int | None = None
     stored: int | None = None
     artifact_bytes: int | None = None

@@ -164,7 +164,11 @@ def _cell(
     files = _files([task, *(spec for _, spec in tests)])
     what |= {"files": files} if files else {}
     what |= {"cache": suite.cache.dtype} if suite.cache.dtype else {}  # the rest of it changes no result
-    named = values | {"train": with_first_keys(TrainSpec, train)}
+    named = values | {
+        "task": _with_first_keys(task),
+        "tests": tuple(map(_with_first_keys, values["tests"])),
+        "train": with_first_keys(TrainSpec, train),
+    }
     held_place = Place(
         base=label_of(base),
         task=name,
@@ -183,6 +187,10 @@ def _cell(
         settings=digest_of([named, what, size, held_place.model_dump()])[:16],
         **values,
     )
+
+
+def _with_first_keys(task: dict[str, Any]) -> dict[str, Any]:
+    return with_first_keys(type(Task.load(task).spec), task)
 
 
 def _files(tasks: list[dict[str, Any]]) -> list[str]:
@@ -256,18 +264,18 @@ def left(cell: Cell, records: Mapping[str, Record]) -> int:
 
 
 def ranking(trials: list[Record]) -> list[Record]:
-    """Trials that ended well, the best by dev first, each chosen from what is left as a run chooses its best look."""
-    looks = []
+    """Trials that ended well, the best by dev first, each chosen from what is left as a run chooses its best dev evaluation."""
+    evaluations = []
     for record in trials:
         if record.status == "done" and (dev := record.dev) is not None:
             error = (dev.interval[1] - dev.interval[0]) / 4
-            looks.append({"value": dev.value, "error": error, "nll": dev.nll or 0.0, "record": record})
-    found = []
-    while looks:
-        best = best_of(looks)
-        looks.remove(best)
-        found.append(best["record"])
-    return found
+            evaluations.append({"value": dev.value, "error": error, "nll": dev.nll or 0.0, "record": record})
+    ranked = []
+    while evaluations:
+        best = best_of(evaluations)
+        evaluations.remove(best)
+        ranked.append(best["record"])
+    return ranked
 
 
 def count(cell: Cell) -> int:

@@ -136,7 +136,7 @@ def _sample(manifest: Manifest) -> dict[str, Any]:
     if manifest.task is None:
         return {"text": "…"}
     try:
-        return sample_row(Task.load(manifest.task, manifest.format_version))
+        return sample_row(Task.of_artifact(manifest.task, manifest.format_version))
     except SoftpromptError:  # no task that this version knows
         return {"text": "…"}
 

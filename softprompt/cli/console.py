@@ -88,7 +88,7 @@ def alike() -> Iterator[None]:
 class _PlainLines:
     """One line when a piece of work begins to report, every few seconds, and when it ends.
 
-    Work inside other work (a look at dev while training) is silent unless it takes long: what it found stands in the next
+    Work inside other work (a dev evaluation while training) is silent unless it takes long: what it found stands in the next
     line of the work around it.
     """
 

@@ -60,7 +60,7 @@ def predict_verb(
     held = {name: load(path) for name, path in folders.items()}
     first = next(iter(held))
     manifests = {name: item.manifest for name, item in held.items()}
-    tasks = {name: Task.load(m.task, m.format_version) for name, m in manifests.items() if m.task}
+    tasks = {name: Task.of_artifact(m.task, m.format_version) for name, m in manifests.items() if m.task}
     rows = read_rows(source, lambda values: _problem(values, tasks, first))
     if to is not None:
         check_rows(to, [row.values for row in rows])

@@ -57,7 +57,7 @@ def of_artifact(
     manifest = held.manifest
     if manifest.task is None:
         raise ArtifactError(f"{held.path}: the artifact names no task, so there is nothing to run it on")
-    task = Task.load(manifest.task, manifest.format_version)
+    task = Task.of_artifact(manifest.task, manifest.format_version)
     method = restored(held, base, task)
     rows: dict[str, list[Row]] = {}
     if run is not None:

@@ -6,13 +6,13 @@ A new task type is one file with a `Task` subclass and one line in `registry.py`
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar
 
 from .. import registry
-from ..config import named_file, parse, read_yaml, suggest, yaml_files
+from ..config import named_file, parse, read_yaml, suggest, with_current_keys, yaml_files
 from ..data import Duplicates, Row, few_shot
 from ..errors import ConfigError
 from ..metrics import majority
@@ -90,13 +90,31 @@ class Task(ABC):
         return Task._make(read_yaml(path), str(path), path.parent, rules)
 
     @staticmethod
-    def _make(data: dict[str, Any], where: str, folder: Path, rules: int) -> Task:
+    def of_artifact(settings: dict[str, Any], rules: int) -> Task:
+        """The task that an artifact holds, also under keys that have other names by now.
+
+        Args:
+            rules: the artifact's format version.
+
+        Raises:
+            ConfigError: all that is wrong with it, in one line.
+        """
+        return Task._make(settings, "task", Path(), rules, with_current_keys)
+
+    @staticmethod
+    def _make(
+        data: dict[str, Any],
+        where: str,
+        folder: Path,
+        rules: int,
+        read: Callable[[type[TaskSpec], dict[str, Any]], Any] = lambda model, data: data,
+    ) -> Task:
         name = data.get("type", "classification")
         if name not in (known := registry.names("softprompt.tasks")):
             near = suggest(name if isinstance(name, str) else "", known)
             raise ConfigError(f"{where}: type is {shown(name)}, which is no type of a task{near}")
         kind = registry.find("softprompt.tasks", name)
-        spec = parse(kind.Spec, data, where)
+        spec = parse(kind.Spec, read(kind.Spec, data), where)
         try:
             return kind(spec, folder, rules)
         except ConfigError as error:
@@ -217,8 +235,8 @@ class Task(ABC):
         return self
 
     @property
-    def writes_in_looks(self) -> bool:
-        """Whether looks at dev in training take the metric although answers are written for it."""
+    def evaluates_metric(self) -> bool:
+        """Whether dev evaluations in training take the metric although answers are written for it."""
         return False
 
     @property

@@ -30,9 +30,11 @@ class GenerationSpec(Strict):
             draws depends on the seed and on its own text: equal rows are answered alike, in any batch.
         repetition_penalty: above 1, what has been written in the answer becomes less likely.
         stop: an answer ends before the first of these strings; the base's own end tokens always end it.
-        looks: what looks at dev in training compare: `likelihood` of the right answers (one forward), or `metric` (answers
-            are written: slower by their length).
+        eval_metric: what dev evaluations in training compare: `likelihood` of the right answers (one forward), or `metric`
+            (answers are written: slower by their length).
     """
+
+    renamed: ClassVar[dict[str, str]] = {"looks": "eval_metric"}
 
     max_new_tokens: PositiveInt = 64
     num_beams: PositiveInt = Field(default=1, le=100)
@@ -42,7 +44,7 @@ class GenerationSpec(Strict):
     top_k: PositiveInt | None = None
     repetition_penalty: PositiveFloat = Field(default=1.0, le=100)
     stop: list[Annotated[str, Field(min_length=1)]] = Field(default_factory=lambda: ["\n"], max_length=100)
-    looks: Literal["likelihood", "metric"] = "likelihood"
+    eval_metric: Literal["likelihood", "metric"] = "likelihood"
     seed: int = Field(default=0, ge=0)
 
     @property
@@ -109,9 +111,9 @@ class Generation(Task):
         return [(f"generation.stop holds a backslash and {found[0][1]!r}", NO_BREAK_ADVICE)] if found else []
 
     @property
-    def writes_in_looks(self) -> bool:
-        """As `generation.looks` says."""
-        return self.spec.generation.looks == "metric"
+    def evaluates_metric(self) -> bool:
+        """As `generation.eval_metric` says."""
+        return self.spec.generation.eval_metric == "metric"
 
     @property
     def longest_answer(self) -> int:

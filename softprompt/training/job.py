@@ -156,7 +156,7 @@ class Job:
         return findings
 
     def _learn(self, store: Store, asked: Asked) -> tuple[int, Evaluation | None]:
-        """Train by gradients, or solve; the step that was kept, and what its look at dev found."""
+        """Train by gradients, or solve; the step that was kept, and its dev evaluation."""
         ready, seed = self.ready, self.seed
         if not ready.method.parameters():
             rows, dev = ready.splits["train"], ready.splits.get("dev", [])
@@ -166,12 +166,12 @@ class Job:
         goal = None if self.teaching is None else self.teaching.objective(ready.engine)
         state = fit(ready, self.spec, seed, store, replace(self.control, asked=asked), goal)
         best = int(state.best.get("step", state.step))
-        return best, state.found.get(best)
+        return best, state.evaluations.get(best)
 
     def _measure(
         self, splits: Sequence[str], seen: dict[str, Evaluation | None], store: Store
     ) -> dict[str, Evaluation]:
-        """The task's metric on these splits, where they have rows; what a look has `seen` is not asked again."""
+        """The task's metric on these splits, where they have rows; what training has `seen` is not asked again."""
         ready, metrics = self.ready, {}
         for name in splits:
             if not ready.splits.get(name):

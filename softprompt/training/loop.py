@@ -1,4 +1,4 @@
-"""The training loop. One function, top to bottom: batch, loss, step, look at dev, keep the best, stop when done."""
+"""The training loop. One function, top to bottom: batch, loss, step, dev evaluation, keep the best, stop when done."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .sharding import Weights, shard_weights
 from .state import Objective, State, Store
 
 T = TypeVar("T")
-SOON = 3  # looks at dev after which something should have been learned
+SOON = 3  # dev evaluations after which something should have been learned
 
 
 def fit(
@@ -75,7 +75,7 @@ def fit(
         if not state.unseen:
             stop = run.step(state, optimizer)
         if state.unseen and not stop:
-            stop = run.look(state)
+            stop = run.evaluate(state)
         if weights.due(store, at_once=stop or state.step == spec.max_steps or bool(state.ended)):
             state.parameters = [parameter.detach().clone() for parameter in parameters]
             state.optimizer = optimizer.state_dict()
@@ -151,7 +151,7 @@ class _Run:
         self.store.log("step", step=state.step, loss=loss, norm=norm, lr=rate, tokens=tokens, seconds=seconds)
         return bool(stop)
 
-    def look(self, state: State) -> bool:
+    def evaluate(self, state: State) -> bool:
         """Evaluate on dev; whether the run is to end now: one process leaves at once (and evaluates when it goes on)."""
         spec, control, prepared = self.spec, self.control, self.prepared
         assert spec.max_steps and spec.eval_every
@@ -160,15 +160,15 @@ class _Run:
         def told(what: str, done: int, total: int) -> None:
             control.progress(what, done, total)
             if control.asked.number and control.parallel.world == 1:
-                raise _LeftError
+                raise _StoppedError
 
         began = time.perf_counter()
-        whole = spec.target is not None or prepared.task.writes_in_looks
+        whole = spec.target is not None or prepared.task.evaluates_metric
         try:
             with self.weights.unsharded():
                 measure = evaluate if whole else evaluate_quickly
                 evaluation = measure(prepared, dev, replace(control, progress=told))
-        except _LeftError:
+        except _StoppedError:
             return True
         now = evaluation.estimate
         self.store.log("dev", step=state.step, **now.as_dict(), nll=evaluation.nll, seconds=time.perf_counter() - began)
@@ -180,8 +180,8 @@ class _Run:
         return bool(control.parallel.totals(float(control.asked.number))[0])
 
 
-class _LeftError(Exception):
-    """A look at dev that is left before its end."""
+class _StoppedError(Exception):
+    """A dev evaluation that is left before its end."""
 
 
 def put_back(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> None:
@@ -209,22 +209,22 @@ def refuse_not_finite(
     )
 
 
-def judge(found: Evaluation, state: State, spec: TrainSpec, kept: list[Tensor], whole: bool) -> None:
-    """Keep the parameters of a look at dev if they are the best so far, and say when it is enough.
+def judge(evaluation: Evaluation, state: State, spec: TrainSpec, parameters: list[Tensor], whole: bool) -> None:
+    """Keep the parameters of a dev evaluation if they are the best so far, and say when it is enough.
 
     Args:
-        kept: the parameters.
-        whole: what was found is all that there is to find of these rows.
+        whole: the task's metric was taken, so these rows need not be asked again.
     """
-    now = found.estimate
-    this = {"value": now.value, "error": now.error, "nll": found.nll, "step": state.step, "parameters": kept}
+    now = evaluation.estimate
+    this = {"value": now.value, "error": now.error, "nll": evaluation.nll, "step": state.step, "parameters": parameters}
     this["metric"] = now.metric
     earlier = state.best.get("step")
-    state.looks = undominated([*state.looks, this])
-    state.best = best_of(state.looks)
+    state.eval_history = undominated([*state.eval_history, this])
+    state.best = best_of(state.eval_history)
     if whole or now.metric != LIKELIHOOD:
-        state.found[state.step] = found
-    state.found = {step: one for step, one in state.found.items() if step in {look["step"] for look in state.looks}}
+        state.evaluations[state.step] = evaluation
+    steps = {past["step"] for past in state.eval_history}
+    state.evaluations = {step: one for step, one in state.evaluations.items() if step in steps}
     state.since = state.since + 1 if state.best["step"] == earlier else 0
     if spec.target is not None and now.interval[0] >= spec.target:
         state.ended = f"the dev {now.metric}'s lower bound {now.interval[0]:.3f} reached the target {spec.target:g}"
@@ -233,7 +233,7 @@ def judge(found: Evaluation, state: State, spec: TrainSpec, kept: list[Tensor], 
 
 
 def _doubt(prepared: Prepared, state: State, store: Store) -> None:
-    """Record a warning if the best look so far is not above always answering the most frequent label."""
+    """Record a warning if the best dev evaluation so far is not above always answering the most frequent label."""
     value, margin = state.best["value"], 2 * state.best["error"]  # the interval is two errors to each side
     if state.best["metric"] == LIKELIHOOD:
         return
@@ -244,33 +244,33 @@ def _doubt(prepared: Prepared, state: State, store: Store) -> None:
         store.log("doctor", step=state.step, **finding.as_dict())
 
 
-def best_of(looks: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The look to keep: of those within one standard error of the highest metric, the one with the lowest nll.
+def best_of(history: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The dev evaluation to keep: of those within one standard error of the highest metric, the one with the lowest nll.
 
     The one-standard-error rule (Breiman et al. 1984, §3.4.3). With some hundred dev rows the metric alone is mostly noise:
     on 1,000 other rows, 512 training and 128 dev rows, it chose .843 in the mean of six runs, this rule .859.
     """
-    top = max(looks, key=lambda look: (look["value"], -look["nll"]))
-    close = [look for look in looks if look["value"] >= top["value"] - top["error"]]
-    return min(close, key=lambda look: (look["nll"], -look["value"]))
+    top = max(history, key=lambda one: (one["value"], -one["nll"]))
+    close = [one for one in history if one["value"] >= top["value"] - top["error"]]
+    return min(close, key=lambda one: (one["nll"], -one["value"]))
 
 
-def undominated(looks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def undominated(history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Without those that another one beats in metric and nll, or that fell more than a standard error behind the highest.
 
     `best_of` would not choose them; each holds a copy of the parameters.
     """
-    top = max(looks, key=lambda look: (look["value"], -look["nll"]))
+    top = max(history, key=lambda one: (one["value"], -one["nll"]))
 
     def beaten(one: dict[str, Any]) -> bool:
         return one["value"] < top["value"] - top["error"] or any(
             other["value"] >= one["value"]
             and other["nll"] <= one["nll"]
             and (other["value"], other["nll"]) != (one["value"], one["nll"])
-            for other in looks
+            for other in history
         )
 
-    return [look for look in looks if not beaten(look)]
+    return [one for one in history if not beaten(one)]
 
 
 def batch_at(train: Sequence[T], step: int, size: int, seed: int) -> list[T]:

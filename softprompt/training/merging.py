@@ -41,7 +41,7 @@ def merge(held: Artifact, base: Base, out: Path, where: str) -> Path | None:
     """
     artifacts.check_base(held.manifest, base)
     method = make_method(held.manifest.method, where)
-    task = Task.load(held.manifest.task, held.manifest.format_version) if held.manifest.task else None
+    task = Task.of_artifact(held.manifest.task, held.manifest.format_version) if held.manifest.task else None
     headed = with_head(method, base, task) if task else method
     head = {name: value for name, value in held.tensors.items() if isinstance(headed, Headed) and name in headed.own}
     method.restore({name: value for name, value in held.tensors.items() if name not in head}, base)

@@ -20,6 +20,7 @@ from torch import Tensor
 from .state import State
 
 FORMAT = "softprompt checkpoint 2"
+_RENAMED = {"looks": "eval_history"}  # parts of a state by the names that earlier versions wrote
 _PICKLED = b"PK\x03\x04"  # how files of torch.save begin
 
 
@@ -34,7 +35,7 @@ class PickledError(Exception):
 def write_state(path: Path, run: str, state: State) -> None:
     """Write the state of a run (its digest) into a file."""
     tensors: dict[str, Tensor] = {}
-    names = [item.name for item in fields(state) if item.name != "found"]  # what looks found is found again
+    names = [item.name for item in fields(state) if item.name != "evaluations"]  # they are made again
     plain = _taken_apart({name: getattr(state, name) for name in names}, tensors, {})
     told = json.dumps({"run": run, "state": plain})
     tensors = _apart(tensors)
@@ -58,8 +59,9 @@ def read_state(path: Path) -> tuple[str, State]:
             tensors = {name: held.get_tensor(name).clone() for name in held.keys()}  # noqa: SIM118 - not a dict
         if told.get("sha256") != _seal(told["state"], tensors):
             raise DamagedError("its sha256 is another one")
-        found = json.loads(told["state"])
-        return found["run"], State(**_put_together(found["state"], tensors))
+        content = json.loads(told["state"])
+        state = _put_together(content["state"], tensors)
+        return content["run"], State(**{_RENAMED.get(name, name): value for name, value in state.items()})
     except PermissionError:
         raise
     except (OSError, SafetensorError, KeyError, ValueError, TypeError, RecursionError, MemoryError) as error:

@@ -1,11 +1,11 @@
 """How the trained weights are held: whole by every process, or (FSDP) in shards, one for each process.
 
 FSDP is torch's own (`fully_shard`; Zhao et al. 2023, arXiv:2304.11277), used as in ZeRO's second stage (Rajbhandari et al.
-2020, arXiv:1910.02054): gradients, the optimizer's state and what is kept of earlier looks are in shards, and so are weights
-between steps; within a step, and while dev is looked at, weights are whole. So they are fetched once a step, not for each pass
-through a layer; forwards need no exchange, so an error in one can be told, and processes may run unequal numbers of them. It
-also does not matter then that FSDP fetches a layer's weights when a gradient comes in through the layer's output: that of what
-all rows share comes in through keys and values, in the last layer through nothing else.
+2020, arXiv:1910.02054): gradients, the optimizer's state and what is kept of earlier dev evaluations are in shards, and so are
+weights between steps; within a step, and while dev is evaluated, weights are whole. So they are fetched once a step, not for
+each pass through a layer; forwards need no exchange, so an error in one can be told, and processes may run unequal numbers of
+them. It also does not matter then that FSDP fetches a layer's weights when a gradient comes in through the layer's output:
+that of what all rows share comes in through keys and values, in the last layer through nothing else.
 """
 
 from __future__ import annotations
@@ -204,15 +204,15 @@ class Shards(Weights):
             for index, moments in state.optimizer["state"].items():
                 like = self._parameters[index]
                 moments |= {key: _shard(value, like) for key, value in moments.items() if value.shape == like.shape}
-            state.looks = [{**look, "parameters": shards(look["parameters"])} for look in state.looks]
-        state.best = next((look for look in state.looks if look["step"] == state.best["step"]), {})
+            state.eval_history = [{**one, "parameters": shards(one["parameters"])} for one in state.eval_history]
+        state.best = next((one for one in state.eval_history if one["step"] == state.best["step"]), {})
         return state
 
     def due(self, store: Store, at_once: bool) -> bool:
         return self._parallel.from_main(store.due(at_once))  # the first process writes, but all must gather
 
     def save(self, store: Store, state: State) -> None:
-        done: dict[int, Tensor | None] = {}  # the best look is one of the looks: gathered, and written, once
+        done: dict[int, Tensor | None] = {}  # the best is one of the history: gathered, and written, once
 
         def full(value: Any) -> Tensor | None:
             if not hasattr(value, "full_tensor"):

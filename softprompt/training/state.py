@@ -38,24 +38,24 @@ class State:
     Attributes:
         step: optimizer steps done.
         parameters, optimizer: of the method.
-        looks: at dev, those that may still be the best: {"value", "error", "nll", "step", "parameters"}.
+        eval_history: dev evaluations that may still be the best: {"value", "error", "nll", "step", "parameters"}.
         best: the best of them so far.
-        since: looks at dev since then.
-        unseen: dev is still to be looked at after this step.
+        since: dev evaluations since then.
+        unseen: dev is still to be evaluated after this step.
         loss: of the last step.
-        found: what those looks found, whole, by step; not kept in checkpoints.
+        evaluations: what `eval_history` is of, whole, by step; not kept in checkpoints.
     """
 
     step: int = 0
     parameters: list[Tensor] = field(default_factory=list)
     optimizer: dict[str, Any] = field(default_factory=dict)
-    looks: list[dict[str, Any]] = field(default_factory=list)
+    eval_history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)
     since: int = 0
     ended: str = ""
     unseen: bool = False
     loss: float = 0.0
-    found: dict[int, Evaluation] = field(default_factory=dict)
+    evaluations: dict[int, Evaluation] = field(default_factory=dict)
 
     def is_last(self, max_steps: int | None) -> bool:
         """Whether nothing is left to be done behind it."""

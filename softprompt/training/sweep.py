@@ -60,8 +60,9 @@ def sweep(
 
     Returns:
         {"trials": [{"name", "dev", "dev_nll", "best_step", "truncated", "seconds"}], "best", "seconds", "encode_seconds",
-        "test", "earlier"}, also written to `sweep.json`. The best trial is chosen as a run chooses its best look (`best_of`).
-        "test" is the best trial's, if it was ever asked for; "earlier" are trials of earlier calls that are not in this one.
+        "test", "earlier"}, also written to `sweep.json`. The best trial is chosen as a run chooses its best dev evaluation
+        (`best_of`). "test" is the best trial's, if it was ever asked for; "earlier" are trials of earlier calls that are not in
+        this one.
 
     Raises:
         SoftpromptError: a combination that cannot be run, said before the first is; see `train`.
@@ -86,7 +87,7 @@ def sweep(
             shop.trial(name, spec, to / name, _named(progress, f"{place}/{len(names)} {name}"))
             for place, (name, spec) in enumerate(zip(names, specs, strict=True), 1)
         ]
-        best = best_of([trial.look() for trial in trials])["trial"]
+        best = best_of([trial.compared() for trial in trials])["trial"]
         if test:
             best = shop.trial(best.name, specs[names.index(best.name)], to / best.name, progress, test=True)
         report: dict[str, Any] = {
@@ -119,10 +120,10 @@ class Trial:
         found = self.result.metrics.get("test")
         return found.estimate if found is not None else self.result.recorded.get("test")
 
-    def look(self) -> dict[str, Any]:
-        """As `best_of` compares looks at dev."""
-        found = self.dev.estimate
-        return {"value": found.value, "error": found.error, "nll": self.dev.nll, "trial": self}
+    def compared(self) -> dict[str, Any]:
+        """As `best_of` compares dev evaluations."""
+        estimate = self.dev.estimate
+        return {"value": estimate.value, "error": estimate.error, "nll": self.dev.nll, "trial": self}
 
     def as_dict(self) -> dict[str, Any]:
         """As written to `sweep.json`."""

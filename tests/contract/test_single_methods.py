@@ -65,7 +65,7 @@ def test_a_prompt_of_another_base_or_place_is_no_start(tmp_path):
 
 @pytest.mark.parametrize("method", ["hard", "probe"])
 def test_where_nothing_is_learned_a_text_runs_once(method, monkeypatch):
-    """Also over dev looks and over the trials of a sweep that share what is prepared."""
+    """Also over dev evaluations and over the trials of a sweep that share what is prepared."""
     template = {
         "instruction": "Good or bad? ",
         "input": "Text: {{ text }}",

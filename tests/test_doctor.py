@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from contract.cases import METHODS, name_of
+from covering import covering
 from helpers import tiny_rows, tiny_task
 from models import FAMILIES, tiny_base, tiny_model, tiny_tokenizer
 
@@ -60,8 +61,7 @@ def test_healthy_methods_pass(method):
     assert list(levels) == list(checks())
 
 
-@pytest.mark.parametrize("head", [False, True], ids=["words", "head"])
-@pytest.mark.parametrize("family", ["bert", "t5", "bart"])
+@pytest.mark.parametrize(("family", "head"), covering(["bert", "t5", "bart"], [False, True]))
 def test_healthy_runs_of_other_kinds_of_bases_pass(family, head, tmp_path):
     """Models that read both ways, and those with an encoder: before training and as artifacts."""
     for name in ("soft", "prefix", "infix"):
@@ -418,6 +418,7 @@ def test_before_training_is_quick():
     doctor.refuse([Finding("a", "warning", "b")])
 
 
+@pytest.mark.full  # tiny ones of its family above
 @pytest.mark.real
 def test_on_the_real_base():
     from softprompt.base import Base

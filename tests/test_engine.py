@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
 import torch.nn.functional as F
+from covering import covering
 from helpers import close, examples
 from models import FAMILIES, tiny_base
 from transformers import DynamicCache
@@ -230,10 +232,12 @@ def test_rows_do_not_depend_on_their_company():
         close(a, b)
 
 
-@pytest.mark.parametrize("gradient_checkpointing", [False, True])
-@pytest.mark.parametrize("form", ["embeddings", "kv", "upper"])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_rows_that_attend_in_groups_equal_rows_alone(family, form, gradient_checkpointing, monkeypatch):
+@pytest.mark.parametrize(
+    ("place", "gradient_checkpointing"),
+    covering(list(product(FAMILIES, ["embeddings", "kv", "upper"])), [False, True], group=lambda place: place[1]),
+)
+def test_rows_that_attend_in_groups_equal_rows_alone(place, gradient_checkpointing, monkeypatch):
+    family, form = place
     base, rows = tiny_base(family).view(gradient_checkpointing=gradient_checkpointing), examples(13)
     rows = [replace(row, text=row.text * (1 + place % 4)) for place, row in enumerate(rows)]
     taken = []
@@ -257,11 +261,15 @@ def test_rows_that_attend_in_groups_equal_rows_alone(family, form, gradient_chec
     close(found[0][1], found[1][1])
 
 
-@pytest.mark.parametrize("gradient_checkpointing", [False, True])
-@pytest.mark.parametrize("form", ["embeddings", "kv", "upper", "behind"])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_prefix_that_runs_with_its_rows_equals_one_that_ran_before(family, form, gradient_checkpointing, monkeypatch):
+@pytest.mark.parametrize(
+    ("place", "gradient_checkpointing"),
+    covering(
+        list(product(FAMILIES, ["embeddings", "kv", "upper", "behind"])), [True, False], group=lambda place: place[1]
+    ),
+)
+def test_a_prefix_that_runs_with_its_rows_equals_one_that_ran_before(place, gradient_checkpointing, monkeypatch):
     """`behind`: what is learned stands behind a part of the `prefix_ids` that is frozen."""
+    family, form = place
     base, rows = tiny_base(family).view(gradient_checkpointing=gradient_checkpointing), examples(13)
     s = base.shape
     sizes = (5, s.hidden_size) if form in ("embeddings", "behind") else (s.layers, 2, s.kv_heads, 5, s.head_size)

@@ -10,6 +10,7 @@ import sys
 import pytest
 import torch
 import yaml
+from covering import covering
 from helpers import bound_form, tiny_rows, tiny_task
 from models import FAMILIES, tiny_model, tiny_tokenizer
 from pydantic import ValidationError
@@ -127,8 +128,7 @@ def test_losses_and_gradients_are_those_of_the_dequantised_model(load, family, k
         assert (grad - right).abs().max() <= 1e-5 * right.abs().max()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "kind"), covering(FAMILIES, KINDS))
 def test_every_method_trains_and_leaves_the_base_as_it_was(load, family, kind, caplog):
     base = load(family, *kind)
     before = bytes_of(base)
@@ -327,6 +327,7 @@ def test_warnings_that_matter_are_still_shown(load, caplog):
     assert [record.getMessage() for record in caplog.records] == ["something else"]
 
 
+@pytest.mark.full  # tiny ones above: what they compute, and what their weights take
 @pytest.mark.real
 def test_the_bundled_base_shrinks_and_agrees():
     plain = Base.load("smollm2", device="cpu")

@@ -146,7 +146,11 @@ def test_all_parts_are_there(shown):
     assert "not measured" not in shown.text
 
 
-def test_equal_results_give_equal_bytes(made):
+@pytest.mark.parametrize("whole", [False, pytest.param(True, marks=pytest.mark.full)])
+def test_equal_results_give_equal_bytes(tmp_path, request, whole):
+    made = request.getfixturevalue("made") if whole else small(tmp_path)
+    if not whole:
+        write_report(made)
     before = {path.name: path.read_bytes() for path in made.iterdir() if path.is_file() and path.name != "suite.json"}
     again = write_report(made)
     assert [path.name for path in again] == ["report.html", "report.md", "report.csv", "summary.csv"]

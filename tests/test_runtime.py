@@ -6,6 +6,7 @@ import threading
 
 import pytest
 import torch
+from covering import covering
 from helpers import tiny_rows, tiny_task
 from models import FAMILIES, tiny_base
 
@@ -169,12 +170,12 @@ LOADABLE = {
 
 
 @pytest.mark.filterwarnings("ignore")  # PEFT's advice on positions
-@pytest.mark.parametrize("method", LOADABLE.values(), ids=LOADABLE)
-@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen"])
-def test_plain_peft_loads_the_folder_and_gives_the_same_logits(tmp_path, method, family):
+@pytest.mark.parametrize(("name", "family"), covering(list(LOADABLE), ["gpt2", "qwen", "llama"]))
+def test_plain_peft_loads_the_folder_and_gives_the_same_logits(tmp_path, name, family):
     peft = pytest.importorskip("peft")
     from models import tiny_model
 
+    method = LOADABLE[name]
     if method["name"] == "peft:OFT" and family == "gpt2":
         pytest.skip("PEFT's OFT does not go into GPT-2's Conv1D")
     base = tiny_base(family)

@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 import torch.nn.functional as F
+from covering import covering
 from helpers import bound_form, close, scores, tiny_rows, tiny_task
 from models import tiny_base
 
@@ -196,18 +197,21 @@ def test_other_methods_read_the_texts_and_refuse_slots_without(method, tmp_path)
     assert "\n" not in str(caught.value)
 
 
+LEARNED = [
+    "soft",
+    {"name": "p_tuning", "encoder": "lstm", "hidden": 8},
+    {"name": "joint", "parts": ["soft", {"name": "lora", "r": 2}]},
+    {"name": "joint", "parts": [{"name": "infix", "length": 3, "cue": 4}, "soft"]},
+    {"name": "joint", "parts": [{"name": "lora", "r": 2, "activate": "cue"}, {"name": "p_tuning", "hidden": 8}]},
+]
+
+
 @pytest.mark.parametrize(
-    "method",
-    [
-        "soft",
-        {"name": "p_tuning", "encoder": "lstm", "hidden": 8},
-        {"name": "joint", "parts": ["soft", {"name": "lora", "r": 2}]},
-        {"name": "joint", "parts": [{"name": "infix", "length": 3, "cue": 4}, "soft"]},
-        {"name": "joint", "parts": [{"name": "lora", "r": 2, "activate": "cue"}, {"name": "p_tuning", "hidden": 8}]},
-    ],
-    ids=lambda method: method if isinstance(method, str) else method["name"],
+    ("method", "place"),
+    covering(
+        LEARNED, ["in-text", "everywhere"], name=lambda value: value["name"] if isinstance(value, dict) else value
+    ),
 )
-@pytest.mark.parametrize("place", ["in-text", "everywhere"])
 def test_trains_travels_and_serves(method, place, tmp_path):
     """Saved, loaded in a runtime, restored by hand; equal scores, also beside other artifacts and one by one."""
     base, template = tiny_base(), PLACES[place][0]

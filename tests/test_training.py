@@ -146,7 +146,7 @@ def test_stops_when_the_lower_bound_reaches_the_target():
     spec = {**SETTINGS, "epochs": 60, "lr": 0.05, "target": 0.6, "patience": 500}
     result = train(tiny_base(), tiny_task(), {"name": "probe"}, train=spec, rows=tiny_rows())
     assert result.metrics["dev"].estimate.value > 0.9  # the task can be learned
-    result = train(tiny_base(), tiny_task(), {"name": "prefix", "length": 8}, train=spec, rows=tiny_rows(96, 24))
+    result = train(tiny_base(), tiny_task(), {"name": "prefix", "length": 8}, train=spec, rows=tiny_rows(96, 48))
     ended = next(event for event in result.events if event["event"] == "trained")
     looks = [event for event in result.events if event["event"] == "dev"]
     assert "reached the target" in ended["reason"], (ended, looks[-1])

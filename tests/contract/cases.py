@@ -30,6 +30,23 @@ UPPER = [
     {"name": "full", "layers": "2-"},
     {"name": "joint", "parts": [{"name": "prefix", "length": 3, "layers": "2-"}, {**LORA, "layers": "1-"}]},
 ]
+
+
+def path_of(method: str | dict[str, Any]) -> str:
+    """How what is learned comes into a row: of each way the default run has every family of bases."""
+    settings = {"name": method} if isinstance(method, str) else method
+    parts = [part if isinstance(part, str) else part["name"] for part in settings.get("parts", ())]
+    if settings["name"] == "probe":
+        return "head"
+    if settings["name"] in ("full", "lora") or settings["name"].startswith("peft"):
+        return "kept texts" if settings.get("activate") == "cue" else "branch"
+    if settings["name"] == "prefix" and "layers" not in settings:
+        return "keys and values"
+    if settings["name"] in ("hard", "prefix") or "infix" in (settings["name"], *parts):
+        return "kept texts" if settings.get("form") != "embeddings" else "embeddings"
+    return "embeddings"
+
+
 SETTINGS = {"epochs": 2, "batch_size": 8, "lr": 0.05}
 
 

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from covering import covering
 from helpers import scores, tiny_rows, tiny_task
 from models import FAMILIES, tiny_base
 
@@ -14,7 +15,7 @@ from softprompt.methods import make_method
 from softprompt.runtime import Runtime
 from softprompt.training import prepare, train
 
-from .cases import METHODS, SETTINGS, name_of
+from .cases import METHODS, SETTINGS, name_of, path_of
 
 
 @pytest.fixture(params=METHODS, ids=name_of)
@@ -46,7 +47,7 @@ def restored(result):
     return prepare(result.prepared.base, tiny_task(), method, rows=tiny_rows())
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("method", "family"), covering(METHODS, FAMILIES, path_of, name_of))
 def test_trains_saves_and_restores(method, family, trained):
     """Only its own parameters move; the base's bytes and logits stay; what was exported scores the same when restored."""
     base = tiny_base(family)
@@ -69,7 +70,7 @@ def test_trains_saves_and_restores(method, family, trained):
     }
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3"])
+@pytest.mark.parametrize(("method", "family"), covering(METHODS, ["llama", "gemma3"], path_of, name_of))
 def test_serves_beside_another_artifact_as_it_was_trained(method, family, trained):
     """Saved to disk, loaded by a runtime, in one batch with another method's rows."""
     result, other = trained(method, family), trained({"name": "soft", "length": 3, "instruction": True}, family)

@@ -87,14 +87,15 @@ def _rows_of(task: str) -> tuple[Task, dict[str, list[Row]]]:
     return Task.load(spec), {"train": parts["train"], "dev": parts["dev"][:9], "test": parts["dev"][9:]}
 
 
-def _base(family: str) -> Base:
+def base_of(family: str) -> Base:
+    """A tiny base of this family; `encoder` has no words."""
     return encoder() if family == "encoder" else tiny_base(family)
 
 
 def run(family: str, task: str, method: dict[str, Any]) -> dict[str, Any]:
     """What three steps give; or, where the method does not go with the base, the message."""
     made, rows = _rows_of(task)
-    base = _base(family)
+    base = base_of(family)
     with tempfile.TemporaryDirectory() as folder:
         try:
             result = train(

@@ -354,7 +354,7 @@ def test_odd_format_versions(folder, version):
         (lambda m: m.update(method=[]), "method"),
         (lambda m: m.update(method={"name": 3}), "name"),
         (lambda m: m.update(task={}), "task"),
-        (lambda m: m.update(kind="encoder"), "causal"),
+        (lambda m: m.update(kind="decoder"), "kind"),
         (lambda m: m["layout"].update(length="2"), "layout.length"),
         (lambda m: m["layout"].update(length=3), "[3, 8]"),
         (lambda m: m["layout"].update(layers=2), "train it again"),

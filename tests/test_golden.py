@@ -6,7 +6,11 @@ import json
 
 import pytest
 import torch
-from golden_runs import FILE, cases, machine, name_of, run
+from golden_runs import FILE, base_of, cases, machine, name_of, run
+from helpers import tiny_rows, tiny_task
+
+from softprompt.artifact import load
+from softprompt.training import train
 
 GOLDEN = json.loads(FILE.read_text())
 
@@ -31,3 +35,12 @@ def test_a_run_gives_what_it_gave(case):
     for ours, theirs in zip(now["predictions"], before["predictions"], strict=True):
         assert ours.get("text") == theirs.get("text")
         assert ours.get("probabilities") == pytest.approx(theirs.get("probabilities"), abs=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("family", "kind"), [("llama", "causal"), ("bert", "masked"), ("t5", "seq2seq"), ("encoder", "encoder")]
+)
+def test_a_manifest_says_which_kind_of_base_it_is_of(tmp_path, family, kind):
+    settings = {"name": "prefix", "length": 2}
+    train(base_of(family), tiny_task(), settings, tmp_path, train={"max_steps": 1}, rows=tiny_rows(), check=False)
+    assert load(tmp_path).manifest.kind == kind

@@ -10,7 +10,7 @@ from .answers import AnswerForm, Prompt, find_form
 from .artifact import Artifact, check_base
 from .base import Base
 from .data import Row, refuse
-from .engine import NOTHING, CacheConfig, make_engine, plan
+from .engine import NOTHING, CacheConfig, Slot, make_engine, plan
 from .errors import ArtifactError, ConfigError
 from .methods import Headed, Method, make_method
 from .storage import digest_of
@@ -99,9 +99,12 @@ def bind(
     if seed is not None:
         method.attach(base, bound, seed)
     bound.reserve(method.positions)
+    slots = method.segments(bound.slots, len(bound.cue))
+    if form.reads_tokens and not base.bidirectional:
+        _refuse_unseen(method, slots)
     # where layers do not run one by one, all of them run: the same, only slower
     first = method.first_layer if base.gated or not base.keeps_positions else 0
-    how = plan(method.segments(bound.slots, len(bound.cue)), first, base.bidirectional)
+    how = plan(slots, first, base.bidirectional)
     start = method.learned() if how.first_layer else NOTHING
     engines = [other.engine for other in reuse]
     engine = make_engine(base, how, bound.prefix_ids, bound.cue, cache, engines, start, bound.tail)
@@ -109,16 +112,19 @@ def bind(
 
 
 def with_head(method: Method, base: Base, task: Task) -> Method:
-    """The method with a head where it asks for one or the base has no words of its own; else as it is.
+    """The method with a head where it asks for one, the base has no words of its own, or only a head answers the task.
 
     Raises:
-        ConfigError: the base has no words, and the method is told to have no head.
+        ConfigError: a head is needed, and the method is told to have none.
     """
     if isinstance(method, Headed) or method.stores == "head":
         return method
+    needed = find_form(task.form).needs_head
     if not base.has_words and method.spec.head is False:
         raise ConfigError(f"base {base.name!r} has no language-model head, so method.head cannot be false")
-    if not (not base.has_words if method.spec.head is None else method.spec.head):
+    if needed and method.spec.head is False:
+        raise ConfigError(f"a task of type {task.spec.type!r} is answered by a head, so method.head cannot be false")
+    if not (needed or (not base.has_words if method.spec.head is None else method.spec.head)):
         return method
     form = None if task.head_form is None else find_form(task.head_form)
     size, reads_tokens = (0, False) if form is None else (form.head_size(task), form.reads_tokens)
@@ -137,9 +143,14 @@ def _form(base: Base, task: Task, method: Method) -> AnswerForm[Any]:
     form.check(base, task)
     if name is None:
         raise ConfigError(
-            "a head tells fixed labels apart or points at spans, "
+            "a head tells fixed labels apart, points at spans or tags words, "
             f"task {task.name!r} is of type {task.spec.type!r}; take type classification, "
             "or a causal base such as smollm2"
+        )
+    if form.needs_head and not headed:
+        raise ConfigError(
+            f"method {method.spec.name!r} answers by one state a row, but a task of type {task.spec.type!r} needs a head that "
+            "reads each token; take hard, prefix, lora or full"
         )
     if task.spec.template.end and base.answers_at_end:
         raise ConfigError(
@@ -161,6 +172,21 @@ def _form(base: Base, task: Task, method: Method) -> AnswerForm[Any]:
     )
     bound.learns = method.stores != "none"
     return form(bound, headed)
+
+
+def _refuse_unseen(method: Method, slots: Sequence[Slot]) -> None:
+    """
+    Raises:
+        ConfigError: on a base that reads forwards something is learned behind the text, whose tokens a head reads.
+    """
+    stop = 1 + max(index for index, slot in enumerate(slots) if slot.name == "text")
+    before, behind = slots[:stop], slots[stop:]
+    acts_behind = any(slot.adapted for slot in behind) and not any(slot.adapted for slot in before)
+    if acts_behind or any(slot.learned for slot in behind):
+        raise ConfigError(
+            f"method {method.spec.name!r} learns behind the text, so a head that reads the text's tokens sees nothing of it; "
+            "take soft, prefix, full or lora (without activate: cue)"
+        )
 
 
 def _ends(base: Base) -> Ids:

@@ -27,11 +27,13 @@ _SHIPPED: dict[str, dict[str, str]] = {
         "choice": "softprompt.tasks.choice:Choice",
         "generation": "softprompt.tasks.generation:Generation",
         "span": "softprompt.tasks.span:Span",
+        "tagging": "softprompt.tasks.tagging:Tagging",
     },
     "softprompt.answers": {
         "chosen": "softprompt.answers.chosen:Chosen",
         "generated": "softprompt.answers.generated:Generated",
         "extracted": "softprompt.answers.extracted:Extracted",
+        "tagged": "softprompt.answers.tagged:Tagged",
     },
     "softprompt.checks": {
         "artifact": "softprompt.doctor.trained:artifact",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +33,23 @@ class Prediction:
     """Answer to one row: the artifact that gave it, the label with all labels' probabilities, or what was written (without).
 
     Attributes:
+        label: the label, what was written, or a tag for each word.
         cut: what was written had not ended after `generation.max_new_tokens`.
         truncated: the row's text was longer than the task or the base takes; this answers what was left of it.
+        shown: an answer that is neither a label nor one text, by name (`tags` and `spans` of a tagged text).
     """
 
     artifact: str
-    label: str
+    label: Any
     probabilities: dict[str, float]
     cut: bool = False
     truncated: bool = False
+    shown: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """As written by `softprompt predict`: `label` and `probabilities`, or `text`."""
+        """As written by `softprompt predict`: `label` and `probabilities`, `text`, or what is `shown`."""
+        if self.shown:
+            return {"artifact": self.artifact, **self.shown}
         if not self.probabilities:
             return {"artifact": self.artifact, "text": self.label}
         return {"artifact": self.artifact, "label": self.label, "probabilities": self.probabilities}
@@ -157,6 +162,7 @@ class Runtime:
                 {label: float(torch.tensor(score).exp()) for label, score in item.scores.items()},
                 item.cut,
                 example.truncated,
+                item.shown,
             )
             for name, example, item in zip(chosen, examples, found, strict=True)
         ]

@@ -29,6 +29,7 @@ class Example:
         offsets: where each text token begins and ends in what a head reads, in characters; (0, 0) outside of it. Empty
             where no head reads the tokens.
         target: what such a head is to say of the tokens (see the form of the answers); None where there is no right answer.
+        places: of what a head reads one state each (words), the text token whose state it is; -1: it has none.
         holes: before which of the text's ids its slots stand, in order (T: behind all).
         windows: how many of the text's ids each window has; empty where the text runs as one.
     """
@@ -43,6 +44,7 @@ class Example:
     target: tuple[int, ...] | None = None
     holes: Ids = ()
     windows: Ids = ()
+    places: Ids = ()
 
     @property
     def runs(self) -> tuple[Example, ...]:
@@ -52,7 +54,8 @@ class Example:
         ends = accumulate(self.windows)
         cuts = [slice(end - size, end) for size, end in zip(self.windows, ends, strict=True)]
         return tuple(
-            replace(self, text=self.text[cut], offsets=self.offsets[cut], target=None, windows=()) for cut in cuts
+            replace(self, text=self.text[cut], offsets=self.offsets[cut], target=None, windows=(), places=())
+            for cut in cuts
         )
 
     def part(self, index: int | None) -> Ids:

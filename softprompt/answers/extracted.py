@@ -66,6 +66,12 @@ class Extracted(AnswerForm[Span]):
                 break
         return read.example(values, where, target)
 
+    def lacking(self, example: Example) -> str | None:
+        """A right answer that one window holds whole."""
+        if example.gold is None and example.windows:
+            return "no window holds the whole of a right answer; raise task.window_overlap or leave the row out"
+        return super().lacking(example)
+
     def pointers(self, engine: Engine, rows: Sequence[Example], learned: Learned) -> list[Tensor]:
         """Log-probabilities of beginning and end, per row [T, 2]; −∞ where a token is no part of the context."""
         assert learned.head is not None

@@ -76,11 +76,13 @@ class AnswerForm(ABC, Generic[T]):
 
     Attributes:
         reads_tokens: a head reads the state of every token of the text; else one state a row.
+        needs_head: only a head can answer so, whatever words the base has.
         bound: the task with the tokenizer.
         headed: a head reads the answers off the base's states; else the base's own words are the answers.
     """
 
     reads_tokens: ClassVar[bool] = False
+    needs_head: ClassVar[bool] = False
     bound: BoundTask
     task: T
 
@@ -116,6 +118,10 @@ class AnswerForm(ABC, Generic[T]):
     def answer(self, word: str) -> Ids:
         """Ids of an answer's text, as it is learned and scored."""
         return self.bound.answer(word)
+
+    def lacking(self, example: Example) -> str | None:
+        """What an example lacks to be learned from, or None."""
+        return "the row has no label" if example.gold is None else None
 
     def spoken(self, ids: Ids) -> Ids:
         """An answer's ids without those that only mark its end."""

@@ -22,22 +22,24 @@ class Outcome:
     Attributes:
         where: `file:line`.
         gold: the right label, or the texts that are right; None when the row has none.
-        predicted: the best label, or what was written.
+        predicted: the best label, what was written, or a tag for each word.
         scores: of labels, each one's log-score, normalised over labels; empty for what was written.
         nll: −log-score of the right label, or of the right answer's tokens; None where there is none.
         weight: what `nll` counts for in a mean: one label, or so many tokens.
         cut: what was written had not ended after `max_new_tokens`.
         tokens: of the right answer, where answers are written; 0 where there is none.
+        shown: what a user is shown of an answer that is neither a label nor one text, by name.
     """
 
     where: str
     gold: Any
-    predicted: str
+    predicted: Any
     scores: dict[str, float] = field(default_factory=dict)
     nll: float | None = None
     weight: int = 1
     cut: bool = False
     tokens: int = 0
+    shown: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """As written to JSON."""

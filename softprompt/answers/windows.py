@@ -72,13 +72,16 @@ def in_windows(bound: BoundTask, values: dict[str, Any], field: str, overlap: in
         raise ConfigError(
             "template.input has soft slots inside, where answers are pointed at; move them in front or behind"
         )
-    own, ids, placed = bound.prompter.offsets(values, where)
-    text = str(values[field])
+    shown = bound.task.shown(values)
+    own, ids, placed = bound.prompter.offsets(shown, where)
+    text = str(shown[field])
     begin = own.rfind(text)
     if begin < 0:
         raise DataError(f"{where}: template.input must show {{{{ {field} }}}} as it is, for its words to be pointed at")
     end, room = begin + len(text), min(bound.room, bound.task.spec.max_text_tokens or bound.room)
-    offsets = [(a - begin, b - begin) if begin <= a < b <= end else (0, 0) for a, b in placed]
+    # some tokenizers count the blank in front of a word to its first token, or join signs around a border
+    clipped = [(max(a, begin) - begin, min(b, end) - begin) for a, b in placed]
+    offsets = [(a, b) if a < b else (0, 0) for a, b in clipped]
     inside = [k for k, (a, b) in enumerate(offsets) if b > a]
     if not inside:
         raise DataError(f"{where}: this base's tokenizer has no tokens for the {field}")

@@ -127,7 +127,8 @@ def labels(case: Case) -> Iterator[Finding]:
         return
     task, first = case.bound.task, case.rows[0]
     if not isinstance(task, ScoredTask):
-        yield Finding("labels", "skipped", "answers are written, there are no labels")
+        how = "written" if case.learned.head is None else "read off the text's tokens"
+        yield Finding("labels", "skipped", f"answers are {how}, there are no labels")
         return
     words, _ = task.candidates(first.values)
     sizes = [len(ids) for ids in first.candidates]

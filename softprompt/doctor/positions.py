@@ -99,7 +99,7 @@ def positions(case: Case) -> Iterator[Finding]:
 def _headed(case: Case, rows: Sequence[Example]) -> Finding:
     """A head's logits, by the engine and row by row."""
     logits, _ = case.form.logits(case.engine, rows, case.learned)
-    alone = torch.stack([_alone(case, row).flatten() for row in rows]).view(logits.shape)
+    alone = torch.cat([_alone(case, row).flatten() for row in rows]).view(logits.shape)
     return _agrees(
         "positions", far(logits, alone), case.allowed(alone), f"the head's logits of {len(rows)} rows against row by row",
         "the head reads other tokens: check the method's segments, length and positions",

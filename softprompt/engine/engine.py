@@ -102,7 +102,8 @@ class Engine:
     def encode(self, examples: Sequence[Example], progress: Progress = ignore_progress) -> None:
         """Run what is frozen of every row, if it is not in the cache yet, and keep it."""
         if self.frozen_layers is not None:
-            self.frozen_layers.encode([self._whole_ids(example) for example in examples], progress)
+            windows = [self._whole_ids(window) for example in examples for window in example.runs]
+            self.frozen_layers.encode(windows, progress)
         if not self.plan.keeps_texts:
             return
         with torch.no_grad():
@@ -137,6 +138,8 @@ class Engine:
 
         What stands behind the text has no part in them: where nothing is learned before its end, they are the bare base's.
         """
+        if self._kept(examples):
+            return self._kept_text_states(examples, learned)
         slots = (*self.plan.row_frozen, *self.plan.row_live)
         stop = 1 + max(index for index, slot in enumerate(slots) if slot.name == "text")
         if stop <= len(self.plan.row_frozen):
@@ -145,6 +148,14 @@ class Engine:
         rows = [EngineRow(prefix, (), self._pieces(slots[:stop], middle, example)) for example in examples]
         batch = run(self.base, rows, live=self._live(learned))
         ends = batch.ends.tolist()
+        return [batch.states[end - len(one.text) : end] for end, one in zip(ends, examples, strict=True)]
+
+    def _kept_text_states(self, examples: Sequence[Example], learned: Learned) -> list[Tensor]:
+        """The same from states that are kept below the first learned layer, those of the cue among them."""
+        prefix, middle = self.live_prefix(learned, low=True), self.middle(learned)
+        rows = [self.row(example, prefix, middle, low=True) for example in examples]
+        batch = run(self.base, rows, live=self._live(learned), first=self.plan.first_layer)
+        ends = [end - len(self.cue) for end in batch.ends.tolist()]
         return [batch.states[end - len(one.text) : end] for end, one in zip(ends, examples, strict=True)]
 
     def loss(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, int]:

@@ -57,12 +57,13 @@ def _top(name: str) -> float:
         return 1.0
 
 
-def estimate(metric: str, gold: Sequence[Any], predicted: Sequence[str]) -> Estimate:
+def estimate(metric: str, gold: Sequence[Any], predicted: Sequence[Any]) -> Estimate:
     """A metric of predictions with its 95 % interval, the same at every call.
 
     Args:
-        gold: of label metrics the right labels [rows]; of text metrics one or more reference texts a row [rows, any].
-        predicted: labels, or texts, of the same rows, at least one.
+        gold: of label metrics the right labels [rows]; of text metrics one or more reference texts a row [rows, any]; of tag
+            metrics a tag for each word of a row [rows, words].
+        predicted: labels, texts, or tags of as many words, of the same rows, at least one.
 
     Raises:
         ConfigError: no such metric.
@@ -76,7 +77,7 @@ def estimate(metric: str, gold: Sequence[Any], predicted: Sequence[str]) -> Esti
     return Estimate(metric, measured.value, interval, len(gold), measured.signature)
 
 
-def row_scores(metric: str, gold: Sequence[Any], predicted: Sequence[str]) -> np.ndarray:
+def row_scores(metric: str, gold: Sequence[Any], predicted: Sequence[Any]) -> np.ndarray:
     """What each row adds to a metric [n]: their mean is its value. What systems are compared by, row by row.
 
     0 or 1 of shares, the row's score of means, and of all else jackknife pseudo-values (see `measures.jackknife`).
@@ -120,7 +121,7 @@ def majority(metric: str, gold: Sequence[Any]) -> float:
 def _check(metric: Metric, gold: Sequence[Any]) -> None:
     if not gold:
         raise DataError(f"{metric.name} needs at least one row")
-    if metric.takes == "labels":
+    if metric.takes != "texts":
         return
     bad = [place for place, texts in enumerate(gold) if isinstance(texts, str) or not texts]
     if bad:

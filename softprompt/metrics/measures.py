@@ -31,9 +31,9 @@ class Measured:
     signature: str = ""
 
 
-Measure = Callable[[Sequence[Any], Sequence[str]], Measured]  # of (gold, predicted), the same rows, at least one
+Measure = Callable[[Sequence[Any], Sequence[Any]], Measured]  # of (gold, predicted), the same rows, at least one
 Rows = Callable[
-    [Sequence[Any], Sequence[str]], np.ndarray
+    [Sequence[Any], Sequence[Any]], np.ndarray
 ]  # of the same: what each row adds [n]; their mean is the value
 RowScore = Callable[[Sequence[str], str], float]  # of one row: (reference texts, predicted text) -> score
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from ..config import suggest
 from ..errors import ConfigError
-from . import answers, labels, overlap
+from . import answers, labels, overlap, spans
 from .measures import Measure, Rows, mean_of, share_of
 
-Takes = Literal["labels", "texts"]
+Takes = Literal["labels", "texts", "tags"]
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class Metric:
     Attributes:
         name: as task files have it.
         title: one line for people.
-        takes: `labels`: gold is one label a row; `texts`: one or more reference texts a row.
+        takes: `labels`: gold is one label a row; `texts`: one or more reference texts a row; `tags`: a tag for each word.
         measure: its value and interval from (gold, predicted).
         rows: what each row adds, from the same [n]; the mean is the value. None: systems cannot be compared row by row.
         top: the best value, of a perfect system.
         bottom: the worst value.
-        of_majority: of label metrics what always answering the most frequent label gives, from gold; None: it is measured.
+        of_majority: what always answering the most frequent label (or tag) gives, from gold; None: it is measured.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Metric:
     rows: Rows | None = None
     top: float = 1.0
     bottom: float = 0.0
-    of_majority: Callable[[Sequence[str]], float] | None = None
+    of_majority: Callable[[Sequence[Any]], float] | None = None
 
 
 METRICS: dict[str, Metric] = {
@@ -85,6 +85,14 @@ METRICS: dict[str, Metric] = {
         Metric("bleu_zh", "BLEU of Chinese", "texts", *overlap.corpus("BLEU", tokenize="zh", force=True), top=100.0),
         Metric("rouge_l", "F of the longest common subsequence, English", "texts", *mean_of(overlap.rouge_l)),
         Metric("rouge_l_zh", "F of the longest common subsequence, any script", "texts", *mean_of(overlap.rouge_l_zh)),
+        Metric(
+            "span_f1",
+            "F1 of tagged spans, exact (CoNLL)",
+            "tags",
+            spans.span_f1,
+            spans.span_f1_rows,
+            of_majority=spans.span_f1_of_majority,
+        ),
     )
 }
 
@@ -105,5 +113,5 @@ def metric_of(name: str) -> Metric:
 
 
 def metrics_for(kind: Takes) -> list[str]:
-    """Names of the metrics that take `labels`, or `texts`."""
+    """Names of the metrics that take `labels`, `texts` or `tags`."""
     return [metric.name for metric in METRICS.values() if metric.takes == kind]

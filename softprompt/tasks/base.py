@@ -35,6 +35,7 @@ class Task(ABC):
         metrics: names that `metric` may have.
         answer_fields: fields of a row that hold its answer.
         derived: fields that the template may read and the task makes: name → the row's field that it is made from.
+        also_read: fields that a row may have beside or instead of those.
         spec: the file's content.
         folder: relative paths in the file are relative to it.
         rules: how rows become ids: 2, or 1 as artifacts of format version 1 were trained.
@@ -49,6 +50,7 @@ class Task(ABC):
     metrics: ClassVar[tuple[str, ...]]
     answer_fields: tuple[str, ...] = ()
     derived: ClassVar[dict[str, str]] = {}
+    also_read: ClassVar[tuple[str, ...]] = ()
     several: ClassVar[bool] = False
 
     def __init__(self, spec: TaskSpec, folder: Path | None = None, rules: int = RULES) -> None:
@@ -127,7 +129,7 @@ class Task(ABC):
 
     def with_demonstrations(self, rows: Sequence[Row]) -> Task:
         """The same task that carries these rows as its demonstrations."""
-        keep = self.fields | set(self.answer_fields) | set(self.derived.values())
+        keep = self.fields | set(self.answer_fields) | set(self.derived.values()) | set(self.also_read)
         shots = [{key: value for key, value in row.values.items() if key in keep} for row in rows]
         demonstrations = self.spec.demonstrations.model_copy(update={"k": len(shots), "rows": shots})
         return type(self)(self.spec.model_copy(update={"demonstrations": demonstrations}), self.folder, self.rules)
@@ -266,6 +268,10 @@ class Task(ABC):
     @abstractmethod
     def label(self, row: Row) -> Hashable:
         """What splits are stratified by."""
+
+    def answer(self, row: Row) -> Hashable:
+        """By what rows that ask the same contradict each other, unless several answers may be right."""
+        return self.label(row)
 
     @abstractmethod
     def candidates(self, values: dict[str, Any]) -> tuple[list[str], int | None]:

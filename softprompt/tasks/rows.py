@@ -26,6 +26,7 @@ class ReadsRows(Protocol):
 
     answer_fields: tuple[str, ...]
     derived: ClassVar[dict[str, str]]
+    also_read: ClassVar[tuple[str, ...]]
     several: ClassVar[bool]
     spec: TaskSpec
     folder: Path
@@ -56,6 +57,9 @@ class ReadsRows(Protocol):
 
     def gold(self, values: dict[str, Any]) -> Any:
         """The right answer."""
+
+    def answer(self, row: Row) -> Hashable:
+        """By what rows that ask the same contradict each other."""
 
 
 class RowLoader:
@@ -123,7 +127,7 @@ class RowLoader:
         read = {*self._task.fields, *self._task.answer_fields, *self._task.derived.values(), data.split.group}
         if data.hold_out is not None:
             read.add(data.hold_out.field)
-        read |= {*getattr(self._task, "needs", ())}
+        read |= {*getattr(self._task, "needs", ()), *self._task.also_read}
         idle = [name for name in data.columns if name not in read | SHAPE_FIELDS]
         if idle and not self._published:
             known = ", ".join(sorted(filter(None, read)))
@@ -238,7 +242,7 @@ class RowLoader:
         return normalize(content) if self._published else content
 
     def _answer(self, row: Row) -> Hashable:
-        return canonical_json(self._task.gold(row.values)) if self._several else self._task.label(row)
+        return canonical_json(self._task.gold(row.values)) if self._several else self._task.answer(row)
 
     def _skips(self, wanted: bool | None, source: str) -> bool:
         return source.startswith("datasets:") if wanted is None else wanted

@@ -37,6 +37,7 @@ class Span(Generation):
     metrics: ClassVar[tuple[str, ...]] = ("f1", "exact_match", "f1_zh", "exact_match_zh")
     answer_fields = ("answers",)
     needs: ClassVar[dict[str, Any]] = {"context": "…"}
+    also_read: ClassVar[tuple[str, ...]] = ("starts",)
     spec: SpanSpec
 
     def check_input(self, values: dict[str, Any]) -> str | None:

@@ -139,7 +139,8 @@ class Prompter:
         """
         if not self.texts.fast:
             raise ConfigError(
-                "this base's tokenizer does not tell where its tokens stand in a text; take type generation"
+                "this base's tokenizer does not tell where its tokens stand in a text; take a base with a fast tokenizer, or "
+                "type generation"
             )
         own = "".join(self._own(values, where))
         ids, offsets, (end,) = self.texts.placed([own], self._follows)

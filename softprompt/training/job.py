@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import doctor
-from ..answers import Evaluation, evaluate
+from ..answers import AnswerForm, Evaluation, evaluate
 from ..control import Control
 from ..errors import DataError
 from ..findings import Finding, above_majority
@@ -60,7 +60,7 @@ class Job:
         """
         ready, parallel, method = self.ready, self.control.parallel, self.ready.method
         if method.parameters():
-            _refuse_unusable(ready.splits["train"])
+            _refuse_unusable(ready.form, ready.splits["train"])
         settings = self._settings()
         store, earlier, finished = self._begin(settings, splits, fresh)
         finished = parallel.from_main(finished)
@@ -184,16 +184,10 @@ class Job:
         return metrics
 
 
-def _refuse_unusable(rows: Sequence[Example]) -> None:
+def _refuse_unusable(form: AnswerForm[Any], rows: Sequence[Example]) -> None:
     if not rows:
         raise DataError("there are no training rows; set data.split.train or give data.train")
-    problems = [f"{row.where}: {_lacking(row)}" for row in rows if row.gold is None]
+    problems = [f"{row.where}: {reason}" for row in rows if (reason := form.lacking(row))]
     problems += [f"{row.where}: the text is empty" for row in rows if not row.text]
     if problems:
         raise DataError(f"{len(problems)} of {len(rows)} training rows cannot be used", problems)
-
-
-def _lacking(row: Example) -> str:
-    if row.windows:
-        return "no window holds the whole of a right answer; raise task.window_overlap or leave the row out"
-    return "the row has no label"

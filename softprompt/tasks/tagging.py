@@ -1,0 +1,267 @@
+"""Tagging: each word of a text has a tag, and neighbouring words of one label are a span (names, parts of an address)."""
+
+from __future__ import annotations
+
+import bisect
+import json
+import unicodedata
+from collections.abc import Hashable, Sequence
+from itertools import pairwise
+from typing import Any, ClassVar
+
+from pydantic import Field, NonNegativeInt
+
+from ..config import suggest
+from ..data import Row
+from ..errors import ConfigError
+from ..metrics import metrics_for
+from ..metrics.spans import OUTSIDE, label_of
+from ..types import Progress, ignore_progress
+from ..values import is_blank, kind, not_text, plain, shown, text_of
+from .base import Task
+from .spec import TaskSpec
+
+_EXPECTED = 'expected [{"start": …, "end": …, "label": …}], in characters of the text'
+_OTHER_SCHEMES = ("E-", "S-", "L-", "U-", "M-")
+_WIDE = 0x2E80  # from here on characters (Chinese, Japanese, Korean) are words by themselves
+MAX_TAGS = 10_000
+
+Borders = tuple[int, int]
+
+
+class TaggingSpec(TaskSpec):
+    """A task of type `tagging`.
+
+    Attributes:
+        tags: all tags, in the order of the head's logits: BIO (`B-x`, `I-x`, `O`), or labels without prefixes, of which
+            neighbouring equal ones are one span.
+        joiner: what stands between two of a row's `tokens` in the text that the template shows.
+        window_overlap: tokens that neighbouring windows of a long text share (see `windows.py`); null: 64, or half a window's
+            if that is less.
+    """
+
+    metric: str = "span_f1"
+    tags: list[str] = Field(default_factory=list, max_length=MAX_TAGS)
+    joiner: str = " "
+    window_overlap: NonNegativeInt | None = None
+
+
+class Tagging(Task):
+    """Rows with `tokens` and `tags`, one for each; or with a `text` and its `entities`, whose words are found in it.
+
+    The template may read `text`: a row's own, or its tokens joined.
+    """
+
+    Spec = TaggingSpec
+    form = head_form = "tagged"
+    metrics: ClassVar[tuple[str, ...]] = tuple(metrics_for("tags"))
+    answer_fields = ("tags", "entities")
+    derived: ClassVar[dict[str, str]] = {"text": "tokens"}
+    also_read: ClassVar[tuple[str, ...]] = ("text",)
+    spec: TaggingSpec
+
+    def check(self) -> None:
+        """Tags must differ, and be of a scheme that is read."""
+        tags = self.spec.tags
+        if len(set(tags)) < len(tags):
+            raise ConfigError(
+                f"tags: {next(tag for tag in tags if tags.count(tag) > 1)!r} stands there twice; keep one"
+            )
+        if len(tags) == 1 or any(map(is_blank, tags)):
+            raise ConfigError(f"tags needs two or more tags, none of them empty, got {json.dumps(tags)[:80]}")
+        self._prefixed = not tags or any(tag.startswith(("B-", "I-")) for tag in tags)
+        if self._prefixed and (other := [tag for tag in tags if tag.startswith(_OTHER_SCHEMES)]):
+            raise ConfigError(f"tags holds {other[0]!r} beside tags with B- or I-; write them as BIO: B-x, I-x and O")
+        self.places = {tag: place for place, tag in enumerate(tags)}
+
+    def load_data(self, progress: Progress = ignore_progress, labelled: bool = True) -> dict[str, list[Row]]:
+        """As any task; its tags must be listed in its file, since an artifact's head is read by their order.
+
+        Raises:
+            ConfigError: they are not; proposes those of the rows.
+        """
+        splits = super().load_data(progress, labelled)
+        if not self.spec.tags:
+            there = {tag for rows in splits.values() for row in rows for tag in self.gold(row.values) or ()}
+            listed = sorted(there, key=lambda tag: (tag != OUTSIDE, label_of(tag)[1] or "", tag))
+            raise ConfigError(
+                f"task {self.name!r}: tags is missing, the list of all tags; the rows have "
+                f"tags: {json.dumps(listed, ensure_ascii=False)}"
+            )
+        return splits
+
+    def shown(self, values: dict[str, Any]) -> dict[str, Any]:
+        """With both `tokens` and `text`, each made from the other where that is not there."""
+        text, borders = self.words_of(values)
+        tokens = plain(values.get("tokens"))
+        return {**values, "text": text, "tokens": tokens or [text[begin:end] for begin, end in borders]}
+
+    def words_of(self, values: dict[str, Any]) -> tuple[str, list[Borders]]:
+        """The text of a row that can be asked, and where each of its words begins and ends, in characters."""
+        tokens = plain(values.get("tokens"))
+        if tokens is None:
+            text = text_of(values["text"])
+            return text, words_in(text)
+        words = [text_of(token) for token in tokens]
+        borders, begin = [], 0
+        for word in words:
+            borders.append((begin, begin + len(word)))
+            begin += len(word) + len(self.spec.joiner)
+        return self.spec.joiner.join(words), borders
+
+    def check_input(self, values: dict[str, Any]) -> str | None:
+        """Words to tag must be there."""
+        tokens, text = plain(values.get("tokens")), values.get("text")
+        if tokens is None:
+            if text is None:
+                return f"missing field 'tokens' (a list of words), or 'text'{suggest('tokens', map(str, values))}"
+            if (problem := not_text(text)) is not None:
+                return f"field 'text' is {problem}; expected text"
+            if not words_in(text_of(text)):
+                return "field 'text' is empty"
+        elif not isinstance(tokens, (list, tuple)):
+            return f"field 'tokens' is {shown(tokens)}; expected a list of words"
+        else:
+            for place, token in enumerate(tokens):
+                if (problem := not_text(token)) is not None:
+                    return f"tokens[{place}] is {problem}; expected text"
+            if all(is_blank(text_of(token)) for token in tokens):
+                return "field 'tokens' is empty"
+        return super().check_input(self.shown(values))
+
+    def check_row(self, values: dict[str, Any]) -> str | None:
+        """And a tag of the task's own for each of them."""
+        if (problem := self.check_input(values)) is not None:
+            return problem
+        if values.get("tags") is None and values.get("entities") is not None:
+            problem = self._no_entities(values)
+        else:
+            problem = _no_tags(values)
+        if problem is not None or not self.spec.tags:
+            return problem
+        for place, tag in enumerate(self.gold(values) or ()):
+            if tag not in self.places:
+                return f"word {place + 1} has the tag {shown(tag)}, which task.tags does not list{suggest(tag, self.places)}"
+        return None
+
+    def _no_entities(self, values: dict[str, Any]) -> str | None:
+        """Why a row's entities are none that its words could be tagged with, or None."""
+        entities = plain(values["entities"])
+        if not isinstance(entities, (list, tuple)):
+            return f"entities is {shown(entities)}; {_EXPECTED}"
+        text, borders = self.words_of(values)
+        read: list[tuple[int, int, str]] = []
+        for place, entity in enumerate(entities):
+            if not isinstance(entity, dict) or (missing := {"start", "end", "label"} - entity.keys()):
+                what = f"has no {min(missing)!r}" if isinstance(entity, dict) else f"is {shown(entity)}"
+                return f"entities[{place}] {what}; {_EXPECTED}"
+            start, end, label = (plain(entity[name]) for name in ("start", "end", "label"))
+            if any(isinstance(at, bool) or not isinstance(at, int) for at in (start, end)):
+                return f"entities[{place}] is from {shown(start)} to {shown(end)}; {_EXPECTED}"
+            if not isinstance(label, str) or is_blank(label):
+                return f"entities[{place}].label is {shown(label)}; expected text"
+            if not 0 <= start < end <= len(text):
+                return (
+                    f"entities[{place}] is from {start} to {end}, outside of the text, which has {len(text)} characters"
+                )
+            read.append((start, end, label))
+        read.sort()
+        for (one, before, _), (start, _, _) in pairwise(read):
+            if start < before:
+                return f"the entities at {one} and {start} overlap; a word has one tag, keep one of them"
+        for start, end, _ in read:
+            inside = _inside(borders, start, end)
+            if not inside:
+                return f"the entity {shown(text[start:end])} at {start} holds no word"
+            first, last = borders[inside[0]], borders[inside[-1]]
+            if first[0] < start or last[1] > end:
+                cut = first if first[0] < start else last
+                return (
+                    f"the entity {shown(text[start:end])} at {start} begins or ends inside of the word "
+                    f"{shown(text[slice(*cut)])}; mark whole words"
+                )
+        return None
+
+    def gold(self, values: dict[str, Any]) -> list[str] | None:
+        """The tag of each word; None where the row has none."""
+        tags = plain(values.get("tags"))
+        if tags is not None and tags != "":
+            return list(tags)
+        entities = plain(values.get("entities"))
+        if entities is None or entities == "":
+            return None
+        _, borders = self.words_of(values)
+        found = [OUTSIDE] * len(borders)
+        for entity in entities:
+            label = entity["label"]
+            for place, word in enumerate(_inside(borders, entity["start"], entity["end"])):
+                prefix = "" if not self._prefixed else "I-" if place else "B-"
+                found[word] = prefix + label
+        return found
+
+    def candidates(self, values: dict[str, Any]) -> tuple[list[str], int | None]:
+        """All tags as one text, where the row has them."""
+        tags = self.gold(values)
+        return ([" ".join(tags)], 0) if tags is not None else ([], None)
+
+    def content(self, row: Row) -> str:
+        """What the template reads, words joined: rows of one text are the same however they hold it."""
+        values = self.shown(row.values)
+        return "\x1f".join(str(values.get(name)) for name in sorted(self.spec.template.fields))
+
+    def label(self, row: Row) -> Hashable:
+        """All alike: there is nothing to stratify by."""
+        return ""
+
+    def answer(self, row: Row) -> Hashable:
+        """The tags."""
+        return tuple(self.gold(row.values) or ())
+
+    def floor(self, metric: str, rows: Sequence[dict[str, Any]]) -> tuple[float, str]:
+        """As ever, of tags."""
+        return super().floor(metric, rows)[0], "always the most frequent tag"
+
+
+def words_in(text: str) -> list[Borders]:
+    """Where the words of a text begin and end: runs of letters and digits; every other visible character by itself.
+
+    A Chinese, Japanese or Korean character is a word, too.
+    """
+    words: list[Borders] = []
+    in_run = False
+    for place, char in enumerate(text):
+        category = unicodedata.category(char)[0]
+        if category in "ZC":
+            in_run = False
+            continue
+        letter = category in "LMN" and ord(char) < _WIDE
+        if letter and in_run:
+            words[-1] = (words[-1][0], place + 1)
+        else:
+            words.append((place, place + 1))
+        in_run = letter
+    return words
+
+
+def _inside(borders: Sequence[Borders], start: int, end: int) -> range:
+    """Words that a stretch of the text has a part in."""
+    first = bisect.bisect_right(borders, start, key=lambda word: word[1])
+    return range(first, max(first, bisect.bisect_left(borders, end, key=lambda word: word[0])))
+
+
+def _no_tags(values: dict[str, Any]) -> str | None:
+    """Why these are no tags of a row's tokens, or None."""
+    tokens, tags = plain(values.get("tokens")), plain(values.get("tags"))
+    if tags is None:
+        return f"missing field 'tags', or 'entities'{suggest('tags', map(str, values))}"
+    if tokens is None:
+        return "tags stand beside tokens, which the row has none of; give 'tokens', a list of words"
+    if not isinstance(tags, (list, tuple)):
+        return f"tags is {shown(tags)}; expected a list of texts, one for each token"
+    for place, tag in enumerate(tags):
+        if not isinstance(plain(tag), str) or is_blank(tag):
+            return f"tags[{place}] is {shown(tag) if isinstance(tag, str) else kind(tag)}; expected the name of a tag"
+    if len(tags) != len(tokens):
+        return f"there are {len(tokens)} tokens and {len(tags)} tags; give each token its own"
+    blank = [place for place, token in enumerate(tokens) if is_blank(text_of(token))]
+    return f"tokens[{blank[0]}] is empty; take it out, and its tag" if blank else None

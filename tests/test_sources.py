@@ -57,6 +57,22 @@ def test_addresses():
 
 
 @real
+@pytest.mark.parametrize("name", ["address-tags", "entities-zh"])
+def test_tagged_words(name):
+    rows, task = rows_of(name), Task.load(name)
+    assert len(rows) == CATALOGUE[name].rows
+    assert [problem for row in rows if (problem := task.check_row(row))] == []
+    assert {tag for row in rows for tag in task.gold(row)} == set(task.spec.tags)
+    if name == "entities-zh":
+        spans = Counter(row["text"][one["start"] : one["end"]] for row in rows for one in row["entities"])
+        assert spans["中国"] > 1000 and spans["新华社"] > 100
+        return
+    splits = task.load_data()
+    addresses = {part: {row.values["address"] for row in some} for part, some in splits.items()}
+    assert sum(map(len, addresses.values())) == len(set().union(*addresses.values())) == 1487
+
+
+@real
 def test_definitions():
     if not definitions._SYSTEM.is_dir() and shutil.which("apt-get") is None:
         pytest.skip("neither WordNet nor apt on this machine")

@@ -55,7 +55,7 @@ class Measured(Strict):
         interval: 95 %, over rows.
         nll: mean −log-score of the right answers; null where there are no scores.
         digest: of the rows; `rows/DIGEST.json` holds them.
-        predicted: labels or texts, in the rows' order; null where dev only chooses.
+        predicted: labels, texts or lists of tags, in the rows' order; null where dev only chooses.
     """
 
     metric: str
@@ -64,7 +64,7 @@ class Measured(Strict):
     rows: int
     nll: float | None = None
     digest: str
-    predicted: list[str] | None = None
+    predicted: list[str | list[str]] | None = None
 
 
 class DevEvaluation(Strict):

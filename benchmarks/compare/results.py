@@ -39,7 +39,7 @@ class Tested:
         return self.measured[0].metric
 
     @property
-    def predicted(self) -> list[list[str]]:
+    def predicted(self) -> list[list[Any]]:
         """[seeds, n]."""
         return [found.predicted or [] for found in self.measured]
 

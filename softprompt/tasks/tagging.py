@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import json
+import re
 import unicodedata
 from collections.abc import Hashable, Sequence
 from itertools import pairwise
@@ -127,7 +129,8 @@ class Tagging(Task):
                     return f"tokens[{place}] is {problem}; expected text"
             if all(is_blank(text_of(token)) for token in tokens):
                 return "field 'tokens' is empty"
-        return super().check_input(self.shown(values))
+        joined = self.words_of(values)[0]
+        return super().check_input({"tokens": joined, **values, "text": joined})
 
     def check_row(self, values: dict[str, Any]) -> str | None:
         """And a tag of the task's own for each of them."""
@@ -227,20 +230,16 @@ def words_in(text: str) -> list[Borders]:
 
     A Chinese, Japanese or Korean character is a word, too.
     """
-    words: list[Borders] = []
-    in_run = False
-    for place, char in enumerate(text):
-        category = unicodedata.category(char)[0]
-        if category in "ZC":
-            in_run = False
-            continue
-        letter = category in "LMN" and ord(char) < _WIDE
-        if letter and in_run:
-            words[-1] = (words[-1][0], place + 1)
-        else:
-            words.append((place, place + 1))
-        in_run = letter
-    return words
+    return [found.span() for found in _word().finditer(text)]
+
+
+@functools.cache
+def _word() -> re.Pattern[str]:
+    """Letters with their marks and digits, which `\\w` parts in scripts such as Devanagari; or another visible character."""
+    basic = [chr(point) for point in range(0x10000)]
+    letters = "".join(char for char in basic[:_WIDE] if unicodedata.category(char)[0] in "LMN")
+    blank = "".join(char for char in basic if unicodedata.category(char) in ("Cc", "Cf", "Zs", "Zl", "Zp"))
+    return re.compile(f"[{letters}]+|[^{re.escape(blank)}]")
 
 
 def _inside(borders: Sequence[Borders], start: int, end: int) -> range:

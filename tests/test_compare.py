@@ -24,15 +24,15 @@ from helpers import tiny_rows
 from models import tiny_model, tiny_tokenizer
 
 from softprompt.benchmarks.compare import executors
+from softprompt.benchmarks.compare.context import RunContext
 from softprompt.benchmarks.compare.drive import begin, drive
 from softprompt.benchmarks.compare.execute import execute
-from softprompt.benchmarks.compare.executors import make_lanes
+from softprompt.benchmarks.compare.executors import make_workers
 from softprompt.benchmarks.compare.main import compare
 from softprompt.benchmarks.compare.record import Measured, Place, Record, gold_of, read_all, write
 from softprompt.benchmarks.compare.report.gather import Section, Table
 from softprompt.benchmarks.compare.results import Results
 from softprompt.benchmarks.compare.runs import Run, cells_of, count, left, next_runs
-from softprompt.benchmarks.compare.shop import Shop
 from softprompt.benchmarks.compare.suite import SuiteSpec, load_suite, ready_suites
 from softprompt.config import parse
 from softprompt.engine.cache import RowCache
@@ -90,7 +90,7 @@ def make(**changes) -> SuiteSpec:
 
 def run_all(suite: SuiteSpec, to: Path, name="here", workers=1, only=()):
     work = begin(suite, to, only)
-    drive(work, make_lanes(name, workers, suite.cache))
+    drive(work, make_workers(name, workers, suite.cache))
     return read_all(to)
 
 
@@ -299,7 +299,7 @@ def test_rows_of_files_of_their_own(folder):
 
     def rows(*settings, **found):
         cell = cell_of(folder, "infix", *settings, tasks=[task_of(folder, "own", **found)])
-        return Shop(suite_of(folder).cache).rows(Run(cell, "final", 0, 0.1))
+        return RunContext(suite_of(folder).cache).rows(Run(cell, "final", 0, 0.1))
 
     found = rows(**files)
     assert [row.values["label"] for row in found["dev"]].count("good") == 4 and len(found["dev"]) == 8
@@ -314,15 +314,15 @@ def test_rows_of_another_task_are_none_that_were_learned_from(folder):
     other = task_of(folder, "other", source="rows.jsonl") | {"template": {"input": "{{ text }}", "cue": " So:"}}
     other["data"]["split"] = {"seed": 7}
     run = Run(cell_of(folder, "infix", tests=[other]), "final", 0, 0.1)
-    shop = Shop(suite_of(folder).cache)
-    rows = shop.rows(run)
-    asked = {row.where for row in shop.tests(run, rows["test"])["other"]}
-    pool = shop.rows_of(run.cell)
+    context = RunContext(suite_of(folder).cache)
+    rows = context.rows(run)
+    asked = {row.where for row in context.tests(run, rows["test"])["other"]}
+    pool = context.rows_of(run.cell)
     assert asked and asked <= {row.where for row in pool["test"]}
     (folder / "fields.jsonl").write_text('{"words": "fine", "label": "good"}\n' * 3, encoding="utf-8")
     strange = task_of(folder, "strange", test="fields.jsonl") | {"template": {"input": "{{ words }}", "cue": ":"}}
     run = Run(cell_of(folder, "infix", tests=[strange]), "trial", 1000, 0.1)
-    record = execute(run, shop, False)[0]
+    record = execute(run, context, False)[0]
     assert record.status == "failed" and "missing field 'text'" in str(record.reason)
 
 
@@ -333,24 +333,24 @@ def test_demonstrations_of_a_task_with_options(folder):
     task = {**task_of(folder, "options", source="options.jsonl"), "type": "choice"}
     task.pop("verbalizer")
     record = execute(
-        Run(cell_of(folder, "2-shot", tasks=[task]), "final", 0, None), Shop(suite_of(folder).cache), False
+        Run(cell_of(folder, "2-shot", tasks=[task]), "final", 0, None), RunContext(suite_of(folder).cache), False
     )[0]
     assert record.status == "done", record.reason
 
 
 def test_demonstrations_are_each_seeds_own_where_training_rows_are_fixed(folder):
-    shop, cell = Shop(suite_of(folder).cache), cell_of(folder, "2-shot", "draws=fixed")
-    drawn = [{row.where for row in shop.rows(Run(cell, "final", seed, None))["train"]} for seed in (0, 1)]
+    context, cell = RunContext(suite_of(folder).cache), cell_of(folder, "2-shot", "draws=fixed")
+    drawn = [{row.where for row in context.rows(Run(cell, "final", seed, None))["train"]} for seed in (0, 1)]
     assert drawn[0] != drawn[1]
 
 
 def test_rows_of_a_run(folder):
     suite = suite_of(folder, "sizes=[8,16]")
     cells = {cell.place.size: cell for cell in cells_of(suite) if cell.place.contender == "infix"}
-    shop = Shop(suite.cache)
+    context = RunContext(suite.cache)
 
     def rows(size, seed):
-        found = shop.rows(Run(cells[size], "final", seed, 0.1))
+        found = context.rows(Run(cells[size], "final", seed, 0.1))
         return {name: [row.where for row in part] for name, part in found.items()}
 
     small, large, other = rows(8, 0), rows(16, 0), rows(16, 1)
@@ -359,11 +359,11 @@ def test_rows_of_a_run(folder):
     assert large["test"] == other["test"] == small["test"] and len(large["test"]) == 20
     assert large["dev"] == other["dev"] and not set(large["dev"]) & {*large["train"], *other["train"], *large["test"]}
     fixed = next(cell for cell in cells_of(suite_of(folder, "draws=fixed")) if cell.place.contender == "infix")
-    drawn = [[row.where for row in shop.rows(Run(fixed, "final", seed, 0.1))["train"]] for seed in (0, 1)]
+    drawn = [[row.where for row in context.rows(Run(fixed, "final", seed, 0.1))["train"]] for seed in (0, 1)]
     assert drawn[0] == drawn[1]
     with pytest.raises(DataError, match="500 training rows asked for"):
         big = next(cell for cell in cells_of(suite_of(folder, "sizes=[500]")) if cell.place.contender == "infix")
-        shop.rows(Run(big, "final", 0, 0.1))
+        context.rows(Run(big, "final", 0, 0.1))
 
 
 def test_a_row_is_encoded_once_for_all_runs(folder, monkeypatch):
@@ -379,10 +379,10 @@ def test_a_row_is_encoded_once_for_all_runs(folder, monkeypatch):
     monkeypatch.setattr(RowCache, "put", counting)
     suite = suite_of(folder, "search.trials=5", "search.halving=null", "seeds=[0,1,2,3]", "draws=fixed")
     cell = next(cell for cell in cells_of(suite) if cell.place.contender == "infix")
-    shop, records = Shop(suite.cache), {}
+    context, records = RunContext(suite.cache), {}
     while runs := next_runs(cell, records):
         for run in runs:
-            records[run.id] = execute(run, shop, False)[0]
+            records[run.id] = execute(run, context, False)[0]
     assert len(records) == 9 and all(record.status == "done" for record in records.values())
     ours, *others = sorted(encoded.values(), key=len, reverse=True)
     assert len(ours) == len(set(ours)) == 16 + 8 + 20
@@ -498,19 +498,19 @@ def test_an_actor_gives_the_same_record(folder, undisturbed, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(remote=remote, kill=killed.append))
     run = Run(cell_of(folder, "zero-shot"), "final", 0, None)
-    lane = executors.RayActor(1, 0, suite_of(folder).cache, False)
-    before = lane._actor
-    record, _ = lane.submit(run).result()
-    assert not lane.fresh
-    lane.restart()
-    assert killed == [before] and lane.fresh
+    worker = executors.RayActor(1, 0, suite_of(folder).cache, False)
+    before = worker._actor
+    record, _ = worker.submit(run).result()
+    assert not worker.fresh
+    worker.restart()
+    assert killed == [before] and worker.fresh
     everything = without_times(undisturbed[1])
     assert_alike(without_times({record.id: record}), {record.id: everything[record.id]})
 
 
 def test_a_worker_that_dies_is_recorded_and_replaced(folder, tmp_path, monkeypatch, forked_pool):
     suite = suite_of(folder, "without=[lora, full]", "contenders=[probe]", "reference=probe")
-    lanes = make_lanes("pool", 1, suite.cache)
+    pool = make_workers("pool", 1, suite.cache)
     submit, killed = executors.Process.submit, []
 
     def dying(self, run):
@@ -522,7 +522,7 @@ def test_a_worker_that_dies_is_recorded_and_replaced(folder, tmp_path, monkeypat
         return future
 
     monkeypatch.setattr(executors.Process, "submit", dying)
-    drive(begin(suite, tmp_path), lanes)
+    drive(begin(suite, tmp_path), pool)
     records = read_all(tmp_path)
     assert [name for name, record in records.items() if record.status == "failed"] == killed
     assert "its process ended" in str(records[killed[0]].reason) and len(records) == 6
@@ -576,12 +576,12 @@ def test_zero_shot_shows_nothing_and_few_shot_what_it_says(folder):
     own = [{"text": "a good day", "label": "good"}]
     asked = {}
     for cell in cells_of(suite):
-        shop = Shop(suite.cache)
+        context = RunContext(suite.cache)
         task = Task.load(cell.task)
         shots = task.spec.demonstrations.model_copy(update={"k": 1, "rows": own})
         shown = type(task)(task.spec.model_copy(update={"demonstrations": shots}), task.folder)
-        shop.task = lambda cell, shown=shown: shown
-        found = shop.asked(Run(cell, "final", 3, None)).spec.demonstrations
+        context.task = lambda cell, shown=shown: shown
+        found = context.asked(Run(cell, "final", 3, None)).spec.demonstrations
         asked[cell.place.contender] = (found.k, found.rows, found.seed)
     assert asked["zero-shot"][:2] == (0, []) and asked["2-shot"] == (2, [], 3) and asked["infix"][:2] == (1, own)
 
@@ -600,24 +600,24 @@ def test_of_several_lanes_each_begins_with_the_longest_cell(folder, tmp_path, wo
 
     begun = []
     long = {"full": 9.0, "infix": 5.0, "probe": 1.0}
-    lanes = [Slow() for _ in range(workers)]
-    drive(begin(suite_of(folder), tmp_path), lanes, expected=lambda cell: long.get(cell.place.contender, 0.0))
+    pool = [Slow() for _ in range(workers)]
+    drive(begin(suite_of(folder), tmp_path), pool, expected=lambda cell: long.get(cell.place.contender, 0.0))
     assert begun[:workers] == first
 
 
 def test_a_worker_that_died_between_two_runs_is_replaced(folder, forked_pool):
     suite = suite_of(folder)
     cell = next(cell for cell in cells_of(suite) if cell.place.contender == "majority")
-    (lane,) = make_lanes("pool", 1, suite.cache)
+    (worker,) = make_workers("pool", 1, suite.cache)
     try:
-        assert lane.submit(Run(cell, "final", 0, None)).result()[0].status == "done"
-        for process in lane._pool._processes.values():
+        assert worker.submit(Run(cell, "final", 0, None)).result()[0].status == "done"
+        for process in worker._pool._processes.values():
             process.kill()
             process.join()
         time.sleep(1)  # the pool's thread sees it
-        assert lane.submit(Run(cell, "final", 0, None)).result()[0].status == "done"
+        assert worker.submit(Run(cell, "final", 0, None)).result()[0].status == "done"
     finally:
-        lane.close()
+        worker.close()
 
 
 def test_only_names_contenders(folder, tmp_path):
@@ -684,7 +684,7 @@ def test_what_cannot_run_on_a_base_is_left_out_and_said(folder, tmp_path):
     wild = "contenders=[{name: wild, optional: true, method: {name: prefix, layers: 20-}}]"
     suite = suite_of(folder, wild, "without=[lora, full]", "reference=wild")
     work = begin(suite, tmp_path)
-    drive(work, make_lanes("here", 1, suite.cache))
+    drive(work, make_workers("here", 1, suite.cache))
     assert not work.failed and list(work.skipped) == ["wild"] and "has layers 0 to 2" in work.skipped["wild"]
 
 
@@ -699,7 +699,7 @@ def test_an_encoder_is_not_asked_without_training(folder, tmp_path):
     )
     assert [(cell.place.size, cell.rates) for cell in cells_of(suite)][-2:] == [(16, ()), (16, (0.005,))]
     work = begin(suite, tmp_path / "out")
-    drive(work, make_lanes("here", 1, suite.cache))
+    drive(work, make_workers("here", 1, suite.cache))
     assert not work.failed and list(work.skipped) == ["2-shot", "zero-shot"]
     assert all("has no words to answer with" in reason for reason in work.skipped.values())
 
@@ -718,7 +718,7 @@ def test_seeds_and_rates_that_are_not_asked_for_any_more_are_put_aside(folder, t
     )  # as if it had been the best all along: the chosen rate is another one now
     again = begin(suite_of(folder, "seeds=[1]"), tmp_path, ["infix"])
     again.records[trial.id] = trial
-    drive(again, make_lanes("here", 1, suite_of(folder).cache))
+    drive(again, make_workers("here", 1, suite_of(folder).cache))
     assert [record.lr for record in again.records.values() if record.stage == "final"] == [trial.lr]
 
 
@@ -727,7 +727,7 @@ def test_other_seeds_are_made_although_as_many_records_are_there(folder, tmp_pat
     run_all(suite_of(folder), tmp_path, only=only)
     work = begin(suite_of(folder, "seeds=[2,3]"), tmp_path, only)
     assert work.left() == 4 and sum(left(cell, {}) for cell in work.cells) == work.total == 4
-    drive(work, make_lanes("here", 1, work.suite.cache))
+    drive(work, make_workers("here", 1, work.suite.cache))
     assert {record.seed for record in read_all(tmp_path).values()} == {2, 3} and work.left() == 0
 
 
@@ -810,19 +810,19 @@ def test_more_workers_than_the_cluster_has_are_refused(monkeypatch, real):
         monkeypatch.setattr(executors, "find_spec", lambda name: name)
     try:
         with pytest.raises(ConfigError, match="--workers 2: the cluster has 1 processors"):
-            make_lanes("ray", 2, make().cache)
+            make_workers("ray", 2, make().cache)
     finally:
         ray.shutdown()
     with pytest.raises(ConfigError, match="--artifacts"):
-        make_lanes("ray", 1, make().cache, artifacts=Path("x"))
+        make_workers("ray", 1, make().cache, artifacts=Path("x"))
     with pytest.raises(ConfigError, match="--workers"):
-        make_lanes("here", 2, make().cache)
+        make_workers("here", 2, make().cache)
 
 
 def test_peak_memory_is_that_of_a_run_alone(folder, tmp_path, forked_pool):
     suite = suite_of(folder)
     work = begin(suite, tmp_path, ["zero-shot", "2-shot"])
-    drive(work, make_lanes("here", 1, suite.cache, isolate=True), isolate=True)
+    drive(work, make_workers("here", 1, suite.cache, isolate=True), isolate=True)
     assert len(work.records) == 3 and all(record.peak_rss > 50_000_000 for record in work.records.values())
 
 

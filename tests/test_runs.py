@@ -27,7 +27,7 @@ from softprompt.training.loop import batch_at
 from softprompt.training.places import run_folder
 from softprompt.training.sealed import DamagedError, PickledError, read_state, write_state
 from softprompt.training.state import State
-from softprompt.training.sweep import _Shop, sweep
+from softprompt.training.sweep import _SweepContext, sweep
 from softprompt.types import ignore_progress
 from softprompt.yaml_file import dump
 
@@ -390,13 +390,13 @@ def test_a_sweep_looks_at_every_trial_before_a_base_is_loaded(tmp_path, monkeypa
 
 def test_trials_of_a_sweep_share_rows_only_where_they_read_them_alike():
     told: list[str] = []
-    shop = _Shop(ignore_progress, told.append)
+    context = _SweepContext(ignore_progress, told.append)
     rows = [{"text": f"joy {place}", "label": "good" if place % 2 else "bad"} for place in range(8)]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.jsonl"
         file.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
         data = {"source": str(file), "split": {"train": 4, "dev": 2, "test": 2}}
-        first, again = shop.read(tiny_task(data=data)), shop.read(tiny_task(data=data, name="other"))
+        first, again = context.read(tiny_task(data=data)), context.read(tiny_task(data=data, name="other"))
         assert again is first and len(told) == 1 and "left out" in told[0]
         with pytest.raises(DataError, match="rows cannot be used"):
-            shop.read(tiny_task(data=data, verbalizer={"good": "good", "fine": "fine"}))
+            context.read(tiny_task(data=data, verbalizer={"good": "good", "fine": "fine"}))

@@ -232,11 +232,11 @@ def test_a_row_of_the_comparison(tmp_path, monkeypatch, encoder, real):
     """The same rows as the others have, a share of the steps in the search, and a record as theirs."""
     from helpers import tiny_rows
 
+    from softprompt.benchmarks.compare.context import RunContext
     from softprompt.benchmarks.compare.execute import execute
     from softprompt.benchmarks.compare.peers import rows  # noqa: F401
     from softprompt.benchmarks.compare.peers.setfit_side import answer
     from softprompt.benchmarks.compare.runs import Run, cells_of, next_runs
-    from softprompt.benchmarks.compare.shop import Shop
     from softprompt.benchmarks.compare.suite import SuiteSpec
     from softprompt.config import parse
 
@@ -256,15 +256,15 @@ def test_a_row_of_the_comparison(tmp_path, monkeypatch, encoder, real):
     values = {"name": "x", "tasks": [task], "sizes": [8], "dev": 4, "test": 6, "seeds": [0], "contenders": [contender]}
     suite = parse(SuiteSpec, {**values, "search": {"trials": 2, "halving": 2}, "without": ["lora"]}, "suite")
     cell = next(cell for cell in cells_of(suite) if cell.place.contender == "setfit")
-    shop, asked = Shop(suite.cache), []
+    context, asked = RunContext(suite.cache), []
     with monkeypatch.context() as patch:
         patch.setattr(peers.rows, "run_setfit", lambda request: asked.append(request) or run_setfit({}))
-        refused = [execute(run, shop, False)[0] for run in next_runs(cell, {})]
+        refused = [execute(run, context, False)[0] for run in next_runs(cell, {})]
     assert all(record.status == "failed" and "setfit: missing key" in record.reason for record in refused)
     assert len({request["lr"] for request in asked}) == 2 and {request["share"] for request in asked} == {0.5}
     if not real:  # a tiny base, in this process
         monkeypatch.setattr(peers.rows, "run_setfit", lambda request: answer(SetFitRequest(**request)))
-    final, rows_of_test = execute(Run(cell, "final", 0, 2e-5), shop, False)
+    final, rows_of_test = execute(Run(cell, "final", 0, 2e-5), context, False)
     assert final.status == "done" and final.steps == 3, final.reason
     assert final.tests["tiny"].digest in rows_of_test and len(final.tests["tiny"].predicted) == 6
     least = 20_000_000 if real else 50_000

@@ -1,4 +1,4 @@
-"""A suite from its start to its report: what can run is given to free lanes, what has ended is written down at once."""
+"""A suite from its start to its report: what can run is given to free workers, what has ended is written down at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from softprompt.benchmarks import provenance
 from softprompt.benchmarks.compare.execute import Done
-from softprompt.benchmarks.compare.executors import Lane
+from softprompt.benchmarks.compare.executors import Worker
 from softprompt.benchmarks.compare.record import Record, read_all, write
 from softprompt.benchmarks.compare.results import suite_in
 from softprompt.benchmarks.compare.runs import Cell, Run, cells_of, count, left, next_runs, runs_of
@@ -136,7 +136,7 @@ def describe(work: Work, command: str) -> None:
 
 def drive(
     work: Work,
-    lanes: Sequence[Lane],
+    workers: Sequence[Worker],
     isolate: bool = False,
     progress: Progress = ignore_progress,
     notice: Notice = ignore_notice,
@@ -145,44 +145,44 @@ def drive(
     """Make all runs that are not there yet. Each is written when it ends, so a kill costs the runs under way.
 
     Args:
-        expected: seconds of a cell. Where there are several lanes the longest is begun first, so that none waits long for
+        expected: seconds of a cell. Where there are several workers the longest is begun first, so that none waits long for
             another at the end.
         isolate: give every run a new process.
-        progress: of runs, where lanes are other processes.
+        progress: of runs, where workers are other processes.
     """
-    busy: dict[Future[Done], tuple[Lane, Run]] = {}
-    last: dict[int, tuple[str, str, str]] = {}  # what a lane has just worked on
-    free = list(lanes)
+    busy: dict[Future[Done], tuple[Worker, Run]] = {}
+    last: dict[int, tuple[str, str, str]] = {}  # what a worker has just worked on
+    free = list(workers)
     began, done, total = time.monotonic(), 0, work.left()
     try:
         while True:
             waiting = _waiting(work, {run.id for _, run in busy.values()})
             while free and waiting:
-                lane = free.pop(0)
+                worker = free.pop(0)
                 others = [run for _, run in busy.values()]
-                run = _nearest(waiting, last.get(id(lane)), others, expected if len(lanes) > 1 else None)
+                run = _nearest(waiting, last.get(id(worker)), others, expected if len(workers) > 1 else None)
                 waiting.remove(run)
-                if isolate and not lane.fresh:
-                    lane.restart()
-                last[id(lane)] = run.cell.key
-                busy[lane.submit(run)] = (lane, run)
+                if isolate and not worker.fresh:
+                    worker.restart()
+                last[id(worker)] = run.cell.key
+                busy[worker.submit(run)] = (worker, run)
                 if any(future.done() for future in busy):
-                    break  # a lane in this process: write before the next run
+                    break  # a worker in this process: write before the next run
             if not busy:
                 work.tidy()
                 return
             for future in wait(busy, return_when=FIRST_COMPLETED).done:
-                lane, run = busy.pop(future)
-                record, rows = _outcome(future, lane, run)
+                worker, run = busy.pop(future)
+                record, rows = _outcome(future, worker, run)
                 write(work.folder, record, rows)
                 work.records[record.id] = record
-                free.append(lane)
+                free.append(worker)
                 done += 1
                 progress(f"runs, {record.id}", done, max(done, total))
                 notice(_line(record, done, max(done, total), time.monotonic() - began))
     finally:
-        for lane in lanes:
-            lane.close()
+        for worker in workers:
+            worker.close()
 
 
 def _waiting(work: Work, started: set[str]) -> list[Run]:
@@ -195,7 +195,7 @@ def _nearest(
     elsewhere: list[Run],
     expected: Callable[[Cell], float] | None,
 ) -> Run:
-    """The run that uses most of what the lane holds; else one of a contender that no other lane is at; else of the longest
+    """The run that uses most of what the worker holds; else one of a contender that no other worker is at; else of the longest
     cell; else the first."""
     others = {run.cell.key for run in elsewhere}
 
@@ -207,12 +207,12 @@ def _nearest(
     return min(waiting, key=far)  # of equals the first
 
 
-def _outcome(future: Future[Done], lane: Lane, run: Run) -> Done:
+def _outcome(future: Future[Done], worker: Worker, run: Run) -> Done:
     """What a run gave; if its process has died, a record that says so, and a new process for the next."""
     try:
         return future.result()
     except Exception as error:
-        lane.restart()
+        worker.restart()
         record = run.record()
         record.status = "failed"
         record.reason = f"its process ended ({type(error).__name__}): out of memory, or killed"

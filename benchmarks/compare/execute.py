@@ -13,10 +13,10 @@ import torch
 from softprompt.answers import Evaluation, evaluate
 from softprompt.base.memory import peak_memory
 from softprompt.benchmarks import provenance
+from softprompt.benchmarks.compare.context import RunContext
 from softprompt.benchmarks.compare.majority import run_majority
 from softprompt.benchmarks.compare.record import DevEvaluation, Record, Rows, Seconds, Tokens, keep_tests, measured
 from softprompt.benchmarks.compare.runs import Run
-from softprompt.benchmarks.compare.shop import Shop
 from softprompt.config import parse
 from softprompt.control import Control
 from softprompt.errors import ConfigError, MissingExtraError, SoftpromptError
@@ -34,7 +34,11 @@ GB = 1e9
 
 
 def execute(
-    run: Run, shop: Shop, own_process: bool, artifacts: Path | None = None, progress: Progress = ignore_progress
+    run: Run,
+    context: RunContext,
+    own_process: bool,
+    artifacts: Path | None = None,
+    progress: Progress = ignore_progress,
 ) -> Done:
     """Make a run; never raises but for what stops the program (Ctrl-C).
 
@@ -50,7 +54,7 @@ def execute(
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     try:
-        rows = _KINDS[run.cell.contender.kind](run, shop, record, artifacts, progress)
+        rows = _KINDS[run.cell.contender.kind](run, context, record, artifacts, progress)
     except SoftpromptError as error:
         record = run.record()
         cannot = isinstance(error, ConfigError | MissingExtraError) and run.cell.contender.optional
@@ -76,25 +80,27 @@ def _processor_seconds() -> float:
     return spent.user + spent.system + spent.children_user + spent.children_system
 
 
-def _run_method(run: Run, shop: Shop, record: Record, artifacts: Path | None, progress: Progress) -> dict[str, Rows]:
+def _run_method(
+    run: Run, context: RunContext, record: Record, artifacts: Path | None, progress: Progress
+) -> dict[str, Rows]:
     """Train (or, where nothing is learned, only ask) and measure: on dev, and a reported run on the tests, once."""
     cell = run.cell
-    base, task, rows = shop.base(cell), shop.asked(run), shop.rows(run)
-    tests = shop.tests(run, rows["test"])  # what is wrong with them a trial says, before hours have gone
-    method = shop.method(cell)
+    base, task, rows = context.base(cell), context.asked(run), context.rows(run)
+    tests = context.tests(run, rows["test"])  # what is wrong with them a trial says, before hours have gone
+    method = context.method(cell)
     spec = parse(TrainSpec, {**cell.train, "lr": run.lr}, f"{cell.place.contender}: train")
     if run.share < 1:
         whole = spec.filled(method, len(rows["train"])).max_steps
         assert whole is not None
         spec = spec.model_copy(update={"max_steps": max(1, round(whole * run.share))})
     wanted = {name: rows[name] for name in ("train", "dev")}
-    shared = shop.shared(cell)
+    shared = context.shared(cell)
     result = train(
         base,
         task,
         method,
         train=spec,
-        cache=shop.cache,
+        cache=context.cache,
         seed=run.seed,
         rows=wanted,
         reuse=shared,
@@ -119,11 +125,11 @@ def _run_method(run: Run, shop: Shop, record: Record, artifacts: Path | None, pr
         "task": ready.task.spec.model_dump(mode="json", exclude_none=True),
         "method": ready.method.spec.model_dump(mode="json", exclude_none=True),
         "train": spec.model_dump(mode="json", exclude_none=True),
-        "cache": shop.cache.model_dump(mode="json", exclude_none=True),
+        "cache": context.cache.model_dump(mode="json", exclude_none=True),
         "rows": {name: len(part) for name, part in wanted.items()},
     }
     record.digests |= {"base": base.digest, "tokenizer": base.tokenizer_digest, "data": ready.digest}
-    shop.keep(cell, ready)
+    context.keep(cell, ready)
     return found
 
 
@@ -201,15 +207,19 @@ def _tell_artifact(record: Record, result: Result, run: Run, spec: TrainSpec, ke
         record.artifact_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
-def _run_setfit(run: Run, shop: Shop, record: Record, artifacts: Path | None, progress: Progress) -> dict[str, Rows]:
+def _run_setfit(
+    run: Run, context: RunContext, record: Record, artifacts: Path | None, progress: Progress
+) -> dict[str, Rows]:
     from softprompt.benchmarks.compare.peers.rows import run_setfit_row
 
-    return run_setfit_row(run, shop, record)
+    return run_setfit_row(run, context, record)
 
 
-def _run_majority(run: Run, shop: Shop, record: Record, artifacts: Path | None, progress: Progress) -> dict[str, Rows]:
-    rows = shop.rows(run)
-    return run_majority(Task.load(run.cell.task), rows, shop.tests(run, rows["test"]), record)
+def _run_majority(
+    run: Run, context: RunContext, record: Record, artifacts: Path | None, progress: Progress
+) -> dict[str, Rows]:
+    rows = context.rows(run)
+    return run_majority(Task.load(run.cell.task), rows, context.tests(run, rows["test"]), record)
 
 
 _KINDS: dict[str, Callable[..., dict[str, Rows]]] = {

@@ -1,4 +1,4 @@
-"""Where runs are made: in this process, in processes of this machine, or on a Ray cluster. All are lanes that take one run."""
+"""Where runs are made: in this process, in processes of this machine, or on a Ray cluster. Each worker takes one run."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any, Literal, Protocol
 
 import torch
 
+from softprompt.benchmarks.compare.context import RunContext
 from softprompt.benchmarks.compare.execute import Done, execute
 from softprompt.benchmarks.compare.parent import end_with
 from softprompt.benchmarks.compare.runs import Run
-from softprompt.benchmarks.compare.shop import Shop
 from softprompt.errors import ConfigError, MissingExtraError
 from softprompt.interrupts import STOPPING
 from softprompt.runfile import CacheSpec
@@ -25,7 +25,7 @@ from softprompt.types import Progress, ignore_progress
 Name = Literal["here", "pool", "ray"]
 
 
-class Lane(Protocol):
+class Worker(Protocol):
     """Makes one run at a time.
 
     Attributes:
@@ -48,13 +48,13 @@ class Here:
     """This process; `submit` returns when the run is done."""
 
     def __init__(self, cache: CacheSpec, artifacts: Path | None, progress: Progress) -> None:
-        self.shop, self.artifacts, self.progress = Shop(cache, progress), artifacts, progress
+        self.context, self.artifacts, self.progress = RunContext(cache, progress), artifacts, progress
         self.fresh = False  # the command itself has run here
 
     def submit(self, run: Run) -> Future[Done]:
         """Make the run."""
         future: Future[Done] = Future()
-        future.set_result(execute(run, self.shop, False, self.artifacts, self.progress))
+        future.set_result(execute(run, self.context, False, self.artifacts, self.progress))
         return future
 
     def restart(self) -> None:
@@ -103,12 +103,12 @@ class Process:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-_worker: tuple[Shop, Path | None] | None = None
+_state: tuple[RunContext, Path | None] | None = None
 
 
 def _begin(parent: int, place: int, threads: int, cache: CacheSpec, artifacts: Path | None) -> None:
-    """Set up a worker process: its threads, its GPU, its shop."""
-    global _worker
+    """Set up a worker process: its threads, its GPU, what its runs share."""
+    global _state
     for number in STOPPING:  # they go to all processes of a terminal; the parent hears them, and then ends this
         if number != signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)
@@ -116,13 +116,13 @@ def _begin(parent: int, place: int, threads: int, cache: CacheSpec, artifacts: P
     if torch.cuda.is_available():
         torch.cuda.set_device(place % torch.cuda.device_count())
     torch.set_num_threads(threads)
-    _worker = (Shop(cache), artifacts)
+    _state = (RunContext(cache), artifacts)
 
 
 def _run(run: Run, alone: bool) -> Done:
-    assert _worker is not None
-    shop, artifacts = _worker
-    return execute(run, shop, alone, artifacts)
+    assert _state is not None
+    context, artifacts = _state
+    return execute(run, context, alone, artifacts)
 
 
 class RayActor:
@@ -159,13 +159,13 @@ class RayActor:
 class _Actor:
     def __init__(self, threads: int, cache: CacheSpec) -> None:
         torch.set_num_threads(threads)
-        self.shop = Shop(cache)
+        self.context = RunContext(cache)
 
     def run(self, run: Run, alone: bool) -> Done:
-        return execute(run, self.shop, alone)
+        return execute(run, self.context, alone)
 
 
-def make_lanes(
+def make_workers(
     name: Name,
     workers: int,
     cache: CacheSpec,
@@ -173,8 +173,8 @@ def make_lanes(
     artifacts: Path | None = None,
     address: str | None = None,
     progress: Progress = ignore_progress,
-) -> list[Lane]:
-    """Lanes of one kind.
+) -> list[Worker]:
+    """Workers of one kind.
 
     Args:
         workers: how many; `here` has one.
@@ -215,7 +215,7 @@ def refuse(name: Name, workers: int, artifacts: bool) -> None:
         raise MissingExtraError("--executor ray needs Ray: pip install 'softprompt[ray]'")
 
 
-def _on_ray(workers: int, cache: CacheSpec, isolate: bool, address: str | None) -> list[Lane]:
+def _on_ray(workers: int, cache: CacheSpec, isolate: bool, address: str | None) -> list[Worker]:
     """Actors that the cluster has room for: one that it has not would wait for ever."""
     import ray
 

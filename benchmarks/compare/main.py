@@ -11,14 +11,14 @@ from typing import Any
 import torch
 
 from softprompt.benchmarks.compare import probe
+from softprompt.benchmarks.compare.context import RunContext
 from softprompt.benchmarks.compare.drive import Work, begin, describe, drive
-from softprompt.benchmarks.compare.executors import Name, make_lanes, refuse, threads_of
+from softprompt.benchmarks.compare.executors import Name, make_workers, refuse, threads_of
 from softprompt.benchmarks.compare.report import write
 from softprompt.benchmarks.compare.report.gather import Table, gather
 from softprompt.benchmarks.compare.report.words import verdicts
 from softprompt.benchmarks.compare.results import Results
 from softprompt.benchmarks.compare.runs import Cell, count
-from softprompt.benchmarks.compare.shop import Shop
 from softprompt.benchmarks.compare.suite import load_suite
 from softprompt.benchmarks.compare.texts import texts_of
 from softprompt.errors import MissingExtraError
@@ -68,28 +68,30 @@ def compare(
     folder = folder or Path("runs") / spec.name
     executor = executor or ("here" if workers == 1 else "pool")
     refuse(executor, workers, artifacts)
-    shop = Shop(spec.cache, progress)
+    context = RunContext(spec.cache, progress)
     if dry_run:
         work = begin(spec, folder, only, look_only=True)
-        shop.check(work.cells)
-        plan(_plan(work, _costs(work, shop, None, workers, progress) if estimate else {}, workers))
+        context.check(work.cells)
+        plan(_plan(work, _costs(work, context, None, workers, progress) if estimate else {}, workers))
         return None
     left = "the same command goes on with the runs that are left"
     with (
         explained(lambda: left),
         held(folder, "another `bench compare` is at work here; wait for it, or give another --out"),
     ):
-        shop.check(begin(spec, folder, only, look_only=True).cells)  # what is wrong is said before any record is moved
+        context.check(
+            begin(spec, folder, only, look_only=True).cells
+        )  # what is wrong is said before any record is moved
         work = begin(spec, folder, only)
         if work.stale:
             notice(f"{work.stale} records of other settings than the suite's were moved to {folder / 'stale'}")
-        costs = _costs(work, shop, folder / "probe.json", workers, progress) if estimate else {}
+        costs = _costs(work, context, folder / "probe.json", workers, progress) if estimate else {}
         plan(_plan(work, costs, workers))
-        shop.clear()  # the lanes have a base each; this one would stand beside them
+        context.clear()  # workers have a base each; this one would stand beside them
         describe(work, command)
         kept = folder / "artifacts" if artifacts else None
-        lanes = make_lanes(executor, workers, spec.cache, isolate, kept, address, progress) if work.left() else []
-        drive(work, lanes, isolate, progress, notice, partial(probe.expected, costs=costs))
+        pool = make_workers(executor, workers, spec.cache, isolate, kept, address, progress) if work.left() else []
+        drive(work, pool, isolate, progress, notice, partial(probe.expected, costs=costs))
         describe(work, command)  # now with what could not be run
         files, tables, told = report(folder)
     failed = [f"{record.id}: {record.reason}" for record in work.failed]
@@ -103,14 +105,16 @@ def _refuse_without_report() -> None:
             raise MissingExtraError(f"bench compare needs {name}: pip install 'softprompt[bench]'")
 
 
-def _costs(work: Work, shop: Shop, path: Path | None, workers: int, progress: Progress) -> dict[str, probe.Cost]:
+def _costs(
+    work: Work, context: RunContext, path: Path | None, workers: int, progress: Progress
+) -> dict[str, probe.Cost]:
     """What a run of each contender takes on a worker's share of the cores, if any is to be made."""
     if not work.left():
         return {}
     before = torch.get_num_threads()
     torch.set_num_threads(threads_of(workers))
     try:
-        return probe.probe(work.cells, shop, path, progress)
+        return probe.probe(work.cells, context, path, progress)
     finally:
         torch.set_num_threads(before)
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from softprompt.answers import evaluate
+from softprompt.benchmarks.compare.context import RunContext
 from softprompt.benchmarks.compare.runs import Cell, Run, count
-from softprompt.benchmarks.compare.shop import Shop
 from softprompt.config import parse
 from softprompt.errors import SoftpromptError
 from softprompt.methods import make_method
@@ -48,7 +48,7 @@ class Cost:
 
 
 def probe(
-    cells: Sequence[Cell], shop: Shop, path: Path | None = None, progress: Progress = ignore_progress
+    cells: Sequence[Cell], context: RunContext, path: Path | None = None, progress: Progress = ignore_progress
 ) -> dict[str, Cost]:
     """A step of every contender on every base and task; what a file holds of an earlier call is not measured again,
     what could not be tried then is.
@@ -64,7 +64,7 @@ def probe(
     found: dict[str, Cost] = {}
     for done, (key, cell) in enumerate(keys.items()):
         progress(f"trying a step: {cell.place.contender}", done, len(keys))
-        found[key] = known.get(key) or _try(cell, shop)
+        found[key] = known.get(key) or _try(cell, context)
     if path is not None:
         write_json(path, {key: asdict(cost) for key, cost in (known | found).items()})
     return found
@@ -126,21 +126,21 @@ def _spec(cell: Cell) -> TrainSpec:
     return parse(TrainSpec, cell.train, "train").filled(make_method(cell.contender.method), cell.place.size or 1)
 
 
-def _try(cell: Cell, shop: Shop) -> Cost:
+def _try(cell: Cell, context: RunContext) -> Cost:
     if cell.contender.kind != "method":
         return Cost(plan="no base" if cell.contender.kind == "majority" else "a process of its own")
     run = Run(cell, "trial", cell.search.seed, None)
     try:
-        base, task, rows = shop.base(cell), shop.asked(run), shop.rows(run)
+        base, task, rows = context.base(cell), context.asked(run), context.rows(run)
         learns = cell.contender.default_lr is not None
         spec = parse(TrainSpec, {**cell.train, "min_steps": None, "max_steps": 1, "epochs": 1}, "train")
         some = {"train": rows["train"][: _spec(cell).batch_size if learns else FITTED]}
 
         def a_step(reuse: Sequence[Prepared]) -> Result:
-            how: dict[str, Any] = {"train": spec, "cache": shop.cache, "seed": run.seed, "rows": some}
-            return train(base, task, shop.method(cell), reuse=reuse, check=False, **how)
+            how: dict[str, Any] = {"train": spec, "cache": context.cache, "seed": run.seed, "rows": some}
+            return train(base, task, context.method(cell), reuse=reuse, check=False, **how)
 
-        result = a_step(shop.shared(cell))
+        result = a_step(context.shared(cell))
         ready = result.prepared
         keeps = learns and ready.engine.plan.keeps_rows
         # short steps are many, and the first takes several times as long
@@ -153,10 +153,10 @@ def _try(cell: Cell, shop: Shop) -> Cost:
         evaluate(ready, examples)
         row = (time.perf_counter() - began) / max(1, len(examples))
         kept = len(ready.splits["train"]) if keeps else 0
-        shop.keep(cell, ready)
+        context.keep(cell, ready)
         encode = result.seconds["encode"] / kept if kept else 0.0
-        context = ready.engine.context if keeps else ""
-        return Cost(times[0] if times else 0.0, row, encode, ready.engine.plan.explain(), context)
+        encoded_behind = ready.engine.context if keeps else ""
+        return Cost(times[0] if times else 0.0, row, encode, ready.engine.plan.explain(), encoded_behind)
     except SoftpromptError as error:
         return Cost(problem=str(error))
     except Exception as error:

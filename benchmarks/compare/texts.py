@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from softprompt.benchmarks.compare.context import RunContext
 from softprompt.benchmarks.compare.record import short
 from softprompt.benchmarks.compare.report.page import Texts
 from softprompt.benchmarks.compare.results import Results
 from softprompt.benchmarks.compare.runs import Cell, cells_of
-from softprompt.benchmarks.compare.shop import Shop
 from softprompt.benchmarks.compare.suite import SuiteSpec
 from softprompt.config import parse
 from softprompt.errors import SoftpromptError
@@ -17,16 +17,16 @@ from softprompt.tasks import Task
 
 def texts_of(results: Results) -> Texts:
     """For a test's task, its rows' fields by `file:line`; nothing where the data cannot be had."""
-    shop: list[Shop] = []
+    context: list[RunContext] = []
 
     def texts(test: str) -> Mapping[str, str]:
         try:
             suite = parse(SuiteSpec, results.suite.get("suite"), "suite.json")
-            shop[:] = shop or [Shop(suite.cache)]
+            context[:] = context or [RunContext(suite.cache)]
             for cell in cells_of(suite):
                 for held in (cell.task, *cell.tests):
                     if held["name"] == test:
-                        return _shown(shop[0], cell, held)
+                        return _shown(context[0], cell, held)
         except SoftpromptError:
             pass  # the report shows where the rows are
         return {}
@@ -34,9 +34,9 @@ def texts_of(results: Results) -> Texts:
     return texts
 
 
-def _shown(shop: Shop, cell: Cell, held: dict[str, object]) -> dict[str, str]:
+def _shown(context: RunContext, cell: Cell, held: dict[str, object]) -> dict[str, str]:
     fields = sorted(Task.load(held).fields)
     return {
         short(row.where): " | ".join(str(row.values.get(name)) for name in fields)
-        for row in shop.rows_of(cell, held)["test"]
+        for row in context.rows_of(cell, held)["test"]
     }

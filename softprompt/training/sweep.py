@@ -76,20 +76,20 @@ def sweep(
             f"two trials would be called {twice!r}; give each value once, and values that differ in letters or digits"
         )
     specs = [load_run(run, choice) for choice in everything]
-    shop = _Shop(progress, notice)
+    context = _SweepContext(progress, notice)
     with work_folder(to, [REPORT]), explained(lambda: "the same command goes on with the trials that are left"):
         check_run_folders([to / name for name in names])
         for spec in specs:  # before a base is loaded
             starts(make_method(spec.method).spec.model_dump())
-            if not shop.read(Task.load(spec.task)).get("dev"):
+            if not context.read(Task.load(spec.task)).get("dev"):
                 raise ConfigError("a sweep chooses by dev; set data.split.dev or give data.dev")
         trials = [
-            shop.trial(name, spec, to / name, _named(progress, f"{place}/{len(names)} {name}"))
+            context.trial(name, spec, to / name, _named(progress, f"{place}/{len(names)} {name}"))
             for place, (name, spec) in enumerate(zip(names, specs, strict=True), 1)
         ]
         best = best_of([trial.compared() for trial in trials])["trial"]
         if test:
-            best = shop.trial(best.name, specs[names.index(best.name)], to / best.name, progress, test=True)
+            best = context.trial(best.name, specs[names.index(best.name)], to / best.name, progress, test=True)
         report: dict[str, Any] = {
             "trials": [trial.as_dict() for trial in trials],
             "best": best.name,
@@ -138,7 +138,7 @@ class Trial:
         }
 
 
-class _Shop:
+class _SweepContext:
     """Holds what trials share: the base, the rows that were read, the texts that were encoded."""
 
     def __init__(self, progress: Progress, notice: Notice) -> None:

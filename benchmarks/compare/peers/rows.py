@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from softprompt.answers import Evaluation, Outcome, summarize
+from softprompt.benchmarks.compare.context import RunContext
 from softprompt.benchmarks.compare.peers import run_setfit
 from softprompt.benchmarks.compare.record import Record, Rows, Seconds, keep_tests, measured
 from softprompt.benchmarks.compare.runs import Run
-from softprompt.benchmarks.compare.shop import Shop
 from softprompt.data import Row
 from softprompt.errors import ConfigError
 from softprompt.tasks import Task
 
 
-def run_setfit_row(run: Run, shop: Shop, record: Record) -> dict[str, Rows]:
+def run_setfit_row(run: Run, context: RunContext, record: Record) -> dict[str, Rows]:
     """Train SetFit on the run's rows (one text and one label each), measure on dev, and of a reported run on the tests.
 
     The seed decides dropout and the order of pairs; the draw of training rows is that of the other contenders. A trial's share
@@ -28,8 +28,8 @@ def run_setfit_row(run: Run, shop: Shop, record: Record) -> dict[str, Rows]:
     cell, task = run.cell, Task.load(run.cell.task)
     if task.form != "chosen" or len(task.fields) != 1 or not task.words:
         raise ConfigError(f"setfit takes one text and one label a row; task {task.name!r} is another kind")
-    rows = shop.rows(run)
-    tests = shop.tests(run, rows["test"]) if run.stage == "final" else {}
+    rows = context.rows(run)
+    tests = context.tests(run, rows["test"]) if run.stage == "final" else {}
     found = run_setfit(
         {
             **cell.contender.method,

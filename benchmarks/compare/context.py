@@ -22,7 +22,7 @@ from softprompt.training.choosing import settle
 from softprompt.types import Progress, ignore_progress
 
 
-class Shop:
+class RunContext:
     """Holds what runs share: the base, the rows that were read, what was encoded. One base and task at a time.
 
     Args:

@@ -41,7 +41,7 @@ class Full(WeightsMethod):
     _names: frozenset[str] = frozenset()
 
     @property
-    def whole(self) -> bool:  # type: ignore[override]
+    def trains_whole_model(self) -> bool:  # type: ignore[override]
         """Whether every weight is trained, so that the artifact is a model by itself."""
         return self.spec.train == "all" and not self.spec.layers
 
@@ -96,7 +96,7 @@ class Full(WeightsMethod):
 
     def files(self) -> dict[str, bytes]:
         """Configuration and tokenizer, where all weights are trained."""
-        if not self.whole:
+        if not self.trains_whole_model:
             return {}
         model, found = self.branch.model, {}
         with tempfile.TemporaryDirectory() as scratch:
@@ -120,4 +120,4 @@ class Full(WeightsMethod):
 
     def merged(self, base: Base) -> PreTrainedModel:
         """The branch itself is a plain model; what it shares with the base is copied, so that it may be trained on."""
-        return self.branch.model if self.whole else copy.deepcopy(self.branch.model)
+        return self.branch.model if self.trains_whole_model else copy.deepcopy(self.branch.model)

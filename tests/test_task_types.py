@@ -20,7 +20,7 @@ from softprompt.methods import make_method
 from softprompt.runtime import Runtime
 from softprompt.tasks import Task
 from softprompt.training import prepare, train
-from softprompt.training.choosing import settle
+from softprompt.training.choosing import resolve_scoring
 
 FAMILIES = ("llama", "gpt2")
 CHOICE = {
@@ -151,15 +151,15 @@ def test_loss_over_options_against_a_plain_model():
 def test_the_way_of_scoring_is_chosen_on_dev(tmp_path):
     task = Task.load({**LETTERS, "scoring": {"by": "auto"}})
     told = []
-    settled = settle(tiny_base(), task, splits(choice_rows(24)), control=Control(notice=told.append))
+    resolved = resolve_scoring(tiny_base(), task, splits(choice_rows(24)), control=Control(notice=told.append))
     values = {}
     for way in ("likelihood", "pmi", "letter"):
         ready = prepare(tiny_base(), task.scored_by(way), make_method("hard"), rows=splits(choice_rows(24)))
         values[way] = evaluate(ready, ready.splits["dev"]).estimate.value
-    assert values[settled.spec.scoring.by] == max(values.values()) and len(told) == 1
+    assert values[resolved.spec.scoring.by] == max(values.values()) and len(told) == 1
     result = train(tiny_base(), task, "infix", tmp_path, train={"epochs": 1, "lr": 0.01}, rows=splits(choice_rows(24)))
     held = json.loads((result.artifact / "manifest.json").read_text("utf-8"))
-    assert held["task"]["scoring"]["by"] == settled.spec.scoring.by
+    assert held["task"]["scoring"]["by"] == resolved.spec.scoring.by
 
 
 @pytest.mark.parametrize("method", ["hard", {"name": "soft", "length": 3}, {"name": "infix", "length": 3}, "lora"])

@@ -14,7 +14,7 @@ from test_bidirectional import SPANS, encoder, span_rows, spans
 
 from softprompt import doctor
 from softprompt.answers.extracted import best_span
-from softprompt.answers.windows import holder, stretches
+from softprompt.answers.windows import holder, window_bounds
 from softprompt.data import Row
 from softprompt.doctor import Case
 from softprompt.engine import bidirectional
@@ -205,12 +205,12 @@ def test_the_answer_in_the_last_window_is_found(tmp_path):
     assert runtime.get("it").bound.cut == 0 and len(runtime.get("it").form.encode(asked[0]).windows) > 8
 
 
-def test_stretches_cover_the_context_and_share_their_ends():
+def test_windows_cover_the_context_and_share_their_ends():
     rng = random.Random(0)
     for _ in range(200):
         first, size, room = rng.randrange(9), 1 + rng.randrange(99), 1 + rng.randrange(20)
         overlap = rng.randrange(room)
-        parts = stretches(first, first + size, room, overlap, "r:1")
+        parts = window_bounds(first, first + size, room, overlap, "r:1")
         assert parts[0][0] == first and parts[-1][1] == first + size
         assert all(0 < end - begin <= room for begin, end in parts)
         assert all(one[1] - two[0] == overlap for one, two in pairwise(parts))

@@ -18,7 +18,7 @@ from softprompt.prepared import Prepared, with_head
 from softprompt.runfile import BaseSpec, CacheSpec
 from softprompt.storage import digest_of
 from softprompt.tasks import Task
-from softprompt.training.choosing import settle
+from softprompt.training.choosing import resolve_scoring
 from softprompt.types import Progress, ignore_progress
 
 
@@ -34,7 +34,7 @@ class RunContext:
         self._base: tuple[str, Base] | None = None
         self._rows: dict[str, dict[str, list[Row]]] = {}
         self._others: dict[str, list[Row]] = {}
-        self._settled: dict[str, Task] = {}
+        self._resolved: dict[str, Task] = {}
         self._prepared: dict[str, Prepared] = {}
         self._key = ""
 
@@ -49,21 +49,21 @@ class RunContext:
     def clear(self) -> None:
         """Give back the base and what was prepared with it."""
         self._base, self._key = None, ""
-        self._settled.clear()
+        self._resolved.clear()
         self._prepared.clear()
         give_back_freed_memory()
 
     def task(self, cell: Cell) -> Task:
         """The cell's task; how options are scored, if that is to be chosen, is chosen once, on the largest dev."""
-        if (key := digest_of([cell.base, cell.task])) not in self._settled:
-            self._settled[key] = settle(
+        if (key := digest_of([cell.base, cell.task])) not in self._resolved:
+            self._resolved[key] = resolve_scoring(
                 self.base(cell),
                 Task.load(cell.task),
                 self.rows_of(cell),
                 self.cache.config(),
                 Control(self.progress),
             )
-        return self._settled[key]
+        return self._resolved[key]
 
     def asked(self, run: Run) -> Task:
         """The run's task, with as many demonstrations as its contender says, to be drawn by its seed; else the task's own."""

@@ -61,7 +61,7 @@ class Extracted(AnswerForm[Span]):
             inside = [k for k, (a, b) in enumerate(read.offsets) if a < start + len(answer) and b > start]
             if not inside or read.offsets[inside[-1]][1] < start + len(answer):
                 continue
-            if (which := holder(read.stretches, inside[0], inside[-1])) is not None:
+            if (which := holder(read.bounds, inside[0], inside[-1])) is not None:
                 target = (read.place(which, inside[0]), read.place(which, inside[-1]))
                 break
         return read.example(values, where, target)

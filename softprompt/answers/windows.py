@@ -1,7 +1,7 @@
 """A context that is too long to be read at once is read in windows that overlap (Devlin et al. 2019, their code for SQuAD).
 
-Each window is what stands in front of the context (the question), a stretch of the context, and what stands behind it.
-Neighbouring stretches share `window_overlap` tokens, so every answer of up to one token more than that is whole in some window.
+Each window is what stands in front of the context (the question), a part of the context, and what stands behind it.
+Neighbouring windows share `window_overlap` tokens, so every answer of up to one token more than that is whole in some window.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ class Windows:
     Attributes:
         ids: all of the row's own tokens, each once.
         offsets: where each begins and ends in the field that is read, in characters; (0, 0) outside of it.
-        stretches: the first and last but one token of the field's part of each window, among `ids`.
+        bounds: of each window, where the field's part begins and ends (exclusive) among `ids`.
         windows: of each window its tokens, as indices of `ids`.
     """
 
     ids: Ids
     offsets: tuple[tuple[int, int], ...]
-    stretches: list[tuple[int, int]]
+    bounds: list[tuple[int, int]]
     windows: list[list[int]]
 
     def place(self, window: int, token: int) -> int:
@@ -62,7 +62,7 @@ def in_windows(bound: BoundTask, values: dict[str, Any], field: str, overlap: in
 
     Args:
         field: what the template shows, to the letter, and the head reads.
-        overlap: see `stretches`.
+        overlap: see `window_bounds`.
 
     Raises:
         ConfigError: slots inside of `template.input`.
@@ -78,31 +78,31 @@ def in_windows(bound: BoundTask, values: dict[str, Any], field: str, overlap: in
     begin = own.rfind(text)
     if begin < 0:
         raise DataError(f"{where}: template.input must show {{{{ {field} }}}} as it is, for its words to be pointed at")
-    end, room = begin + len(text), min(bound.room, bound.task.spec.max_text_tokens or bound.room)
+    last, room = begin + len(text), min(bound.room, bound.task.spec.max_text_tokens or bound.room)
     # some tokenizers count the blank in front of a word to its first token, or join signs around a border
-    clipped = [(max(a, begin) - begin, min(b, end) - begin) for a, b in placed]
+    clipped = [(max(a, begin) - begin, min(b, last) - begin) for a, b in placed]
     offsets = [(a, b) if a < b else (0, 0) for a, b in clipped]
     inside = [k for k, (a, b) in enumerate(offsets) if b > a]
     if not inside:
         raise DataError(f"{where}: this base's tokenizer has no tokens for the {field}")
     first, stop = inside[0], inside[-1] + 1
-    parts = [(first, stop)]
+    bounds = [(first, stop)]
     if len(ids) > room:
-        parts = stretches(first, stop, room - first - (len(ids) - stop), overlap, where)
-    windows = [[*range(first), *range(*part), *range(stop, len(ids))] for part in parts]
-    return Windows(ids, tuple(offsets), parts, windows)
+        bounds = window_bounds(first, stop, room - first - (len(ids) - stop), overlap, where)
+    windows = [[*range(first), *range(start, end), *range(stop, len(ids))] for start, end in bounds]
+    return Windows(ids, tuple(offsets), bounds, windows)
 
 
-def stretches(first: int, stop: int, room: int, overlap: int | None, where: str) -> list[tuple[int, int]]:
-    """Where the stretches of the context's tokens `first` to `stop` begin and end.
+def window_bounds(first: int, stop: int, room: int, overlap: int | None, where: str) -> list[tuple[int, int]]:
+    """Where each window's part of the context's tokens `first` to `stop` begins and ends.
 
     Args:
-        room: tokens of one stretch.
+        room: tokens of the context in one window.
         overlap: tokens that neighbours share; None: `OVERLAP`, or half of the room if that is less.
         where: `file:line` of the row.
 
     Raises:
-        DataError: no room for a stretch, or none beside the overlap.
+        DataError: no room for a window, or none beside the overlap.
     """
     if room < 1:
         raise DataError(
@@ -115,18 +115,18 @@ def stretches(first: int, stop: int, room: int, overlap: int | None, where: str)
             f"{where}: a window has room for {room} tokens of the context, but neighbours are to share window_overlap "
             f"({overlap}); set it below {room}, or shorten what stands around the context"
         )
-    found, begin = [(first, min(first + room, stop))], first
-    while found[-1][1] < stop:
+    bounds, begin = [(first, min(first + room, stop))], first
+    while bounds[-1][1] < stop:
         begin += room - overlap
-        found.append((begin, min(begin + room, stop)))
-    return found
+        bounds.append((begin, min(begin + room, stop)))
+    return bounds
 
 
-def holder(parts: Sequence[tuple[int, int]], first: int, last: int) -> int | None:
-    """Which stretch holds the tokens `first` to `last` with most context around them; None: none holds them whole.
+def holder(bounds: Sequence[tuple[int, int]], first: int, last: int) -> int | None:
+    """Which window holds the tokens `first` to `last` with most context around them; None: none holds them whole.
 
     By the lesser of both sides, as in BERT's code (`_check_is_max_context`); the first of equal ones.
     """
-    around = {k: min(first - begin, end - 1 - last) for k, (begin, end) in enumerate(parts)}
+    around = {k: min(first - begin, end - 1 - last) for k, (begin, end) in enumerate(bounds)}
     best = max(around, key=lambda k: around[k])
     return best if around[best] >= 0 else None

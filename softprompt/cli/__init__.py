@@ -34,9 +34,9 @@ def main() -> None:
             sweep,
             train,
         )
-        from .console import alike
+        from .console import as_one_process
 
-        with alike():
+        with as_one_process():
             try:
                 app(standalone_mode=True)
             finally:

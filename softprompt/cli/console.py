@@ -69,7 +69,7 @@ def progress() -> Iterator[Callback]:
 
 
 @contextmanager
-def alike() -> Iterator[None]:
+def as_one_process() -> Iterator[None]:
     """Of several processes only the first is heard, and all fail alike; a traceback is shown, whoever it comes from."""
     if launched("world") == 1:
         yield

@@ -87,7 +87,9 @@ def _interrupted(stop: KeyboardInterrupt) -> NoReturn:
 
 
 def _mistake(error: Exception) -> NoReturn:
-    write_whole(traceback.format_exc(), sys.__stderr__)  # also of a process that is not heard (`console.alike`)
+    write_whole(
+        traceback.format_exc(), sys.__stderr__
+    )  # also of a process that is not heard (`console.as_one_process`)
     line = f"{type(error).__name__}: this is a mistake in softprompt; please report it with the lines above"
     _exit([f"error: {line}"], 1)
 

@@ -23,6 +23,7 @@ from ..engine import NOTHING, BatchOutput, Engine, Learned, Slot
 from ..errors import ArtifactError, ConfigError
 from ..tasks import BoundTask, Task
 from ..types import Example, Progress, ignore_progress
+from .retired import refuse_retired
 
 WHOLE = 40  # see `text_ids`; on movie-reviews once (30 tokens) was a point behind twice
 Layers = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,18}-([0-9]{1,18})?$")]
@@ -71,7 +72,7 @@ class Method(ABC):
         defaults: how it is trained unless the user says otherwise.
         stores, place: how its tensors are read back: see the artifact's manifest.
         first_layer: nothing that it learns acts in the layers below this one.
-        whole: every weight of a model is trained; `learned().base` holds it.
+        trains_whole_model: every weight of a model is trained; `learned().base` holds it.
         averaged: a head reads the mean of a row's states (the head says so before anything is asked): other defaults may fit.
         learns_slots: it learns the template's soft slots; for other methods they are read as the texts they have.
         answers: how many a classifier of its own tells apart, once it is there.
@@ -85,7 +86,7 @@ class Method(ABC):
     stores: Stores = "none"
     place: Place = "none"
     first_layer: int = 0
-    whole: bool = False
+    trains_whole_model: bool = False
     averaged: bool = False
     learns_slots: bool = False
     answers: int | None = None
@@ -255,12 +256,13 @@ def make_method(settings: str | dict[str, Any], where: str = "method") -> Method
     """A method by name, or by a mapping with `name` and its settings.
 
     Raises:
-        ConfigError: unknown method or setting, with the nearest known one.
+        ConfigError: unknown method or setting, with the nearest known one; a method that defines a retired hook.
     """
     data = {"name": settings} if isinstance(settings, str) else settings
     if not isinstance(data, dict) or not isinstance(data.get("name"), str):
         raise ConfigError(f"{where}: missing key 'name' (known: {', '.join(registry.names('softprompt.methods'))})")
     kind: type[Method] = registry.find("softprompt.methods", data["name"].partition(":")[0])  # `peft:IA3`
+    refuse_retired(kind, data["name"])
     return kind(parse(kind.Spec, data, where))
 
 

@@ -229,7 +229,7 @@ class Task(ABC):
 
     @property
     def ways(self) -> list[str]:
-        """Ways of comparing candidates, of which the best on dev is taken before training; none where that is settled."""
+        """Ways of comparing candidates, of which the best on dev is taken before training; none where there is no choice."""
         return []
 
     def scored_by(self, way: str) -> Task:

@@ -81,13 +81,13 @@ class Choice(ScoredTask):
 
     @property
     def ways(self) -> list[str]:
-        """What `scoring.by: auto` chooses from; empty where it is settled."""
+        """What `scoring.by: auto` chooses from; empty where it names one."""
         if self.spec.scoring.by != "auto":
             return []
         return ["likelihood", "pmi", *(["letter"] if "options" in self.spec.template.fields else [])]
 
     def scored_by(self, way: str) -> Choice:
-        """The same task with `scoring.by` settled."""
+        """The same task with `scoring.by` resolved."""
         scoring = self.spec.scoring.model_copy(update={"by": way})
         return type(self)(self.spec.model_copy(update={"scoring": scoring}), self.folder, self.rules)
 

@@ -13,7 +13,7 @@ from ..prepared import prepare
 from ..tasks import Task
 
 
-def settle(
+def resolve_scoring(
     base: Base,
     task: Task,
     rows: dict[str, list[Row]] | None,

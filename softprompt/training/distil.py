@@ -33,7 +33,7 @@ from .places import earlier_report, run_folder
 from .result import Result
 from .run import train as run_training
 from .saving import run_digest
-from .state import Teaching
+from .state import CustomObjective
 from .teacher import kept_answers, match, relabelled_rows
 
 REPORT = "distil.json"
@@ -110,7 +110,7 @@ def distil(
             task.content(row): one for name in asked for row, one in zip(asked[name], taught[name].states, strict=True)
         }
         metric = task.spec.metric
-        teaching = Teaching(
+        objective = CustomObjective(
             lambda engine: match(engine, task, states),
             "agreement" if metric == "accuracy" else f"agreement ({metric})",
             {"by": "hard", "demonstrations": demonstrations, "prompt": digest_of(teacher.bound.prefix_ids)},
@@ -126,7 +126,7 @@ def distil(
             test=test,
             fresh=fresh,
             rows=relabelled,
-            teaching=teaching,
+            objective=objective,
             progress=progress,
             notice=notice,
         )

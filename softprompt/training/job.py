@@ -25,7 +25,7 @@ from .places import ARTIFACT, RESULT
 from .result import Result
 from .results import Recorded, is_whole, recorded, rows_digest
 from .saving import keep, recall, run_digest, settings_of
-from .state import State, Store, Teaching
+from .state import CustomObjective, State, Store
 
 
 @dataclass
@@ -45,7 +45,7 @@ class Job:
     cache: CacheSpec
     seed: int
     folder: Path | None
-    teaching: Teaching | None
+    objective: CustomObjective | None
     control: Control
 
     def run(self, splits: Sequence[str], fresh: bool, check: bool, began: float) -> Result:
@@ -92,7 +92,7 @@ class Job:
         """All that decides the result."""
         trains = bool(self.ready.method.parameters())
         settings = settings_of(self.ready, self.spec if trains else None, self.seed)
-        return settings if self.teaching is None else {**settings, "teaching": self.teaching.record}
+        return settings if self.objective is None else {**settings, "teaching": self.objective.record}
 
     def _begin(
         self, settings: dict[str, Any], splits: Sequence[str], fresh: bool
@@ -163,8 +163,8 @@ class Job:
             ready.method.solve(ready.engine, rows, dev, ready.task, seed, self.control.progress)
             store.save(State(ended="solved"))
             return 0, None
-        goal = None if self.teaching is None else self.teaching.objective(ready.engine)
-        state = fit(ready, self.spec, seed, store, replace(self.control, asked=asked), goal)
+        objective = None if self.objective is None else self.objective.make(ready.engine)
+        state = fit(ready, self.spec, seed, store, replace(self.control, asked=asked), objective)
         best = int(state.best.get("step", state.step))
         return best, state.evaluations.get(best)
 
@@ -177,8 +177,8 @@ class Job:
             if not ready.splits.get(name):
                 continue
             found = seen.get(name) or evaluate(ready, ready.splits[name], self.control)
-            if self.teaching is not None:
-                found = replace(found, estimate=replace(found.estimate, metric=self.teaching.metric))
+            if self.objective is not None:
+                found = replace(found, estimate=replace(found.estimate, metric=self.objective.metric))
             metrics[name] = found
             store.log("final", split=name, **found.estimate.as_dict())
         return metrics

@@ -176,7 +176,7 @@ class _Run:
         judge(evaluation, state, spec, kept, whole)
         state.unseen = False
         if state.step == min(SOON * spec.eval_every, spec.max_steps):
-            _doubt(prepared, state, self.store)
+            _warn_below_majority(prepared, state, self.store)
         return bool(control.parallel.totals(float(control.asked.number))[0])
 
 
@@ -232,7 +232,7 @@ def judge(evaluation: Evaluation, state: State, spec: TrainSpec, parameters: lis
         state.ended = f"no better dev {now.metric} in {spec.patience} evaluations"
 
 
-def _doubt(prepared: Prepared, state: State, store: Store) -> None:
+def _warn_below_majority(prepared: Prepared, state: State, store: Store) -> None:
     """Record a warning if the best dev evaluation so far is not above always answering the most frequent label."""
     value, margin = state.best["value"], 2 * state.best["error"]  # the interval is two errors to each side
     if state.best["metric"] == LIKELIHOOD:

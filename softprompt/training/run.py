@@ -26,12 +26,12 @@ from ..tasks import Task
 from ..types import Notice, Progress, ignore_notice, ignore_progress
 from ..values import kind
 from .checkpoints import goes_on
-from .choosing import settle
+from .choosing import resolve_scoring
 from .job import Job
 from .places import run_folder
 from .result import Result
 from .sharding import refuse
-from .state import Teaching
+from .state import CustomObjective
 
 
 class RunOptions(TypedDict, total=False):
@@ -42,7 +42,7 @@ class RunOptions(TypedDict, total=False):
         fresh: start over even if the folder holds a checkpoint.
         check: look first whether the method acts and can learn (`doctor.QUICK`; the default); errors stop the run.
         reuse: earlier runs whose encoded rows are used again (see `prepare`).
-        teaching: learn from a teacher instead of labels (see `distil.py`).
+        objective: what is minimised instead of the loss on labels, e.g. the distance to a teacher (see `distil.py`).
         progress: told what is being done, and how far it is.
         notice: told what the checks warn of, at once; it is in the event log and in `Result.findings` as well.
     """
@@ -51,7 +51,7 @@ class RunOptions(TypedDict, total=False):
     fresh: bool
     check: bool
     reuse: Sequence[Prepared]
-    teaching: Teaching | None
+    objective: CustomObjective | None
     progress: Progress
     notice: Notice
 
@@ -104,12 +104,12 @@ def train(
     folder = Path(out) if out is not None else None
     with run_folder(folder), explained(lambda: goes_on(folder)):
         began, wanted = time.perf_counter(), ("train", "dev", "test") if test else ("train", "dev")
-        task = settle(base, task, rows, kept, control)
+        task = resolve_scoring(base, task, rows, kept, control)
         autocast = torch.bfloat16 if spec.autocast else None
         base = base.view(gradient_checkpointing=spec.gradient_checkpointing, autocast=autocast)
         ready = prepare(base, task, method, kept, rows, options.get("reuse", ()), wanted, seed)
         spec = spec.filled(method, len(ready.splits["train"]))
-        job = Job(ready, task, spec, cache, seed, folder, options.get("teaching"), control)
+        job = Job(ready, task, spec, cache, seed, folder, options.get("objective"), control)
         result = job.run(wanted[1:], options.get("fresh", False), options.get("check", True), began)
         parallel.wait()
     return result

@@ -42,7 +42,7 @@ def refuse(method: Method, base: Base, spec: TrainSpec, parallel: Processes) -> 
     """
     if not parallel.shards:
         return
-    if not method.whole:
+    if not method.trains_whole_model:
         raise ConfigError(
             "FSDP shares out the weights of full fine-tuning only (method: full, train: all, without layers); start method "
             f"{method.spec.name!r} without it: {INSTEAD}"

@@ -17,16 +17,16 @@ Objective = Callable[[Sequence[Example], Learned], tuple[Tensor, int]]
 
 
 @dataclass(frozen=True)
-class Teaching:
+class CustomObjective:
     """What a run learns from in place of its rows' labels.
 
     Attributes:
-        objective: what is minimised, made for the run's engine.
+        make: of the run's engine, what is minimised.
         metric: what the metric on relabelled rows is called.
-        record: what else decides the result; written into the manifest.
+        record: what else decides the result; written into the manifest, as `teaching`.
     """
 
-    objective: Callable[[Engine], Objective]
+    make: Callable[[Engine], Objective]
     metric: str
     record: dict[str, Any]
 

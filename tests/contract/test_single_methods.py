@@ -7,11 +7,12 @@ import torch
 from helpers import scores, tiny_rows, tiny_task
 from models import tiny_base, tiny_model, tiny_tokenizer
 
-from softprompt import load
+from softprompt import load, registry
 from softprompt.answers import evaluate
 from softprompt.base import Base
 from softprompt.errors import ArtifactError, ConfigError, DataError, TrainingError
 from softprompt.methods import make_method
+from softprompt.methods.hard import Hard
 from softprompt.training import prepare, train
 
 from .cases import SETTINGS, name_of
@@ -253,3 +254,18 @@ def test_a_run_that_starts_from_another_artifact_by_now_does_not_go_on(tmp_path)
     start_from("one text")
     with pytest.raises(TrainingError, match="other settings, data or base"):
         start_from("another text")
+
+
+@pytest.mark.parametrize("hook", ["share", "loss_weight", "whole"])
+def test_a_method_with_a_hook_that_nothing_asks_is_refused(hook, monkeypatch):
+    """A package written for an earlier version would else train another loss in silence."""
+
+    class Strange(Hard):
+        pass
+
+    setattr(Strange, hook, lambda self, *given: 1)
+    monkeypatch.setattr(registry, "find", lambda group, name: Strange)
+    with pytest.raises(
+        ConfigError, match=rf"method 'mine' \(.*Strange\) defines `{hook}`, which is no longer asked: .*; rename"
+    ):
+        make_method("mine")

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, Positiv
 
 from .base import Base
 from .base.bundled import local_source
-from .base.model import DTYPES
+from .base.shape import DTYPES
 from .config import Strict, override, parse, read_yaml
 from .data import CATALOGUE
 from .engine import CacheConfig

@@ -13,7 +13,7 @@ from test_cli import cli
 
 import softprompt.benchmarks
 from softprompt.benchmarks.compare.drive import begin, drive
-from softprompt.benchmarks.compare.executors import make_lanes
+from softprompt.benchmarks.compare.executors import make_workers
 from softprompt.benchmarks.compare.suite import load_suite
 from softprompt.tasks import Task
 
@@ -102,7 +102,7 @@ def test_the_suite_runs_on_a_small_base(sources, tmp_path):
     changes = [f"bases=[{tmp_path / 'base'}]", f"tasks=[{tmp_path / 'task.yaml'}]", "sizes=[16]", "dev=8", "few_shot=2"]
     suite = load_suite("metamath", [*changes, "train.max_steps=2", "seeds=[0,1]"])
     work = begin(suite, tmp_path / "out")
-    drive(work, make_lanes("here", 1, suite.cache))
+    drive(work, make_workers("here", 1, suite.cache))
     assert [record.reason for record in work.failed] == [] and work.left() == 0
     finals = [record for record in work.records.values() if record.stage == "final"]
     assert {record.place.contender for record in finals} == {row.name for row in suite.rows()}

@@ -162,7 +162,7 @@ def _first_pieces(read: Windows, text: str, words: Sequence[tuple[int, int]]) ->
             places.append(-1)
             continue
         token = tokens[at][2]
-        window = holder(read.stretches, token, token)
+        window = holder(read.bounds, token, token)
         assert window is not None
         places.append(read.place(window, token))
     return tuple(places)

@@ -33,12 +33,13 @@ from .interface import NAME
 from .layers import find_layers
 from .memory import keep_freed_memory
 from .norms import make_norms_fast
+from .numerics import Numerics
 from .prepacked import make_prepackable, prepacked
-from .shape import DTYPES, UNKNOWN, BaseShape, Hidden
+from .shape import UNKNOWN, BaseShape, Hidden
 from .supported import check_supported, check_tokens, no_embedding
 
 
-class Base(Abilities):
+class Base(Abilities, Numerics):
     """A frozen language model, or encoder, with its tokenizer."""
 
     @plain_torch()
@@ -292,15 +293,3 @@ class Base(Abilities):
             raise BaseModelError(f"base {self.name!r} has no language-model head; {what}")
         with self.way():
             return self._head(hidden)
-
-    @property
-    def label_of_dtype(self) -> str:
-        """How most weights are held: `fp32`, `bf16`, `fp16`, `int8` or `nf4`."""
-        return self.quantization or next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
-
-    @property
-    def arithmetic(self) -> str:
-        """All that decides the numbers beside the checkpoint; what was computed under one serves no other."""
-        autocast = f"autocast {self.autocast}" if self.autocast else None
-        parts = [str(self.dtype), self.quantization, None if self.isolated else "batched", autocast]
-        return " ".join(part for part in parts if part)

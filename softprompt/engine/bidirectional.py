@@ -63,7 +63,7 @@ class BidirectionalEngine(Engine):
         low: bool = False,
     ) -> EngineRow:
         """The example as a row for `run`; `answer` is a mask for each of its tokens."""
-        return EngineRow(prefix, (), self._pieces(self.plan.row_live, middle, example, answer))
+        return EngineRow(prefix, (), self.pieces.of(self.plan.row_live, middle, example, answer))
 
     def answers(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, Tensor]:
         """Logits [A, V] at the right answers' masks, and their tokens [A]."""
@@ -122,7 +122,7 @@ class BidirectionalEngine(Engine):
         before = self.plan.row_live[: names.index(of)]
         starts, at = [], 0
         for example, length in zip(examples, batch.lengths, strict=True):
-            pieces = self._pieces(before, middle, example)
+            pieces = self.pieces.of(before, middle, example)
             starts.append(at + sum(len(piece) for piece in pieces if not isinstance(piece, Past)))
             at += length
         return batch, starts

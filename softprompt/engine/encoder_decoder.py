@@ -58,7 +58,7 @@ class EncoderDecoderEngine(Engine):
 
     def __init__(self, base: Base, *args: Any, **kwargs: Any) -> None:
         super().__init__(base, *args, **kwargs)
-        self._ids["start"] = base.start_ids
+        self.pieces.shared["start"] = base.start_ids
         self._read = self.plan.row_frozen or tuple(slot for slot in self.plan.row_live if not slot.decoder)
         self._write = tuple(slot for slot in self.plan.row_live if slot.decoder)
 
@@ -68,7 +68,7 @@ class EncoderDecoderEngine(Engine):
     def encode(self, examples: Sequence[Example], progress: Progress = ignore_progress) -> None:
         """Let the encoder read what is not in the cache yet, if nothing learned stands there, and keep its states."""
         if self.plan.keeps_texts:
-            rows = [self._frozen_ids(example) for example in examples]
+            rows = [self.pieces.frozen_ids(example) for example in examples]
             with torch.no_grad():
                 encode(self.cache, rows, 0, self._frozen_states, progress)
 
@@ -101,10 +101,10 @@ class EncoderDecoderEngine(Engine):
         """What the encoder makes of each row, [m, H]; rows that read the same are read once."""
         distinct = list({(one.text, one.holes): one for one in examples}.values())
         if self.plan.row_frozen:
-            states = self._frozen_encoder_states([self._frozen_ids(one) for one in distinct])
+            states = self._frozen_encoder_states([self.pieces.frozen_ids(one) for one in distinct])
         else:
             prefix, middle = self.shared_prefix(learned), self.middle(learned)
-            rows = [EngineRow(prefix, (), self._pieces(self._read, middle, one)) for one in distinct]
+            rows = [EngineRow(prefix, (), self.pieces.of(self._read, middle, one)) for one in distinct]
             batch = run(self._live(learned).encoder, rows)
             states = batch.states.split(batch.lengths)
         places = {(one.text, one.holes): place for place, one in enumerate(distinct)}
@@ -128,11 +128,11 @@ class EncoderDecoderEngine(Engine):
         """The decoder's forward over its prefix and what is written behind it."""
         states, middle = self.encoder_hidden_states(examples, learned), self.middle(learned)
         rows = [
-            EngineRow(None, (), self._pieces(self._write, middle, one, ids))
+            EngineRow(None, (), self.pieces.of(self._write, middle, one, ids))
             for one, ids in zip(examples, written, strict=True)
         ]
         batch = run(self.base, rows, live=self._live(learned), encoder_hidden_states=states)
-        prefix = self._pieces(self._write, middle, examples[0])
+        prefix = self.pieces.of(self._write, middle, examples[0])
         return DecoderOutput(
             batch.base,
             batch.states,

@@ -14,6 +14,7 @@ from .cache import CacheConfig, RowCache, context_digest
 from .encode import encode, in_buckets
 from .frozen_layers import FrozenLayers
 from .past import Past, join, learned_past
+from .pieces import Pieces
 from .plan import FIRST_NAMES, NOTHING, Learned, Plan, Slot
 from .rows import EngineRow, Piece, run, run_prefix
 
@@ -47,7 +48,7 @@ class Engine:
     ) -> None:
         self.plan, self.prefix_ids, self.cue, self.tail = plan, prefix_ids, cue, tail
         self.base = base.view(prepacked=plan.keeps_texts)
-        self._ids = {"prefix_ids": prefix_ids, "cue": cue, "tail": tail}
+        self.pieces = Pieces(plan, {"prefix_ids": prefix_ids, "cue": cue, "tail": tail})
         self.config = config = cache or CacheConfig()
         dtype = config.dtype or base.dtype
         cut = [(FIRST_NAMES.get(slot.name, slot.name), slot.start, slot.stop) for slot in plan.row_frozen]
@@ -61,7 +62,9 @@ class Engine:
             kept_as = self.context if config.keep else None
             rows = RowCache(self._layout(base), dtype, config.ram, config.disk, kept_as)
         self.cache: RowCache = rows
-        self.frozen_layers = FrozenLayers(self.base, plan, self._ids, below, self.cache) if plan.first_layer else None
+        self.frozen_layers = (
+            FrozenLayers(self.base, plan, self.pieces.shared, below, self.cache) if plan.first_layer else None
+        )
         self._frozen: Past | None = None
         self._ends: dict[Ids, Tensor] = {}  # text ids → last hidden state [H], where nothing is learned
 
@@ -102,7 +105,7 @@ class Engine:
     def encode(self, examples: Sequence[Example], progress: Progress = ignore_progress) -> None:
         """Run what is frozen of every row, if it is not in the cache yet, and keep it."""
         if self.frozen_layers is not None:
-            windows = [self._whole_ids(window) for example in examples for window in example.runs]
+            windows = [self.pieces.live_ids(window) for example in examples for window in example.runs]
             self.frozen_layers.encode(windows, progress)
         if not self.plan.keeps_texts:
             return
@@ -115,7 +118,7 @@ class Engine:
                 for place, ids in enumerate(part):
                     yield torch.stack([layer[:, place, :, : len(ids)] for layer in batch.kv])
 
-            rows = [ids for example in examples if (ids := self._frozen_ids(example))]
+            rows = [ids for example in examples if (ids := self.pieces.frozen_ids(example))]
             encode(self.cache, rows, prefix.size if prefix else 0, compute, progress)
 
     def answers(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, Tensor]:
@@ -145,7 +148,7 @@ class Engine:
         if stop <= len(self.plan.row_frozen):
             learned = NOTHING
         prefix, middle = self.live_prefix(learned), self.middle(learned)
-        rows = [EngineRow(prefix, (), self._pieces(slots[:stop], middle, example)) for example in examples]
+        rows = [EngineRow(prefix, (), self.pieces.of(slots[:stop], middle, example)) for example in examples]
         batch = run(self.base, rows, live=self._live(learned))
         ends = batch.ends.tolist()
         return [batch.states[end - len(one.text) : end] for end, one in zip(ends, examples, strict=True)]
@@ -239,10 +242,10 @@ class Engine:
     ) -> EngineRow:
         """The example as a row for `run`, what is frozen of it from the cache where it is kept."""
         if low and self.frozen_layers is not None:
-            size = len(self._ids["cue"]) + len(example.text) + len(answer)
-            return EngineRow(prefix, (), (self.frozen_layers.states(self._whole_ids(example))[:size],))
-        frozen = self._frozen_ids(example)
-        live = (*self._pieces(self.plan.row_live, middle, example), answer)
+            size = len(self.pieces.shared["cue"]) + len(example.text) + len(answer)
+            return EngineRow(prefix, (), (self.frozen_layers.states(self.pieces.live_ids(example))[:size],))
+        frozen = self.pieces.frozen_ids(example)
+        live = (*self.pieces.of(self.plan.row_live, middle, example), answer)
         if frozen and self.plan.keeps_texts and frozen in self.cache:
             return EngineRow(prefix, frozen, live)
         if any(slot.adapted for slot in self.plan.row_live):
@@ -255,37 +258,9 @@ class Engine:
 
     def _kept(self, examples: Sequence[Example]) -> bool:
         """Whether the states of all these rows are kept."""
-        return self.frozen_layers is not None and all(self._whole_ids(example) in self.cache for example in examples)
-
-    def _pieces(
-        self, slots: Sequence[Slot], middle: Mapping[str, Piece], example: Example, answer: Ids = ()
-    ) -> tuple[Piece, ...]:
-        """What stands in these slots of a row; nothing in the answer's unless it is given."""
-        pieces: list[Piece] = []
-        for slot in slots:
-            if slot.learned is not None:
-                if slot.name in middle:
-                    pieces.append(middle[slot.name])
-            elif slot.name == "text":
-                pieces.append(example.part(slot.part))
-            elif slot.name == "answer":
-                pieces.append(answer)
-            else:
-                pieces.append(self._shared_ids(slot))
-        return tuple(pieces)
-
-    def _shared_ids(self, slot: Slot) -> Ids:
-        return self._ids[slot.name][slot.start : slot.stop]
-
-    def _frozen_ids(self, example: Example) -> Ids:
-        parts = self._pieces(self.plan.row_frozen, {}, example)
-        return tuple(token for part in parts if isinstance(part, tuple) for token in part)
-
-    def _whole_ids(self, example: Example) -> Ids:
-        """All of a row's own tokens that ever run: its text, the cue, the right answer but for its last token."""
-        answer = () if example.gold is None else example.answer[:-1]
-        parts = self._pieces(self.plan.row_live, {}, example)
-        return (*(token for part in parts if isinstance(part, tuple) for token in part), *answer)
+        return self.frozen_layers is not None and all(
+            self.pieces.live_ids(example) in self.cache for example in examples
+        )
 
     def _extend(
         self, base: Base, past: Past | None, slots: Sequence[Slot], learned: Learned, low: bool = False
@@ -302,7 +277,7 @@ class Engine:
         for slot in slots:
             value = learned.segments.get(slot.name) if slot.learned else None
             if slot.learned is None:
-                pieces.append(self._shared_ids(slot))
+                pieces.append(self.pieces.shared_ids(slot))
             elif value is not None and slot.learned == "kv":
                 past = run_prefix(base, behind(), first)
                 new = learned_past(value.to(base.dtype), slot.takes_positions and base.keeps_positions)

@@ -10,8 +10,8 @@ from .. import artifact as artifacts
 from ..artifact.card import model_card
 from ..base import Base
 from ..base.bundled import BUNDLED
-from ..base.model import DTYPES
 from ..base.own_cache import prefix_in_peft
+from ..base.shape import DTYPES
 from ..config import with_first_keys
 from ..errors import ConfigError
 from ..metrics import Estimate

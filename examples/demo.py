@@ -59,7 +59,7 @@ class Way:
     saved: bool = True
 
 
-# All else is a method's default. Dev is looked at every 8 steps, once an epoch where a step has 16 rows, as looks take time.
+# All else is a method's default. Dev is evaluated every 8 steps: once an epoch where a step has 16 rows, since it takes time.
 LOOKS = {"eval_every": 8}
 # An infix makes 32 steps, which is enough here; by default it makes 96 of so few rows. Chosen on reviews that are no test rows.
 SHORT = {**LOOKS, "min_steps": 32}

@@ -26,7 +26,7 @@ class Measured:
     Attributes:
         way: its title.
         hits: 1 for each test row that was answered rightly, else 0.
-        seconds: of training, texts' encoding and looks at dev included, without testing; None where nothing is trained.
+        seconds: of training, with the texts' encoding and evaluations on dev, without testing; None where nothing is trained.
         parameters: numbers that are learned.
         size: bytes to keep for use.
         artifact: digest of what was saved; empty where nothing was.

@@ -154,7 +154,7 @@ def test_it_trains_a_tiny_encoder_in_this_process(encoder):
 
 
 @needs_setfit
-@pytest.mark.full
+@pytest.mark.full  # above: in the test's own process
 def test_it_trains_a_tiny_encoder(encoder, tmp_path, monkeypatch):
     """A real process; the same seed gives the same answers."""
     monkeypatch.chdir(tmp_path)
@@ -186,7 +186,7 @@ def test_what_is_no_encoder_is_refused_in_one_line(tmp_path):
 
 
 @needs_setfit
-@pytest.mark.full
+@pytest.mark.full  # above: a tiny encoder, made-up rows
 @pytest.mark.real
 def test_it_learns_real_reviews_from_sixteen_rows():
     from softprompt.tasks import Task

@@ -238,6 +238,8 @@ def test_an_artifact_goes_round(tmp_path, capsys):
     stretches = [(label, borders[first][0], borders[stop - 1][1]) for label, first, stop in spans_of(told.label)]
     wanted = [{"text": text[a:b], "label": label, "start": a, "end": b} for label, a, b in stretches]
     assert shown["spans"] == wanted
+    odd = [{**values, "tags": ["x"]}, {**values, "tags": ["no", "such", "tags", "O"]}, {**values, "entities": [{}]}]
+    assert [one.label for one in runtime.predict(odd)] == [told.label] * 3  # what stands there is not read
     (whole,) = runtime.predict([{"text": text}])
     assert whole.as_dict()["tokens"] == values["tokens"] and whole.label == told.label
 
@@ -432,11 +434,12 @@ def test_words_of_a_text(text, words):
 
 def test_rows_of_one_text_and_other_tags_contradict_each_other(tmp_path):
     rows = [{"tokens": [f"w{k}"], "tags": ["O"]} for k in range(12)]
-    rows += [{"tokens": ["w1"], "tags": ["B-name"]}, {"text": "w2", "entities": []}]
+    rows += [{"tokens": ["w1"], "tags": ["B-name"]}, {"said": "w2", "entities": []}]
+    rows = [{"said": None, **row} for row in rows]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    task = Task.load({**TASK, "data": {"source": str(tmp_path / "rows.jsonl")}})
+    task = Task.load({**TASK, "data": {"source": str(tmp_path / "rows.jsonl"), "columns": {"text": "said"}}})
     splits = task.load_data()
-    assert sum(map(len, splits.values())) == 11
+    assert sum(map(len, splits.values())) == 11 and not any("nothing reads" in line for line in task.notices)
     assert (task.left_out.copies, task.left_out.contradicting) == (1, 2)
 
 

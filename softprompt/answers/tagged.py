@@ -60,7 +60,8 @@ class Tagged(AnswerForm[Tagging]):
         read = in_windows(self.bound, values, "text", self.task.spec.window_overlap, where)
         text, words = self.task.words_of(values)
         tags = self.task.gold(values)
-        target = None if tags is None else tuple(self.task.places[tag] for tag in tags)
+        known = tags is not None and self.task.places.keys() >= set(tags)  # a row that is asked may say anything
+        target = tuple(self.task.places[tag] for tag in tags) if tags is not None and known else None
         return replace(read.example(values, where, target), places=_first_pieces(read, text, words))
 
     def lacking(self, example: Example) -> str | None:

@@ -111,7 +111,7 @@ class TaskSpec(Strict):
         name: used in artifacts and tables.
         type: what an answer is; one of `softprompt.tasks` in the registry.
         metric: what is reported and, where answers are scored, decides on dev (see docs/metrics.md).
-        max_text_tokens: longer row texts are cut (and counted), or read in windows where a head points at spans; default:
+        max_text_tokens: longer row texts are cut (and counted), or read in windows where a head reads their tokens; default:
             what fits the base.
     """
 

@@ -136,16 +136,22 @@ class Tagging(Task):
         """And a tag of the task's own for each of them."""
         if (problem := self.check_input(values)) is not None:
             return problem
-        if values.get("tags") is None and values.get("entities") is not None:
-            problem = self._no_entities(values)
-        else:
-            problem = _no_tags(values)
-        if problem is not None or not self.spec.tags:
+        if (problem := self._no_answer(values)) is not None or not self.spec.tags:
             return problem
         for place, tag in enumerate(self.gold(values) or ()):
             if tag not in self.places:
                 return f"word {place + 1} has the tag {shown(tag)}, which task.tags does not list{suggest(tag, self.places)}"
         return None
+
+    def unlabelled(self, values: dict[str, Any]) -> bool:
+        """Whether a row has neither tags nor entities; an empty list of entities says that there are none."""
+        return not any(_is_given(values, name) for name in self.answer_fields)
+
+    def _no_answer(self, values: dict[str, Any]) -> str | None:
+        """Why a row that can be asked has no tag for each word, or None."""
+        if not _is_given(values, "tags") and _is_given(values, "entities"):
+            return self._no_entities(values)
+        return _no_tags(values)
 
     def _no_entities(self, values: dict[str, Any]) -> str | None:
         """Why a row's entities are none that its words could be tagged with, or None."""
@@ -186,21 +192,18 @@ class Tagging(Task):
         return None
 
     def gold(self, values: dict[str, Any]) -> list[str] | None:
-        """The tag of each word; None where the row has none."""
-        tags = plain(values.get("tags"))
-        if tags is not None and tags != "":
-            return list(tags)
-        entities = plain(values.get("entities"))
-        if entities is None or entities == "":
+        """The tag of each word; None where the row has none, or what is asked in use has something else in their place."""
+        if self._no_answer(values) is not None:
             return None
+        if _is_given(values, "tags"):
+            return [text_of(tag) for tag in plain(values["tags"])]
         _, borders = self.words_of(values)
-        found = [OUTSIDE] * len(borders)
-        for entity in entities:
-            label = entity["label"]
+        tags = [OUTSIDE] * len(borders)
+        for entity in plain(values["entities"]):
             for place, word in enumerate(_inside(borders, entity["start"], entity["end"])):
                 prefix = "" if not self._prefixed else "I-" if place else "B-"
-                found[word] = prefix + label
-        return found
+                tags[word] = prefix + text_of(entity["label"])
+        return tags
 
     def candidates(self, values: dict[str, Any]) -> tuple[list[str], int | None]:
         """All tags as one text, where the row has them."""
@@ -242,6 +245,11 @@ def _word() -> re.Pattern[str]:
     return re.compile(f"[{letters}]+|[^{re.escape(blank)}]")
 
 
+def _is_given(values: dict[str, Any], name: str) -> bool:
+    value = plain(values.get(name))
+    return value is not None and value != ""
+
+
 def _inside(borders: Sequence[Borders], start: int, end: int) -> range:
     """Words that a stretch of the text has a part in."""
     first = bisect.bisect_right(borders, start, key=lambda word: word[1])
@@ -251,7 +259,7 @@ def _inside(borders: Sequence[Borders], start: int, end: int) -> range:
 def _no_tags(values: dict[str, Any]) -> str | None:
     """Why these are no tags of a row's tokens, or None."""
     tokens, tags = plain(values.get("tokens")), plain(values.get("tags"))
-    if tags is None:
+    if not _is_given(values, "tags"):
         return f"missing field 'tags', or 'entities'{suggest('tags', map(str, values))}"
     if tokens is None:
         return "tags stand beside tokens, which the row has none of; give 'tokens', a list of words"

@@ -21,6 +21,7 @@ from ..tasks import BoundTask
 from .base import Method, Place, Stores, TrainDefaults
 
 _WEIGHT, _BIAS = "head.weight", "head.bias"
+_LONG = 10  # epochs: after 3, words of 256 addresses were tagged 6 points worse or more (docs/methods.md)
 
 
 class Headed(Method):
@@ -44,7 +45,7 @@ class Headed(Method):
             bidirectional: the base reads both ways.
         """
         super().__init__(inner.spec)
-        self.inner, self._size = inner, size
+        self.inner, self._size, self._reads_tokens = inner, size, reads_tokens
         inner.averaged = bidirectional and not reads_tokens
         self.head: nn.Linear | None = None
         self.first_layer = inner.first_layer
@@ -52,9 +53,11 @@ class Headed(Method):
 
     @property
     def defaults(self) -> TrainDefaults:  # type: ignore[override]
-        """The inner method's; a head alone is trained longer."""
+        """The inner method's; a head alone, or one that reads each token, is trained longer."""
         own = self.inner.defaults
-        return own if own.lr else TrainDefaults(lr=own.head_lr, epochs=10, batch_size=32)
+        if not own.lr:
+            return TrainDefaults(lr=own.head_lr, epochs=_LONG, batch_size=32)
+        return replace(own, epochs=max(own.epochs, _LONG)) if self._reads_tokens else own
 
     @property
     def keeps_instruction(self) -> bool:

@@ -233,7 +233,7 @@ def words_in(text: str) -> list[Borders]:
 
     A Chinese, Japanese or Korean character is a word, too.
     """
-    return [found.span() for found in _word().finditer(text)]
+    return [match.span() for match in _word().finditer(text)]
 
 
 @functools.cache

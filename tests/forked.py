@@ -156,5 +156,7 @@ def _environment(**values: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
-if __name__ == "__main__":  # of `torchrun --run-path`
+if __name__ == "__main__":  # of `torchrun --run-path`, whose handler of signals a new interpreter would not have
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
     sys.exit(execute(sys.argv[1:]))

@@ -127,8 +127,9 @@ def with_head(method: Method, base: Base, task: Task) -> Method:
     if not (needed or (not base.has_words if method.spec.head is None else method.spec.head)):
         return method
     form = None if task.head_form is None else find_form(task.head_form)
-    size, reads_tokens = (0, False) if form is None else (form.head_size(task), form.reads_tokens)
-    return Headed(method, size, reads_tokens, base.bidirectional)
+    if form is None:
+        return Headed(method, 0, False, base.bidirectional)
+    return Headed(method, form.head_size(task), form.reads_tokens, base.bidirectional, form.epochs)
 
 
 def _form(base: Base, task: Task, method: Method) -> AnswerForm[Any]:

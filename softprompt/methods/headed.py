@@ -21,7 +21,7 @@ from ..tasks import BoundTask
 from .base import Method, Place, Stores, TrainDefaults
 
 _WEIGHT, _BIAS = "head.weight", "head.bias"
-_LONG = 10  # epochs: after 3, words of 256 addresses were tagged 6 points worse or more (docs/methods.md)
+_ALONE = 10  # epochs of a head alone
 
 
 class Headed(Method):
@@ -36,16 +36,19 @@ class Headed(Method):
     sums_over_tokens = False
     own = (_WEIGHT, _BIAS)
 
-    def __init__(self, inner: Method, size: int, reads_tokens: bool = False, bidirectional: bool = True) -> None:
+    def __init__(
+        self, inner: Method, size: int, reads_tokens: bool = False, bidirectional: bool = True, epochs: int = 0
+    ) -> None:
         """Put a head behind a method.
 
         Args:
             size: its logits K; 0 where it is not known what it is to answer.
             reads_tokens: it reads each token of the text.
             bidirectional: the base reads both ways.
+            epochs: at least so many, unless the user says otherwise.
         """
         super().__init__(inner.spec)
-        self.inner, self._size, self._reads_tokens = inner, size, reads_tokens
+        self.inner, self._size, self._epochs = inner, size, epochs
         inner.averaged = bidirectional and not reads_tokens
         self.head: nn.Linear | None = None
         self.first_layer = inner.first_layer
@@ -53,11 +56,11 @@ class Headed(Method):
 
     @property
     def defaults(self) -> TrainDefaults:  # type: ignore[override]
-        """The inner method's; a head alone, or one that reads each token, is trained longer."""
+        """The inner method's; a head alone is trained longer, and one whose form of answers says so."""
         own = self.inner.defaults
         if not own.lr:
-            return TrainDefaults(lr=own.head_lr, epochs=_LONG, batch_size=32)
-        return replace(own, epochs=max(own.epochs, _LONG)) if self._reads_tokens else own
+            return TrainDefaults(lr=own.head_lr, epochs=_ALONE, batch_size=32)
+        return replace(own, epochs=max(own.epochs, self._epochs))
 
     @property
     def keeps_instruction(self) -> bool:

@@ -27,6 +27,13 @@ from softprompt.metrics import METRICS, estimate, measures, metrics_for, row_sco
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "looked", "at", "dogs", "in", "big", "red", "near", "small"]
 
 
+def tags(rows=40):
+    """Rows of tagged words, gold and predicted."""
+    rng, kinds = random.Random(0), ["O", "B-x", "I-x", "B-y", "I-y"]
+    gold = [[rng.choice(kinds) for _ in range(rng.randint(1, 9))] for _ in range(rows)]
+    return gold, [[tag if rng.random() < 0.7 else rng.choice(kinds) for tag in row] for row in gold]
+
+
 def labels(rows: int = 40) -> tuple[list[str], list[str]]:
     """Right and predicted labels; "z" is predicted once and never right, "r" is right once."""
     rng = random.Random(3)
@@ -51,8 +58,9 @@ def binary(seeds: int, rows: int, share: float = 0.8, seed: int = 0) -> np.ndarr
 @pytest.mark.parametrize("metric", [*METRICS, "agreement", "agreement (macro_f1)", "agreement (chrf)"])
 def test_the_mean_of_row_scores_is_the_metric(metric, monkeypatch):
     monkeypatch.setattr(measures, "RESAMPLES", 9)  # its interval plays no part
-    of_labels = metric.removeprefix("agreement (").rstrip(")") in [*metrics_for("labels"), "agreement"]
-    gold, predicted = labels() if of_labels else texts()
+    name = metric.removeprefix("agreement (").rstrip(")")
+    of_labels = name in [*metrics_for("labels"), "agreement"]
+    gold, predicted = labels() if of_labels else tags() if name in metrics_for("tags") else texts()
     scores = row_scores(metric, gold, predicted)
     assert scores.shape == (len(gold),)
     assert scores.mean() == pytest.approx(estimate(metric, gold, predicted).value, abs=1e-9)

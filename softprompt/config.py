@@ -11,6 +11,7 @@ import re
 import types
 import typing
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -84,6 +85,17 @@ def with_current_keys(model: type[BaseModel], data: Any) -> Any:
     return _with_keys(model, data, first=False)
 
 
+def with_current_path(model: type[BaseModel], keys: Sequence[str]) -> list[str]:
+    """Keys that lead into nested settings, under today's names."""
+    path = []
+    inner: type[BaseModel] | None = model
+    for key in keys:
+        path.append(getattr(inner, "renamed", {}).get(key, key))
+        field = inner.model_fields.get(path[-1]) if inner else None
+        inner = _nested_model(field.annotation) if field else None
+    return path
+
+
 def _with_keys(model: type[BaseModel], data: Any, first: bool) -> Any:
     if not isinstance(data, dict):
         return data
@@ -91,6 +103,8 @@ def _with_keys(model: type[BaseModel], data: Any, first: bool) -> Any:
     names = {new: old for old, new in renamed.items()} if first else renamed
     settings = {}
     for key, value in data.items():
+        if key in names and names[key] in data:
+            return data  # both are given, which is refused where it is validated
         field = model.model_fields.get(str(renamed.get(key, key)))
         nested = _nested_model(field.annotation) if field else None
         settings[names.get(key, key)] = value if nested is None else _with_keys(nested, value, first)

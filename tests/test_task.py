@@ -9,6 +9,7 @@ import torch
 from helpers import bound_form
 from models import tiny_tokenizer
 
+from softprompt import registry
 from softprompt.data import Row
 from softprompt.errors import ConfigError, DataError
 from softprompt.tasks import Task, ready_tasks
@@ -195,3 +196,14 @@ def test_held_out_rows_that_are_demonstrations_are_warned_of(tmp_path):
         task = Task.load({**TASK, "data": data, "demonstrations": demonstrations})
         task.load_data()
         assert sum("10 dev and test rows are demonstrations" in line for line in task.notices) == told
+
+
+def test_a_task_type_of_an_earlier_version_is_refused_in_one_line(monkeypatch):
+    """A package's task that says nothing of a form would end in a traceback."""
+    old = type("Old", (), {"__module__": "theirs"})
+    monkeypatch.setattr(registry, "names", lambda group: ["old"])
+    monkeypatch.setattr(registry, "find", lambda group, name: old)
+    with pytest.raises(
+        ConfigError, match=r"type 'old' \(theirs.Old\) does not say how its rows are answered; set its `form`"
+    ):
+        Task.load({"type": "old", "name": "x"})

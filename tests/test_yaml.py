@@ -217,3 +217,28 @@ def test_a_type_that_is_none_is_told_in_plain_words(kind, told):
     assert (
         told in str(caught.value) and str(caught.value).startswith("task: type is") and "None" not in str(caught.value)
     )
+
+
+def test_an_override_takes_the_place_of_a_setting_under_either_name(tmp_path):
+    """A file and an override may have different names for one key; only one file with both is refused."""
+    run = {
+        "task": {
+            "type": "generation",
+            "name": "t",
+            "template": {"input": "{{ text }}"},
+            "generation": {"looks": "metric"},
+        }
+    }
+    for key in ("checkpointing", "gradient_checkpointing"):
+        (tmp_path / "run.yaml").write_text(yaml.safe_dump({**run, "method": "soft", "train": {key: True}}))
+        for name in ("checkpointing", "gradient_checkpointing"):
+            for task_key in ("looks", "eval_metric"):
+                with pytest.warns(FutureWarning, match="run.yaml: task.generation.looks is now called"):
+                    spec = load_run(
+                        tmp_path / "run.yaml", [f"train.{name}=false", f"task.generation.{task_key}=likelihood"]
+                    )
+                assert spec.train.gradient_checkpointing is False
+                assert spec.task["generation"] == {"eval_metric": "likelihood"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_run(tmp_path / "run.yaml", [], ours=True).task["generation"] == {"eval_metric": "metric"}

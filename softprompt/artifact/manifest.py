@@ -129,7 +129,7 @@ class Manifest(_Exact):
 
     Attributes:
         softprompt: version that wrote it.
-        kind: of base (see `base/families.py`); those of version 0.1 and before said `causal` of all.
+        kind: of base (see `base/families.py`); earlier ones said `causal` of all.
         method: name and settings, as `make_method` takes them.
         task: the whole task (template, verbalizer, demonstrations), as `Task.load` takes it; None where there is none.
         tensors_file: where the tensors are: `adapter_model.safetensors`, or in a folder that is also a plain transformers model

@@ -116,7 +116,7 @@ def run_of(artifact: Path) -> RunSpec | None:
     from ..training.known import is_known
 
     file = _run_file(artifact)
-    return load_run(file, []) if file is not None and is_known(file) else None
+    return load_run(file, [], ours=True) if file is not None and is_known(file) else None
 
 
 def _run_file(artifact: Path) -> Path | None:

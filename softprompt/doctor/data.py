@@ -187,15 +187,16 @@ def joints(case: Case) -> Iterator[Finding]:
         return
     for row in plain:
         words, _ = bound.task.candidates(row.values)
-        place = row.gold or 0
-        answer = render(bound.task.spec.template.answer, {"answer": words[place]}, "template.answer")
-        if bound.task.spec.template.in_chat:
-            answer = answer.lstrip()  # as `Prompter` has it: a chat turn begins without a space
         text = bound.prompter.prompt(bound.task.shown(row.values), row.where)
         whole = _ids(case, text)
         pairs = []
-        if case.learned.head is None and case.base.answers_at_end:  # else nothing is spoken behind the cue
-            spoken = case.form.spoken(row.candidates[place])
+        # else nothing is spoken behind the cue, or nothing that is known (of made-up rows)
+        if case.learned.head is None and case.base.answers_at_end and words:
+            index = row.gold or 0
+            answer = render(bound.task.spec.template.answer, {"answer": words[index]}, "template.answer")
+            if bound.task.spec.template.in_chat:
+                answer = answer.lstrip()  # as `Prompter` has it: a chat turn begins without a space
+            spoken = case.form.spoken(row.candidates[index])
             pairs.append(("cue and answer", (*whole, *spoken), _ids(case, text + answer)))
         if not row.truncated and not row.windows:
             ours = (*bound.prefix_ids, *row.text, *bound.cue)

@@ -8,6 +8,7 @@ RETIRED = {
     "share": "what a row counts for is `loss_weight` of the answers' form (softprompt.answers)",
     "loss_weight": "what a row counts for is `loss_weight` of the answers' form (softprompt.answers)",
     "whole": "it is called `trains_whole_model`",
+    "points": "what a head reads is said by the answers' form (softprompt.answers)",
 }
 """Each hook, and what stands in its place."""
 

@@ -116,6 +116,11 @@ class Task(ABC):
             near = suggest(name if isinstance(name, str) else "", known)
             raise ConfigError(f"{where}: type is {shown(name)}, which is no type of a task{near}")
         kind = registry.find("softprompt.tasks", name)
+        if not hasattr(kind, "form"):
+            raise ConfigError(
+                f"{where}: type {name!r} ({kind.__module__}.{kind.__qualname__}) does not say how its rows are answered; "
+                "set its `form`, e.g. form = 'chosen' (docs/upgrading.md)"
+            )
         spec = parse(kind.Spec, read(kind.Spec, data), where)
         try:
             return kind(spec, folder, rules)

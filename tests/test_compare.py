@@ -25,7 +25,7 @@ from models import tiny_model, tiny_tokenizer
 
 from softprompt.benchmarks.compare import executors
 from softprompt.benchmarks.compare.context import RunContext
-from softprompt.benchmarks.compare.drive import begin, drive
+from softprompt.benchmarks.compare.drive import begin, describe, drive
 from softprompt.benchmarks.compare.execute import execute
 from softprompt.benchmarks.compare.executors import make_workers
 from softprompt.benchmarks.compare.main import compare
@@ -34,6 +34,7 @@ from softprompt.benchmarks.compare.report.gather import Section, Table
 from softprompt.benchmarks.compare.results import Results
 from softprompt.benchmarks.compare.runs import Run, cells_of, count, left, next_runs
 from softprompt.benchmarks.compare.suite import SuiteSpec, load_suite, ready_suites
+from softprompt.benchmarks.compare.texts import texts_of
 from softprompt.config import parse
 from softprompt.engine.cache import RowCache
 from softprompt.errors import ConfigError, DataError, SoftpromptError
@@ -121,6 +122,31 @@ def assert_alike(found, expected, where=""):
         assert found == pytest.approx(expected, rel=1e-5), where
     else:
         assert found == expected, where
+
+
+def test_the_majority_of_tags_and_the_texts_of_their_rows(folder, tmp_path):
+    rows = [{"tokens": [f"w{k}", "met", "Bo"], "tags": ["O", "x", "x"]} for k in range(20)]
+    rows += [{"text": f"so Bo {k}", "entities": [{"start": 3, "end": 5, "label": "x"}]} for k in range(4)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    task = {"name": "names", "type": "tagging", "tags": ["O", "x"], "template": {"input": "{{ text }}"}}
+    task["data"] = {"source": str(tmp_path / "rows.jsonl")}
+    (tmp_path / "task.yaml").write_text(yaml.safe_dump(task), encoding="utf-8")
+    suite = {**SUITE, "bases": [str(folder / "base")], "tasks": [str(tmp_path / "task.yaml")], "sizes": [8]}
+    suite |= {"test": 6, "contenders": ["full"], "train": {"epochs": 1}}
+    (tmp_path / "suite.yaml").write_text(yaml.safe_dump(suite), encoding="utf-8")
+    work = begin(suite_of(tmp_path), tmp_path / "out", ("majority",))
+    drive(work, make_workers("here", 1, work.suite.cache))
+    describe(work, "")
+    (record,) = read_all(tmp_path / "out").values()
+    assert record.status == "done", record.reason
+    measured = record.tests["names"]
+    where, gold = gold_of(tmp_path / "out", measured.digest)
+    assert record.config["answer"] == "x" and measured.predicted == [["x"] * len(tags) for tags in gold]
+    shown = texts_of(Results.load(tmp_path / "out"))("names")
+    assert shown.keys() >= set(where)
+    for name, text in shown.items():
+        row = rows[int(name.rsplit(":", 1)[1]) - 1]
+        assert text == (row["text"] if "text" in row else " ".join(row["tokens"]))
 
 
 # what there is to run

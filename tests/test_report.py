@@ -404,6 +404,20 @@ def test_confusion_agreement_and_examples(report):
         )
 
 
+def test_examples_of_tags_are_shown_as_they_are_answered(tmp_path):
+    gold = [["O", "B-x", "I-x"], ["B-x", "O"], ["O"]]
+    (tmp_path / "suite.json").write_text(json.dumps({"name": "made"}))
+    (tmp_path / "rows").mkdir()
+    (tmp_path / "rows" / "d.json").write_text(json.dumps({"where": ["t:1", "t:2", "t:3"], "gold": gold}))
+    for name, answers in {"full": gold, "soft": [["O", "B-x", "O"], *gold[1:]]}.items():
+        tested = Measured(metric="span_f1", value=0.5, interval=(0, 1), rows=3, digest="d", predicted=answers)
+        place = Place(base="b", task="t", contender=name, size=8)
+        write(tmp_path, Record(id=name, suite="made", stage="final", place=place, seed=0, tests={"t": tested}))
+    (example,) = examples(gather(Results.load(tmp_path)).sections[0].main, None)
+    assert example.gold == "O B-x I-x"
+    assert sorted(example.answers) == [("full", "O B-x I-x", True), ("soft", "O B-x O", None)]
+
+
 def test_too_many_labels_for_a_matrix(tmp_path):
     folder = small(tmp_path, rows=60, labels=tuple("abcdefghijklmnop"), contenders=("zero-shot", "full"))
     labels, matrices = confusions(gather(Results.load(folder)).sections[0].main)

@@ -32,6 +32,7 @@ from softprompt.runtime import Runtime
 from softprompt.tasks import Task
 from softprompt.tasks.tagging import words_in
 from softprompt.training import prepare, train
+from softprompt.training.distil import distil
 
 TAGS = ["O", "B-name", "I-name", "B-town", "I-town"]
 TASK = {
@@ -402,6 +403,49 @@ def test_rows_that_cannot_be_learned_from_are_told(tmp_path, values, problem):
     assert "\n" not in str(caught.value)
 
 
+def test_a_text_that_is_not_the_tokens_joined_is_refused():
+    differs = "field 'text' differs from the tokens joined by task.joiner (' '); leave out one of them, or set joiner"
+    entities = [{"start": 3, "end": 5, "label": "town"}]
+    row = {"text": "安娜在北京", "tokens": list("安娜在北京"), "entities": entities}
+    assert problem_of(row) == differs
+    assert problem_of({**AB, "text": "a, b", "tags": ["O", "O"]}) == differs
+    assert Task.load(TASK).check_input({**AB, "text": "b a"}) == differs
+    joined = Task.load({**TASK, "joiner": ""})
+    assert joined.check_row(row) is None and joined.gold(row) == ["O", "O", "O", "B-town", "I-town"]
+
+
+@pytest.mark.parametrize("nothing", [None, "", float("nan")])
+def test_a_field_that_holds_nothing_is_as_if_it_were_not_there(nothing):
+    task = Task.load(TASK)
+    entities = [{"start": 0, "end": 4, "label": "name"}]
+    marked = {**TEXT, "entities": entities, "tokens": nothing, "tags": nothing}
+    assert task.check_row(marked) is None
+    assert task.gold(marked) == ["B-name", "O", "O", "O", "O"]
+    assert task.shown(marked)["tokens"] == ["Anna", "lives", "in", "Rome", "."]
+    listed = {**AB, "tags": ["O", "B-town"], "text": nothing, "entities": nothing}
+    assert task.check_row(listed) is None
+    assert task.gold(listed) == ["O", "B-town"] and task.shown(listed)["text"] == "a b"
+    assert task.unlabelled({**TEXT, "tags": nothing, "entities": nothing})
+    reads_tokens = Task.load({**TASK, "template": {"input": "{{ text }} {{ tokens }}"}})
+    assert reads_tokens.check_input({**TEXT, "tokens": nothing}) == reads_tokens.check_input(TEXT)
+
+
+def test_entities_that_tags_without_prefixes_cannot_tell_apart_are_refused():
+    plain = {"tags": ["O", "name", "town"]}
+    two = {
+        "text": "Anna Bo in Rome",
+        "entities": [{"start": 0, "end": 4, "label": "name"}, {"start": 5, "end": 7, "label": "name"}],
+    }
+    problem = "the entities at 0 and 5 have the label 'name' and no word between them; tags without B- make them one"
+    assert problem_of(two, **plain).startswith(problem) and problem_of(two) is None
+    other = [two["entities"][0], {"start": 5, "end": 7, "label": "town"}]
+    apart = [two["entities"][0], {"start": 11, "end": 15, "label": "name"}]
+    assert problem_of({**two, "entities": other}, **plain) is None
+    assert problem_of({**two, "entities": apart}, **plain) is None
+    outside = {**two, "entities": [{"start": 0, "end": 4, "label": "O"}]}
+    assert problem_of(outside, **plain) == "the entity at 0 has the label 'O', which means no entity; leave it out"
+
+
 def test_both_forms_of_a_row_are_the_same():
     entities = [{"start": 14, "end": 18, "label": "town"}, {"start": 0, "end": 4, "label": "name"}]
     task = Task.load({**TASK, "joiner": " "})
@@ -474,6 +518,20 @@ def test_what_does_not_fit_is_refused_in_one_line():
     slow = tiny_base("llama")
     slow.tokenizer = Slow(slow.tokenizer)
     assert "does not tell where its tokens stand in a text" in refusal(slow)
+
+
+def test_messages_speak_of_tags():
+    soft = refusal("llama", "soft", template={"input": "{{ text }} {{ soft(3, 'Tags') }} so", "cue": ":"})
+    assert "soft slots inside, where words are tagged; move them" in soft
+    assert "as it is, for its words to be tagged" in refusal("encoder", template={"input": "{{ text | upper }}"})
+    narrow = refusal("encoder", max_text_tokens=40, window_overlap=35)
+    assert "tokens of the text, but neighbours" in narrow and "or shorten what stands around the text" in narrow
+    room = refusal("encoder", max_text_tokens=20, template={"input": "{{ text }}" + " what" * 12})
+    assert "text around the text and the template leave no room for the text (" in room
+    form = ready_for(encoder()).form
+    assert form.unstreamable == "tags words (type 'tagging'); ask predict"
+    with pytest.raises(ConfigError, match="answers of type 'tagging' are not chosen from a list; distil needs answers"):
+        distil(tiny_base("llama"), Task.load(TASK), "soft", rows=tag_rows())
 
 
 class Slow:

@@ -14,7 +14,7 @@ from test_bidirectional import SPANS, encoder, span_rows, spans
 
 from softprompt import doctor
 from softprompt.answers.extracted import best_span
-from softprompt.answers.windows import holder, window_bounds
+from softprompt.answers.windows import ReadField, holder, window_bounds
 from softprompt.data import Row
 from softprompt.doctor import Case
 from softprompt.engine import bidirectional
@@ -210,7 +210,7 @@ def test_windows_cover_the_context_and_share_their_ends():
     for _ in range(200):
         first, size, room = rng.randrange(9), 1 + rng.randrange(99), 1 + rng.randrange(20)
         overlap = rng.randrange(room)
-        parts = window_bounds(first, first + size, room, overlap, "r:1")
+        parts = window_bounds(first, first + size, room, overlap, "r:1", ReadField("context", "answers", "pointed at"))
         assert parts[0][0] == first and parts[-1][1] == first + size
         assert all(0 < end - begin <= room for begin, end in parts)
         assert all(one[1] - two[0] == overlap for one, two in pairwise(parts))

@@ -35,8 +35,11 @@ def texts_of(results: Results) -> Texts:
 
 
 def _shown(context: RunContext, cell: Cell, held: dict[str, object]) -> dict[str, str]:
-    fields = sorted(Task.load(held).fields)
+    """Each row's fields as the template shows them."""
+    task = Task.load(held)
+    fields = sorted(task.spec.template.fields)
     return {
-        short(row.where): " | ".join(str(row.values.get(name)) for name in fields)
+        short(row.where): " | ".join(str(values.get(name)) for name in fields)
         for row in context.rows_of(cell, held)["test"]
+        for values in [task.shown(row.values)]
     }

@@ -23,7 +23,9 @@ from ..tasks.span import Span
 from ..types import Example, Progress, ignore_progress
 from .form import AnswerForm, Prompt, frozen_learned
 from .outcome import Outcome
-from .windows import holder, in_windows
+from .windows import ReadField, holder, in_windows
+
+_CONTEXT = ReadField("context", "answers", "pointed at", " (its question)")
 
 
 class Extracted(AnswerForm[Span]):
@@ -53,7 +55,7 @@ class Extracted(AnswerForm[Span]):
         Raises:
             DataError: the template does not show the context as it is, or what stands around it leaves too little room.
         """
-        read = in_windows(self.bound, values, "context", self.task.spec.window_overlap, where)
+        read = in_windows(self.bound, values, _CONTEXT, self.task.spec.window_overlap, where)
         target = None
         for answer, start in self.task.spans(values):
             if start is None:

@@ -24,7 +24,9 @@ from ..tasks.tagging import Tagging
 from ..types import Example, Progress, ignore_progress
 from .form import AnswerForm, Prompt, frozen_learned
 from .outcome import Outcome
-from .windows import Windows, holder, in_windows
+from .windows import ReadField, Windows, holder, in_windows
+
+_TEXT = ReadField("text", "words", "tagged")
 
 
 class Tagged(AnswerForm[Tagging]):
@@ -51,6 +53,11 @@ class Tagged(AnswerForm[Tagging]):
                 f"task {task.name!r}: tags is missing, the list of all tags, e.g. [O, B-person, I-person]"
             )
 
+    @property
+    def unstreamable(self) -> str:
+        """Tags are read all at once."""
+        return f"tags words (type {self.task.spec.type!r}); ask predict"
+
     def encode(self, values: dict[str, Any], where: str = "row") -> Example:
         """A row with the place of each word's first piece, and its tags as places in the task's list.
 
@@ -58,7 +65,7 @@ class Tagged(AnswerForm[Tagging]):
             ConfigError: the tokenizer does not tell where its tokens stand.
             DataError: the template does not show the text as it is, or what stands around it leaves too little room.
         """
-        read = in_windows(self.bound, values, "text", self.task.spec.window_overlap, where)
+        read = in_windows(self.bound, values, _TEXT, self.task.spec.window_overlap, where)
         text, words = self.task.words_of(values)
         tags = self.task.gold(values)
         known = tags is not None and self.task.places.keys() >= set(tags)  # a row that is asked may say anything
@@ -132,8 +139,8 @@ class Tagged(AnswerForm[Tagging]):
         for label, first, stop in spans_of(tags):
             start, end = words[first][0], words[stop - 1][1]
             spans.append({"text": text[start:end], "label": label, "start": start, "end": end})
-        named = {} if values.get("tokens") is not None else {"tokens": [text[begin:end] for begin, end in words]}
-        return {**named, "tags": list(tags), "spans": spans}
+        named = {"tokens": [text[begin:end] for begin, end in words]}
+        return {**({} if self.task.names_words(values) else named), "tags": list(tags), "spans": spans}
 
 
 def _read(example: Example) -> tuple[int, ...]:

@@ -57,7 +57,23 @@ class Windows:
         )
 
 
-def in_windows(bound: BoundTask, values: dict[str, Any], field: str, overlap: int | None, where: str) -> Windows:
+@dataclass(frozen=True)
+class ReadField:
+    """The field of a row whose tokens a head reads, and the words of messages about it.
+
+    Attributes:
+        name: of the field.
+        answers, done: what the head answers with, and what is done to it: "words", "tagged".
+        around: what stands around the field, in parentheses; empty where that differs from task to task.
+    """
+
+    name: str
+    answers: str
+    done: str
+    around: str = ""
+
+
+def in_windows(bound: BoundTask, values: dict[str, Any], field: ReadField, overlap: int | None, where: str) -> Windows:
     """A row whose tokens a head reads; too long a one becomes several windows.
 
     Args:
@@ -70,34 +86,38 @@ def in_windows(bound: BoundTask, values: dict[str, Any], field: str, overlap: in
     """
     if any(slot.part is not None for slot in bound.slots):
         raise ConfigError(
-            "template.input has soft slots inside, where answers are pointed at; move them in front or behind"
+            f"template.input has soft slots inside, where {field.answers} are {field.done}; move them in front or behind"
         )
     shown = bound.task.shown(values)
     own, ids, placed = bound.prompter.offsets(shown, where)
-    text = str(shown[field])
+    text = str(shown[field.name])
     begin = own.rfind(text)
     if begin < 0:
-        raise DataError(f"{where}: template.input must show {{{{ {field} }}}} as it is, for its words to be pointed at")
+        raise DataError(
+            f"{where}: template.input must show {{{{ {field.name} }}}} as it is, for its words to be {field.done}"
+        )
     last, room = begin + len(text), min(bound.room, bound.task.spec.max_text_tokens or bound.room)
     # some tokenizers count the blank in front of a word to its first token, or join signs around a border
     clipped = [(max(a, begin) - begin, min(b, last) - begin) for a, b in placed]
     offsets = [(a, b) if a < b else (0, 0) for a, b in clipped]
     inside = [k for k, (a, b) in enumerate(offsets) if b > a]
     if not inside:
-        raise DataError(f"{where}: this base's tokenizer has no tokens for the {field}")
+        raise DataError(f"{where}: this base's tokenizer has no tokens for the {field.name}")
     first, stop = inside[0], inside[-1] + 1
     bounds = [(first, stop)]
     if len(ids) > room:
-        bounds = window_bounds(first, stop, room - first - (len(ids) - stop), overlap, where)
+        bounds = window_bounds(first, stop, room - first - (len(ids) - stop), overlap, where, field)
     windows = [[*range(first), *range(start, end), *range(stop, len(ids))] for start, end in bounds]
     return Windows(ids, tuple(offsets), bounds, windows)
 
 
-def window_bounds(first: int, stop: int, room: int, overlap: int | None, where: str) -> list[tuple[int, int]]:
-    """Where each window's part of the context's tokens `first` to `stop` begins and ends.
+def window_bounds(
+    first: int, stop: int, room: int, overlap: int | None, where: str, field: ReadField
+) -> list[tuple[int, int]]:
+    """Where each window's part of the field's tokens `first` to `stop` begins and ends.
 
     Args:
-        room: tokens of the context in one window.
+        room: tokens of the field in one window.
         overlap: tokens that neighbours share; None: `OVERLAP`, or half of the room if that is less.
         where: `file:line` of the row.
 
@@ -106,14 +126,14 @@ def window_bounds(first: int, stop: int, room: int, overlap: int | None, where: 
     """
     if room < 1:
         raise DataError(
-            f"{where}: the row's own text around the context (its question) and the template leave no room for the context "
-            f"({1 - room} tokens too many); shorten them"
+            f"{where}: the row's own text around the {field.name}{field.around} and the template leave no room for the "
+            f"{field.name} ({1 - room} tokens too many); shorten them"
         )
     overlap = min(OVERLAP, room // 2) if overlap is None else overlap
     if room <= overlap:
         raise DataError(
-            f"{where}: a window has room for {room} tokens of the context, but neighbours are to share window_overlap "
-            f"({overlap}); set it below {room}, or shorten what stands around the context"
+            f"{where}: a window has room for {room} tokens of the {field.name}, but neighbours are to share window_overlap "
+            f"({overlap}); set it below {room}, or shorten what stands around the {field.name}"
         )
     bounds, begin = [(first, min(first + room, stop))], first
     while bounds[-1][1] < stop:

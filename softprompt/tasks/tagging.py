@@ -95,12 +95,16 @@ class Tagging(Task):
     def shown(self, values: dict[str, Any]) -> dict[str, Any]:
         """With both `tokens` and `text`, each made from the other where that is not there."""
         text, borders = self.words_of(values)
-        tokens = plain(values.get("tokens"))
+        tokens = _given(values, "tokens")
         return {**values, "text": text, "tokens": tokens or [text[begin:end] for begin, end in borders]}
+
+    def names_words(self, values: dict[str, Any]) -> bool:
+        """Whether a row names its words itself, by `tokens`."""
+        return _given(values, "tokens") is not None
 
     def words_of(self, values: dict[str, Any]) -> tuple[str, list[Borders]]:
         """The text of a row that can be asked, and where each of its words begins and ends, in characters."""
-        tokens = plain(values.get("tokens"))
+        tokens = _given(values, "tokens")
         if tokens is None:
             text = text_of(values["text"])
             return text, words_in(text)
@@ -112,8 +116,8 @@ class Tagging(Task):
         return self.spec.joiner.join(words), borders
 
     def check_input(self, values: dict[str, Any]) -> str | None:
-        """Words to tag must be there."""
-        tokens, text = plain(values.get("tokens")), values.get("text")
+        """Words to tag must be there; of a row with `tokens` and `text`, the text must be the tokens joined."""
+        tokens, text = _given(values, "tokens"), values.get("text")
         if tokens is None:
             if text is None:
                 return f"missing field 'tokens' (a list of words), or 'text'{suggest('tokens', map(str, values))}"
@@ -130,7 +134,12 @@ class Tagging(Task):
             if all(is_blank(text_of(token)) for token in tokens):
                 return "field 'tokens' is empty"
         joined = self.words_of(values)[0]
-        return super().check_input({"tokens": joined, **values, "text": joined})
+        if (own := _given(values, "text")) is not None and (not_text(own) is not None or text_of(own) != joined):
+            return (
+                f"field 'text' differs from the tokens joined by task.joiner ({self.spec.joiner!r}); leave out one of "
+                "them, or set joiner"
+            )
+        return super().check_input({**values, "tokens": joined if tokens is None else tokens, "text": joined})
 
     def check_row(self, values: dict[str, Any]) -> str | None:
         """And a tag of the task's own for each of them."""
@@ -145,11 +154,11 @@ class Tagging(Task):
 
     def unlabelled(self, values: dict[str, Any]) -> bool:
         """Whether a row has neither tags nor entities; an empty list of entities says that there are none."""
-        return not any(_is_given(values, name) for name in self.answer_fields)
+        return all(_given(values, name) is None for name in self.answer_fields)
 
     def _no_answer(self, values: dict[str, Any]) -> str | None:
         """Why a row that can be asked has no tag for each word, or None."""
-        if not _is_given(values, "tags") and _is_given(values, "entities"):
+        if _given(values, "tags") is None and _given(values, "entities") is not None:
             return self._no_entities(values)
         return _no_tags(values)
 
@@ -189,13 +198,26 @@ class Tagging(Task):
                     f"the entity {shown(text[start:end])} at {start} begins or ends inside of the word "
                     f"{shown(text[slice(*cut)])}; mark whole words"
                 )
+        return None if self._prefixed else self._not_told_apart(read, borders)
+
+    def _not_told_apart(self, entities: list[tuple[int, int, str]], borders: Sequence[Borders]) -> str | None:
+        """Why tags without prefixes cannot say what these entities (start, end, label) are, or None."""
+        for start, _, label in entities:
+            if label == OUTSIDE:
+                return f"the entity at {start} has the label {OUTSIDE!r}, which means no entity; leave it out"
+        for (start, end, label), (second, behind, other) in pairwise(entities):
+            if label == other and _inside(borders, start, end).stop == _inside(borders, second, behind).start:
+                return (
+                    f"the entities at {start} and {second} have the label {shown(label)} and no word between them; tags "
+                    "without B- make them one: list task.tags as B-x, I-x and O"
+                )
         return None
 
     def gold(self, values: dict[str, Any]) -> list[str] | None:
         """The tag of each word; None where the row has none, or what is asked in use has something else in their place."""
         if self._no_answer(values) is not None:
             return None
-        if _is_given(values, "tags"):
+        if _given(values, "tags") is not None:
             return [text_of(tag) for tag in plain(values["tags"])]
         _, borders = self.words_of(values)
         tags = [OUTSIDE] * len(borders)
@@ -245,9 +267,10 @@ def _word() -> re.Pattern[str]:
     return re.compile(f"[{letters}]+|[^{re.escape(blank)}]")
 
 
-def _is_given(values: dict[str, Any], name: str) -> bool:
+def _given(values: dict[str, Any], name: str) -> Any:
+    """A field's value; None where it holds nothing, as tables have it for columns that other rows use (null, NaN, "")."""
     value = plain(values.get(name))
-    return value is not None and value != ""
+    return None if kind(value) in ("null", "NaN") or value == "" else value
 
 
 def _inside(borders: Sequence[Borders], start: int, end: int) -> range:
@@ -258,8 +281,8 @@ def _inside(borders: Sequence[Borders], start: int, end: int) -> range:
 
 def _no_tags(values: dict[str, Any]) -> str | None:
     """Why these are no tags of a row's tokens, or None."""
-    tokens, tags = plain(values.get("tokens")), plain(values.get("tags"))
-    if not _is_given(values, "tags"):
+    tokens, tags = _given(values, "tokens"), _given(values, "tags")
+    if tags is None:
         return f"missing field 'tags', or 'entities'{suggest('tags', map(str, values))}"
     if tokens is None:
         return "tags stand beside tokens, which the row has none of; give 'tokens', a list of words"

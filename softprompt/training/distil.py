@@ -145,7 +145,8 @@ def _refuse(base: Base, task: Task, method: Method) -> None:
     """
     if task.form != "chosen":
         raise ConfigError(
-            f"type {task.spec.type!r} writes its answers; distil needs answers that are chosen (classification, choice)"
+            f"answers of type {task.spec.type!r} are not chosen from a list; distil needs answers that are chosen "
+            "(classification, choice)"
         )
     if not method.defaults.lr:
         raise ConfigError(f"method {method.spec.name!r} is not trained by gradients; distil into soft, prefix or infix")

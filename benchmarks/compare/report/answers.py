@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from softprompt.benchmarks.compare.report.gather import Line, Table
+from softprompt.benchmarks.compare.report.gather import Line, Table, as_text
 
 MOST_LABELS = 12
 EXAMPLES = 12
@@ -101,7 +101,7 @@ def examples(table: Table, texts: Mapping[str, str] | None) -> list[Example]:
     for i in order:
         gold = tested.gold[i]
         answers = [(name, cut(given[i]), _right(table, given[i], gold)) for name, given in shown.items()]
-        right = gold if isinstance(gold, str) else " / ".join(str(text) for text in gold)
+        right = " / ".join(_right_texts(table, gold))
         text = "" if texts is None else texts.get(tested.where[i], "")
         found.append(Example(tested.where[i], cut(right), cut(text), answers))
     return found
@@ -110,7 +110,14 @@ def examples(table: Table, texts: Mapping[str, str] | None) -> list[Example]:
 def _right(table: Table, answer: str, gold: Any) -> bool | None:
     if table.metric.takes == "labels":
         return bool(answer == gold)
-    return True if answer in ([gold] if isinstance(gold, str) else list(gold)) else None
+    return True if answer in _right_texts(table, gold) else None
+
+
+def _right_texts(table: Table, gold: Any) -> list[str]:
+    """All right answers of a row, in the form of `Line.answers`."""
+    if isinstance(gold, str) or table.metric.takes == "tags":
+        return [as_text(gold)]
+    return [str(text) for text in gold]
 
 
 def cut(text: str) -> str:

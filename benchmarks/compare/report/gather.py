@@ -56,7 +56,7 @@ class Line:
     @property
     def answers(self) -> list[str]:
         """What most seeds answered, row by row [n]; the first of equals. Tags are one text."""
-        runs = [[one if isinstance(one, str) else " ".join(one) for one in run] for run in self.tested.predicted]
+        runs = [[as_text(answer) for answer in run] for run in self.tested.predicted]
         return [Counter(row).most_common(1)[0][0] for row in zip(*runs, strict=True)]
 
     def over_seeds(self, name: str) -> float | None:
@@ -172,6 +172,11 @@ class Report:
     def finals(self) -> list[Record]:
         """Reported runs that ended well."""
         return [record for record in self.results.records if record.stage == "final" and record.status == "done"]
+
+
+def as_text(answer: str | Sequence[str]) -> str:
+    """An answer as the report shows it; the tags of a row's words are one text."""
+    return answer if isinstance(answer, str) else " ".join(answer)
 
 
 def points_of(metric: Metric) -> float:

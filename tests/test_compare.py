@@ -29,6 +29,7 @@ from softprompt.benchmarks.compare.drive import begin, describe, drive
 from softprompt.benchmarks.compare.execute import execute
 from softprompt.benchmarks.compare.executors import make_workers
 from softprompt.benchmarks.compare.main import compare
+from softprompt.benchmarks.compare.majority import commonest
 from softprompt.benchmarks.compare.record import Measured, Place, Record, gold_of, read_all, write
 from softprompt.benchmarks.compare.report.gather import Section, Table
 from softprompt.benchmarks.compare.results import Results
@@ -36,6 +37,7 @@ from softprompt.benchmarks.compare.runs import Run, cells_of, count, left, next_
 from softprompt.benchmarks.compare.suite import SuiteSpec, load_suite, ready_suites
 from softprompt.benchmarks.compare.texts import texts_of
 from softprompt.config import parse
+from softprompt.data import Row
 from softprompt.engine.cache import RowCache
 from softprompt.errors import ConfigError, DataError, SoftpromptError
 from softprompt.holding import held
@@ -147,6 +149,14 @@ def test_the_majority_of_tags_and_the_texts_of_their_rows(folder, tmp_path):
     for name, text in shown.items():
         row = rows[int(name.rsplit(":", 1)[1]) - 1]
         assert text == (row["text"] if "text" in row else " ".join(row["tokens"]))
+
+
+def test_the_commonest_of_several_right_texts_counts_once_a_row():
+    task = Task.load({"name": "free", "type": "generation", "template": {"input": "{{ text }}"}})
+    answers = [["a", "a", "a"], ["b"], ["c", "b"]]
+    field = task.answer_fields[0]
+    rows = [Row({"text": "so", field: texts}, f"r:{place}") for place, texts in enumerate(answers)]
+    assert commonest(task, rows) == "b"
 
 
 # what there is to run

@@ -49,7 +49,8 @@ def commonest(task: Task, rows: Sequence[Row]) -> str:
     for row in rows:
         gold = task.gold(row.values)
         several = gold or []
-        counts.update([gold] if isinstance(gold, str) else several if _takes_tags(task) else dict.fromkeys(several))
+        each = several if _takes_tags(task) else list(dict.fromkeys(several))
+        counts.update([gold] if isinstance(gold, str) else each)
     if not counts:
         raise DataError(f"{task.name}: no training row has an answer")
     return min(counts, key=lambda text: (-counts[text], text))

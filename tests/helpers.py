@@ -9,7 +9,7 @@ from models import VOCABULARY
 
 from softprompt.answers import AnswerForm, Outcome, find_form
 from softprompt.data import Row
-from softprompt.tasks import BoundTask, Task
+from softprompt.tasks import Task
 from softprompt.training import Prepared
 from softprompt.types import Example
 
@@ -62,7 +62,7 @@ def close(a: torch.Tensor, b: torch.Tensor, tolerance: float = 1e-5) -> None:
 
 def bound_form(task: Task, tokenizer, room: int, **how) -> AnswerForm:
     """The task's form of answers with a tokenizer and so many positions, without a base."""
-    return find_form(task.form)(BoundTask(task, tokenizer, room, **how))
+    return find_form(task.form).of(task, tokenizer, room, **how)
 
 
 def scores_of(found: list[Outcome]) -> torch.Tensor:

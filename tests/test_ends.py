@@ -159,7 +159,7 @@ def test_a_runtime_keeps_no_texts_of_its_users():
     runtime.add("c", choice())
     for place in range(5):
         runtime.predict([{"q": "x", "choices": [f"one {place}", f"other {place}"]}], "c")
-    assert not [ids for ids in runtime.get("c").bound._words.values() if ids]
+    assert not [ids for ids in runtime.get("c").bound._answers.values() if ids]
 
 
 def test_thousands_of_words_are_no_loop_in_a_loop():

@@ -366,3 +366,20 @@ def test_options_that_are_the_same_tokens_are_counted():
     for options in (["US", "us", "it"], ["a", "b"], ["a", "a"]):  # twice the same text is told by `remarks`
         form.encode({"question": "who?", "choices": options, "answer": 0})
     assert form.bound.tied == 1
+
+
+def test_earlier_names_of_a_bound_task_are_read_with_a_warning():
+    tokenizer, runtime = tiny_base().tokenizer, Runtime(tiny_base())
+    with pytest.warns(FutureWarning, match=r"Task.bind is now softprompt.prepared.bind"):
+        form = Task.load(WRITE).bind(tokenizer, 200)
+    row = echo_rows(1)[0].values
+    with pytest.warns(FutureWarning, match=r"example is now Generated.encode"):
+        assert form.example(row) == form.encode(row)
+    runtime.add("w", Task.load(WRITE))
+    bound = runtime.get("w").bound
+    with pytest.warns(FutureWarning, match=r"head is now BoundTask.prefix_ids"):
+        assert bound.head == bound.prefix_ids
+    with pytest.warns(FutureWarning):
+        assert bound.ends == runtime.get("w").form.ends and bound.read(form.answer("sun")[:-1]) == "sun"
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        bound.nothing  # noqa: B018

@@ -23,6 +23,7 @@ from ..errors import DataError
 from ..methods import Method
 from ..tasks import BoundTask, Task
 from ..types import Example, Ids, Progress, ignore_progress
+from .earlier import earlier
 from .outcome import Outcome
 
 T = TypeVar("T", bound=Task)
@@ -90,7 +91,18 @@ class AnswerForm(ABC, Generic[T]):
 
     def __init__(self, bound: BoundTask, headed: bool = False) -> None:
         self.bound, self.headed = bound, headed
+        bound.form = self
         self.task = bound.task  # type: ignore[assignment]  # the task names its form
+
+    @classmethod
+    def of(cls, task: Task, tokenizer: Any, room: int, **how: Any) -> AnswerForm[T]:
+        """The form of a task with a tokenizer, without a base; see `BoundTask`."""
+        return cls(BoundTask(task, tokenizer, room, **how))
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or "bound" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return earlier(self, name)
 
     @classmethod
     @abstractmethod

@@ -5,6 +5,7 @@ A new task type is one file with a `Task` subclass and one line in `registry.py`
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from importlib.resources import files
@@ -204,6 +205,14 @@ class Task(ABC):
         if isinstance(value, str):
             return is_blank(value) if self.rules > 1 else not value.strip()
         return isinstance(value, (list, tuple, dict)) and not value
+
+    def bind(self, tokenizer: Any, room: int, **how: Any) -> Any:
+        """The form of the task's answers with a tokenizer: `AnswerForm.of`, under its earlier name for one more version."""
+        message = (
+            "Task.bind is now softprompt.prepared.bind(base, task, method); the next version will not know the old name"
+        )
+        warnings.warn(message, FutureWarning, stacklevel=2)
+        return registry.find("softprompt.answers", self.form).of(self, tokenizer, room, **how)
 
     def content(self, row: Row) -> str:
         """All that is read of a row, and asked: rows of equal content are the same but for their answers."""

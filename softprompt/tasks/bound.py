@@ -22,6 +22,7 @@ class BoundTask:
         room: tokens that a row's text and its answer may have together.
         learns: something is learned from the right answers (set before the first row).
         writes: tokens of an answer that a decoder has room for; None where answers stand behind the text.
+        form: how the task's rows are answered (see `answers/`), once it is known.
         cut: how many texts had to be truncated so far.
         tied: how many rows had different options of the same tokens so far, of which the first is always taken.
     """
@@ -71,9 +72,17 @@ class BoundTask:
                 "base); shorten them"
             )
         self.cut = self.tied = 0
+        self.form: Any = None
         self.learns = True
         # ids are kept of the words that all rows share; a row's own options are its user's texts
-        self._words: dict[str, Ids | None] = dict.fromkeys(task.words)
+        self._answers: dict[str, Ids | None] = dict.fromkeys(task.words)
+
+    def __getattr__(self, name: str) -> Any:
+        """What was asked of a bound task before, and is asked of its form now."""
+        form = self.__dict__.get("form")
+        if form is None or name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return form.__getattr__(name)
 
     def reserve(self, positions: int) -> None:
         """Positions that a method takes, on either side."""
@@ -113,9 +122,9 @@ class BoundTask:
 
     def answer(self, word: str) -> Ids:
         """Ids of an answer's text by itself."""
-        ids = self._words.get(word)
+        ids = self._answers.get(word)
         if ids is None:
             ids = self.prompter.answer(word, self.writes is None)
-            if word in self._words:
-                self._words[word] = ids
+            if word in self._answers:
+                self._answers[word] = ids
         return ids

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers reads it: no test may ask a hub
+# a job in a shell's background ignores Ctrl-C, and so would all that the tests start
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import forked
 import pytest

@@ -21,7 +21,7 @@ from ..template import RULES
 from ..types import Example, Progress, ignore_progress
 from ..values import is_blank, not_text, shown
 from .rows import RowLoader
-from .spec import TaskSpec
+from .spec import TaskSpec, refuse_formless
 
 READY = files("softprompt.tasks") / "ready"
 
@@ -117,11 +117,7 @@ class Task(ABC):
             near = suggest(name if isinstance(name, str) else "", known)
             raise ConfigError(f"{where}: type is {shown(name)}, which is no type of a task{near}")
         kind = registry.find("softprompt.tasks", name)
-        if not hasattr(kind, "form"):
-            raise ConfigError(
-                f"{where}: type {name!r} ({kind.__module__}.{kind.__qualname__}) does not say how its rows are answered; "
-                "set its `form`, e.g. form = 'chosen' (docs/upgrading.md)"
-            )
+        refuse_formless(kind, f"{where}: type {name!r}")
         spec = parse(kind.Spec, read(kind.Spec, data), where)
         try:
             return kind(spec, folder, rules)

@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from ..config import Strict
+from ..errors import ConfigError
 from ..template import TemplateSpec
 from ..values import shown
 
@@ -123,3 +124,16 @@ class TaskSpec(Strict):
     demonstrations: DemonstrationSpec = Field(default_factory=DemonstrationSpec)
     metric: str = "accuracy"
     max_text_tokens: PositiveInt | None = None
+
+
+def refuse_formless(kind: type, what: str) -> None:
+    """Refuse a task type of the contract before, which does not name its form.
+
+    Raises:
+        ConfigError: says what to set.
+    """
+    if not hasattr(kind, "form"):
+        raise ConfigError(
+            f"{what} ({kind.__module__}.{kind.__qualname__}) does not say how its rows are answered; "
+            "set its `form`, e.g. form = 'chosen' (docs/upgrading.md)"
+        )

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from softprompt.benchmarks.compare.report.gather import Line, Table, as_text
+from softprompt.benchmarks.compare.report.gather import Line, Table
+from softprompt.benchmarks.compare.report.numbers import as_text
 
 MOST_LABELS = 12
 EXAMPLES = 12

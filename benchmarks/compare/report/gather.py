@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from softprompt.benchmarks.compare.record import Place, Record
+from softprompt.benchmarks.compare.report.numbers import as_text
 from softprompt.benchmarks.compare.results import Results, Tested
 from softprompt.benchmarks.compare.statistics import Comparison, Mean, compare_all, mean_over, scores_of
 from softprompt.errors import DataError
@@ -174,11 +175,6 @@ class Report:
         return [record for record in self.results.records if record.stage == "final" and record.status == "done"]
 
 
-def as_text(answer: str | Sequence[str]) -> str:
-    """An answer as the report shows it; the tags of a row's words are one text."""
-    return answer if isinstance(answer, str) else " ".join(answer)
-
-
 def points_of(metric: Metric) -> float:
     """Points to one unit of a metric: 100 of metrics up to 1, 1 of metrics up to 100."""
     return 100.0 / metric.top
@@ -290,8 +286,7 @@ def _table(lines: list[Line], test: str, size: int | None, tried: list[str], rep
         compared = {one.one: one for one in found}
     ranked = sorted(same.values(), key=lambda line: (-line.mean.value, report.names.index(line.name)))
     lines = [Line(line.tested, line.scores, line.mean, compared.get(line.name)) for line in ranked]
-    place = first.place
-    return Table(place.base, place.task, size, test, metric, lines, reference, notes)
+    return Table(first.place.base, first.place.task, size, test, metric, lines, reference, notes)
 
 
 def _rows(line: Line) -> tuple[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from softprompt.metrics import Metric
 from softprompt.metrics.measures import Interval
 
@@ -65,3 +67,8 @@ def seconds(value: float | None) -> str:
 def rate(value: float, digits: int = 3) -> str:
     """A learning rate: 0.003, 2e-5."""
     return f"{value:.{digits}g}".replace("e-0", "e-").replace("-", "−")
+
+
+def as_text(answer: str | Sequence[str]) -> str:
+    """An answer as the report shows it; the tags of a row's words are one text."""
+    return answer if isinstance(answer, str) else " ".join(answer)

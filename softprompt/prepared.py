@@ -119,12 +119,12 @@ def with_head(method: Method, base: Base, task: Task) -> Method:
     """
     if isinstance(method, Headed) or method.stores == "head":
         return method
-    needed = find_form(task.form).needs_head
-    if not base.has_words and method.spec.head is False:
+    asked, needed = method.spec.head, find_form(task.form).needs_head
+    if not base.has_words and asked is False:
         raise ConfigError(f"base {base.name!r} has no language-model head, so method.head cannot be false")
-    if needed and method.spec.head is False:
+    if needed and asked is False:
         raise ConfigError(f"a task of type {task.spec.type!r} is answered by a head, so method.head cannot be false")
-    if not (needed or (not base.has_words if method.spec.head is None else method.spec.head)):
+    if not (needed or not base.has_words if asked is None else asked):
         return method
     form = None if task.head_form is None else find_form(task.head_form)
     if form is None:

@@ -129,7 +129,8 @@ def with_head(method: Method, base: Base, task: Task) -> Method:
     form = None if task.head_form is None else find_form(task.head_form)
     if form is None:
         return Headed(method, 0, False, base.bidirectional)
-    return Headed(method, form.head_size(task), form.reads_tokens, base.bidirectional, form.epochs)
+    size, chained = form.head_size(task), form.chained(task)
+    return Headed(method, size, form.reads_tokens, base.bidirectional, form.epochs, chained)
 
 
 def _form(base: Base, task: Task, method: Method) -> AnswerForm[Any]:

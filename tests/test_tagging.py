@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import random
 import tarfile
@@ -20,11 +21,13 @@ from test_bidirectional import encoder
 from test_chinese import word_piece
 from test_cli import cli
 
+from softprompt.answers import find_form
+from softprompt.answers.chain import best_chain, chain_nll
 from softprompt.artifact import load
 from softprompt.data import Row
 from softprompt.data.sources import newspaper
 from softprompt.doctor import Case, examine
-from softprompt.errors import ConfigError, DataError
+from softprompt.errors import ArtifactError, ConfigError, DataError
 from softprompt.methods import make_method
 from softprompt.metrics import estimate, majority, row_scores
 from softprompt.metrics.spans import spans_of
@@ -92,6 +95,61 @@ def by_hand(ready, row):
     return logits, torch.tensor([TAGS.index(tag) for tag in row.values["tags"]])
 
 
+def sequences(logits, transitions):
+    """Log-probability of every sequence of tags of a row, by its places: all of them are written out."""
+    ways = list(itertools.product(range(logits.shape[1]), repeat=len(logits)))
+    places, logits, transitions = torch.tensor(ways), logits.double(), transitions.double()
+    scores = sum(logits[word, places[:, word]] for word in range(len(logits)))
+    for word in range(1, len(logits)):
+        scores = scores + transitions[places[:, word - 1], places[:, word]]
+    return dict(zip(ways, scores.log_softmax(0), strict=True))
+
+
+@pytest.mark.parametrize("size", [0.0, 1.0, 30.0])
+def test_a_rows_tags_are_chosen_together(size):
+    """The likeliest of all sequences, each row as if it were alone; with huge numbers, too, and with no transitions at all."""
+    rng = torch.Generator().manual_seed(0)
+    rows = [torch.randn(words, 4, generator=rng) * max(size, 1.0) for words in (1, 2, 5, 3)]
+    tags = [torch.randint(4, (len(row),), generator=rng) for row in rows]
+    transitions = torch.randn(4, 4, generator=rng) * size
+    for own in (*rows, transitions):
+        own.requires_grad_(True)
+    for row, right, nll in zip(rows, tags, chain_nll(rows, tags, transitions), strict=True):
+        ways = sequences(row, transitions)
+        assert tuple(best_chain(row, transitions)) == max(ways, key=lambda one: ways[one])
+        wanted = -ways[tuple(right.tolist())]
+        assert nll.item() == pytest.approx(wanted.item(), rel=1e-5, abs=1e-5)
+        given = (row, transitions)
+        mine, theirs = (torch.autograd.grad(one, given, retain_graph=True, allow_unused=True) for one in (nll, wanted))
+        for one, other in zip(mine, theirs, strict=True):
+            close(one, torch.zeros_like(one) if other is None else other)
+        if not size:
+            assert nll.item() == pytest.approx(
+                torch.nn.functional.cross_entropy(row, right, reduction="sum").item(), rel=1e-5
+            )
+            assert best_chain(row, transitions) == row.argmax(-1).tolist()
+
+
+def test_a_head_of_before_chooses_each_tag_by_itself(tmp_path):
+    """An artifact without transitions answers as it did; `transitions: false` trains such a head, very many tags as well."""
+    rows, base = tag_rows(24), encoder()
+    for name, changes in (("alone", {"transitions": False}), ("together", {})):
+        train(base, Task.load({**TASK, **changes}), "full", tmp_path / name, train={"epochs": 1}, rows=rows)
+    alone, together = load(tmp_path / "alone").tensors, load(tmp_path / "together").tensors
+    assert "head.transitions" not in alone and together["head.transitions"].shape == (5, 5)
+    assert together["head.transitions"].any()
+    without = ready_for(base, "full", rows=rows)
+    without.method.restore(alone, base)
+    assert without.method.head.transitions is None
+    logits = without.form.word_logits(without.engine, without.splits["dev"], without.method.learned())
+    for outcome, own in zip(without.form.predict(without, without.splits["dev"]), logits, strict=True):
+        assert outcome.predicted == [TAGS[place] for place in own.argmax(-1)]
+    with pytest.raises(ArtifactError, match=r"head.transitions has shape \[4, 5\], this head needs \[5, 5\]"):
+        without.method.restore({**together, "head.transitions": together["head.transitions"][:4]}, base)
+    many = Task.load({**TASK, "tags": ["O", *(f"tag{place}" for place in range(256))]})
+    assert not find_form("tagged").chained(many)
+
+
 BASES = {
     "bert": lambda: tiny_base("bert"),
     "encoder": encoder,
@@ -103,16 +161,18 @@ BASES = {
 @pytest.mark.parametrize("method", ["full", "hard", {"name": "soft", "length": 3}], ids=["full", "hard", "soft"])
 @pytest.mark.parametrize("kind", BASES)
 def test_words_have_the_logits_loss_and_gradients_of_plain_forwards(kind, method):
-    ready = ready_for(BASES[kind](), method)
+    ready = ready_for(BASES[kind](), method, rows=tag_rows(most=5))
     rows, learned = ready.splits["train"][:6], ready.method.learned()
+    transitions = ready.method.head.transitions
+    torch.nn.init.normal_(transitions, generator=torch.Generator().manual_seed(0))
     mine, targets = ready.form.logits(ready.engine, rows, learned)
     pairs = [by_hand(ready, row) for row in rows]
     wanted, right = torch.cat([logits for logits, _ in pairs]), torch.cat([tags for _, tags in pairs])
     close(mine, wanted)
     assert torch.equal(targets, right)
     total, count = ready.form.loss(ready.engine, rows, learned)
-    loss = torch.nn.functional.cross_entropy(wanted, right, reduction="sum")
-    close(total.detach(), loss.detach())
+    loss = sum(-sequences(logits, transitions)[tuple(tags.tolist())] for logits, tags in pairs)
+    assert total.item() == pytest.approx(loss.item(), rel=1e-5)
     assert count == len(right) == sum(map(ready.form.loss_weight, rows))
     parameters = ready.method.parameters()
     for one, other in zip(
@@ -160,13 +220,14 @@ def test_a_text_on_kept_lower_layers_is_that_of_a_whole_forward():
             tiny_base("llama"), {"name": "prefix", "length": 3, "layers": "1-"}, task, tag_rows(12, most=most)
         )
         rows, learned = ready.splits["train"], ready.method.learned()
-        plain = ready.form.logits(ready.engine, rows, learned)[0]
+        plain, loss = ready.form.logits(ready.engine, rows, learned)[0], ready.form.loss(ready.engine, rows, learned)[0]
         assert not ready.engine._kept([run for row in rows for run in row.runs])
         ready.engine.encode(rows)
         assert ready.engine._kept([run for row in rows for run in row.runs])
         kept = ready.form.logits(ready.engine, rows, learned)[0]
         close(kept, plain)
-        gradients = [torch.autograd.grad(one.square().sum(), ready.method.parameters()) for one in (kept, plain)]
+        losses = [ready.form.loss(ready.engine, rows, learned)[0], loss]
+        gradients = [torch.autograd.grad(one, ready.method.parameters()) for one in losses]
         for one, other in zip(*gradients, strict=True):
             close(one, other, 1e-4)
 

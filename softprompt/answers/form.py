@@ -110,6 +110,11 @@ class AnswerForm(ABC, Generic[T]):
         """Logits of a head that answers the task."""
 
     @classmethod
+    def chained(cls, task: T) -> bool:
+        """Whether a head of the task also learns which answer follows which."""
+        return False
+
+    @classmethod
     def check(cls, base: Base, task: T) -> None:
         """Say what a base cannot do, before anything runs.
 

@@ -1,7 +1,8 @@
 """Tags of words: a head reads each word of the row's text at its first piece (Devlin et al. 2019, arXiv:1810.04805, §5.3).
 
-Which piece is a word's first is found by where both stand in the text, in characters, so words that a tokenizer cuts or joins
-have one, too. Where a text is read in windows, a word is read in the window in which it has most context.
+Tags of neighbours depend on each other, so the head learns which follows which (see `chain.py`), and those of a row are chosen
+together. Which piece is a word's first is found by where both stand in the text, in characters, so words that a tokenizer cuts
+or joins have one, too. Where a text is read in windows, a word is read in the window in which it has most context.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from ..metrics.spans import OUTSIDE, spans_of
 from ..tasks import Task
 from ..tasks.tagging import Tagging
 from ..types import Example, Progress, ignore_progress
+from .chain import best_chain, chain_nll
 from .form import AnswerForm, Prompt, frozen_learned
 from .outcome import Outcome
 from .windows import ReadField, Windows, holder, in_windows
 
+MOST_CHAINED = 256  # tags; their transitions are as many numbers as the square of that
 _TEXT = ReadField("text", "words", "tagged")
 
 
@@ -39,6 +42,12 @@ class Tagged(AnswerForm[Tagging]):
     def head_size(cls, task: Task) -> int:
         """One logit a tag."""
         return len(task.spec.tags)  # type: ignore[attr-defined]  # the task names this form
+
+    @classmethod
+    def chained(cls, task: Task) -> bool:
+        """As the task says, else unless there are very many tags."""
+        asked: bool | None = task.spec.transitions  # type: ignore[attr-defined]  # the task names this form
+        return cls.head_size(task) <= MOST_CHAINED if asked is None else asked
 
     @classmethod
     def check(cls, base: Base, task: Task) -> None:
@@ -93,9 +102,10 @@ class Tagged(AnswerForm[Tagging]):
         return logits, torch.cat([_targets(row) for row in rows]).to(logits.device)
 
     def loss(self, engine: Engine, rows: Sequence[Example], learned: Learned) -> tuple[Tensor, int]:
-        """Σ over words of the cross-entropy of their tags, and how many words there are."""
-        logits, targets = self.logits(engine, rows, learned)
-        return F.cross_entropy(logits, targets, reduction="sum"), len(targets)
+        """−Σ over rows of the log-probability of their words' tags, and how many words there are."""
+        logits = self.word_logits(engine, rows, learned)
+        targets = [_targets(row).to(own.device) for row, own in zip(rows, logits, strict=True)]
+        return _nll(logits, targets, learned), sum(map(len, targets))
 
     def loss_weight(self, example: Example) -> int:
         """Its words."""
@@ -112,17 +122,21 @@ class Tagged(AnswerForm[Tagging]):
             some = [rows[index] for index in indices]
             every = self.word_logits(prompt.engine, some, learned)
             for index, example, logits in zip(indices, some, every, strict=True):
-                outcomes[index] = self._outcome(example, logits)
+                outcomes[index] = self._outcome(example, logits, learned)
             progress("evaluating", len(outcomes), len(rows))
         return [outcomes[index] for index in range(len(rows))]
 
-    def _outcome(self, example: Example, logits: Tensor) -> Outcome:
+    def _outcome(self, example: Example, logits: Tensor, learned: Learned) -> Outcome:
         check_numbers(logits, example.where)
-        best = iter(logits.argmax(-1).tolist())
+        transitions = _transitions(learned)
+        if transitions is None or not len(logits):
+            best = iter(logits.argmax(-1).tolist())
+        else:
+            best = iter(best_chain(logits, transitions))
         tags = [OUTSIDE if place < 0 else self.task.spec.tags[next(best)] for place in example.places]
         nll = None
         if example.target is not None:
-            nll = float(F.cross_entropy(logits, _targets(example).to(logits.device), reduction="sum"))
+            nll = float(_nll([logits], [_targets(example).to(logits.device)], learned))
         return Outcome(
             example.where,
             self.task.gold(example.values),
@@ -141,6 +155,19 @@ class Tagged(AnswerForm[Tagging]):
             spans.append({"text": text[start:end], "label": label, "start": start, "end": end})
         named = {"tokens": [text[begin:end] for begin, end in words]}
         return {**({} if self.task.names_words(values) else named), "tags": list(tags), "spans": spans}
+
+
+def _transitions(learned: Learned) -> Tensor | None:
+    return getattr(learned.head, "transitions", None)
+
+
+def _nll(logits: Sequence[Tensor], targets: Sequence[Tensor], learned: Learned) -> Tensor:
+    """Σ over rows of the tags' negative log-probability."""
+    transitions = _transitions(learned)
+    if transitions is None:
+        return F.cross_entropy(torch.cat(list(logits)), torch.cat(list(targets)), reduction="sum")
+    rows = [(own, tags) for own, tags in zip(logits, targets, strict=True) if len(tags)]
+    return chain_nll([own for own, _ in rows], [tags for _, tags in rows], transitions).sum()
 
 
 def _read(example: Example) -> tuple[int, ...]:

@@ -202,8 +202,8 @@ def _without(learned: Learned, name: str) -> dict[str, Tensor]:
 
 
 def _gradients(case: Case, parameters: Sequence[nn.Parameter]) -> list[Tensor | None]:
-    logits, targets = case.form.logits(case.engine, case.rows[:TOGETHER], case.method.learned())
-    loss = torch.nn.functional.cross_entropy(logits, targets)
+    loss, weight = case.form.loss(case.engine, case.rows[:TOGETHER], case.method.learned())
+    loss = loss / weight
     if not loss.requires_grad:
         return [None] * len(parameters)
     return list(torch.autograd.grad(loss, parameters, allow_unused=True))

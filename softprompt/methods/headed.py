@@ -20,8 +20,18 @@ from ..errors import ArtifactError
 from ..tasks import BoundTask
 from .base import Method, Place, Stores, TrainDefaults
 
-_WEIGHT, _BIAS = "head.weight", "head.bias"
+_WEIGHT, _BIAS, _TRANSITIONS = "head.weight", "head.bias", "head.transitions"
 _ALONE = 10  # epochs of a head alone
+
+
+class Head(nn.Linear):
+    """Logits [K] of a state, and where answers follow each other a number for each that follows another.
+
+    Attributes:
+        transitions: [K, K], from the row's answer to the column's; None: each answer is by itself.
+    """
+
+    transitions: nn.Parameter | None
 
 
 class Headed(Method):
@@ -34,10 +44,16 @@ class Headed(Method):
     stores: Stores = "other"
     place: Place = "other"
     sums_over_tokens = False
-    own = (_WEIGHT, _BIAS)
+    own = (_WEIGHT, _BIAS, _TRANSITIONS)
 
     def __init__(
-        self, inner: Method, size: int, reads_tokens: bool = False, bidirectional: bool = True, epochs: int = 0
+        self,
+        inner: Method,
+        size: int,
+        reads_tokens: bool = False,
+        bidirectional: bool = True,
+        epochs: int = 0,
+        chained: bool = False,
     ) -> None:
         """Put a head behind a method.
 
@@ -46,11 +62,12 @@ class Headed(Method):
             reads_tokens: it reads each token of the text.
             bidirectional: the base reads both ways.
             epochs: at least so many, unless the user says otherwise.
+            chained: it also learns which answer follows which.
         """
         super().__init__(inner.spec)
-        self.inner, self._size, self._epochs = inner, size, epochs
+        self.inner, self._size, self._epochs, self._chained = inner, size, epochs, chained
         inner.averaged = bidirectional and not reads_tokens
-        self.head: nn.Linear | None = None
+        self.head: Head | None = None
         self.first_layer = inner.first_layer
         self.learns_slots = inner.learns_slots
 
@@ -91,12 +108,16 @@ class Headed(Method):
         self.inner.attach(base, bound, seed)
         self.spec = self.inner.spec  # with what it has settled
         start = torch.randn(self._size, base.shape.hidden_size, generator=torch.Generator().manual_seed(seed)) * 0.02
-        self._make_head(start, torch.zeros(self._size), base)
+        transitions = torch.zeros(self._size, self._size) if self._chained else None
+        self._make_head(start, torch.zeros(self._size), transitions, base)
 
-    def _make_head(self, weight: Tensor, bias: Tensor, base: Base) -> None:
-        """A head of this weight [K, H] and bias [K]."""
+    def _make_head(self, weight: Tensor, bias: Tensor, transitions: Tensor | None, base: Base) -> None:
+        """A head of this weight [K, H], bias [K] and transitions [K, K]."""
         # its own start would be drawn from the process's random numbers
-        self.head = cast(nn.Linear, nn.utils.skip_init(nn.Linear, *weight.shape[::-1], device=base.device))
+        self.head = cast(Head, nn.utils.skip_init(Head, *weight.shape[::-1], device=base.device))
+        self.head.transitions = (
+            None if transitions is None else nn.Parameter(transitions.float().to(base.device).clone())
+        )
         with torch.no_grad():
             self.head.weight.copy_(weight)
             self.head.bias.copy_(bias)
@@ -125,14 +146,19 @@ class Headed(Method):
         return list(self.head(batch.pooled.float()).log_softmax(-1))
 
     def export(self) -> dict[str, Tensor]:
-        """The inner method's tensors, and `head.weight` [K, H], `head.bias` [K] (what PEFT made comes without)."""
+        """The inner method's tensors, and `head.weight` [K, H], `head.bias` [K] (what PEFT made comes without).
+
+        Where answers follow each other also `head.transitions` [K, K].
+        """
         if self.head is None:
             return self.inner.export()
         own = {_WEIGHT: self.head.weight, _BIAS: self.head.bias}
+        if self.head.transitions is not None:
+            own[_TRANSITIONS] = self.head.transitions
         return self.inner.export() | {name: value.detach().float().cpu().contiguous() for name, value in own.items()}
 
     def restore(self, tensors: dict[str, Tensor], base: Base) -> None:
-        """Take them back after checking the head's width."""
+        """Take them back after checking the head's width. Transitions that are not there are none."""
         weight, bias = tensors.get(_WEIGHT), tensors.get(_BIAS)
         width = base.shape.hidden_size
         if weight is None and bias is None:
@@ -145,5 +171,10 @@ class Headed(Method):
             raise ArtifactError(
                 f"method {self.spec.name!r} has a head here: the artifact must hold {_WEIGHT} [K, {width}] and {_BIAS}"
             )
+        transitions = tensors.get(_TRANSITIONS)
+        if transitions is not None and transitions.shape != (len(bias), len(bias)):
+            raise ArtifactError(
+                f"{_TRANSITIONS} has shape {list(transitions.shape)}, this head needs {[len(bias), len(bias)]}"
+            )
         self.inner.restore({name: value for name, value in tensors.items() if name not in self.own}, base)
-        self._make_head(weight, bias, base)
+        self._make_head(weight, bias, transitions, base)

@@ -37,6 +37,8 @@ class TaggingSpec(TaskSpec):
     Attributes:
         tags: all tags, in the order of the head's logits: BIO (`B-x`, `I-x`, `O`), or labels without prefixes, of which
             neighbouring equal ones are one span.
+        transitions: the head also learns which tag follows which, and the tags of a row are chosen together; null: unless
+            there are more than 256 tags.
         joiner: what stands between two of a row's `tokens` in the text that the template shows.
         window_overlap: tokens that neighbouring windows of a long text share (see `windows.py`); null: 64, or half a window's
             if that is less.
@@ -44,6 +46,7 @@ class TaggingSpec(TaskSpec):
 
     metric: str = "span_f1"
     tags: list[str] = Field(default_factory=list, max_length=MAX_TAGS)
+    transitions: bool | None = None
     joiner: str = " "
     window_overlap: NonNegativeInt | None = None
 

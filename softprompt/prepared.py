@@ -12,7 +12,7 @@ from .base import Base
 from .data import Row, refuse
 from .engine import NOTHING, CacheConfig, Slot, make_engine, plan
 from .errors import ArtifactError, ConfigError
-from .methods import Headed, Method, make_method
+from .methods import Headed, HeadShape, Method, make_method
 from .storage import digest_of
 from .tasks import BoundTask, Task
 from .types import Example, Ids
@@ -128,9 +128,10 @@ def with_head(method: Method, base: Base, task: Task) -> Method:
         return method
     form = None if task.head_form is None else find_form(task.head_form)
     if form is None:
-        return Headed(method, 0, False, base.bidirectional)
-    size, chained = form.head_size(task), form.chained(task)
-    return Headed(method, size, form.reads_tokens, base.bidirectional, form.epochs, chained)
+        return Headed(method, HeadShape(0), base.bidirectional)
+    hidden = 0.0 if base.blank_id is None else form.word_dropout
+    shape = HeadShape(form.head_size(task), form.reads_tokens, form.chained(task), form.epochs, hidden)
+    return Headed(method, shape, base.bidirectional)
 
 
 def _form(base: Base, task: Task, method: Method) -> AnswerForm[Any]:

@@ -38,6 +38,8 @@ class TrainSpec(Strict):
         schedule: how the learning rate goes down: `linear`, `cosine` or `constant`.
         warmup: fraction of the steps in which it goes up first.
         weight_decay: AdamW's, of what is learned.
+        word_dropout: share of a text's tokens that a step reads as the mask token (Kondratyuk & Straka 2019, arXiv:1904.02099,
+            §3.3), so that a tag or an answer is not learned by heart; only on bases that read both ways and have one.
         clip: largest gradient norm.
         optimizer: `adamw`, or `adafactor` or `adamw8bit` (less memory; full fine-tuning wants it).
         autocast: `bf16` runs matrix products in that type, in training and evaluation; weights stay as they are.
@@ -60,6 +62,7 @@ class TrainSpec(Strict):
     schedule: Literal["linear", "cosine", "constant"] | None = None
     warmup: float | None = Field(default=None, ge=0, lt=1)
     weight_decay: NonNegativeFloat | None = None
+    word_dropout: float | None = Field(default=None, ge=0, lt=1)
     clip: PositiveFloat = 1.0
     optimizer: Literal["adamw", "adafactor", "adamw8bit"] = "adamw"
     autocast: Literal["bf16"] | None = None
@@ -75,6 +78,8 @@ class TrainSpec(Strict):
         values = {name: getattr(defaults, name) for name in names if getattr(self, name) is None}
         if not values.get("lr", self.lr):
             values.pop("lr", None)  # a method without a gradient has no learning rate
+        if self.word_dropout is None and defaults.word_dropout:
+            values["word_dropout"] = defaults.word_dropout
         full = self.model_copy(update=values)
         assert full.batch_size is not None and full.epochs is not None
         steps = max(1, -(-rows // full.batch_size))  # of one epoch

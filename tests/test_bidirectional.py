@@ -16,7 +16,7 @@ from softprompt.base import Base
 from softprompt.data import Row
 from softprompt.errors import ArtifactError, ConfigError
 from softprompt.methods import make_method
-from softprompt.methods.headed import Headed
+from softprompt.methods.headed import Headed, HeadShape
 from softprompt.runtime import Runtime
 from softprompt.tasks import Task
 from softprompt.training import prepare, train
@@ -180,7 +180,7 @@ def test_two_artifacts_in_one_call_and_a_missing_head(tmp_path):
     rows = [{**row.values, "artifact": "ab"[i % 2]} for i, row in enumerate(tiny_rows()["dev"])]
     for row, one in zip(rows, runtime.predict(rows), strict=True):
         assert one.probabilities == pytest.approx(runtime.predict([row])[0].probabilities, abs=1e-5)
-    method = Headed(make_method({"name": "prefix", "length": 3}), 2)
+    method = Headed(make_method({"name": "prefix", "length": 3}), HeadShape(2))
     with pytest.raises(ArtifactError, match=r"holds no head \(head.weight \[K, 64\]"):
         method.restore({"prompt_embeddings": torch.zeros(3, 3 * 2 * 64)}, base)
 

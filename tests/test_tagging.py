@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import io
 import itertools
@@ -36,6 +37,7 @@ from softprompt.tasks import Task
 from softprompt.tasks.tagging import words_in
 from softprompt.training import prepare, train
 from softprompt.training.distil import distil
+from softprompt.training.word_dropout import with_hidden_words
 
 TAGS = ["O", "B-name", "I-name", "B-town", "I-town"]
 TASK = {
@@ -576,7 +578,7 @@ def test_what_does_not_fit_is_refused_in_one_line():
     both = [{"name": "prefix", "length": 2}, {"name": "infix", "length": 2}]
     assert behind in refusal("llama", {"name": "joint", "parts": both})
     assert behind in refusal("llama", "soft", template={"input": "{{ text }}", "cue": "{{ soft(3, 'Tags') }}:"})
-    slow = tiny_base("llama")
+    slow = copy.copy(tiny_base("llama"))
     slow.tokenizer = Slow(slow.tokenizer)
     assert "does not tell where its tokens stand in a text" in refusal(slow)
 
@@ -636,3 +638,36 @@ def test_a_newspaper_is_cut_into_sentences(tmp_path):
         ["李", "鹏", "北京"], ["新华社"], []
     ]  # fmt: skip
     assert Task.load("entities-zh").gold(rows[1])[:4] == ["B-organisation", "I-organisation", "I-organisation", "O"]
+
+
+def test_hidden_words_are_the_same_however_a_step_is_cut(tmp_path):
+    """About the share asked for, special tokens aside; micro-batches change nothing; none are hidden in evaluation."""
+    base, rows = encoder(), tag_rows(48)
+    ready = ready_for(base, rows=rows)
+    examples, blank = ready.splits["train"], base.tokenizer.mask_token_id
+    hidden = with_hidden_words(examples, 0.3, base, 7)
+    assert hidden == with_hidden_words(examples, 0.3, base, 7) != with_hidden_words(examples, 0.3, base, 8)
+    pairs = [
+        pair for one, other in zip(examples, hidden, strict=True) for pair in zip(one.text, other.text, strict=True)
+    ]
+    assert all(after in (before, blank) for before, after in pairs)
+    assert 0.2 < sum(before != after for before, after in pairs) / len(pairs) < 0.4
+    assert [replace(one, text=()) for one in hidden] == [replace(one, text=()) for one in examples]
+    losses = {}
+    for name, settings in {"whole": {}, "cut": {"micro_batch": 3}, "none": {"word_dropout": 0}}.items():
+        result = train(
+            base, Task.load(TASK), "full", train={"epochs": 1, "batch_size": 8, "lr": 1e-3, **settings}, rows=rows
+        )
+        losses[name] = [event["loss"] for event in result.events if event["event"] == "step"]
+    assert losses["whole"] == pytest.approx(losses["cut"], rel=1e-5)
+    assert losses["whole"] != pytest.approx(losses["none"], rel=1e-3)
+
+
+def test_a_causal_base_hides_no_words():
+    base, rows = tiny_base("llama"), tag_rows()
+    result = train(base, Task.load(TASK), "full", train={"epochs": 1, "max_steps": 1}, rows=rows)
+    assert result.metrics["dev"].estimate.metric == "span_f1"
+    with pytest.raises(
+        ConfigError, match=r"train\.word_dropout needs a base that reads both ways and has a mask token"
+    ):
+        train(base, Task.load(TASK), "full", train={"word_dropout": 0.1}, rows=rows)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .families import Kind
 
 
@@ -9,6 +11,7 @@ class Abilities:
     """Facts that follow from a base's kind (see `families.py`)."""
 
     kind: Kind
+    tokenizer: Any
 
     @property
     def bidirectional(self) -> bool:
@@ -44,3 +47,9 @@ class Abilities:
     def keeps_positions(self) -> bool:
         """Tokens run at positions that we give them, so keys and values in front may take some."""
         return self.kind == "causal"
+
+    @property
+    def blank_id(self) -> int | None:
+        """What stands for a token that is hidden: the mask token, which an encoder has from its pretraining, too."""
+        blank: int | None = getattr(self.tokenizer, "mask_token_id", None)
+        return blank if self.bidirectional else None

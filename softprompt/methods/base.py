@@ -57,6 +57,7 @@ class TrainDefaults:
     schedule: Literal["linear", "cosine", "constant"] = "linear"
     warmup: float = 0.06
     weight_decay: float = 0.0
+    word_dropout: float = 0.0
 
 
 Stores = Literal["embeddings", "kv", "head", "weights", "other", "none"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -34,6 +34,25 @@ class Head(nn.Linear):
     transitions: nn.Parameter | None
 
 
+@dataclass(frozen=True)
+class HeadShape:
+    """What a head is to answer, and how it is trained unless the user says otherwise.
+
+    Attributes:
+        answers: its logits K; 0 where it is not known what it is to answer.
+        reads_tokens: it reads each token of the text; else one state a row.
+        chained: it also learns which answer follows which.
+        epochs: it is trained for at least so many.
+        word_dropout: see `TrainSpec`.
+    """
+
+    answers: int
+    reads_tokens: bool = False
+    chained: bool = False
+    epochs: int = 0
+    word_dropout: float = 0.0
+
+
 class Headed(Method):
     """The inner method decides what is learned in the row; the head reads its pooled states or each token's.
 
@@ -46,27 +65,15 @@ class Headed(Method):
     sums_over_tokens = False
     own = (_WEIGHT, _BIAS, _TRANSITIONS)
 
-    def __init__(
-        self,
-        inner: Method,
-        size: int,
-        reads_tokens: bool = False,
-        bidirectional: bool = True,
-        epochs: int = 0,
-        chained: bool = False,
-    ) -> None:
+    def __init__(self, inner: Method, shape: HeadShape, bidirectional: bool = True) -> None:
         """Put a head behind a method.
 
         Args:
-            size: its logits K; 0 where it is not known what it is to answer.
-            reads_tokens: it reads each token of the text.
             bidirectional: the base reads both ways.
-            epochs: at least so many, unless the user says otherwise.
-            chained: it also learns which answer follows which.
         """
         super().__init__(inner.spec)
-        self.inner, self._size, self._epochs, self._chained = inner, size, epochs, chained
-        inner.averaged = bidirectional and not reads_tokens
+        self.inner, self._shape = inner, shape
+        inner.averaged = bidirectional and not shape.reads_tokens
         self.head: Head | None = None
         self.first_layer = inner.first_layer
         self.learns_slots = inner.learns_slots
@@ -77,7 +84,7 @@ class Headed(Method):
         own = self.inner.defaults
         if not own.lr:
             return TrainDefaults(lr=own.head_lr, epochs=_ALONE, batch_size=32)
-        return replace(own, epochs=max(own.epochs, self._epochs))
+        return replace(own, epochs=max(own.epochs, self._shape.epochs), word_dropout=self._shape.word_dropout)
 
     @property
     def keeps_instruction(self) -> bool:
@@ -107,9 +114,10 @@ class Headed(Method):
         """The inner method's parameters, and a head that starts small (at zero nothing behind it would be seen to act)."""
         self.inner.attach(base, bound, seed)
         self.spec = self.inner.spec  # with what it has settled
-        start = torch.randn(self._size, base.shape.hidden_size, generator=torch.Generator().manual_seed(seed)) * 0.02
-        transitions = torch.zeros(self._size, self._size) if self._chained else None
-        self._make_head(start, torch.zeros(self._size), transitions, base)
+        size = self._shape.answers
+        start = torch.randn(size, base.shape.hidden_size, generator=torch.Generator().manual_seed(seed)) * 0.02
+        transitions = torch.zeros(size, size) if self._shape.chained else None
+        self._make_head(start, torch.zeros(size), transitions, base)
 
     def _make_head(self, weight: Tensor, bias: Tensor, transitions: Tensor | None, base: Base) -> None:
         """A head of this weight [K, H], bias [K] and transitions [K, K]."""

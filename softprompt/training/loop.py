@@ -28,6 +28,7 @@ from ..types import Example
 from .optimizers import make_optimizer
 from .sharding import Weights, shard_weights
 from .state import Objective, State, Store
+from .word_dropout import with_hidden_words
 
 T = TypeVar("T")
 SOON = 3  # dev evaluations after which something should have been learned
@@ -121,6 +122,8 @@ class _Run:
         began = time.perf_counter()
         indices = batch_at(range(len(train)), state.step, spec.batch_size, self.seed)
         rows = [train[index] for index in indices]
+        if spec.word_dropout:  # before they are shared out, so that every way to do so loses the same
+            rows = with_hidden_words(rows, spec.word_dropout, engine.base, self.seed * 1_000_003 + state.step)
         # what is kept of a row, its owner keeps
         mine = parallel.shard(rows, indices if engine.plan.keeps_rows else None)
         tokens = sum(map(form.loss_weight, rows))

@@ -32,6 +32,7 @@ from .places import run_folder
 from .result import Result
 from .sharding import refuse
 from .state import CustomObjective
+from .word_dropout import check_word_dropout
 
 
 class RunOptions(TypedDict, total=False):
@@ -94,6 +95,7 @@ def train(
     spec = train if isinstance(train, TrainSpec) else parse(TrainSpec, train or {}, "train")
     seed, parallel = check_seed(seed), processes()
     refuse(method, base, spec, parallel)
+    check_word_dropout(spec.word_dropout, base)
     control = Control(parallel=parallel)
     if parallel.main:
         control = replace(

@@ -130,7 +130,9 @@ def with_head(method: Method, base: Base, task: Task) -> Method:
     if form is None:
         return Headed(method, HeadShape(0), base.bidirectional)
     hidden = 0.0 if base.blank_id is None else form.word_dropout
-    shape = HeadShape(form.head_size(task), form.reads_tokens, form.chained(task), form.epochs, hidden)
+    shape = HeadShape(
+        form.head_size(task), form.reads_tokens, form.chained(task), form.rate, form.epochs, word_dropout=hidden
+    )
     return Headed(method, shape, base.bidirectional)
 
 

@@ -46,6 +46,7 @@ def _log_sums(logits: Tensor, lengths: Tensor, transitions: Tensor) -> Tensor:
 
 def best_chain(logits: Tensor, transitions: Tensor) -> list[int]:
     """The most likely tags of one row's words, logits [T, K] (Viterbi 1967)."""
+    logits, transitions = logits.cpu(), transitions.cpu()  # each place is asked for by itself below
     best, came_from = logits[0], []
     for own in logits[1:]:
         scores, places = (best[:, None] + transitions).max(0)

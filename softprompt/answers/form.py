@@ -78,14 +78,15 @@ class AnswerForm(ABC, Generic[T]):
     Attributes:
         reads_tokens: a head reads the state of every token of the text; else one state a row.
         needs_head: only a head can answer so, whatever words the base has.
-        epochs, word_dropout: a head is trained for at least so many, and with so many tokens hidden, unless the user says
-            otherwise.
+        rate, epochs, word_dropout: a head's method is trained at so many times its own learning rate, for at least so many
+            epochs, and with so many tokens hidden, unless the user says otherwise.
         bound: the task with the tokenizer.
         headed: a head reads the answers off the base's states; else the base's own words are the answers.
     """
 
     reads_tokens: ClassVar[bool] = False
     needs_head: ClassVar[bool] = False
+    rate: ClassVar[float] = 1.0
     epochs: ClassVar[int] = 0
     word_dropout: ClassVar[float] = 0.0
     bound: BoundTask

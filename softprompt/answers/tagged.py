@@ -36,6 +36,7 @@ class Tagged(AnswerForm[Tagging]):
     """A tag for each word of the row's text, from a head that reads the word's first piece."""
 
     reads_tokens = needs_head = True
+    rate = 2.5
     word_dropout = 0.15
     epochs = 10  # after 3, words of 256 addresses were tagged 6 points worse or more (docs/methods.md)
 

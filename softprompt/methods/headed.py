@@ -21,6 +21,7 @@ from ..tasks import BoundTask
 from .base import Method, Place, Stores, TrainDefaults
 
 _WEIGHT, _BIAS, _TRANSITIONS = "head.weight", "head.bias", "head.transitions"
+_TRANSITIONS_RATE = 10.0  # at the head's own they are hardly learned: 2 points of span F1 (docs/methods.md)
 _ALONE = 10  # epochs of a head alone
 
 
@@ -31,6 +32,7 @@ class Head(nn.Linear):
         transitions: [K, K], from the row's answer to the column's; None: each answer is by itself.
     """
 
+    bias: nn.Parameter
     transitions: nn.Parameter | None
 
 
@@ -42,6 +44,7 @@ class HeadShape:
         answers: its logits K; 0 where it is not known what it is to answer.
         reads_tokens: it reads each token of the text; else one state a row.
         chained: it also learns which answer follows which.
+        rate: the inner method's learning rate is multiplied by it.
         epochs: it is trained for at least so many.
         word_dropout: see `TrainSpec`.
     """
@@ -49,6 +52,7 @@ class HeadShape:
     answers: int
     reads_tokens: bool = False
     chained: bool = False
+    rate: float = 1.0
     epochs: int = 0
     word_dropout: float = 0.0
 
@@ -84,7 +88,9 @@ class Headed(Method):
         own = self.inner.defaults
         if not own.lr:
             return TrainDefaults(lr=own.head_lr, epochs=_ALONE, batch_size=32)
-        return replace(own, epochs=max(own.epochs, self._shape.epochs), word_dropout=self._shape.word_dropout)
+        shape = self._shape
+        rate, epochs = own.lr * shape.rate, max(own.epochs, shape.epochs)
+        return replace(own, lr=rate, epochs=epochs, word_dropout=shape.word_dropout)
 
     @property
     def keeps_instruction(self) -> bool:
@@ -135,10 +141,15 @@ class Headed(Method):
         return [] if self.head is None else [*self.inner.parameters(), *self.head.parameters()]
 
     def groups(self) -> list[tuple[list[nn.Parameter], float]]:
-        """The head has a learning rate of its own, in proportion to that of the inner method."""
+        """The head has a rate of its own, in proportion to that of the inner method, and its transitions a higher one."""
         assert self.head is not None
         own = self.inner.groups() if self.inner.parameters() else []
-        return [*own, (list(self.head.parameters()), self.defaults.head_lr / self.defaults.lr)]
+        rate = self.defaults.head_lr / self.defaults.lr
+        mine: list[nn.Parameter] = [self.head.weight, self.head.bias]
+        groups = [*own, (mine, rate)]
+        if self.head.transitions is not None:
+            groups.append(([self.head.transitions], rate * _TRANSITIONS_RATE))
+        return groups
 
     def learned(self) -> Learned:
         """What the inner method brings, and the head."""

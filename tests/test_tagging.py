@@ -140,6 +140,8 @@ def test_a_head_of_before_chooses_each_tag_by_itself(tmp_path):
     alone, together = load(tmp_path / "alone").tensors, load(tmp_path / "together").tensors
     assert "head.transitions" not in alone and together["head.transitions"].shape == (5, 5)
     assert together["head.transitions"].any()
+    scales = [scale for _, scale in ready_for(base, {"name": "prefix", "length": 3}, rows=rows).method.groups()]
+    assert scales == [1.0, pytest.approx(0.1), pytest.approx(1.0)]  # of 0.05: the prompt, the head, what follows what
     without = ready_for(base, "full", rows=rows)
     without.method.restore(alone, base)
     assert without.method.head.transitions is None

@@ -32,7 +32,6 @@ class Head(nn.Linear):
         transitions: [K, K], from the row's answer to the column's; None: each answer is by itself.
     """
 
-    bias: nn.Parameter
     transitions: nn.Parameter | None
 
 
@@ -145,8 +144,8 @@ class Headed(Method):
         assert self.head is not None
         own = self.inner.groups() if self.inner.parameters() else []
         rate = self.defaults.head_lr / self.defaults.lr
-        mine: list[nn.Parameter] = [self.head.weight, self.head.bias]
-        groups = [*own, (mine, rate)]
+        alone = [weight for name, weight in self.head.named_parameters() if name != "transitions"]
+        groups = [*own, (alone, rate)]
         if self.head.transitions is not None:
             groups.append(([self.head.transitions], rate * _TRANSITIONS_RATE))
         return groups

@@ -33,8 +33,8 @@ from softprompt.benchmarks.compare.majority import commonest
 from softprompt.benchmarks.compare.record import Measured, Place, Record, gold_of, read_all, write
 from softprompt.benchmarks.compare.report.gather import Section, Table
 from softprompt.benchmarks.compare.results import Results
-from softprompt.benchmarks.compare.runs import Run, cells_of, count, left, next_runs
-from softprompt.benchmarks.compare.suite import SuiteSpec, load_suite, ready_suites
+from softprompt.benchmarks.compare.runs import Run, cells_of, count, left, next_runs, rates_of
+from softprompt.benchmarks.compare.suite import ContenderSpec, SearchSpec, SuiteSpec, load_suite, ready_suites
 from softprompt.benchmarks.compare.texts import texts_of
 from softprompt.config import parse
 from softprompt.data import Row
@@ -934,3 +934,17 @@ def test_the_command_writes_a_report_and_fails_if_a_run_does(ask, tmp_path):
     wild = "contenders=[{name: wild, method: {name: prefix, layers: 20-}}]"
     done = ask(wild, "--no-estimate", "--out", tmp_path / "wild", "--only", "wild", "--only", "zero-shot")
     assert done.returncode == 1 and "failed: tiny_base_wild" in done.stderr and "has layers 0 to 2" in done.stderr
+
+
+def test_the_rates_of_a_task_that_only_a_head_answers_are_laid_round_its_own():
+    search = SearchSpec(trials=1)
+    tagging, choosing = ({"type": "tagging"}, {})
+    rates = {
+        name: [
+            rates_of(ContenderSpec(name="a", kind="method", method=method), search, task)
+            for task in (tagging, choosing)
+        ]
+        for name, method in {"full": {"name": "full"}, "alone": {"name": "hard", "head": True}}.items()
+    }
+    assert rates["full"] == [(5e-5,), (2e-5,)]
+    assert rates["alone"][0] == rates["alone"][1] == (5e-3,)

@@ -673,3 +673,17 @@ def test_a_causal_base_hides_no_words():
         ConfigError, match=r"train\.word_dropout needs a base that reads both ways and has a mask token"
     ):
         train(base, Task.load(TASK), "full", train={"word_dropout": 0.1}, rows=rows)
+
+
+def test_rows_of_one_word_train(tmp_path):
+    """Nothing follows anything there, so transitions stay as they began; the check before training lets it pass."""
+    rows = [Row({"tokens": [name], "tags": [tag]}, "r") for name, tag in (("Anna", "B-name"), ("Rome", "B-town"))]
+    result = train(
+        encoder(), Task.load(TASK), "full", train={"epochs": 1}, rows={"train": rows * 8, "dev": rows}, check=True
+    )
+    assert not result.prepared.method.head.transitions.any()
+    assert result.prepared.method.head.weight.any()
+    ready = result.prepared
+    nothing = replace(ready.splits["dev"][0], places=(-1,), target=(0,))
+    assert ready.form.loss(ready.engine, [nothing], ready.method.learned()) == (0.0, 0)
+    assert ready.form.predict(ready, [nothing])[0].predicted == ["O"]

@@ -11,10 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from softprompt import registry
+from softprompt.answers import find_form
 from softprompt.benchmarks.compare.record import Place, Record
 from softprompt.benchmarks.compare.suite import ContenderSpec, SearchSpec, SuiteSpec, repeated
 from softprompt.config import with_first_keys
 from softprompt.errors import ConfigError
+from softprompt.methods import make_method
 from softprompt.runfile import BaseSpec, TrainSpec, resolved_task
 from softprompt.storage import digest_of, sha256_file
 from softprompt.tasks import Task
@@ -181,7 +184,7 @@ def _cell(
         suite=suite.name,
         place=held_place,
         contender=row,
-        rates=rates_of(row, suite.search),
+        rates=rates_of(row, suite.search, task),
         seeds=tuple(seeds_of(row, suite)),
         search=suite.search,
         settings=digest_of([named, what, size, held_place.model_dump()])[:16],
@@ -216,11 +219,11 @@ def seeds_of(row: ContenderSpec, suite: SuiteSpec) -> list[int]:
     return seeds if row.fits_rows or row.demonstrations else seeds[:1]
 
 
-def rates_of(row: ContenderSpec, search: SearchSpec) -> tuple[float, ...]:
-    """The learning rates to try; none where nothing is learned by gradients."""
-    default = row.default_lr
-    if default is None:
+def rates_of(row: ContenderSpec, search: SearchSpec, task: Mapping[str, Any]) -> tuple[float, ...]:
+    """The learning rates to try on a task; none where nothing is learned by gradients."""
+    if row.default_lr is None:
         return ()
+    default = row.default_lr * _times(row, task)
     if row.lr:
         return tuple(row.lr)
     powers = [place - search.trials // 2 for place in range(search.trials)]
@@ -229,6 +232,14 @@ def rates_of(row: ContenderSpec, search: SearchSpec) -> tuple[float, ...]:
     rng = random.Random(f"{search.seed} {row.name}")
     low, high = (math.log(search.spread) * power for power in (powers[0], powers[-1]))
     return tuple(float(f"{default * math.exp(rng.uniform(low, high)):.3g}") for _ in powers)
+
+
+def _times(row: ContenderSpec, task: Mapping[str, Any]) -> float:
+    """What a method's own rate is multiplied by where only a head answers; a head alone has a rate of its own."""
+    if row.kind != "method" or not make_method(row.method).defaults.lr:
+        return 1.0
+    form = find_form(registry.find("softprompt.tasks", task.get("type", "classification")).form)
+    return form.rate if form.needs_head else 1.0
 
 
 def runs_of(cell: Cell, records: Mapping[str, Record]) -> list[Run]:

@@ -32,7 +32,10 @@ def chain_nll(logits: Sequence[Tensor], targets: Sequence[Tensor], transitions: 
 
 
 def _log_sums(logits: Tensor, lengths: Tensor, transitions: Tensor) -> Tensor:
-    """Log of the sum over all sequences of tags [B]; of logits [B, T, K] the first `lengths` words of each row count."""
+    """Log of the sum over all sequences of tags [B]; of logits [B, T, K] the first `lengths` words of each row count.
+
+    A tag that is less likely than the best one by more than 87 (in logs), whatever comes before it, counts as if by 87.
+    """
     most = transitions.detach().max()
     follows = (transitions - most).exp()
     sums = logits[:, 0]

@@ -169,6 +169,8 @@ def _nll(logits: Sequence[Tensor], targets: Sequence[Tensor], learned: Learned) 
     if transitions is None:
         return F.cross_entropy(torch.cat(list(logits)), torch.cat(list(targets)), reduction="sum")
     rows = [(own, tags) for own, tags in zip(logits, targets, strict=True) if len(tags)]
+    if not rows:
+        return transitions.sum() * 0.0
     return chain_nll([own for own, _ in rows], [tags for _, tags in rows], transitions).sum()
 
 

@@ -133,6 +133,10 @@ class Method(ABC):
         """The parameters with what the learning rate is multiplied by for them."""
         return [(self.parameters(), 1.0)]
 
+    def idle(self) -> list[nn.Parameter]:
+        """Parameters that some rows have no use for, so that a gradient of zero on a few of them is no fault."""
+        return []
+
     def learned(self) -> Learned:
         """What it brings to this step: finished segments by slot name, and the base that live tokens run through."""
         return NOTHING

@@ -84,10 +84,9 @@ class Headed(Method):
     @property
     def defaults(self) -> TrainDefaults:  # type: ignore[override]
         """The inner method's; a head alone is trained longer, and one whose form of answers says so."""
-        own = self.inner.defaults
+        own, shape = self.inner.defaults, self._shape
         if not own.lr:
-            return TrainDefaults(lr=own.head_lr, epochs=_ALONE, batch_size=32)
-        shape = self._shape
+            return TrainDefaults(lr=own.head_lr, epochs=_ALONE, batch_size=32, word_dropout=shape.word_dropout)
         rate, epochs = own.lr * shape.rate, max(own.epochs, shape.epochs)
         return replace(own, lr=rate, epochs=epochs, word_dropout=shape.word_dropout)
 
@@ -149,6 +148,11 @@ class Headed(Method):
         if self.head.transitions is not None:
             groups.append(([self.head.transitions], rate * _TRANSITIONS_RATE))
         return groups
+
+    def idle(self) -> list[nn.Parameter]:
+        """The transitions: in rows of one word nothing follows."""
+        idle = self.inner.idle()
+        return idle if self.head is None or self.head.transitions is None else [*idle, self.head.transitions]
 
     def learned(self) -> Learned:
         """What the inner method brings, and the head."""

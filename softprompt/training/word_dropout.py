@@ -14,6 +14,8 @@ from ..base import Base
 from ..errors import ConfigError
 from ..types import Example
 
+_OTHER = 0x5EED_0F_3A5C
+
 
 def check_word_dropout(share: float | None, base: Base) -> None:
     """
@@ -35,7 +37,9 @@ def with_hidden_words(rows: Sequence[Example], share: float, base: Base, seed: i
     """
     blank = base.blank_id
     assert blank is not None
-    special, draws = set(base.tokenizer.all_special_ids), torch.Generator().manual_seed(seed)
+    # other numbers than those by which the rows were drawn, and by which a step's dropout is
+    draws = torch.Generator().manual_seed(seed ^ _OTHER)
+    special = set(base.tokenizer.all_special_ids)
     hidden = []
     for row in rows:
         chosen = (torch.rand(len(row.text), generator=draws) < share).tolist()

@@ -383,3 +383,8 @@ def test_earlier_names_of_a_bound_task_are_read_with_a_warning():
         assert bound.ends == runtime.get("w").form.ends and bound.read(form.answer("sun")[:-1]) == "sun"
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         bound.nothing  # noqa: B018
+    kv, by = torch.randn(3, 2, 1, 2, 4, tiny_base().shape.head_size), torch.tensor([3])
+    with pytest.warns(FutureWarning, match=r"turn is now Base.rotate"):
+        turned = tiny_base().turn(kv, by)
+    for (keys, values), (other, same) in zip(turned, tiny_base().rotate(kv, by), strict=True):
+        assert torch.equal(keys, other) and torch.equal(values, same)

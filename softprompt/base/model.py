@@ -24,6 +24,7 @@ from .abilities import Abilities
 from .attention import KV, Block, Call, LivePrefix, running
 from .check import check_base
 from .copies import copy_modules, set_attention, untouched
+from .earlier import EarlierNames
 from .families import Kind, find_body, find_config, find_embeddings, kind_of, positions_of, starts_of
 from .fingerprint import Checkpoint, Identity
 from .grid import check_given, run
@@ -39,7 +40,7 @@ from .shape import UNKNOWN, BaseShape, Hidden
 from .supported import check_supported, check_tokens, no_embedding
 
 
-class Base(Abilities, Numerics):
+class Base(Abilities, EarlierNames, Numerics):
     """A frozen language model, or encoder, with its tokenizer."""
 
     @plain_torch()

@@ -79,7 +79,7 @@ class AnswerForm(ABC, Generic[T]):
         reads_tokens: a head reads the state of every token of the text; else one state a row.
         needs_head: only a head can answer so, whatever words the base has.
         rate, epochs, word_dropout: a head's method is trained at so many times its own learning rate, for at least so many
-            epochs, and with so many tokens hidden, unless the user says otherwise.
+            epochs, and with this share of the tokens hidden, unless the user says otherwise.
         bound: the task with the tokenizer.
         headed: a head reads the answers off the base's states; else the base's own words are the answers.
     """

@@ -104,7 +104,7 @@ def gradient(case: Case) -> Iterator[Finding]:
     still = _without_gradient(found)
     if still and len(still) < len(parameters):
         still &= _without_gradient(_after_a_step(case, parameters, found))
-    idle = {id(parameter) for parameter in case.method.idle()}
+    idle = {id(parameter) for parameter in case.method.may_lack_gradient()}
     still = {place for place in still if id(parameters[place]) not in idle}
     names = _names(case, parameters)
     size = math.sqrt(sum(float(value.double().square().sum()) for value in found if value is not None))

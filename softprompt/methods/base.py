@@ -133,7 +133,7 @@ class Method(ABC):
         """The parameters with what the learning rate is multiplied by for them."""
         return [(self.parameters(), 1.0)]
 
-    def idle(self) -> list[nn.Parameter]:
+    def may_lack_gradient(self) -> list[nn.Parameter]:
         """Parameters that some rows have no use for, so that a gradient of zero on a few of them is no fault."""
         return []
 

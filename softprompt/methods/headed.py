@@ -149,9 +149,9 @@ class Headed(Method):
             groups.append(([self.head.transitions], rate * _TRANSITIONS_RATE))
         return groups
 
-    def idle(self) -> list[nn.Parameter]:
+    def may_lack_gradient(self) -> list[nn.Parameter]:
         """The transitions: in rows of one word nothing follows."""
-        idle = self.inner.idle()
+        idle = self.inner.may_lack_gradient()
         return idle if self.head is None or self.head.transitions is None else [*idle, self.head.transitions]
 
     def learned(self) -> Learned:

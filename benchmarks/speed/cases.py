@@ -101,7 +101,7 @@ CASES = (
     Case("alora", _ALORA, 32, 30, "alora", None, same_loss=True, turn=8, lr=5e-4),
     Case("full", {"name": "full"}, 32, 30, "full", None, same_loss=True, lr=2e-5),
 )
-# on request only: the default run takes ten minutes as it is (P-tuning's step is that of soft prompts and a small encoder)
+# on request only: the default run takes 10 to 15 minutes as it is (P-tuning's step is that of soft prompts and a small encoder)
 EXTRA = (
     Case("p_tuning", _P_TUNING, 16, 30, "p_tuning", lr=1e-3),
     Case("soft-b32", _soft(20), 32, 30, peer_length=20, same_loss=True),

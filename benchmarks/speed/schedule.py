@@ -45,6 +45,11 @@ class Span:
     least: float
     most: float
 
+    @property
+    def middle(self) -> float:
+        """What is expected: figures settle at any turn between the two."""
+        return (self.least + self.most) / 2
+
     def __add__(self, other: Span) -> Span:
         return Span(self.least + other.least, self.most + other.most)
 
@@ -117,7 +122,7 @@ class Schedule:
 
     def done(self, name: str, seconds: float) -> None:
         """A case took so long."""
-        self._foretold += self._left.pop(name).least
+        self._foretold += self._left.pop(name).middle
         self._taken += seconds
         self._current = ""
 
@@ -128,11 +133,13 @@ class Schedule:
     def left(self) -> Span:
         """Seconds that are left, of the current case what is left of it."""
         factor, running = self._taken / self._foretold if self._foretold else 1.0, 0.0
+        current = Span(0.0, 0.0)
         if self._current:
-            running, foretold = self._clock() - self._began, self._left[self._current].least
-            factor = max(factor, (self._taken + running) / (self._foretold + foretold))
-        whole = sum(self._left.values(), Span(0.0, 0.0)) * factor
-        return Span(max(0.0, whole.least - running), max(0.0, whole.most - running))
+            running, current = self._clock() - self._began, self._left[self._current]
+            factor = max(factor, (self._taken + running) / (self._foretold + current.middle))
+        others = [span for name, span in self._left.items() if name != self._current]
+        rest, current = sum(others, Span(0.0, 0.0)) * factor, current * factor
+        return rest + Span(max(0.0, current.least - running), max(0.0, current.most - running))
 
 
 def in_words(seconds: float) -> str:

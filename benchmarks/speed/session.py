@@ -45,12 +45,14 @@ class Session:
         if not self._schedule.names:
             return
         least, most = in_words(self._foretold.least), in_words(self._foretold.most)
-        more = f", at most {most} where figures vary from step to step" if most != least else ""
+        more = f" ({least} to {most}, as figures vary from step to step)" if most != least else ""
         cases, before = _cases(len(self._schedule.names)), ""
         if self._before:
             before = f"{_cases(len(self._before))} of {len(self.names)} measured before ({self._kept.folder}); "
             cases = f"{len(self._schedule.names)} left"
-        self._notice(f"{before}{cases}: about {least}{more}, if the machine stays as busy as it is now")
+        self._notice(
+            f"{before}{cases}: about {in_words(self._foretold.middle)}{more}, if the machine stays as busy as it is now"
+        )
 
     def row(self, name: str, measure: Callable[[Progress], Row]) -> Row:
         """The kept row of this name, or the one that is measured now. One whose losses differ is told, not kept."""
@@ -79,7 +81,7 @@ class Session:
         """Say how long it took, or that nothing was left to do."""
         if self._measured:
             took = in_words(time.monotonic() - self._began)
-            self._notice(f"{_cases(self._measured)} in {took} (foretold: {in_words(self._foretold.least)})")
+            self._notice(f"{_cases(self._measured)} in {took} (foretold: {in_words(self._foretold.middle)})")
         elif self._before:
             first, last = self._kept.measured_at(self._before)
             when = first if first == last else f"{first} to {last}"
@@ -100,7 +102,7 @@ class Session:
 
     def _words_left(self) -> str:
         left = self._schedule.left()
-        return f", about {in_words(left.least)} left in all" if self._schedule.names else ""
+        return f", about {in_words(left.middle)} left in all" if self._schedule.names else ""
 
 
 def _cases(count: int) -> str:

@@ -61,8 +61,7 @@ def with_new_keys(model: type[Strict], data: dict[Any, Any]) -> dict[Any, Any]:
             continue
         if new in data:
             raise ValueError(f"{old} is now called {new}, and both are given; take {old} out")
-        message = f"the setting {old} is now called {new}; the next version will not know the old name"
-        warnings.warn(message, FutureWarning, stacklevel=2)
+        tell_renamed(f"the setting {old} is now called {new}")
         data = {new if key == old else key: value for key, value in data.items()}
     return data
 
@@ -83,6 +82,16 @@ def with_current_keys(model: type[BaseModel], data: Any) -> Any:
         data: as it was written; may be anything, as nothing of it has been validated.
     """
     return _with_keys(model, data, first=False)
+
+
+def tell_renamed(what: str, level: int = 2) -> None:
+    """Warn of an old name that was met.
+
+    Args:
+        what: which name it has now.
+        level: whose line is shown; 1 is the caller's, 2 that of its caller.
+    """
+    warnings.warn(f"{what}; the next version will not know the old name", FutureWarning, stacklevel=level + 1)
 
 
 def with_current_path(model: type[BaseModel], keys: Sequence[str]) -> list[str]:

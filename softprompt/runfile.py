@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -13,7 +12,7 @@ from . import registry
 from .base import Base
 from .base.bundled import local_source
 from .base.shape import DTYPES
-from .config import Strict, override, parse, read_yaml, with_current_keys, with_current_path
+from .config import Strict, override, parse, read_yaml, tell_renamed, with_current_keys, with_current_path
 from .data import CATALOGUE
 from .engine import CacheConfig
 from .methods import Method
@@ -241,9 +240,9 @@ def _under_current_names(data: dict[str, Any], assignments: list[str], where: st
         path = with_current_path(RunSpec, keys) if inner is None else [keys[0], *inner]
         renamed.append(f"{'.'.join(path)}{sign}{value}")
         if where and path != keys:
-            _tell_renamed(f"{dotted} is now called {'.'.join(path)}")
+            tell_renamed(f"{dotted} is now called {'.'.join(path)}")
     for old, new in _renamed(data, current) if where else ():
-        _tell_renamed(f"{where}: {old} is now called {new}")
+        tell_renamed(f"{where}: {old} is now called {new}")
     return current, renamed
 
 
@@ -254,10 +253,6 @@ def _renamed(before: dict[str, Any], after: dict[str, Any], path: str = "") -> I
             yield f"{path}{old}", f"{path}{new}"
         if isinstance(was, dict) and isinstance(is_now, dict):
             yield from _renamed(was, is_now, f"{path}{new}.")
-
-
-def _tell_renamed(what: str) -> None:
-    warnings.warn(f"{what}; the next version will not know the old name", FutureWarning, stacklevel=3)
 
 
 def _task_data(name: str, folder: Path) -> dict[str, Any]:

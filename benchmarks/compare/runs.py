@@ -223,9 +223,9 @@ def rates_of(row: ContenderSpec, search: SearchSpec, task: Mapping[str, Any]) ->
     """The learning rates to try on a task; none where nothing is learned by gradients."""
     if row.default_lr is None:
         return ()
-    default = row.default_lr * _times(row, task)
     if row.lr:
         return tuple(row.lr)
+    default = row.default_lr * _times(row, task)
     powers = [place - search.trials // 2 for place in range(search.trials)]
     if search.draw == "grid":
         return tuple(float(f"{default * search.spread**power:.3g}") for power in powers)

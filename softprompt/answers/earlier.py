@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
+
+from ..config import tell_renamed
 
 FORM = {"example": "encode", "examples": "encode_rows"}
 BOUND = {"head": "prefix_ids"}
@@ -24,6 +25,5 @@ def earlier(form: Any, name: str) -> Any:
         today, owner = name, form
     else:
         raise AttributeError(f"{type(form).__name__!r} object has no attribute {name!r}")
-    message = f"{name} is now {type(owner).__name__}.{today}; the next version will not know the old name"
-    warnings.warn(message, FutureWarning, stacklevel=3)
+    tell_renamed(f"{name} is now {type(owner).__name__}.{today}", level=3)
     return getattr(owner, today)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
+
+from ..config import tell_renamed
 
 
 class EarlierNames:
@@ -11,6 +12,5 @@ class EarlierNames:
 
     def turn(self, kv: Any, by: Any) -> Any:
         """`Base.rotate`."""
-        message = "turn is now Base.rotate; the next version will not know the old name"
-        warnings.warn(message, FutureWarning, stacklevel=2)
+        tell_renamed("turn is now Base.rotate")
         return self.rotate(kv, by)  # type: ignore[attr-defined]  # a base has it

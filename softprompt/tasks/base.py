@@ -5,7 +5,6 @@ A new task type is one file with a `Task` subclass and one line in `registry.py`
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from importlib.resources import files
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from .. import registry
-from ..config import named_file, parse, read_yaml, suggest, with_current_keys, yaml_files
+from ..config import named_file, parse, read_yaml, suggest, tell_renamed, with_current_keys, yaml_files
 from ..data import Duplicates, Row, few_shot
 from ..errors import ConfigError
 from ..metrics import majority
@@ -204,10 +203,7 @@ class Task(ABC):
 
     def bind(self, tokenizer: Any, room: int, **how: Any) -> Any:
         """The form of the task's answers with a tokenizer: `AnswerForm.of`, under its earlier name for one more version."""
-        message = (
-            "Task.bind is now softprompt.prepared.bind(base, task, method); the next version will not know the old name"
-        )
-        warnings.warn(message, FutureWarning, stacklevel=2)
+        tell_renamed("Task.bind is now softprompt.prepared.bind(base, task, method)")
         return registry.find("softprompt.answers", self.form).of(self, tokenizer, room, **how)
 
     def content(self, row: Row) -> str:

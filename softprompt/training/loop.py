@@ -44,9 +44,8 @@ def fit(
 ) -> State:
     """Train the method's parameters; leave the best of them, by dev, in the method.
 
-    Loss is the answers' (for most forms Σ cross-entropy of their tokens) over the tokens of the whole optimizer step, however
-    it is cut into micro-batches and however its rows are shared out to processes. Without dev rows the last step counts as
-    the best.
+    Loss is that of the answers' form over the tokens of the whole optimizer step, however it is cut into micro-batches and
+    however its rows are shared out to processes. Without dev rows the last step counts as the best.
 
     Args:
         spec: filled (no nulls left).

@@ -10,7 +10,6 @@ import difflib
 import re
 import types
 import typing
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -19,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, fie
 
 from . import yaml_file
 from .errors import ConfigError
+from .renamed import tell_renamed
 from .values import kind, not_text, shown, text_of
 
 M = TypeVar("M", bound=BaseModel)
@@ -82,16 +82,6 @@ def with_current_keys(model: type[BaseModel], data: Any) -> Any:
         data: as it was written; may be anything, as nothing of it has been validated.
     """
     return _with_keys(model, data, first=False)
-
-
-def tell_renamed(what: str, level: int = 2) -> None:
-    """Warn of an old name that was met.
-
-    Args:
-        what: which name it has now.
-        level: whose line is shown; 1 is the caller's, 2 that of its caller.
-    """
-    warnings.warn(f"{what}; the next version will not know the old name", FutureWarning, stacklevel=level + 1)
 
 
 def with_current_path(model: type[BaseModel], keys: Sequence[str]) -> list[str]:

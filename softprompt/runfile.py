@@ -12,11 +12,12 @@ from . import registry
 from .base import Base
 from .base.bundled import local_source
 from .base.shape import DTYPES
-from .config import Strict, override, parse, read_yaml, tell_renamed, with_current_keys, with_current_path
+from .config import Strict, override, parse, read_yaml, with_current_keys, with_current_path
 from .data import CATALOGUE
 from .engine import CacheConfig
 from .methods import Method
 from .parallel import processes
+from .renamed import tell_renamed
 from .tasks import Task
 from .types import Progress, ignore_progress
 from .values import shown

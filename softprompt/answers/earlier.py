@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..config import tell_renamed
+from ..renamed import tell_renamed
 
 FORM = {"example": "encode", "examples": "encode_rows"}
 BOUND = {"head": "prefix_ids"}

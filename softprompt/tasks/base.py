@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from .. import registry
-from ..config import named_file, parse, read_yaml, suggest, tell_renamed, with_current_keys, yaml_files
+from ..config import named_file, parse, read_yaml, suggest, with_current_keys, yaml_files
 from ..data import Duplicates, Row, few_shot
 from ..errors import ConfigError
 from ..metrics import majority
+from ..renamed import tell_renamed
 from ..template import RULES
 from ..types import Example, Progress, ignore_progress
 from ..values import is_blank, not_text, shown

@@ -21,7 +21,7 @@ from softprompt.methods import make_method
 from softprompt.runfile import BaseSpec, TrainSpec, resolved_task
 from softprompt.storage import digest_of, sha256_file
 from softprompt.tasks import Task
-from softprompt.training.loop import best_of
+from softprompt.training.keeping import best_of
 
 LEAST_DEV = 16  # rows; fewer choose by chance
 LONGEST_PART = 60  # letters of a name in a record's name; a file's name has room for 255 bytes

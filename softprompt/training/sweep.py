@@ -22,7 +22,7 @@ from ..runfile import BaseSpec, RunSpec, load_run
 from ..storage import write_json
 from ..tasks import Task
 from ..types import Notice, Progress, ignore_notice, ignore_progress
-from .loop import best_of
+from .keeping import best_of
 from .places import check_run_folders, earlier_report, work_folder
 from .result import Result
 from .run import train

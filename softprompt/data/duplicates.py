@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from ..errors import DataError
 from .readers import Row
 
+_COUNTS = ("copies", "contradicting", "held_out", "unlabelled", "leaked", "unusable")
+
 
 @dataclass(frozen=True)
 class Duplicates:
@@ -20,6 +22,7 @@ class Duplicates:
         held_out: rows whose text or group is held out (see `apart`).
         unlabelled: rows without an answer, where these are left out.
         leaked: rows of a split whose text is held out in another one, where these are left out.
+        unusable: rows that cannot be used (empty or missing cells, an unknown label), where these are left out.
         examples: one of each, by place.
     """
 
@@ -28,14 +31,14 @@ class Duplicates:
     held_out: int = 0
     unlabelled: int = 0
     leaked: int = 0
+    unusable: int = 0
     examples: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.copies or self.contradicting or self.held_out or self.unlabelled or self.leaked)
+        return any(getattr(self, name) for name in _COUNTS)
 
     def __add__(self, other: Duplicates) -> Duplicates:
-        counts = ("copies", "contradicting", "held_out", "unlabelled", "leaked")
-        summed = {name: getattr(self, name) + getattr(other, name) for name in counts}
+        summed = {name: getattr(self, name) + getattr(other, name) for name in _COUNTS}
         return Duplicates(**summed, examples=self.examples + other.examples)
 
     def __str__(self) -> str:
@@ -45,6 +48,7 @@ class Duplicates:
             (self.held_out, "rows whose text or group is among the held-out ones"),
             (self.unlabelled, "rows without a label"),
             (self.leaked, "rows whose text is held out in another split"),
+            (self.unusable, "rows that cannot be used"),
         )
         shown = f" (e.g. {'; '.join(self.examples)})" if self.examples else ""
         return ", ".join(f"{count} {what}" for count, what in said if count) + shown

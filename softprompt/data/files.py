@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
 from decimal import Decimal
@@ -14,16 +12,20 @@ import numpy as np
 
 from ..config import suggest
 from ..errors import DataError, MissingExtraError
+from ..types import Notice, ignore_notice
 from ..values import plain
-from .json_files import Found, is_no_text, json_document, json_lines
+from .json_files import Found, json_document, json_lines
+from .tables import as_utf8, read_table
 
 SUPPORTED = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 _EXTRA = "pip install 'softprompt[data]'"
-csv.field_size_limit(1 << 24)  # a cell may hold a document
 
 
-def read_file(path: Path) -> Iterator[Found]:
+def read_file(path: Path, notice: Notice = ignore_notice) -> Iterator[Found]:
     """All rows of a file, by its ending.
+
+    Args:
+        notice: told how it is read, where that is not as it ought to be written.
 
     Raises:
         DataError: it cannot be read as a whole.
@@ -44,7 +46,7 @@ def read_file(path: Path) -> Iterator[Found]:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    data = _as_utf8(path, data)
+    data = as_utf8(path, data)
     if (doubled := data.count(b"\r\r\n")) and doubled == data.count(b"\n"):  # line ends translated twice, as on Windows
         data = data.replace(b"\r\r\n", b"\r\n")
     if not data.strip():
@@ -53,80 +55,7 @@ def read_file(path: Path) -> Iterator[Found]:
         return json_lines(str(path), data)
     if suffix == ".json":
         return json_document(str(path), data)
-    # what is not UTF-8 becomes half characters, which are then found in their rows
-    text = data.decode("utf-8", errors="surrogateescape")
-    if suffix == ".tsv":
-        return _table(str(path), text, "\t", quoted=_is_quoted(text))
-    # what stands between quotes is a name's own
-    head = re.sub(r'"[^"]*"', "", re.split(r"[\r\n]", text, maxsplit=1)[0])
-    sign = next((sign for sign in ",;\t" if sign in head), ",")
-    cells = head.split(sign)
-    return _table(str(path), text, sign, spaced=len(cells) > 1 and all(cell[:1] == " " for cell in cells[1:]))
-
-
-def _as_utf8(path: Path, data: bytes) -> bytes:
-    """Without a byte order mark; a file that begins with UTF-16's is UTF-16 (as Excel writes "Unicode text")."""
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        try:
-            data = data.decode("utf-16").encode()
-        except UnicodeError:
-            raise DataError(f"{path}: begins as UTF-16, but is not; save the file as UTF-8") from None
-    if b"\0" in data.partition(b"\n")[0]:
-        raise DataError(f"{path}: holds NUL characters in its first line, as no text does; save it as UTF-8")
-    return data.removeprefix(b"\xef\xbb\xbf")
-
-
-def _is_quoted(text: str) -> bool:
-    """Whether quotes in a TSV stand round cells, or belong to the texts (by its definition a TSV has none round cells).
-
-    Round cells, where lines have unequal numbers of tabs, or where every cell with a quote is one that a writer of CSV quotes:
-    it begins and ends with one, and those inside are doubled.
-    """
-    rows = [line.split("\t") for line in re.split(r"\r\n|\n|\r", text)]
-    rows = rows if rows[-1] != [""] else rows[:-1]
-    if len({len(row) for row in rows}) > 1:
-        return True
-    cells = [cell for row in rows for cell in row if '"' in cell]
-    return all(
-        len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in cell[1:-1].replace('""', "") for cell in cells
-    )
-
-
-def _table(name: str, text: str, delimiter: str, quoted: bool = True, spaced: bool = False) -> Iterator[Found]:
-    """Rows of a CSV or TSV under its header.
-
-    Args:
-        quoted: quotes stand round cells.
-        spaced: a blank stands behind every delimiter and is no part of the next cell, whose quotes begin behind it.
-    """
-    # reading line by line would cut quoted newlines; the reader's own count gives the line where a row ends
-    style: dict[str, Any] = {"skipinitialspace": spaced} if quoted else {"quoting": csv.QUOTE_NONE}
-    # lines are nothing that stand empty at the end
-    reader = csv.reader(io.StringIO(text.rstrip("\r\n"), newline=""), delimiter=delimiter, strict=True, **style)
-    head: list[str] = []
-    while True:
-        where = f"{name}:{reader.line_num + 1}"
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            yield where, None, f"not valid CSV: {error}"
-            continue
-        if not head:
-            head = [cell.strip() for cell in cells]
-            if any(map(is_no_text, head)):
-                raise DataError(f"{where}: not valid UTF-8; save the file as UTF-8")
-            if len(set(head)) < len(head) or not all(head):
-                raise DataError(f"{where}: the header names a column twice or not at all: {', '.join(map(repr, head))}")
-        elif not cells:
-            yield where, None, "the line is empty"
-        elif len(cells) != len(head):
-            yield where, None, f"{len(cells)} cells, the header has {len(head)}"
-        elif any(map(is_no_text, cells)):
-            yield where, None, "not valid UTF-8; save the file as UTF-8"
-        else:
-            yield where, dict(zip(head, cells, strict=True)), None
+    return read_table(path, data, notice)
 
 
 def _parquet(path: Path) -> Iterator[Found]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..config import suggest
 from ..errors import DataError
+from ..types import Notice, ignore_notice
 from .files import read_dataset, read_file
 from .formats import unify
 
@@ -27,7 +28,13 @@ Columns = Mapping[str, "str | list[str]"]
 """Our field name → the file's column name, or several, of which the first that a row has is taken."""
 
 
-def read_rows(source: str | Path, check: Check | None = None, columns: Columns | None = None) -> list[Row]:
+def read_rows(
+    source: str | Path,
+    check: Check | None = None,
+    columns: Columns | None = None,
+    notice: Notice = ignore_notice,
+    skipped: list[str] | None = None,
+) -> list[Row]:
     """Read all rows of a file (JSONL, JSON, CSV, TSV, Parquet) or of `datasets:NAME[:CONFIG][:SPLIT]`.
 
     A split may be a part of one, as the package `datasets` writes it: `train[:1000]`, `train[80%:]`.
@@ -35,13 +42,15 @@ def read_rows(source: str | Path, check: Check | None = None, columns: Columns |
     Args:
         check: says why a row cannot be used, or None.
         columns: see `Columns`; a column may also be a field that the row's shape makes (see `formats.unify`).
+        notice: told how a file is read that is not UTF-8, or has something else than commas between its cells.
+        skipped: where given, malformed rows are left out and told here, as `file:line: reason`.
 
     Raises:
         DataError: missing or empty file, or malformed rows; `.problems` holds every one of them.
         MissingExtraError: Parquet or `datasets:` without their extra.
     """
     name = str(source)
-    found = list(read_dataset(name) if name.startswith("datasets:") else read_file(Path(source)))
+    found = list(read_dataset(name) if name.startswith("datasets:") else read_file(Path(source), notice))
     rows: list[Row] = []
     told: list[tuple[str, str | None]] = []
     for where, values, problem in found:
@@ -50,10 +59,14 @@ def read_rows(source: str | Path, check: Check | None = None, columns: Columns |
             unfit = check(values) if check else None
             # a shape that nothing reads may be a row's own affair
             problem = problem or (misshapen if unfit or not check else None) or unfit
-            rows.append(Row(values, where))
+            if not problem:
+                rows.append(Row(values, where))
         told.append((where, problem))
-    refuse(told, name)
-    if not rows:
+    if skipped is None:
+        refuse(told, name)
+    else:
+        skipped += [f"{where}: {problem}" for where, problem in told if problem]
+    if not told:
         raise DataError(f"{name}: is empty; it needs at least one row")
     return rows
 

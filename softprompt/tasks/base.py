@@ -171,7 +171,8 @@ class Task(ABC):
         """Rows of a catalogue name, file or `datasets:NAME`, each checked against this task; without labels if need be."""
         loader = RowLoader(self, progress, labelled)
         rows = loader.read(source)
-        self.left_out, self.notices = loader.left_out, [f"left out: {loader.left_out}"] if loader.left_out else []
+        told = [f"left out: {loader.left_out}"] if loader.left_out else []
+        self.left_out, self.notices = loader.left_out, [*told, *loader.notices]
         return rows
 
     def check_any(self, values: dict[str, Any]) -> str | None:

@@ -18,6 +18,7 @@ from .spec import TaskSpec
 
 Splits = dict[str, list[Row]]
 Sizes = dict[str, Any]
+_SHOWN = 3  # rows that were skipped, in the notice
 _PUBLISHED = {"train": 1024, "dev": 256}  # of catalogue data, and of all data under the rules of format 1
 
 
@@ -149,21 +150,50 @@ class RowLoader:
             if not path.exists() and "/" not in source and "." not in source:
                 raise DataError(f"no data {source!r}: neither in the catalogue{suggest(source, CATALOGUE)} nor a file")
         if not self._labelled:
-            return read_rows(path, task.check_any, self._data.columns)
+            return self._usable(path, task.check_any)
         skips = self._skips(self._data.skip_unlabelled, source)
+        hint = (
+            "" if self._data.on_bad_rows == "skip" else "; data.skip_unlabelled: true leaves rows without a label out"
+        )
 
         def check(values: dict[str, Any]) -> str | None:
             problem = task.check_row(values)
             if problem is None or not task.unlabelled(values):
                 return problem
-            return None if skips else f"{problem}; data.skip_unlabelled: true leaves rows without a label out"
+            return None if skips else f"{problem}{hint}"
 
-        rows = read_rows(path, check, self._data.columns)
+        rows = self._usable(path, check)
         kept = [row for row in rows if not (skips and task.unlabelled(row.values))]
         if not kept:
             raise DataError(f"{source}: none of {len(rows)} rows has a label")
         self.left_out += Duplicates(unlabelled=len(rows) - len(kept))
         return kept
+
+    def _usable(self, path: str | Path, check: Callable[[dict[str, Any]], str | None]) -> list[Row]:
+        """Rows of a file; those that cannot be used are left out and counted, where `on_bad_rows` says so.
+
+        Raises:
+            DataError: they are not to be left out; or are more than the others, so that the task does not fit the file.
+        """
+        skipped: list[str] | None = [] if self._data.on_bad_rows == "skip" else None
+        try:
+            rows = read_rows(path, check, self._data.columns, self._remark, skipped)
+        except DataError as error:
+            advice = "; put them right, or leave them out with data.on_bad_rows: skip" if error.problems else ""
+            raise DataError(f"{error}{advice}", error.problems) from None
+        skipped = skipped or []
+        if len(skipped) > len(rows):
+            count = f"{len(skipped)} of {len(skipped) + len(rows)}"
+            raise DataError(
+                f"{path}: {count} rows cannot be used, too many for data.on_bad_rows: skip; put the task or the rows right",
+                skipped,
+            )
+        self.left_out += Duplicates(unusable=len(skipped), examples=tuple(skipped[:_SHOWN]))
+        return rows
+
+    def _remark(self, line: str) -> None:
+        if line not in self.notices:  # a file may be named for several splits
+            self.notices.append(line)
 
     def _of_files(self, separate: dict[str, str]) -> Splits:
         """Splits that have files of their own; dev comes from train where it has none."""

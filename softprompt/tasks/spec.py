@@ -83,6 +83,8 @@ class DataSpec(Strict):
             cannot be edited. Else they are refused.
         skip_leaked: rows of train (or dev) whose text stands in dev or test, too, are left out and counted; null: as above. For
             files of their own; in one source no text is in two splits.
+        on_bad_rows: `skip` leaves out and counts every row that cannot be used (an empty or missing cell, no label or an
+            unknown one); `refuse`, as null does, tells all of them by file and line.
         hold_out: which rows of `source` are the test rows (see `HoldOutSpec`).
     """
 
@@ -95,6 +97,12 @@ class DataSpec(Strict):
     hold_out: HoldOutSpec | None = None
     skip_unlabelled: bool | None = None
     skip_leaked: bool | None = None
+    on_bad_rows: Literal["refuse", "skip"] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_later_keys(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A key that earlier versions did not know stays out where it says nothing: digests of their tasks stay."""
+        return {key: value for key, value in serialize(self).items() if key != "on_bad_rows" or value is not None}
 
 
 class DemonstrationSpec(Strict):

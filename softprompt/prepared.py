@@ -15,7 +15,7 @@ from .errors import ArtifactError, ConfigError
 from .methods import Headed, HeadShape, Method, make_method
 from .storage import digest_of
 from .tasks import BoundTask, Task
-from .types import Example, Ids
+from .types import Example, Ids, digested
 from .values import plain_row
 
 
@@ -58,11 +58,11 @@ def prepare(
     if rows is None:
         rows = task.load_data()
     # they may be a caller's own
-    rows = {name: [Row(plain_row(row.values), row.where) for row in part] for name, part in rows.items()}
+    rows = {name: [Row(plain_row(row.values), row.where, row.weight) for row in part] for name, part in rows.items()}
     refuse([(row.where, task.check_any(row.values)) for part in rows.values() for row in part])
     task, train_rows = task.draw_demonstrations(rows.get("train", []))
     prompt = bind(base, task, method, cache, reuse, seed)
-    digest = digest_of({name: [row.values for row in part] for name, part in rows.items()})
+    digest = digest_of({name: list(map(digested, part)) for name, part in rows.items()})
     near = next((other for other in reuse if prompt.engine.same(other.engine)), None)
     examples = None
     if near is not None:

@@ -32,6 +32,7 @@ class Example:
         places: of what a head reads one state each (words), the text token whose state it is; -1: it has none.
         holes: before which of the text's ids its slots stand, in order (T: behind all).
         windows: how many of the text's ids each window has; empty where the text runs as one.
+        weight: what its loss is multiplied by: a row of weight 2 counts as if it stood twice in its step.
     """
 
     text: Ids
@@ -45,6 +46,7 @@ class Example:
     holes: Ids = ()
     windows: Ids = ()
     places: Ids = ()
+    weight: float = 1.0
 
     @property
     def runs(self) -> tuple[Example, ...]:
@@ -75,6 +77,11 @@ class Example:
         if self.gold is None:
             raise ValueError(f"{self.where}: the row has no label")
         return self.candidates[self.gold]
+
+
+def digested(row: Any) -> Any:
+    """What digests are made of, of a row or an example: its fields, and its weight where that is another than 1."""
+    return row.values if row.weight == 1 else [row.values, row.weight]
 
 
 def ignore_progress(what: str, done: int, total: int) -> None:

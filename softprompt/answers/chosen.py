@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..base import check_numbers
-from ..engine import Engine, Learned, run
+from ..engine import Engine, Learned, run, summed_loss
 from ..methods import Method
 from ..tasks import BoundTask, Task
 from ..tasks.scored import ScoredTask
@@ -88,7 +88,7 @@ class Chosen(AnswerForm[ScoredTask]):
         if learned.head is None:
             return engine.loss(rows, learned)
         logits, targets = self.logits(engine, rows, learned)
-        return F.cross_entropy(logits, targets, reduction="sum"), len(targets)
+        return summed_loss(logits, targets, rows, [1] * len(rows)), len(targets)
 
     def _options_loss(self, engine: Engine, rows: Sequence[Example], learned: Learned) -> tuple[Tensor, int]:
         """Σ over rows of the cross-entropy of the right option among the row's options, by the scores they are compared by.
@@ -108,7 +108,8 @@ class Chosen(AnswerForm[ScoredTask]):
         total = logits.new_zeros(())
         for example, own in zip(rows, scores, strict=True):
             assert example.gold is not None
-            total = total - self.task.label_scores(own, [len(ids) for ids in example.candidates])[example.gold]
+            labels = self.task.label_scores(own, [len(ids) for ids in example.candidates])
+            total = total - example.weight * labels[example.gold]
         return total, len(rows)
 
     def loss_weight(self, example: Example) -> int:

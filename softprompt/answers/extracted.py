@@ -99,7 +99,7 @@ class Extracted(AnswerForm[Span]):
         total = pointers[0].new_zeros(())
         for own, example in zip(pointers, rows, strict=True):
             first, last = _ends(example)
-            total = total - (own[first, 0] + own[last, 1]) / 2
+            total = total - example.weight * (own[first, 0] + own[last, 1]) / 2
         return total, len(rows)
 
     def loss_weight(self, example: Example) -> int:

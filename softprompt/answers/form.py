@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
@@ -134,8 +134,10 @@ class AnswerForm(ABC, Generic[T]):
         """
 
     def encode_rows(self, rows: Sequence[Row]) -> list[Example]:
-        """All rows as examples."""
-        return [self.encode(row.values, row.where) for row in rows]
+        """All rows as examples, each with its weight."""
+        examples = [self.encode(row.values, row.where) for row in rows]
+        pairs = zip(examples, rows, strict=True)
+        return [example if row.weight == 1 else replace(example, weight=row.weight) for example, row in pairs]
 
     def answer(self, word: str) -> Ids:
         """Ids of an answer's text, as it is learned and scored."""
@@ -154,12 +156,19 @@ class AnswerForm(ABC, Generic[T]):
         return engine.answers(rows, learned)
 
     def loss(self, engine: Engine, rows: Sequence[Example], learned: Learned) -> tuple[Tensor, int]:
-        """What training minimises: Σ cross-entropy of the right answers, and the sum of the rows' `loss_weight`."""
+        """What training minimises: Σ cross-entropy of the right answers, and the sum of the rows' `loss_weight`.
+
+        Each row's cross-entropy is multiplied by its `weight`; the second number is not.
+        """
         return engine.loss(rows, learned)
 
     def loss_weight(self, example: Example) -> int:
         """What a row counts for in the mean loss of a step: the tokens of its answer."""
         return len(example.answer)
+
+    def step_weight(self, rows: Sequence[Example]) -> float:
+        """By what the loss of a step is divided: the rows' `loss_weight`, each times its `weight`."""
+        return sum(self.loss_weight(row) if row.weight == 1 else row.weight * self.loss_weight(row) for row in rows)
 
     @abstractmethod
     def predict(

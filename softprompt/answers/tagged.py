@@ -13,11 +13,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..base import Base, check_numbers
-from ..engine import Engine, Learned, in_forwards, token_states
+from ..engine import Engine, Learned, in_forwards, summed_loss, token_states
 from ..errors import ConfigError
 from ..metrics.spans import OUTSIDE, spans_of
 from ..tasks import Task
@@ -107,7 +106,7 @@ class Tagged(AnswerForm[Tagging]):
         """−Σ over rows of the log-probability of their words' tags, and how many words there are."""
         logits = self.word_logits(engine, rows, learned)
         targets = [_targets(row).to(own.device) for row, own in zip(rows, logits, strict=True)]
-        return _nll(logits, targets, learned), sum(map(len, targets))
+        return _nll(logits, targets, learned, rows), sum(map(len, targets))
 
     def loss_weight(self, example: Example) -> int:
         """Its words."""
@@ -138,7 +137,7 @@ class Tagged(AnswerForm[Tagging]):
         tags = [OUTSIDE if place < 0 else self.task.spec.tags[next(best)] for place in example.places]
         nll = None
         if example.target is not None:
-            nll = float(_nll([logits], [_targets(example).to(logits.device)], learned))
+            nll = float(_nll([logits], [_targets(example).to(logits.device)], learned, [replace(example, weight=1.0)]))
         return Outcome(
             example.where,
             self.task.gold(example.values),
@@ -163,15 +162,17 @@ def _transitions(learned: Learned) -> Tensor | None:
     return getattr(learned.head, "transitions", None)
 
 
-def _nll(logits: Sequence[Tensor], targets: Sequence[Tensor], learned: Learned) -> Tensor:
-    """Σ over rows of the tags' negative log-probability."""
+def _nll(logits: Sequence[Tensor], targets: Sequence[Tensor], learned: Learned, rows: Sequence[Example]) -> Tensor:
+    """Σ over rows of the tags' negative log-probability, each row's times its weight."""
     transitions = _transitions(learned)
     if transitions is None:
-        return F.cross_entropy(torch.cat(list(logits)), torch.cat(list(targets)), reduction="sum")
-    rows = [(own, tags) for own, tags in zip(logits, targets, strict=True) if len(tags)]
-    if not rows:
+        return summed_loss(torch.cat(list(logits)), torch.cat(list(targets)), rows, list(map(len, targets)))
+    tagged = [(own, tags, row.weight) for own, tags, row in zip(logits, targets, rows, strict=True) if len(tags)]
+    if not tagged:
         return transitions.sum() * 0.0
-    return chain_nll([own for own, _ in rows], [tags for _, tags in rows], transitions).sum()
+    losses = chain_nll([own for own, _, _ in tagged], [tags for _, tags, _ in tagged], transitions)
+    weights = [weight for _, _, weight in tagged]
+    return losses.sum() if {*weights} == {1} else (losses * losses.new_tensor(weights)).sum()
 
 
 def _read(example: Example) -> tuple[int, ...]:

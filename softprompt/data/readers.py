@@ -18,10 +18,11 @@ Check = Callable[[dict[str, Any]], "str | None"]
 
 @dataclass(frozen=True)
 class Row:
-    """One row: its fields, and where it stands (`file.jsonl:12`)."""
+    """One row: its fields, where it stands (`file.jsonl:12`), and what its loss is multiplied by (see `Example.weight`)."""
 
     values: dict[str, Any]
     where: str
+    weight: float = 1.0
 
 
 Columns = Mapping[str, "str | list[str]"]

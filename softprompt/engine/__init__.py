@@ -7,6 +7,7 @@ from .decode import Answer, generate
 from .encode import buckets
 from .engine import Engine
 from .kinds import make_engine
+from .losses import summed_loss
 from .past import Past, join, kv_of, learned_past
 from .plan import NOTHING, SLOTS, Learned, Plan, Slot, lay_out, plan
 from .rows import EngineRow, run
@@ -39,6 +40,7 @@ __all__ = [
     "run",
     "score",
     "stops_in",
+    "summed_loss",
     "text_of",
     "token_states",
 ]

@@ -13,6 +13,7 @@ from .batch import BatchOutput, predicted
 from .cache import CacheConfig, RowCache, context_digest
 from .encode import encode, in_buckets
 from .frozen_layers import FrozenLayers
+from .losses import summed_loss
 from .past import Past, join, learned_past
 from .pieces import Pieces
 from .plan import FIRST_NAMES, NOTHING, Learned, Plan, Slot
@@ -162,9 +163,9 @@ class Engine:
         return [batch.states[end - len(one.text) : end] for end, one in zip(ends, examples, strict=True)]
 
     def loss(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, int]:
-        """Σ cross-entropy over the right answers' tokens, and how many there are."""
+        """Σ cross-entropy over the right answers' tokens, each times its row's weight, and how many there are."""
         logits, targets = self.answers(examples, learned)
-        return torch.nn.functional.cross_entropy(logits, targets, reduction="sum"), len(targets)
+        return summed_loss(logits, targets, examples, [len(example.answer) for example in examples]), len(targets)
 
     def contexts(
         self,

@@ -68,12 +68,13 @@ class Probe(Method):
         gold = np.array([example.gold for example in [*train, *dev]])
         if len(set(gold[: len(train)])) < 2:
             raise TrainingError("method probe needs training rows of at least two labels")
-        mean, spread = features[: len(train)].mean(0), features[: len(train)].std(0) + 1e-6
+        weights = None if all(example.weight == 1 for example in train) else [example.weight for example in train]
+        mean, spread = _mean_and_spread(features[: len(train)], weights)
         scaled = ((features - mean) / spread).numpy()
         best: tuple[float, LogisticRegression] | None = None
         for strength in self.spec.strengths:
             model = LogisticRegression(C=strength, max_iter=2000)
-            model.fit(scaled[: len(train)], gold[: len(train)])
+            model.fit(scaled[: len(train)], gold[: len(train)], sample_weight=weights)
             value = model.score(scaled[len(train) :], gold[len(train) :]) if dev else -strength
             if best is None or value > best[0]:
                 best = (value, model)
@@ -110,3 +111,13 @@ class Probe(Method):
             )
         self.weight, self.bias = weight.clone(), bias.clone()
         self.answers = len(bias)
+
+
+def _mean_and_spread(features: Tensor, weights: Sequence[float] | None) -> tuple[Tensor, Tensor]:
+    """Of each feature over the rows, [H]; a row of weight 2 counts as if it stood there twice."""
+    if weights is None:
+        return features.mean(0), features.std(0) + 1e-6
+    share = features.new_tensor(weights)[:, None]
+    mean = (share * features).sum(0) / share.sum()
+    squares = (share * (features - mean) ** 2).sum(0) / (share.sum() - 1).clamp_min(1e-6)
+    return mean, squares.sqrt() + 1e-6

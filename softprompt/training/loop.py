@@ -127,7 +127,7 @@ class _Run:
             rows = with_hidden_words(rows, spec.word_dropout, engine.base, self.seed * 1_000_003 + state.step)
         # what is kept of a row, its owner keeps
         mine = parallel.shard(rows, indices if engine.plan.keeps_rows else None)
-        tokens = sum(map(form.loss_weight, rows))
+        tokens = form.step_weight(rows)
         loss = 0.0
         # dropout is a function of seed, step and process, so resuming is exact
         number = (self.seed * 1_000_003 + state.step) * parallel.world + parallel.rank

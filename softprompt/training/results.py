@@ -17,6 +17,7 @@ from ..errors import SoftpromptError, TrainingError
 from ..metrics import Estimate
 from ..prepared import Prepared
 from ..storage import digest_of, write_json
+from ..types import digested
 from .places import ARTIFACT, RESULT
 from .result import Result
 
@@ -117,4 +118,4 @@ def write_result(folder: Path, found: Recorded, result: Result) -> None:
 def rows_digest(ready: Prepared, split: str) -> str:
     """Of a split's rows; empty where the run has not read them."""
     rows = ready.splits.get(split)
-    return digest_of([row.values for row in rows]) if rows else ""
+    return digest_of(list(map(digested, rows))) if rows else ""

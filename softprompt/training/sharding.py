@@ -81,7 +81,7 @@ class Weights:
         return objective
 
     def parts(
-        self, mine: Sequence[Example], rows: Sequence[Example], size: int, tokens: int
+        self, mine: Sequence[Example], rows: Sequence[Example], size: int, tokens: float
     ) -> Iterator[tuple[Sequence[Example], float]]:
         """This process's micro-batches of a step, and by what the loss of each is divided.
 
@@ -175,7 +175,7 @@ class Shards(Weights):
         return called
 
     def parts(
-        self, mine: Sequence[Example], rows: Sequence[Example], size: int, tokens: int
+        self, mine: Sequence[Example], rows: Sequence[Example], size: int, tokens: float
     ) -> Iterator[tuple[Sequence[Example], float]]:
         turns = math.ceil(math.ceil(len(rows) / self._parallel.world) / size)
         for begin in range(0, turns * size, size):

@@ -40,6 +40,10 @@ class DataError(SoftpromptError):
         self.problems = [_line(problem) for problem in problems or []]
 
 
+class InputError(DataError, ValueError):
+    """What a caller hands over in Python cannot be used; a ValueError as well, which others' code expects there."""
+
+
 class BaseModelError(SoftpromptError):
     """A base that cannot be loaded or that the engine cannot run exactly."""
 

@@ -7,17 +7,17 @@ artifact's content, never by name, and bound to this runtime's one base, so no r
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
 from . import artifact as artifacts
 from .answers import Compiled, Evaluation, answer, compiled, summarize
 from .base import Base
-from .data import refuse
+from .data import refuse, rows_of
 from .engine import CacheConfig
 from .errors import ArtifactError, DataError
 from .methods import make_method
@@ -55,6 +55,14 @@ class Prediction:
         return {"artifact": self.artifact, "label": self.label, "probabilities": self.probabilities}
 
 
+@runtime_checkable
+class HoldsArtifact(Protocol):
+    """What a runtime takes in place of a folder, such as the result of a run."""
+
+    def as_artifact(self) -> artifacts.Artifact:
+        """The artifact, in memory."""
+
+
 class Runtime:
     """One base, many prompts. All methods may be called from several threads at once.
 
@@ -76,7 +84,7 @@ class Runtime:
         return list(self._names)
 
     @plain_torch()
-    def add(self, name: str, source: str | Path | Task) -> None:
+    def add(self, name: str, source: str | Path | Task | HoldsArtifact) -> None:
         """Load an artifact (or take a task as it is: the bare base with its hard prompt) under a name.
 
         An earlier one of that name is swapped out for all later calls; calls under way finish with the old one.
@@ -87,7 +95,7 @@ class Runtime:
         if isinstance(source, Task):
             method, task, key = make_method("hard"), source, f"task:{id(source)}"
         else:
-            held = artifacts.load(Path(source))
+            held = source.as_artifact() if isinstance(source, HoldsArtifact) else artifacts.load(Path(source))
             if held.manifest.task is None:
                 raise ArtifactError(
                     f"{source}: the artifact names no task; it can be loaded in Python with a task of yours"
@@ -133,19 +141,18 @@ class Runtime:
             return self._compiled[self._names[name]]
 
     @plain_torch()
-    def predict(
-        self, rows: Sequence[Mapping[str, Any]], artifact: str | None = None, progress: Progress = ignore_progress
-    ) -> list[Prediction]:
+    def predict(self, rows: Any, artifact: str | None = None, progress: Progress = ignore_progress) -> list[Prediction]:
         """Answer rows, each with its own artifact.
 
         Args:
-            rows: fields that the artifact's template reads; a field `artifact` names its artifact.
+            rows: fields that the artifact's template reads; a field `artifact` names its artifact. A list of dicts, a DataFrame
+                or a `datasets.Dataset`; where the template reads one field, also texts.
             artifact: for rows that name none (may be left out when only one is loaded).
 
         Raises:
             DataError: a row that names no loaded artifact, lacks a field, or holds none that could be read; all are named.
         """
-        rows = _rows(rows)
+        rows = self._rows(rows, artifact)
         chosen = [self._name_for(row, artifact, place) for place, row in enumerate(rows)]
         prompts = {name: self.get(name) for name in set(chosen)}
         asked = [(f"row {place}", plain_row(row)) for place, row in enumerate(rows, 1)]
@@ -178,7 +185,7 @@ class Runtime:
 
     @plain_torch()
     def stream(
-        self, row: Mapping[str, Any], artifact: str | None = None, tell: Callable[[str], object] = print
+        self, row: Mapping[str, Any] | str, artifact: str | None = None, tell: Callable[[str], object] = print
     ) -> Prediction:
         """Answer one row, telling the text as it is written, in whole characters.
 
@@ -189,7 +196,8 @@ class Runtime:
         Raises:
             DataError: see `predict`; or the artifact's answers are chosen, not written, or written by beams.
         """
-        name = self._name_for(_rows([row])[0], artifact, 0)
+        row = self._rows([row], artifact)[0]
+        name = self._name_for(row, artifact, 0)
         prompt = self.get(name)
         if prompt.form.unstreamable:
             raise DataError(f"artifact {name!r} {prompt.form.unstreamable}")
@@ -197,6 +205,26 @@ class Runtime:
         example = prompt.form.encode(values)
         outcome = prompt.form.stream(prompt, example, tell)
         return Prediction(name, outcome.predicted, {}, outcome.cut, example.truncated)
+
+    def _rows(self, rows: Any, default: str | None) -> list[Mapping[str, Any]]:
+        """Rows as a list, each with its fields (a mapping, or what has items like one); a text stands for the only field.
+
+        Raises:
+            DataError: something else.
+        """
+        asked = rows_of(rows)
+        if (first := next((place for place, row in enumerate(asked, 1) if isinstance(row, str)), None)) is not None:
+            task = self.task(self._name_for({}, default, first - 1))
+            if (field := task.only_field) is None:
+                names = ", ".join(map(repr, sorted(task.fields)))
+                raise DataError(
+                    f"row {first}: is a text, but task {task.name!r} reads {names}; give each of them a value"
+                )
+            asked = [{field: row} if isinstance(row, str) else row for row in asked]
+        expected = 'expected its fields, e.g. {"text": "…"}'
+        odd = [None if hasattr(row, "items") else f"is {kind(row)}; {expected}" for row in asked]
+        refuse([(f"row {place}", problem) for place, problem in enumerate(odd, 1)])
+        return asked
 
     def _name_for(self, row: Mapping[str, Any], default: str | None, place: int) -> str:
         name = row.get("artifact")
@@ -209,27 +237,3 @@ class Runtime:
                 f'row {place + 1}: names no artifact; add a field "artifact", one of {", ".join(self.names)}'
             )
         return name
-
-
-def _rows(rows: Any) -> list[Mapping[str, Any]]:
-    """Rows as a list, each with its fields (a mapping, or what has items like one).
-
-    Raises:
-        DataError: something else.
-    """
-    if not isinstance(rows, Iterable) or isinstance(rows, (str, Mapping)) or hasattr(rows, "iloc"):
-        raise DataError(
-            f"rows are a {type(rows).__name__}; expected a list of rows with their fields, e.g. "
-            '[{"text": "…"}] (of a DataFrame its to_dict("records"))'
-        )
-    found = list(rows)
-    refuse(
-        [
-            (
-                f"row {place}",
-                None if hasattr(row, "items") else f'is {kind(row)}; expected its fields, e.g. {{"text": "…"}}',
-            )
-            for place, row in enumerate(found, 1)
-        ]
-    )
-    return found

@@ -83,7 +83,9 @@ def test_weights_of_one_change_nothing():
     found = [train(base, tiny_task(), "soft", train=settings, rows=given) for given in (rows, weighed)]
     steps = [[event["loss"] for event in one.events if event["event"] == "step"] for one in found]
     assert steps[0] == steps[1] and found[0].settings == found[1].settings
-    assert all(torch.equal(a, b) for a, b in zip(*(one.prepared.method.export().values() for one in found), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(*(one.prepared.method.export().values() for one in found), strict=True)
+    )
     assert all(isinstance(event["tokens"], int) for event in found[0].events if event["event"] == "step")
 
 

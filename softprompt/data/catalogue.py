@@ -11,9 +11,28 @@ from pathlib import Path
 from ..config import suggest
 from ..errors import DataError
 from ..storage import atomic_file, cache_dir, digest_of, sha256_file
+from ..types import Progress, ignore_progress, megabytes
 from .fetch import Bytes
 from .source import Source
 from .sources import CATALOGUE
+
+
+def find(source: str, folder: Path, progress: Progress = ignore_progress) -> str | Path:
+    """The file of a source, by its catalogue name or its path from `folder`; `datasets:NAME` as it is.
+
+    Raises:
+        DataError: there is none of that name; see `get`.
+    """
+    if source in CATALOGUE:
+        return get(source, megabytes(f"fetching {source}", progress))
+    if source.startswith("datasets:"):
+        return source
+    if "://" in source:
+        raise DataError(f"{source}: is an address; fetch the file first, or name the data datasets:NAME")
+    path = folder / source
+    if not path.exists() and "/" not in source and "." not in source:
+        raise DataError(f"no data {source!r}: neither in the catalogue{suggest(source, CATALOGUE)} nor a file")
+    return path
 
 
 def get(name: str, progress: Bytes | None = None) -> Path:

@@ -139,7 +139,7 @@ def read_dataset(name: str) -> Iterator[Found]:
     for where, row, problem in _each(
         len(loaded), lambda: loaded, loaded.__getitem__, lambda place: f"{name}[{place}]", singles
     ):
-        named = None if row is None else {key: _label_name(features.get(key), value) for key, value in row.items()}
+        named = None if row is None else {key: label_name(features.get(key), value) for key, value in row.items()}
         yield where, named, problem
 
 
@@ -153,7 +153,7 @@ def _saved(folder: Path, part: str) -> Any:
     return datasets.load_from_disk(str(inner)) if (folder / "dataset_dict.json").is_file() and inner.is_dir() else None
 
 
-def _label_name(feature: Any, value: Any) -> Any:
+def label_name(feature: Any, value: Any) -> Any:
     """Class labels come as numbers; their names are what a task file speaks of. -1 says that there is none."""
     names = getattr(feature, "names", None)
     if not names or not isinstance(value, int):

@@ -12,6 +12,7 @@ from ..errors import DataError
 from ..types import Notice, ignore_notice
 from .files import read_dataset, read_file
 from .formats import unify
+from .json_files import Found
 
 Check = Callable[[dict[str, Any]], "str | None"]
 
@@ -52,6 +53,26 @@ def read_rows(
     """
     name = str(source)
     found = list(read_dataset(name) if name.startswith("datasets:") else read_file(Path(source), notice))
+    return usable(found, name, check, columns, skipped)
+
+
+def usable(
+    found: Sequence[Found],
+    name: str,
+    check: Check | None = None,
+    columns: Columns | None = None,
+    skipped: list[str] | None = None,
+) -> list[Row]:
+    """Rows that were read, with their columns renamed and their shapes brought to the fields that tasks read.
+
+    Args:
+        found: where each stands, its fields (None: they could not be read), and what is wrong with it, if anything.
+        name: of where they come from.
+        check, columns, skipped: see `read_rows`.
+
+    Raises:
+        DataError: see `read_rows`.
+    """
     rows: list[Row] = []
     told: list[tuple[str, str | None]] = []
     for where, values, problem in found:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from .. import registry
 from ..config import named_file, parse, read_yaml, suggest, with_current_keys, yaml_files
-from ..data import Duplicates, Row, few_shot
+from ..data import Duplicates, Row, few_shot, in_memory
 from ..errors import ConfigError
 from ..metrics import majority
 from ..renamed import tell_renamed
@@ -152,17 +152,20 @@ class Task(ABC):
         chosen = {id(row) for row in shots}
         return self.with_demonstrations(shots), [row for row in rows if id(row) not in chosen]
 
-    def load_data(self, progress: Progress = ignore_progress, labelled: bool = True) -> dict[str, list[Row]]:
+    def load_data(
+        self, progress: Progress = ignore_progress, labelled: bool = True, rows: Any = None
+    ) -> dict[str, list[Row]]:
         """Read, check and split the rows: `train`, `dev`, `test`, disjoint by all that is read. Sets `left_out` and `notices`.
 
         Args:
             progress: told while a catalogue source is fetched, the first time.
             labelled: every row needs its label.
+            rows: in memory, instead of the task's own data: a DataFrame, a `datasets.Dataset`, a list of dicts.
 
         Raises:
             DataError: every malformed row at once; too few rows; no source.
         """
-        loader = RowLoader(self, progress, labelled)
+        loader = RowLoader(self, progress, labelled, None if rows is None else in_memory(rows))
         splits = loader.load()
         self.left_out, self.notices = loader.left_out, loader.notices
         return splits
@@ -220,6 +223,12 @@ class Task(ABC):
     def fields(self) -> set[str]:
         """Fields of a row that the template needs."""
         return {self.derived.get(name, name) for name in self.spec.template.fields}
+
+    @property
+    def only_field(self) -> str | None:
+        """The field that a text by itself stands for, where the template reads no other; else None."""
+        names = sorted(self.spec.template.fields)
+        return names[0] if len(names) == 1 else None
 
     @property
     def words(self) -> list[str]:

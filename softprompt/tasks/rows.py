@@ -6,14 +6,13 @@ from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from ..config import suggest
-from ..data import CATALOGUE, Row, get_source, read_rows
+from ..data import CATALOGUE, Check, Found, Row, find_source, read_rows, usable
 from ..data.duplicates import Duplicates, apart, deduplicate, leaks, near, normalize, refuse_leaks
 from ..data.formats import SHAPE_FIELDS
 from ..data.splits import PROPORTIONS, has_value, hold_out, in_proportion, split
 from ..errors import ConfigError, DataError
 from ..storage import canonical_json
-from ..types import Progress, megabytes
+from ..types import Progress
 from .spec import TaskSpec
 
 Splits = dict[str, list[Row]]
@@ -74,10 +73,16 @@ class RowLoader:
         notices: what a person should know of the rows, a line each.
     """
 
-    def __init__(self, task: ReadsRows, progress: Progress, labelled: bool) -> None:
-        self._task, self._progress, self._labelled = task, progress, labelled
+    def __init__(
+        self, task: ReadsRows, progress: Progress, labelled: bool, given: Sequence[Found] | None = None
+    ) -> None:
+        """
+        Args:
+            given: rows in memory that take the place of the task's own data.
+        """
+        self._task, self._progress, self._labelled, self._given = task, progress, labelled, given
         self._data = task.spec.data
-        self._published = task.rules == 1 or self._data.source in CATALOGUE
+        self._published = task.rules == 1 or (given is None and self._data.source in CATALOGUE)
         self._several = task.several and not self._published
         self.left_out = Duplicates()
         self.notices: list[str] = []
@@ -91,9 +96,12 @@ class RowLoader:
         """
         data, name = self._data, self._task.name
         separate = {part: path for part in ("train", "dev", "test") if (path := getattr(data, part)) is not None}
-        if data.source is None and not separate:
+        source = data.source
+        if self._given is not None:
+            source, separate = "rows", {}
+        if source is None and not separate:
             raise ConfigError(f"task {name!r}: data.source is missing: a catalogue name, a file, or datasets:NAME")
-        if data.source is not None and separate:
+        if source is not None and separate:
             raise ConfigError(f"task {name!r}: give data.source or data.{next(iter(separate))}, not both")
         if separate and data.hold_out is not None:
             raise ConfigError(
@@ -105,7 +113,7 @@ class RowLoader:
             )
         self._look_at_columns()
         try:
-            splits = self._cut(self.read(data.source)) if data.source is not None else self._of_files(separate)
+            splits = self._cut(self.read(source)) if source is not None else self._of_files(separate)
         except DataError as error:
             if error.problems or not self.left_out:
                 raise
@@ -139,16 +147,7 @@ class RowLoader:
     def read(self, source: str) -> list[Row]:
         """Rows of a catalogue name, file or `datasets:NAME`; those without a label are refused, or left out on request."""
         task = self._task
-        if source in CATALOGUE:
-            path: str | Path = get_source(source, megabytes(f"fetching {source}", self._progress))
-        elif source.startswith("datasets:"):
-            path = source
-        else:
-            if "://" in source:
-                raise DataError(f"{source}: is an address; fetch the file first, or name the data datasets:NAME")
-            path = task.folder / source
-            if not path.exists() and "/" not in source and "." not in source:
-                raise DataError(f"no data {source!r}: neither in the catalogue{suggest(source, CATALOGUE)} nor a file")
+        path = source if self._given is not None else find_source(source, self._task.folder, self._progress)
         if not self._labelled:
             return self._usable(path, task.check_any)
         skips = self._skips(self._data.skip_unlabelled, source)
@@ -169,15 +168,18 @@ class RowLoader:
         self.left_out += Duplicates(unlabelled=len(rows) - len(kept))
         return kept
 
-    def _usable(self, path: str | Path, check: Callable[[dict[str, Any]], str | None]) -> list[Row]:
-        """Rows of a file; those that cannot be used are left out and counted, where `on_bad_rows` says so.
+    def _usable(self, path: str | Path, check: Check) -> list[Row]:
+        """Rows of a file, or those that were given; unusable ones are left out and counted, where `on_bad_rows` says so.
 
         Raises:
             DataError: they are not to be left out; or are more than the others, so that the task does not fit the file.
         """
         skipped: list[str] | None = [] if self._data.on_bad_rows == "skip" else None
         try:
-            rows = read_rows(path, check, self._data.columns, self._remark, skipped)
+            if self._given is not None:
+                rows = usable(self._given, str(path), check, self._data.columns, skipped)
+            else:
+                rows = read_rows(path, check, self._data.columns, self._remark, skipped)
         except DataError as error:
             advice = "; put them right, or leave them out with data.on_bad_rows: skip" if error.problems else ""
             raise DataError(f"{error}{advice}", error.problems) from None

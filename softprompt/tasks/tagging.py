@@ -79,13 +79,15 @@ class Tagging(Task):
             raise ConfigError(f"tags holds {other[0]!r} beside tags with B- or I-; write them as BIO: B-x, I-x and O")
         self.places = {tag: place for place, tag in enumerate(tags)}
 
-    def load_data(self, progress: Progress = ignore_progress, labelled: bool = True) -> dict[str, list[Row]]:
+    def load_data(
+        self, progress: Progress = ignore_progress, labelled: bool = True, rows: Any = None
+    ) -> dict[str, list[Row]]:
         """As any task; its tags must be listed in its file, since an artifact's head is read by their order.
 
         Raises:
             ConfigError: they are not; proposes those of the rows.
         """
-        splits = super().load_data(progress, labelled)
+        splits = super().load_data(progress, labelled, rows)
         if not self.spec.tags:
             there = {tag for rows in splits.values() for row in rows for tag in self.gold(row.values) or ()}
             listed = sorted(there, key=lambda tag: (tag != OUTSIDE, label_of(tag)[1] or "", tag))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..answers import Evaluation
+from ..artifact import Artifact, load
 from ..findings import Finding
 from ..metrics import Estimate
 from ..prepared import Prepared
+from ..runtime import Prediction, Runtime
+from ..types import Progress, ignore_progress
+from .saving import save
 
 
 @dataclass
@@ -38,3 +43,30 @@ class Result:
     findings: list[Finding] = field(default_factory=list)
     recorded: dict[str, Estimate] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    _runtime: Runtime | None = field(default=None, init=False, repr=False, compare=False)
+
+    def as_artifact(self) -> Artifact:
+        """The artifact as `load` gives it, also of a run that left no folder.
+
+        Raises:
+            ArtifactError: NaN in a tensor.
+        """
+        if self.artifact is not None:
+            return load(self.artifact)
+        with TemporaryDirectory() as folder:
+            return replace(self.save(Path(folder) / "artifact"), path=None)
+
+    def save(self, folder: str | Path) -> Artifact:
+        """Write the artifact into a folder.
+
+        Raises:
+            ArtifactError: NaN in a tensor, or the folder holds something else.
+        """
+        return save(self, Path(folder), self.settings or None)
+
+    def predict(self, rows: Any, progress: Progress = ignore_progress) -> list[Prediction]:
+        """Answer rows with what was learned; see `Runtime.predict`."""
+        if self._runtime is None:
+            self._runtime = Runtime(self.prepared.base)
+            self._runtime.add("result", self)
+        return self._runtime.predict(rows, "result", progress)

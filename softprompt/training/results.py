@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -19,7 +19,9 @@ from ..prepared import Prepared
 from ..storage import digest_of, write_json
 from ..types import digested
 from .places import ARTIFACT, RESULT
-from .result import Result
+
+if TYPE_CHECKING:
+    from .result import Result  # which saves itself through this module
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing_extensions import Unpack
 from ..base import Base
 from ..config import parse
 from ..control import Control
-from ..data import Row
+from ..data import Row, in_memory, usable
 from ..errors import ConfigError
 from ..interrupts import explained
 from ..methods import Method, make_method
@@ -68,7 +68,7 @@ def train(
     train: TrainSpec | dict[str, Any] | None = None,
     cache: CacheSpec | None = None,
     seed: int = 0,
-    rows: dict[str, list[Row]] | None = None,
+    rows: Any = None,
     **options: Unpack[RunOptions],
 ) -> Result:
     """Train a method on a task and save the artifact.
@@ -77,7 +77,8 @@ def train(
         method: a name (`soft`), a mapping with its settings, or a `Method`.
         out: folder of the run: checkpoints, event log, `artifact/`. A run that was cut short goes on from it; one that is
             finished is only measured where it was not yet. None keeps everything in memory.
-        rows: splits that were loaded already (default: the task's own data).
+        rows: instead of the task's own data: a DataFrame, a `datasets.Dataset` or a list of dicts, which is split as a file is;
+            or a mapping of such by split (`train`, `dev`, `test`), also of `Row`s that were loaded already.
         options: see `RunOptions`.
 
     Started by `torchrun` or `accelerate launch`, each process calls it alike and gets the same result; the first one writes.
@@ -88,8 +89,8 @@ def train(
         Interrupted: a KeyboardInterrupt (Ctrl-C; while training SIGTERM and SIGHUP, too) behind a step that was kept; it says
             from where the same call goes on.
     """
-    _check_given(base, task, rows)
-    rows = rows if rows is None else {"train": [], **rows}
+    _check_given(base, task)
+    rows = _splits(task, rows)
     test = options.get("test", False)
     method = with_head(method if isinstance(method, Method) else make_method(method), base, task)
     spec = train if isinstance(train, TrainSpec) else parse(TrainSpec, train or {}, "train")
@@ -117,20 +118,40 @@ def train(
     return result
 
 
-def _check_given(base: Any, task: Any, rows: Any) -> None:
+def _check_given(base: Any, task: Any) -> None:
     """
     Raises:
-        ConfigError: something else where a base, a task or rows are expected.
+        ConfigError: something else where a base or a task is expected.
     """
     for name, value, wanted in (("base", base, Base), ("task", task, Task)):
         if not isinstance(value, wanted):
             raise ConfigError(f"{name} is {kind(value)}; expected a {wanted.__name__}, e.g. {wanted.__name__}.load(…)")
+
+
+def _splits(task: Task, rows: Any) -> dict[str, list[Row]] | None:
+    """Rows by split, however they were given; None where the task's own data are meant.
+
+    Raises:
+        ConfigError: a mapping of something else than splits.
+        DataError: rows that cannot be used.
+    """
     if rows is None:
-        return
+        return None
     if not isinstance(rows, Mapping):
-        raise ConfigError(f"rows are {kind(rows)}; expected them by split, e.g. {{'train': […], 'dev': […]}}")
-    for name, part in rows.items():
-        if other := next((row for row in part if not isinstance(row, Row)), None):
-            raise ConfigError(
-                f"rows[{name!r}] holds {kind(other)}; expected Rows, e.g. of Task.read, or Row({{…}}, 'place')"
-            )
+        given = list(rows) if isinstance(rows, (list, tuple)) else rows
+        if isinstance(given, list) and any(isinstance(row, Row) for row in given):
+            raise ConfigError("rows are a list of Rows; give them by split, e.g. {'train': […], 'dev': […]}")
+        return task.load_data(rows=given)
+    if not {"train", "dev", "test"} & {*rows}:
+        shown = ", ".join(map(repr, list(rows)[:6])) or "nothing"
+        raise ConfigError(f"rows are a mapping with {shown}; expected them by split, e.g. {{'train': […], 'dev': […]}}")
+    return {"train": [], **{name: _split(task, name, given) for name, given in rows.items()}}
+
+
+def _split(task: Task, name: str, given: Any) -> list[Row]:
+    """The rows of one split: as they are, or of a table, each checked."""
+    some = list(given) if isinstance(given, (list, tuple)) else given
+    if isinstance(some, list) and all(isinstance(row, Row) for row in some):
+        return some
+    found = in_memory(some, f"rows[{name!r}]")
+    return usable(found, f"rows[{name!r}]", task.check_any, task.spec.data.columns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import artifact as artifacts
 from ..artifact.card import model_card
@@ -23,8 +23,10 @@ from ..tasks import Task
 from ..yaml_file import dump
 from .known import remember
 from .places import ARTIFACT, RUN
-from .result import Result
 from .results import Recorded, carried, rows_digest, tensors_digest, write_result
+
+if TYPE_CHECKING:
+    from .result import Result  # which saves itself through this module
 
 PACKAGES = ("softprompt", "torch", "transformers", "tokenizers", "numpy", "scikit-learn")
 

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+MAY_NAME_A_FILE = {"--json": (".json",)}
+"""Options that may stand alone, which means stdout, or before a file's name, and the endings of such names."""
+
+
+def _with_values(args: Sequence[str]) -> Iterator[str]:
+    """Arguments in which each of `MAY_NAME_A_FILE` has a value: click knows options with one and options without."""
+    for place, arg in enumerate(args):
+        if arg == "--":
+            yield from args[place:]
+            return
+        following = args[place + 1] if place + 1 < len(args) else ""
+        endings = MAY_NAME_A_FILE.get(arg)
+        alone = endings is not None and not following.lower().endswith(endings) and not following.startswith("/dev/")
+        yield f"{arg}=-" if alone else arg
+
 
 class _Verbs(TyperGroup):
     """The verbs; Ctrl-C comes out of them as it is (typer would end the process without asking what it means)."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the arguments of all verbs."""
+        return super().parse_args(ctx, list(_with_values(args)))
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb."""
@@ -26,7 +46,6 @@ app = typer.Typer(
     name="softprompt",
     cls=_Verbs,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,  # an error is one line; a mistake of ours is shown by `ending`
     help="Train small prompts on a frozen model, swap them per task or per request, and know how good they are.",

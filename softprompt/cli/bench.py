@@ -9,7 +9,8 @@ import typer
 
 from .app import app
 from .console import err, out, progress
-from .outputs import behind_links, refuse_replacing
+from .options import Json
+from .outputs import behind_links, refuse_replacing, tell_json
 
 verbs = typer.Typer(
     no_args_is_help=True, help="Benchmarks: the figures we claim, and the commands that reproduce them."
@@ -29,7 +30,6 @@ def speed_verb(
         ),
     ] = None,
     only: Annotated[list[str] | None, typer.Option("--only", help="Run these cases only (may be given again).")] = None,
-    to: Annotated[Path | None, typer.Option("--json", callback=behind_links, help="Write all figures here.")] = None,
     grid: Annotated[
         str | None, typer.Option("--grid", help="Methods at several sizes: `all`, or 'P=5,20 B=8 T=30,120'.")
     ] = None,
@@ -41,6 +41,7 @@ def speed_verb(
         Path, typer.Option("--out", help="Folder that keeps each case as soon as it is measured.")
     ] = Path("runs/speed"),
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what the folder holds of these cases.")] = False,
+    document: Json = None,
 ) -> None:
     """Time and memory of a step against a peer's: one run, interleaved, medians, each side in its own process.
 
@@ -52,12 +53,8 @@ def speed_verb(
     """
     from .. import registry
     from ..errors import SoftpromptError
-    from ..storage import check_writable, write_json
 
-    for path in (to, plot):
-        if path is not None:
-            check_writable(path)
-    refuse_replacing({"--json": to, "--plot": plot, "--out": folder / "rows.json"})
+    refuse_replacing({"--json": document, "--plot": plot, "--out": folder / "rows.json"})
     if plot is not None:
         registry.find("softprompt.benchmarks", "speed_check_plot")(plot)
     with progress() as show:
@@ -68,8 +65,7 @@ def speed_verb(
         out.print(table)
     for line in found["left_out"]:
         out.print(f"left out: {line}")
-    if to is not None:
-        write_json(to, found)
+    tell_json(document, found)
     if plot is not None:
         registry.find("softprompt.benchmarks", "speed_plot")(found, plot)
     if wrong := [row["name"] for row in found["rows"] if row["losses_equal"] is False]:

@@ -12,6 +12,8 @@ from rich.table import Table
 
 from .bench import verbs
 from .console import err, out, progress
+from .options import Json
+from .outputs import refuse_replacing, tell_json
 
 _EXAMPLES = (
     "Examples: `softprompt bench compare quick --out runs/quick`, "
@@ -53,6 +55,7 @@ def compare_verb(
         bool, typer.Option("--isolate", help="Every run in a process of its own, so that its peak memory is measured.")
     ] = False,
     artifacts: Annotated[bool, typer.Option("--artifacts", help="Keep what the reported runs have learned.")] = False,
+    document: Json = None,
 ) -> None:
     """Compare methods: learning rates chosen on dev, several seeds, equal tuning, one report with intervals.
 
@@ -61,7 +64,9 @@ def compare_verb(
     """
     from .. import registry
 
+    refuse_replacing({"--json": document})
     command = shlex.join(["softprompt", *sys.argv[1:]])
+    plans: list[dict[str, Any]] = []
     compare = registry.find("softprompt.benchmarks", "compare")
     with progress() as show:
         found = compare(
@@ -77,13 +82,15 @@ def compare_verb(
             isolate=isolate,
             artifacts=artifacts,
             command=command,
-            plan=lambda plan: _show(plan),
+            plan=lambda plan: plans.append(plan) or _show(plan),  # type: ignore[func-returns-value]
             progress=show,
             notice=err.print,
         )
     if found is None:
+        tell_json(document, plans[0])
         return
     _tell(found["tables"], found["verdicts"], found["files"])
+    tell_json(document, _as_dict(found["tables"], found["verdicts"], found["files"]) | {"failed": found["failed"]})
     if found["failed"]:
         for reason in found["failed"]:
             err.print(f"failed: {reason}")
@@ -91,12 +98,16 @@ def compare_verb(
 
 
 @verbs.command("report", epilog="Example: `softprompt bench report runs/quick`")
-def report_verb(folder: Annotated[Path, typer.Argument(help="Results folder of `bench compare`.")]) -> None:
+def report_verb(
+    folder: Annotated[Path, typer.Argument(help="Results folder of `bench compare`.")], document: Json = None
+) -> None:
     """Write report.html, report.md and the CSV files of a results folder anew."""
     from .. import registry
 
+    refuse_replacing({"--json": document})
     files, tables, verdicts = registry.find("softprompt.benchmarks", "report")(folder)
     _tell(tables, verdicts, files)
+    tell_json(document, _as_dict(tables, verdicts, files))
 
 
 def _show(plan: dict[str, Any]) -> None:
@@ -125,3 +136,28 @@ def _tell(tables: list[Any], verdicts: list[str], files: list[Path]) -> None:
         out.print(line)
     for path in files:
         out.print(f"written: {path}")
+
+
+def _as_dict(tables: list[Any], verdicts: list[str], files: list[Path]) -> dict[str, Any]:
+    """What `_tell` shows, as values."""
+    return {
+        "tables": [
+            {
+                "title": table.title,
+                "metric": table.metric.name,
+                "contenders": [
+                    {
+                        "name": line.name,
+                        "value": line.mean.value,
+                        "interval": line.mean.interval,
+                        "seeds": line.mean.seeds,
+                        "against_reference": None if line.comparison is None else line.comparison.words,
+                    }
+                    for line in table.lines
+                ],
+            }
+            for table in tables
+        ],
+        "verdicts": verdicts,
+        "files": files,
+    }

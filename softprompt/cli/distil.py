@@ -9,7 +9,8 @@ import typer
 
 from .app import app
 from .console import err, out, progress, tell_cut
-from .options import Fresh, RunFile, RunFolder, Settings, Test
+from .options import Fresh, Json, RunFile, RunFolder, Settings, Test
+from .outputs import refuse_replacing, tell_json
 
 LEANS = 0.9  # share of one answer above which a long prompt is doubted
 
@@ -31,6 +32,7 @@ def distil_verb(
     ] = None,
     fresh: Fresh = False,
     test: Test = False,
+    document: Json = None,
 ) -> None:
     """Turn a long hard prompt into a few learned tokens by matching the base's own answers behind it; no labels needed.
 
@@ -43,6 +45,7 @@ def distil_verb(
     from ..training.places import run_folder
     from ..training.saving import starts
 
+    refuse_replacing({"--json": document}, [run])
     spec = load_run(run, settings or [])
     task, method = Task.load(spec.task), make_method(spec.method)
     starts(spec.method)  # what is not there is told before a base is loaded
@@ -72,6 +75,7 @@ def distil_verb(
         err.print(line)
     _tell(done.report)
     out.print(f"artifact: {done.result.artifact}")
+    tell_json(document, {**done.report, "artifact": done.result.artifact})
 
 
 def _tell(report: dict[str, Any]) -> None:

@@ -11,7 +11,8 @@ from rich.text import Text
 
 from .app import app
 from .console import base_of, out, progress, run_of
-from .outputs import behind_links, files_of, refuse_replacing
+from .options import Json
+from .outputs import files_of, refuse_replacing, tell_json
 from .streams import visible
 
 if TYPE_CHECKING:
@@ -33,9 +34,7 @@ def doctor_verb(
     full: Annotated[
         bool, typer.Option("--full", help="Also evaluate dev again and compare with what is recorded.")
     ] = False,
-    to: Annotated[
-        Path | None, typer.Option("--json", callback=behind_links, help='Write [{"check", "level", "what", "advice"}].')
-    ] = None,
+    document: Json = None,
     base: Annotated[
         str | None, typer.Option("--base", help="Base of an artifact (default: the one it was trained on).")
     ] = None,
@@ -43,13 +42,11 @@ def doctor_verb(
     """Check that what is learned acts, can be learned, and is scored at the right tokens. Exit code 2 if anything is wrong."""
     from ..doctor import Finding, examine
     from ..errors import ArtifactError, DataError
-    from ..storage import check_writable, write_json
 
-    if to is not None:
-        check_writable(to)
+    refuse_replacing({"--json": document})
     with progress() as show:
         try:
-            found = examine(replace(_case(target, settings or [], rows, base, to, show), full=full))
+            found = examine(replace(_case(target, settings or [], rows, base, document, show), full=full))
         except ArtifactError as error:
             found = [Finding("artifact", "error", str(error))]
         except DataError as error:
@@ -59,8 +56,7 @@ def doctor_verb(
     for finding in found:
         mark, style = _MARKS[finding.level]
         out.print(Text.assemble((mark, style), visible(f" {finding}")))
-    if to is not None:
-        write_json(to, [finding.as_dict() for finding in found])
+    tell_json(document, [finding.as_dict() for finding in found])
     counts = {level: sum(finding.level == level for finding in found) for level in _MARKS}
     out.print(", ".join(f"{count} {level}" for level, count in counts.items() if count))
     if counts["error"]:

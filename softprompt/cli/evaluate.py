@@ -9,8 +9,8 @@ import typer
 
 from .app import app
 from .console import base_of, out, progress, run_of, tell_answers, tell_cut
-from .options import ArtifactFolder, Dtype, Quantization
-from .outputs import behind_links, files_of, refuse_replacing
+from .options import ArtifactFolder, Dtype, Json, Quantization
+from .outputs import behind_links, files_of, refuse_replacing, tell_json
 
 if TYPE_CHECKING:
     from ..data import Row
@@ -28,10 +28,6 @@ def eval_verb(
         str | None, typer.Option("--data", help="Labelled rows: file or catalogue name. Default: the task's own split.")
     ] = None,
     split: Annotated[str, typer.Option("--split", help="Which of the task's own splits.")] = "test",
-    to: Annotated[
-        Path | None,
-        typer.Option("--json", callback=behind_links, help='Write {"metric", "value", "interval", "rows"}.'),
-    ] = None,
     outcomes: Annotated[
         Path | None,
         typer.Option("--outcomes", callback=behind_links, help="Write each row's answer, in the form of its ending."),
@@ -41,18 +37,17 @@ def eval_verb(
     ] = None,
     dtype: Dtype = None,
     quantization: Quantization = None,
+    document: Json = None,
 ) -> None:
     """Measure an artifact: the task's metric with its 95 % interval."""
     from ..artifact import load
     from ..data.writers import check_output, write_rows
     from ..runtime import Runtime
-    from ..storage import check_writable, write_json
 
-    if to is not None:
-        check_writable(to)
     if outcomes is not None:
         check_output(outcomes)
-    refuse_replacing({"--json": to, "--outcomes": outcomes}, [data] if data is not None else files_of(run_of(artifact)))
+    read = [data] if data is not None else files_of(run_of(artifact))
+    refuse_replacing({"--json": document, "--outcomes": outcomes}, read)
     held = load(artifact)
     with progress() as show:
         runtime = Runtime(base_of(artifact, held.manifest.base.id, base, dtype, quantization).load(show))
@@ -69,8 +64,7 @@ def eval_verb(
     out.print(f"{found.estimate.metric} {found.estimate} on {found.estimate.rows} rows")
     if outcomes is not None:
         write_rows(outcomes, [item.as_dict() for item in found.outcomes])
-    if to is not None:
-        write_json(to, found.estimate.as_dict())
+    tell_json(document, found.estimate.as_dict())
 
 
 def _own_rows(artifact: Path, task: Task, split: str) -> list[Row]:

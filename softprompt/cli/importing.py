@@ -9,6 +9,8 @@ import typer
 
 from .app import app
 from .console import err, out
+from .options import Json
+from .outputs import refuse_replacing, tell_json
 
 
 @app.command(
@@ -24,6 +26,7 @@ def import_verb(
     ],
     to: Annotated[Path, typer.Option("--out", help="Where the artifact goes.")],
     base: Annotated[str, typer.Option("--base", help="The base it was trained on.")] = "smollm2",
+    document: Json = None,
 ) -> None:
     """Make an artifact of what PEFT trained."""
     from ..artifact import check_place
@@ -31,7 +34,9 @@ def import_verb(
     from ..tasks import Task
     from ..training.importing import import_peft, read_folder
 
+    refuse_replacing({"--json": document})
     check_place(to)
     held, ready = read_folder(folder), Task.load(task)  # what a stranger made is refused before a base is loaded
     done = import_peft(held, BaseSpec(name=base).load(), ready, to, err.print)
     out.print(f"artifact: {done}")
+    tell_json(document, {"artifact": done})

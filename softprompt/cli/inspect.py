@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from .app import app
 from .console import base_of, err, out
-from .options import ArtifactFolder
+from .options import ArtifactFolder, Json
+from .outputs import refuse_replacing, tell_json
 from .streams import visible_json
 
 if TYPE_CHECKING:
@@ -28,16 +29,19 @@ def inspect_verb(
         str | None, typer.Option("--base", help="Base of the nearest words (default: the one it was trained on).")
     ] = None,
     manifest: Annotated[bool, typer.Option("--manifest", help="Print manifest.json instead.")] = False,
+    document: Json = None,
 ) -> None:
     """Show what an artifact is: base, task, method, metrics, sizes, and the nearest words of a learned prompt."""
     from ..artifact import load
     from ..errors import ConfigError
     from ..metrics import Estimate
 
+    refuse_replacing({"--json": document})
     held = load(artifact)
     m = held.manifest
     if manifest:
         out.print(visible_json(json.dumps(m.as_dict(), indent=2, ensure_ascii=False)))
+        tell_json(document, m.as_dict())
         return
     table = Table(show_header=False)
     table.add_row("method", ", ".join(f"{key}={value}" for key, value in m.method.items()))
@@ -53,19 +57,24 @@ def inspect_verb(
         table.add_row(f"tensor {name}", f"{list(tensor.shape)}, row norms {norm.min():.3g} … {norm.max():.3g}")
     table.add_row("size", f"{held.size / 1000:.1f} kB in all, content {held.digest[:12]}")
     out.print(table)
+    nearest = []
     if words and m.layout.stores == "embeddings":
         try:
-            section = base_of(artifact, m.base.id, base)
+            nearest = _nearest(held, base_of(artifact, m.base.id, base), words)
         except ConfigError as error:
             err.print(f"no nearest words: {error}")
-            return
-        _nearest(held, section, words)
     elif words and m.layout.stores == "kv":
         err.print("keys and values have no nearest words (they are not embeddings)")
+    about = {"manifest": m.as_dict(), "size": held.size, "digest": held.digest}
+    tell_json(document, {**about, **({"nearest": nearest} if nearest else {})})
 
 
-def _nearest(held: Artifact, section: BaseSpec, count: int) -> None:
-    """Nearest vocabulary entries by cosine, as in Lester et al. 2021, §7."""
+def _nearest(held: Artifact, section: BaseSpec, count: int) -> list[dict[str, Any]]:
+    """Show the nearest vocabulary entries by cosine, as in Lester et al. 2021, §7.
+
+    Returns:
+        Of each learned token {"norm", "words": [[word, cosine]]}.
+    """
     import torch
 
     from ..artifact import check_base
@@ -77,9 +86,10 @@ def _nearest(held: Artifact, section: BaseSpec, count: int) -> None:
         torch.nn.functional.normalize(prompt.to(table.device), dim=1) @ torch.nn.functional.normalize(table, dim=1).T
     )
     shown = Table("token", "nearest words (cosine)", "norm")
+    nearest = []
     for place, (values, ids) in enumerate(zip(*close.topk(min(count, close.shape[1]), dim=1), strict=True)):
-        words = ", ".join(
-            f"{base.tokenizer.decode([int(i)])!r} {float(v):.2f}" for v, i in zip(values, ids, strict=True)
-        )
-        shown.add_row(str(place), words, f"{prompt[place].norm():.2f}")
+        words = [(base.tokenizer.decode([int(i)]), float(v)) for v, i in zip(values, ids, strict=True)]
+        nearest.append({"norm": float(prompt[place].norm()), "words": words})
+        shown.add_row(str(place), ", ".join(f"{w!r} {v:.2f}" for w, v in words), f"{nearest[-1]['norm']:.2f}")
     out.print(shown)
+    return nearest

@@ -9,6 +9,8 @@ import typer
 
 from .app import app
 from .console import base_of, out, progress
+from .options import Json
+from .outputs import refuse_replacing, tell_json
 
 
 @app.command(
@@ -20,6 +22,7 @@ def merge_verb(
     artifact: Annotated[Path, typer.Argument(help="Artifact of lora, peft:TYPE or full, or the folder of its run.")],
     to: Annotated[Path, typer.Option("--out", help="Folder of the plain transformers model; must not exist yet.")],
     base_id: Annotated[str | None, typer.Option("--base", help="Base, if it is not the recorded one.")] = None,
+    document: Json = None,
 ) -> None:
     """Merge what was learned into the base's weights and save a plain transformers model folder."""
     from transformers.utils import logging
@@ -29,6 +32,7 @@ def merge_verb(
     from ..storage import check_writable
     from ..training.merging import merge
 
+    refuse_replacing({"--json": document})
     logging.disable_progress_bar()
     held = load(artifact)
     if to.exists():
@@ -41,3 +45,4 @@ def merge_verb(
     out.print(f"model: {to}")
     if head is not None:
         out.print(f"head: {head} (an artifact whose base is {to})")
+    tell_json(document, {"model": to, "head": head})

@@ -5,49 +5,65 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 from .app import app
 from .console import out
+from .options import Json
+from .outputs import refuse_replacing, tell_json
 
 
 @app.command("methods", epilog="Examples: `softprompt methods`, `softprompt methods infix`")
 def list_methods(
     name: Annotated[str | None, typer.Argument(help="Show this method's settings and defaults.")] = None,
+    document: Json = None,
 ) -> None:
     """Show what can be trained, one line each; or one method's settings and defaults."""
     from .. import registry
 
+    refuse_replacing({"--json": document})
     if name is not None:
-        _describe(name)
+        tell_json(document, _describe(name))
         return
-    for each in registry.names("softprompt.methods"):
-        out.print(f"{each:<8} {registry.find('softprompt.methods', each).title}")
+    titles = {each: registry.find("softprompt.methods", each).title for each in registry.names("softprompt.methods")}
+    for each, title in titles.items():
+        out.print(f"{each:<8} {title}")
+    tell_json(document, [{"name": each, "title": title} for each, title in titles.items()])
 
 
-def _describe(name: str) -> None:
+def _describe(name: str) -> dict[str, Any]:
+    """Show a method's settings.
+
+    Returns:
+        The same as values.
+    """
     from ..methods import make_method
     from ..runfile import TrainSpec
 
     method = make_method(name)
     out.print(f"{name}: {method.title}")
-    table = Table("setting", "default", "what it is")
+    settings: dict[str, tuple[Any, str]] = {}
     what = explained(method.Spec)
     if not what and method.Spec.__doc__:  # a package's own method may say it in another way
         out.print(inspect.cleandoc(method.Spec.__doc__))
     for key, value in method.spec.model_dump(exclude={"name"}).items():
-        table.add_row(f"method.{key}", _shown(value), what.get(key, ""))
+        settings[f"method.{key}"] = value, what.get(key, "")
     if method.defaults.lr:
         what = explained(TrainSpec)
         if method.defaults.min_steps:
             what["epochs"] += f" Here {method.defaults.min_steps} steps are made at least."
         for key, value in vars(method.defaults).items():
             if key in what:
-                table.add_row(f"train.{key}", _shown(value), what[key])
+                settings[f"train.{key}"] = value, what[key]
+    table = Table("setting", "default", "what it is")
+    for setting, (value, text) in settings.items():
+        table.add_row(setting, _shown(value), text)
     out.print(table)
+    told = {setting: {"default": value, "what": text} for setting, (value, text) in settings.items()}
+    return {"name": name, "title": method.title, "settings": told}
 
 
 def _shown(value: object) -> str:

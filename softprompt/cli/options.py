@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from .outputs import json_target
+
 RunFile = Annotated[Path, typer.Argument(help="Run file (YAML): base, task, method, train, cache, seed.")]
 Settings = Annotated[
     list[str] | None, typer.Argument(help="key=value overrides, e.g. train.lr=0.01 method.length=16 seed=1.")
@@ -18,4 +20,13 @@ ArtifactFolder = Annotated[Path, typer.Argument(help="Artifact folder, or the fo
 Dtype = Annotated[str | None, typer.Option("--dtype", help="fp32 or bf16 (default: the run's, else fp32).")]
 Quantization = Annotated[
     str | None, typer.Option("--quantization", help="int8, nf4 or none (default: the run's, else none).")
+]
+Json = Annotated[
+    Path | None,
+    typer.Option(
+        "--json",
+        metavar="[FILE.json]",
+        callback=json_target,
+        help="Print one JSON document and nothing else; before a name that ends in .json: write it there.",
+    ),
 ]

@@ -11,8 +11,8 @@ import typer
 
 from .app import app
 from .console import base_of, err, progress, tell_cut
-from .options import Dtype, Quantization
-from .outputs import behind_links, refuse_replacing
+from .options import Dtype, Json, Quantization
+from .outputs import behind_links, refuse_replacing, tell_json
 from .streams import visible, visible_json, write_whole
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ def predict_verb(
     stream: Annotated[
         bool, typer.Option("--stream", help="Show the text of written answers as it comes, one row after the other.")
     ] = False,
+    document: Json = None,
 ) -> None:
     """Answer rows, one JSON line each. Rows with different artifacts go through the base in one batch.
 
@@ -55,7 +56,7 @@ def predict_verb(
 
     if to is not None:
         check_output(to)
-        refuse_replacing({"--output": to}, [source])
+    refuse_replacing({"--output": to, "--json": document}, [source])
     folders = _named(artifacts)
     held = {name: load(path) for name, path in folders.items()}
     first = next(iter(held))
@@ -82,7 +83,8 @@ def predict_verb(
     answered = _beside([row.values for row in rows], [item.as_dict() for item in found])
     if to is not None:
         write_rows(to, answered)
-    else:
+    tell_json(document, answered)
+    if to is None and document is None:
         shown = visible_json if sys.stdout.isatty() else str  # files get the texts as they are
         sys.stdout.write("".join(shown(line(row)) + "\n" for row in answered))
 

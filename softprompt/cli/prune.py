@@ -10,6 +10,8 @@ from rich.table import Table
 
 from .app import app
 from .console import err, out, progress, run_of
+from .options import Json
+from .outputs import refuse_replacing, tell_json
 
 if TYPE_CHECKING:
     from ..runfile import TrainSpec
@@ -41,6 +43,7 @@ def prune_verb(
         typer.Option("--run", help="Run file that names base and data (default: the run's own, if it was made here)."),
     ] = None,
     rows: Annotated[int, typer.Option("--rows", min=1, help="Training rows that importance is taken over.")] = 128,
+    document: Json = None,
 ) -> None:
     """Drop the least important learned tokens, train the others on for an epoch, and compare on dev."""
     from ..artifact import load
@@ -50,6 +53,7 @@ def prune_verb(
     from ..training.places import work_folder
     from ..training.prune import WRITTEN, prune
 
+    refuse_replacing({"--json": document}, [run_file])
     held, run = load(artifact), load_run(run_file, []) if run_file is not None else run_of(artifact)
     if run is None:
         raise ConfigError(
@@ -80,6 +84,7 @@ def prune_verb(
         table.add_row(str(one.length), kept, str(one.start), str(one.dev), str(one.artifact))
     out.print(table)
     out.print(f"{report.lengths[0].dev.metric} on {report.lengths[0].dev.rows} dev rows, {report.seconds:.1f} s in all")
+    tell_json(document, report.as_dict())
     _plot(report, folder / "prune.png")
 
 

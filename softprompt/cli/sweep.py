@@ -10,7 +10,8 @@ from rich.table import Table
 
 from .app import app
 from .console import err, out, progress
-from .options import RunFile
+from .options import Json, RunFile
+from .outputs import refuse_replacing, tell_json
 
 
 @app.command(
@@ -26,10 +27,12 @@ def sweep_verb(
     test: Annotated[
         bool, typer.Option("--test", help="Evaluate the best run (by dev) on the test rows, once.")
     ] = False,
+    document: Json = None,
 ) -> None:
     """Train every combination of the given values; texts are encoded once for all of them. Resumable run by run."""
     from ..training.sweep import sweep
 
+    refuse_replacing({"--json": document}, [run])
     with progress() as show:
         report = sweep(run, settings, to, test, show, err.print)
     if cut := sum(trial["truncated"] for trial in report["trials"]):
@@ -49,3 +52,4 @@ def sweep_verb(
     if report.get("test"):
         low, high = report["test"]["interval"]
         out.print(f"test {report['test']['metric']} {report['test']['value']:.3f} [{low:.3f}, {high:.3f}]")
+    tell_json(document, report)

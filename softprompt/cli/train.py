@@ -9,7 +9,8 @@ import typer
 
 from .app import app
 from .console import err, out, progress, tell_answers, tell_cut
-from .options import Fresh, RunFile, RunFolder, Settings, Test
+from .options import Fresh, Json, RunFile, RunFolder, Settings, Test
+from .outputs import refuse_replacing, tell_json
 
 
 @app.command(
@@ -26,6 +27,7 @@ def train_verb(
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="First look whether the method acts and can learn (see doctor).")
     ] = True,
+    document: Json = None,
 ) -> None:
     """Train a prompt and save its artifact. The same command goes on where it was cut short (bit-exact on the CPU)."""
     from ..methods import make_method
@@ -36,6 +38,7 @@ def train_verb(
     from ..training.places import run_folder
     from ..training.saving import starts
 
+    refuse_replacing({"--json": document}, [run])
     spec = load_run(run, settings or [])
     task, method = Task.load(spec.task), make_method(spec.method)
     starts(spec.method)  # what is not there is told before a base is loaded
@@ -69,3 +72,4 @@ def train_verb(
     spent = ", ".join(f"{what} {seconds:.1f} s" for what, seconds in result.seconds.items())
     out.print(f"{result.parameters:,} parameters, best at step {result.best_step}; {spent}")
     out.print(f"artifact: {result.artifact}")
+    tell_json(document, result.as_dict())

@@ -75,7 +75,7 @@ def write_rows(path: Path, rows: Sequence[Values]) -> None:
 
 def line(row: Values) -> str:
     """A row as one line of JSON."""
-    return json.dumps(_plain(row), ensure_ascii=False, allow_nan=False)
+    return json.dumps(plain(row), ensure_ascii=False, allow_nan=False)
 
 
 def columns(rows: Sequence[Values]) -> list[str]:
@@ -84,18 +84,18 @@ def columns(rows: Sequence[Values]) -> list[str]:
 
 
 def _cell(value: Any) -> str:
-    value = _plain(value)
+    value = plain(value)
     if isinstance(value, str):
         return value
     return "" if value is None else json.dumps(value, ensure_ascii=False)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """As JSON can hold it: a number that is none is null, a date is its ISO text."""
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, str | int):

@@ -70,3 +70,16 @@ class Result:
             self._runtime = Runtime(self.prepared.base)
             self._runtime.add("result", self)
         return self._runtime.predict(rows, "result", progress)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What was measured, and what it took, as written to JSON. The metrics of earlier calls are among them."""
+        now = {name: found.estimate for name, found in self.metrics.items()}
+        return {
+            "metrics": {name: one.as_dict() for name, one in {**self.recorded, **now}.items()},
+            "parameters": self.parameters,
+            "best_step": self.best_step,
+            "truncated": self.truncated,
+            "seconds": self.seconds,
+            "findings": [finding.as_dict() for finding in self.findings if finding.level != "ok"],
+            "artifact": None if self.artifact is None else str(self.artifact),
+        }

@@ -56,6 +56,12 @@ def machine() -> dict[str, Any]:
     }
 
 
+def processor_seconds() -> float:
+    """What this process, and the other processes that it has waited for, have spent so far."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
+
+
 def now() -> str:
     """The time, in UTC, to the second (ISO 8601)."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")

@@ -8,6 +8,7 @@ import json
 import random
 import sys
 
+import numpy as np
 import pytest
 from models import tiny_model, tiny_tokenizer
 
@@ -148,6 +149,9 @@ def test_it_trains_a_tiny_encoder_in_this_process(encoder):
     asked = request(base=encoder, lr=1e-3, seed=3, max_length=8, max_steps=1)
     found = answer(SetFitRequest(**asked))
     assert set(found["predicted"]) == {"dev", "t"} and set(found["predicted"]["t"]) <= set(LABELS)
+    chances = np.array(found["probabilities"]["t"])
+    assert chances.shape == (6, len(LABELS)) and np.allclose(chances.sum(axis=1), 1)
+    assert [LABELS[k] for k in chances.argmax(axis=1)] == found["predicted"]["t"]
     assert (found["pairs_by_default"], found["steps"], found["truncated"]) == (40, 1, 8)
     body = sum(w.numel() for name, w in tiny_model("bert").base_model.named_parameters() if "pooler" not in name)
     assert found["trained"] == found["stored"] == body + 64 + 1

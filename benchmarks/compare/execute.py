@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -49,7 +48,7 @@ def execute(
     Returns:
         The record, `failed` with a reason if it came to that, and the rows that it names by digest.
     """
-    began, processor = time.perf_counter(), _processor_seconds()
+    began, processor = time.perf_counter(), provenance.processor_seconds()
     record, rows = run.record(), {}
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -67,17 +66,11 @@ def execute(
         record.peak_rss = round(peak["peak_rss_gb"] * GB)
     if record.peak_cuda is None and "peak_cuda_gb" in peak:
         record.peak_cuda = round(peak["peak_cuda_gb"] * GB)
-    record.seconds_in_all, record.cpu_seconds = time.perf_counter() - began, _processor_seconds() - processor
+    record.seconds_in_all, record.cpu_seconds = time.perf_counter() - began, provenance.processor_seconds() - processor
     record.when = provenance.now()
     record.versions, record.machine = provenance.versions(), provenance.machine()
     record.commit, record.dirty = provenance.commit()
     return record, rows
-
-
-def _processor_seconds() -> float:
-    """Of this process and of the peers that it has waited for."""
-    spent = os.times()
-    return spent.user + spent.system + spent.children_user + spent.children_system
 
 
 def _run_method(

@@ -30,7 +30,7 @@ class SetFitRequest(Strict):
 
     Attributes:
         train, dev, tests: rows; dev and tests are only answered.
-        labels: all that there are, in the order of the log-probabilities.
+        labels: all that there are, in the order of the answer's probabilities.
         seed: of dropout and the order of pairs. Which pairs are drawn does not depend on it (SetFit fixes that seed).
         lr: of the body, in the contrastive phase.
         base: bundled name or folder of an encoder.
@@ -81,6 +81,7 @@ def run_setfit(request: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
         {"predicted": {"dev": [label, …], TEST: …}, "nll": {"dev": mean −log-probability of the right labels, …},
+        "probabilities": {"dev": of the request's labels in their order [n][K], …},
         "seconds": {"load", "train", "test"}, "pairs", "steps", "pairs_by_default", "trained" (numbers that are learned),
         "stored" (numbers that must be kept), "artifact_bytes", "truncated" (training texts cut at `max_length`),
         "peak_rss" and "peak_cuda" (bytes; null without a GPU), "device", "versions": {package: version}}.

@@ -18,6 +18,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from softprompt.base import bundled
 from softprompt.base.memory import peak_memory
 from softprompt.benchmarks.compare.parent import end_with
@@ -63,7 +65,7 @@ def answer(request: SetFitRequest) -> dict[str, Any]:
         trainer.train()
         trained = time.perf_counter()
         parts = {"dev": request.dev, **request.tests}
-        found = {name: _asked(model, request.labels, rows) for name, rows in parts.items() if rows}
+        chances = {name: _asked(model, request.labels, rows) for name, rows in parts.items() if rows}
         tested = time.perf_counter()
         size = _bytes(model, Path(scratch) / "saved")
     peak = peak_memory()
@@ -72,8 +74,9 @@ def answer(request: SetFitRequest) -> dict[str, Any]:
     numbers = sum(weight.numel() for weight in body.parameters()) + head
     lengths = [len(ids) for ids in body.tokenizer(texts)["input_ids"]]
     return {
-        "predicted": {name: predicted for name, (predicted, _) in found.items()},
-        "nll": {name: nll for name, (_, nll) in found.items()},
+        "predicted": {name: [request.labels[k] for k in own.argmax(axis=1)] for name, own in chances.items()},
+        "nll": {name: _nll(own, [place[row.label] for row in parts[name]]) for name, own in chances.items()},
+        "probabilities": {name: own.tolist() for name, own in chances.items()},
         "seconds": {"load": loaded - began, "train": trained - loaded, "test": tested - trained},
         "pairs_by_default": pairs,
         "pairs": len(trainer.st_trainer.train_dataset),
@@ -119,16 +122,17 @@ def length_of_training(request: SetFitRequest) -> tuple[int, int | None]:
     return pairs, made if made < steps else None
 
 
-def _asked(model: Any, labels: Sequence[str], rows: Sequence[LabelledText]) -> tuple[list[str], float]:
-    """(label of each row, mean −log-probability of the right ones)."""
-    import numpy as np
+def _asked(model: Any, labels: Sequence[str], rows: Sequence[LabelledText]) -> np.ndarray:
+    """Probabilities [n, K] of the labels in their order; 0 of those that no training row has."""
+    chances = np.zeros((len(rows), len(labels)))
+    chances[:, model.model_head.classes_] = model.predict_proba([row.text for row in rows], as_numpy=True)
+    return chances
 
-    chances = np.asarray(model.predict_proba([row.text for row in rows], as_numpy=True))  # [n, labels in training]
-    known = {labels[index]: column for column, index in enumerate(model.model_head.classes_)}
-    names = list(known)
-    right = [chances[row, known[one.label]] if one.label in known else 0.0 for row, one in enumerate(rows)]
-    nll = -np.log(np.clip(right, np.finfo(np.float64).tiny, 1.0)).mean()
-    return [names[column] for column in chances.argmax(axis=1)], float(nll)
+
+def _nll(chances: np.ndarray, right: Sequence[int]) -> float:
+    """Mean −log-probability of the right labels."""
+    own = chances[np.arange(len(right)), right]
+    return float(-np.log(np.clip(own, np.finfo(np.float64).tiny, 1.0)).mean())
 
 
 def _bytes(model: Any, folder: Path) -> int:

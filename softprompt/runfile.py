@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from . import registry
 from .base import Base
 from .base.bundled import local_source
 from .base.shape import DTYPES
-from .config import Strict, override, parse, read_yaml, with_current_keys, with_current_path
-from .data import CATALOGUE
+from .config import Strict, parse
 from .engine import CacheConfig
 from .methods import Method
 from .parallel import processes
-from .renamed import tell_renamed
-from .tasks import Task
 from .types import Progress, ignore_progress
 from .values import shown
 
@@ -194,78 +188,3 @@ def check_seed(seed: Any) -> int:
 def short_form(value: Any) -> Any:
     """A name alone stands for a mapping with that name."""
     return {"name": value} if isinstance(value, str) else value
-
-
-def beside(folder: Path, task: str | dict[str, Any]) -> str | dict[str, Any]:
-    """A task as a file in `folder` names it: a path that leads to a file from there is made absolute."""
-    is_file = isinstance(task, str) and not Path(task).is_absolute() and (folder / task).is_file()
-    return str((folder / str(task)).resolve()) if is_file else task
-
-
-def load_run(path: Path, assignments: list[str], ours: bool = False) -> RunSpec:
-    """Read a run file and apply `key=value` overrides; a task path in it is relative to the file.
-
-    Args:
-        ours: a run wrote it and nobody has edited it, so nobody is told of keys that have other names by now.
-
-    Raises:
-        ConfigError: all that is wrong, in one line.
-    """
-    data = read_yaml(path)
-    if any(item.startswith("task.") for item in assignments) and isinstance(data.get("task"), str):
-        data["task"] = _task_data(data["task"], path.parent)
-    data, assignments = _under_current_names(data, assignments, "" if ours else str(path))
-    data = override(data, assignments)
-    spec = parse(RunSpec, data, str(path))
-    spec.task = beside(path.parent, spec.task)
-    return spec
-
-
-def _under_current_names(data: dict[str, Any], assignments: list[str], where: str) -> tuple[dict[str, Any], list[str]]:
-    """Settings and overrides under today's names, so that each overrides the other's old name; a warning says so.
-
-    Args:
-        where: the file, for the warning; empty where nobody is to be told.
-    """
-    task = data.get("task")
-    kind = task.get("type", "classification") if isinstance(task, dict) else None
-    spec = registry.find("softprompt.tasks", kind).Spec if kind in registry.names("softprompt.tasks") else None
-    current = with_current_keys(RunSpec, data)
-    if spec is not None:
-        current = {**current, "task": with_current_keys(spec, task)}
-    renamed = []
-    for item in assignments:
-        dotted, sign, value = item.partition("=")
-        keys = dotted.split(".")
-        inner = with_current_path(spec, keys[1:]) if spec is not None and keys[0] == "task" else None
-        path = with_current_path(RunSpec, keys) if inner is None else [keys[0], *inner]
-        renamed.append(f"{'.'.join(path)}{sign}{value}")
-        if where and path != keys:
-            tell_renamed(f"{dotted} is now called {'.'.join(path)}")
-    for old, new in _renamed(data, current) if where else ():
-        tell_renamed(f"{where}: {old} is now called {new}")
-    return current, renamed
-
-
-def _renamed(before: dict[str, Any], after: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
-    """Which keys have which other names, of the same settings before and after."""
-    for (old, was), (new, is_now) in zip(before.items(), after.items(), strict=True):
-        if old != new:
-            yield f"{path}{old}", f"{path}{new}"
-        if isinstance(was, dict) and isinstance(is_now, dict):
-            yield from _renamed(was, is_now, f"{path}{new}.")
-
-
-def _task_data(name: str, folder: Path) -> dict[str, Any]:
-    """A task as a mapping, so that `task.template.cue=…` can reach into it."""
-    return resolved_task(Task.load(folder / name if (folder / name).is_file() else name))
-
-
-def resolved_task(task: Task) -> dict[str, Any]:
-    """A task as a mapping that means the same from any folder: its files' paths are absolute."""
-    data = task.spec.model_dump(mode="json", exclude_none=True)
-    for key in ("source", "train", "dev", "test"):
-        value = data["data"].get(key)
-        if value and value not in CATALOGUE and (task.folder / value).is_file():
-            data["data"][key] = str((task.folder / value).resolve())
-    return data

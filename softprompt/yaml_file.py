@@ -53,6 +53,21 @@ def dump(data: Any) -> str:
     return str(yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
 
 
+def inline(value: Any) -> str:
+    """A value in one line of YAML, as it may stand behind `key: ` or as a key."""
+    style = '"' if isinstance(value, str) and not value.isprintable() else None
+    text = yaml.dump(
+        value,
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        default_flow_style=True,
+        default_style=style,
+        width=float("inf"),
+    )
+    return str(text).removesuffix("\n...\n").rstrip("\n")
+
+
 def load(text: str, where: str, under: Collection[str] = (), lines: bool = True) -> Any:
     """Read one YAML document.
 

@@ -158,7 +158,7 @@ def test_predict_swaps_per_row(work):
 def test_events_tell_the_whole_run(work):
     events = [json.loads(line) for line in (work / "first" / "events.jsonl").read_text().splitlines()]
     assert events[0]["event"] == "start" and "run once per row" in events[0]["plan"]
-    counts = dict.fromkeys(("copies", "contradicting", "held_out", "unlabelled", "leaked"), 0)
+    counts = dict.fromkeys(("copies", "contradicting", "held_out", "unlabelled", "leaked", "unusable"), 0)
     assert events[0]["duplicates"] == counts | {"examples": []}
     assert {event["event"] for event in events} - {"doctor"} == {"start", "step", "dev", "trained", "final"}
 

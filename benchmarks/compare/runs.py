@@ -18,7 +18,8 @@ from softprompt.benchmarks.compare.suite import ContenderSpec, SearchSpec, Suite
 from softprompt.config import with_first_keys
 from softprompt.errors import ConfigError
 from softprompt.methods import make_method
-from softprompt.runfile import BaseSpec, TrainSpec, resolved_task
+from softprompt.run_reader import resolved_task
+from softprompt.runfile import BaseSpec, TrainSpec
 from softprompt.storage import digest_of, sha256_file
 from softprompt.tasks import Task
 from softprompt.training.keeping import best_of

@@ -12,7 +12,8 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_va
 
 from softprompt.config import Strict, named_file, override, parse, read_yaml, suggest, with_new_keys, yaml_files
 from softprompt.methods import make_method
-from softprompt.runfile import BaseSpec, CacheSpec, TrainSpec, beside, short_form
+from softprompt.run_reader import beside
+from softprompt.runfile import BaseSpec, CacheSpec, TrainSpec, short_form
 
 READY = files("softprompt.benchmarks") / "suites"
 Kind = Literal["method", "majority", "setfit"]

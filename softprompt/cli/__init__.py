@@ -29,6 +29,7 @@ def main() -> None:
             inspect,
             merge,
             methods,
+            new,
             predict,
             prune,
             sweep,

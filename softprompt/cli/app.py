@@ -49,7 +49,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,  # an error is one line; a mistake of ours is shown by `ending`
     help="Train small prompts on a frozen model, swap them per task or per request, and know how good they are.",
-    epilog="Start with: `softprompt base get smollm2`, then `softprompt train RUN.yaml --out runs/first`.",
+    epilog="Start with: `softprompt train ROWS.csv --out runs/first`, or `softprompt new ROWS.csv` to see the task first.",
 )
 
 

@@ -112,7 +112,7 @@ def run_of(artifact: Path) -> RunSpec | None:
 
     An artifact holds no paths; the run file knows where base and data are on this machine.
     """
-    from ..runfile import load_run
+    from ..run_reader import load_run
     from ..training.known import is_known
 
     file = _run_file(artifact)
@@ -147,7 +147,8 @@ def base_of(
     from ..base.bundled import BUNDLED
     from ..config import parse
     from ..errors import ConfigError
-    from ..runfile import BaseSpec, load_run
+    from ..run_reader import load_run
+    from ..runfile import BaseSpec
 
     file, own = _run_file(artifact), run_of(artifact)
     run = own or (load_run(file, []) if file is not None else None)

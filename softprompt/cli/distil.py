@@ -39,7 +39,7 @@ def distil_verb(
     The run file's method takes the long prompt's place.
     """
     from ..methods import make_method
-    from ..runfile import load_run
+    from ..run_reader import load_run
     from ..tasks import Task
     from ..training.distil import WRITTEN, distil
     from ..training.places import run_folder

@@ -68,7 +68,7 @@ def _case(target: Path, settings: list[str], rows: int, base: str | None, to: Pa
     from ..artifact import load
     from ..doctor.cases import before_run, of_artifact
     from ..errors import ConfigError
-    from ..runfile import load_run
+    from ..run_reader import load_run
 
     if not target.exists():
         raise ConfigError(f"{target}: no such file or folder; name a run file, a run's folder or an artifact")

@@ -10,6 +10,21 @@ import typer
 from .outputs import json_target
 
 RunFile = Annotated[Path, typer.Argument(help="Run file (YAML): base, task, method, train, cache, seed.")]
+RunOrRows = Annotated[
+    Path,
+    typer.Argument(help="Run file (YAML): base, task, method, train, cache, seed; or a file of rows (CSV, JSONL …)."),
+]
+TextColumns = Annotated[
+    list[str] | None,
+    typer.Option("--text", help="Column that is read (again for each further one); default: the longest texts."),
+]
+LabelColumn = Annotated[
+    str | None, typer.Option("--label", help="Column with the answer; default: the one with few values that repeat.")
+]
+TaskType = Annotated[
+    str | None,
+    typer.Option("--type", help="classification, generation, span or tagging; default: by what the columns hold."),
+]
 Settings = Annotated[
     list[str] | None, typer.Argument(help="key=value overrides, e.g. train.lr=0.01 method.length=16 seed=1.")
 ]

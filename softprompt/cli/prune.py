@@ -48,7 +48,7 @@ def prune_verb(
     """Drop the least important learned tokens, train the others on for an epoch, and compare on dev."""
     from ..artifact import load
     from ..errors import ConfigError
-    from ..runfile import load_run
+    from ..run_reader import load_run
     from ..tasks import Task
     from ..training.places import work_folder
     from ..training.prune import WRITTEN, prune

@@ -9,18 +9,22 @@ import typer
 
 from .app import app
 from .console import err, out, progress, tell_answers, tell_cut
-from .options import Fresh, Json, RunFile, RunFolder, Settings, Test
+from .new import run_for_rows
+from .options import Fresh, Json, LabelColumn, RunFolder, RunOrRows, Settings, TaskType, Test, TextColumns
 from .outputs import refuse_replacing, tell_json
 
 
 @app.command(
     "train",
-    epilog="Examples: `softprompt train examples/movies.yaml --out runs/movies`, "
+    epilog="Examples: `softprompt train tickets.csv --text message --label team --out runs/tickets`, "
     "`softprompt train examples/movies.yaml method=soft train.epochs=2 --out runs/soft`",
 )
 def train_verb(
-    run: RunFile,
+    run: RunOrRows,
     settings: Settings = None,
+    text: TextColumns = None,
+    label: LabelColumn = None,
+    kind: TaskType = None,
     to: RunFolder = Path("runs/run"),
     fresh: Fresh = False,
     test: Test = False,
@@ -29,17 +33,24 @@ def train_verb(
     ] = True,
     document: Json = None,
 ) -> None:
-    """Train a prompt and save its artifact. The same command goes on where it was cut short (bit-exact on the CPU)."""
+    """Train a prompt and save its artifact. The same command goes on where it was cut short (bit-exact on the CPU).
+
+    Of a file of rows the task is proposed as `new` does it.
+    """
+    from ..errors import ConfigError
     from ..methods import make_method
     from ..parallel import processes
-    from ..runfile import load_run
+    from ..run_reader import holds_rows, load_run
     from ..tasks import Task
     from ..training import train
     from ..training.places import run_folder
     from ..training.saving import starts
 
     refuse_replacing({"--json": document}, [run])
-    spec = load_run(run, settings or [])
+    of_rows = holds_rows(run)
+    if (text or label or kind) and not of_rows:
+        raise ConfigError(f"{run}: is a run file, which names its columns; --text, --label and --type are for rows")
+    spec = run_for_rows(run, settings or [], text, label, kind) if of_rows else load_run(run, settings or [])
     task, method = Task.load(spec.task), make_method(spec.method)
     starts(spec.method)  # what is not there is told before a base is loaded
     with run_folder(to), progress() as show:
@@ -62,7 +73,7 @@ def train_verb(
             notice=err.print,
         )
     tell_cut(result.prepared.bound)
-    for line in task.notices:
+    for line in [] if of_rows else task.notices:  # of proposed tasks all is told
         err.print(line)
     for name, found in result.metrics.items():
         tell_answers(found, result.prepared.form)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Literal
 
 from ..errors import ConfigError
@@ -27,6 +28,8 @@ def propose(
     label_words: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """A task as a mapping, without its data, as `Task.load` reads it.
+
+    Where a label's word is the beginning of another's, all answers end in a full stop, so that none is.
 
     Args:
         fields: of a row that are read, as the template names them (Python identifiers), in their order there.
@@ -59,8 +62,17 @@ def propose(
     template["input"] = shown_fields(fields)
     if kind in _CUES:
         template["cue"] = _CUES[kind]
-        template["answer"] = " {{ answer }}"
+        template["answer"] = f" {{{{ answer }}}}{_closing(list(words.values()))}"
     return task
+
+
+def _closing(words: Sequence[str]) -> str:
+    """What ends every answer where a label's word is the beginning of another's: a base would have said both with it."""
+    for mark in ("", ".", ";", "\n"):
+        answers = sorted(word + mark for word in words)
+        if not any(after.startswith(before) for before, after in pairwise(answers)):
+            return mark
+    return ""
 
 
 def _instruction(kind: Kind, words: Sequence[str]) -> str:

@@ -1,7 +1,8 @@
 """Training: one loop, its checkpoints, and the run around it."""
 
 from ..prepared import Prepared, prepare
-from ..runfile import BaseSpec, CacheSpec, RunSpec, TrainSpec, load_run
+from ..run_reader import load_run
+from ..runfile import BaseSpec, CacheSpec, RunSpec, TrainSpec
 from .result import Result
 from .run import RunOptions, train
 from .saving import save

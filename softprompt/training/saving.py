@@ -17,7 +17,8 @@ from ..errors import ConfigError
 from ..metrics import Estimate
 from ..parallel import processes
 from ..prepared import Prepared
-from ..runfile import CacheSpec, TrainSpec, resolved_task
+from ..run_reader import resolved_task
+from ..runfile import CacheSpec, TrainSpec
 from ..storage import digest_of, plain_disk_errors, write_text
 from ..tasks import Task
 from ..yaml_file import dump

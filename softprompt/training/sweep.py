@@ -18,7 +18,8 @@ from ..methods import make_method
 from ..metrics import Estimate
 from ..parallel import fail_together, processes
 from ..prepared import Prepared
-from ..runfile import BaseSpec, RunSpec, load_run
+from ..run_reader import load_run
+from ..runfile import BaseSpec, RunSpec
 from ..storage import write_json
 from ..tasks import Task
 from ..types import Notice, Progress, ignore_notice, ignore_progress

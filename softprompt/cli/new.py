@@ -1,0 +1,74 @@
+"""`softprompt new`, and what `train` does where it is given a file of rows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .app import app
+from .console import err, out
+from .options import Json, LabelColumn, TaskType, TextColumns
+from .outputs import behind_links, refuse_replacing, tell_json
+
+if TYPE_CHECKING:
+    from ..runfile import RunSpec
+
+
+@app.command(
+    "new",
+    epilog="Examples: `softprompt new tickets.csv`, `softprompt new tickets.csv --text subject --text message --label team "
+    "--out team.yaml`",
+)
+def new_verb(
+    data: Annotated[Path, typer.Argument(help="Rows: a file in CSV, TSV, JSONL, JSON or Parquet.")],
+    text: TextColumns = None,
+    label: LabelColumn = None,
+    kind: TaskType = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", callback=behind_links, help="Run file to write (default: the data's name with .yaml, here)."
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a run file that is there.")] = False,
+    document: Json = None,
+) -> None:
+    """Look at a file of rows, say what is in it, and write a run file for it with a comment for each key."""
+    from ..errors import ConfigError
+    from ..proposal import command_of, look, propose_run, summary, written
+    from ..storage import write_text
+
+    to = to or Path(f"{data.stem}.yaml")
+    if to.suffix.lower() not in (".yaml", ".yml"):
+        raise ConfigError(f"--out {to}: is no name of a run file; end it in .yaml")
+    if to.exists() and not force:
+        raise ConfigError(f"{to}: is there already; --force replaces it, --out names another file")
+    refuse_replacing({"--out": to, "--json": document}, [data])
+    found = propose_run(look(data, text or [], label, kind))
+    for line in summary(found):
+        out.print(line)
+    write_text(to, written(found, to.parent, command_of(to)))
+    out.print(f"wrote {to}; next: {command_of(to)}")
+    splits = {name: len(part) for name, part in found.splits.items()}
+    told = {"seen": summary(found), "labels": found.seen.labels, "splits": splits, "run": found.run}
+    tell_json(document, {"file": to, "next": command_of(to), **told})
+
+
+def run_for_rows(
+    data: Path, settings: list[str], text: list[str] | None, label: str | None, kind: str | None
+) -> RunSpec:
+    """The run that is proposed for a file of rows, with what the command line sets; says what was seen.
+
+    Raises:
+        SoftpromptError: the file, or the settings, cannot be used.
+    """
+    from ..proposal import look, propose_run, summary
+    from ..run_reader import make_run
+
+    found = propose_run(look(data, text or [], label, kind))
+    spec = make_run(found.run, settings, f"the run for {data}")
+    for line in summary(found):
+        err.print(line)
+    return spec

@@ -1,0 +1,151 @@
+"""Which column is read and which is the answer, as named or as guessed; where it cannot be told, that is said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast, get_args
+
+from ..config import suggest
+from ..errors import ConfigError, DataError
+from ..tasks.proposed import Kind
+from .columns import LABEL_NAMES, TEXT_NAMES, Column
+
+KINDS = get_args(Kind)
+_WRITTEN = (
+    (("prompt",), "completion"),
+    (("instruction", "input"), "output"),
+    (("instruction",), "output"),
+    (("instruction",), "response"),
+    (("question",), "answer"),
+    (("document",), "summary"),
+    (("article",), "summary"),
+    (("source",), "target"),
+)
+"""Names of columns that are read, and of the one that holds what is written."""
+
+_ALIKE = 0.5  # a text column half as long as the longest one may be read as well as that
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What the columns are for.
+
+    Attributes:
+        fields: columns that are read, in their order in the template.
+        answer: column with the answer.
+    """
+
+    kind: Kind
+    fields: tuple[str, ...]
+    answer: str
+
+
+def roles_of(columns: Sequence[Column], text: Sequence[str], label: str | None, kind: str | None, where: str) -> Roles:
+    """What each column is for.
+
+    Args:
+        text, label, kind: as they were named; empty or None where they are to be guessed.
+        where: the file, for messages.
+
+    Raises:
+        ConfigError: no such type of a task.
+        DataError: a column that is not there, or that cannot be told from the others; names the options that tell it.
+    """
+    names = [column.name for column in columns]
+    if kind is not None and kind not in KINDS:
+        raise ConfigError(f"--type {kind}: is not proposed{suggest(kind, KINDS)}; write such a task by hand")
+    for name in (*text, *([label] if label is not None else [])):
+        if name not in names:
+            raise DataError(f"{where}: has no column {name!r}{suggest(name, names)}")
+    if label is not None and label in text:
+        raise DataError(f"{where}: column {label!r} is named as text and as label; the answer itself must not be read")
+    named = _by_names(names) if label is None else None
+    if named is not None and kind in (None, named.kind) and not (text and named.kind == "tagging"):
+        return Roles(named.kind, tuple(text) or named.fields, named.answer)
+    if label is None and {"choices", "messages"} & {*names} and not text:
+        what = "choices" if "choices" in names else "messages"
+        raise DataError(f"{where}: has a column {what!r}, for which no task is proposed; write one (docs/data.md)")
+    answer = label or _answer(columns, text, kind, where)
+    column = next(one for one in columns if one.name == answer)
+    fields = tuple(text) or _text(columns, answer, where)
+    return Roles(_kind(column, kind), fields, answer)
+
+
+def _by_names(names: Sequence[str]) -> Roles | None:
+    """Shapes that are known by the names of their columns."""
+    there = {*names}
+    answers = next((name for name in ("answers", "answer") if name in there), None)
+    if answers is not None and {"question", "context"} <= there:
+        return Roles("span", ("context", "question"), answers)
+    if {"tokens", "tags"} <= there:
+        return Roles("tagging", ("text",), "tags")
+    if {"text", "entities"} <= there:
+        return Roles("tagging", ("text",), "entities")
+    for fields, answer in _WRITTEN:
+        if {*fields, answer} <= there and not there & {*LABEL_NAMES} - {answer}:
+            return Roles("generation", fields, answer)
+    return None
+
+
+def _kind(answer: Column, kind: str | None) -> Kind:
+    """The type that was named; else free answers where they hardly repeat, and labels where they do."""
+    if kind is not None:
+        return cast(Kind, kind)
+    many = len(answer.counts) > max(20, answer.filled // 2)
+    return "generation" if many or (answer.may_be_text and not answer.may_be_label) else "classification"
+
+
+def _answer(columns: Sequence[Column], text: Sequence[str], kind: str | None, where: str) -> str:
+    others = [column for column in columns if column.name not in text]
+    labels = [] if kind == "generation" else [column for column in others if column.may_be_label]
+    if len(labels) == 1:
+        return labels[0].name
+    if (named := _first_named(labels or others, LABEL_NAMES)) is not None:
+        return named
+    texts = [column for column in others if column.may_be_text]
+    if not labels and kind != "classification" and len(texts) == 2 - min(1, len(text)):
+        return texts[-1].name  # what is asked stands before what is answered
+    which = "any of several columns" if labels else "no column"
+    raise DataError(
+        f"{where}: {which} may be the label ({_listed(columns)}); name both columns, e.g. --text "
+        f"{_example(texts, columns, 0)} --label {_example(labels, columns, -1)}"
+    )
+
+
+def _text(columns: Sequence[Column], answer: str, where: str) -> tuple[str, ...]:
+    texts = sorted(
+        (column for column in columns if column.name != answer and column.may_be_text),
+        key=lambda column: -column.characters,
+    )
+    if len(texts) == 1 or (texts and texts[1].characters < _ALIKE * texts[0].characters):
+        return (texts[0].name,)
+    if (named := _first_named(texts, TEXT_NAMES)) is not None:
+        return (named,)
+    others = [column for column in columns if column.name != answer]
+    if not texts and len(others) == 1 and others[0].counts:
+        return (others[0].name,)
+    which = "any of several columns" if texts else "no column"
+    raise DataError(
+        f"{where}: {which} may be the text ({_listed(columns)}); name both columns, e.g. --text "
+        f"{_example(texts, others or columns, 0)} --label {_quoted(answer)}"
+    )
+
+
+def _first_named(columns: Sequence[Column], names: Sequence[str]) -> str | None:
+    """The column with the first of these names that one has, in any case."""
+    found = {column.name.casefold(): column.name for column in columns}
+    return next((found[name] for name in names if name in found), None)
+
+
+def _listed(columns: Sequence[Column]) -> str:
+    shown = ", ".join(map(str, columns[:12]))
+    return shown + (f" and {len(columns) - 12} more" if len(columns) > 12 else "")
+
+
+def _example(likely: Sequence[Column], columns: Sequence[Column], place: int) -> str:
+    return _quoted((likely or columns)[place].name)
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"' if " " in name else name

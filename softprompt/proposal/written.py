@@ -1,0 +1,134 @@
+"""A proposed run as a commented file that is read in a minute, and what was seen of the rows in some lines."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..yaml_file import inline
+from .run import Proposal
+
+_OPEN = ("task", "task.data", "task.template", "task.verbalizer")
+"""Mappings that are written a key a line; all others stand in one."""
+
+_COMMENTS_AT = 44  # characters of a line, behind which its comment stands
+_MOST_LABELS = 12  # that are listed
+_TYPES = {
+    "classification": "one of the labels below",
+    "generation": "free text, written token by token",
+    "span": "a stretch of the context",
+    "tagging": "a tag for each word",
+}
+_NOTES = {
+    "base": "or a folder or hub id; {name: …, dtype: bf16} halves its memory",
+    "task.data.columns": "what the task calls a column: its name in the file",
+    "task.template.instruction": "in front of every row",
+    "task.template.input": "how a row reads; more columns: another {{ name }}",
+    "task.template.cue": "behind it",
+    "task.template.answer": "what the model is to say then",
+    "task.verbalizer": "label: the word that stands for it",
+    "task.tags": "all tags, in the order of the head's answers",
+    "task.generation": "the longest answer, and what ends one",
+    "task.metric": "what is reported, and decides on dev",
+    "method": "`softprompt methods` lists them",
+    "train": "empty: the method's own defaults, e.g. {epochs: 5, lr: 0.01}",
+    "seed": "of the first parameters and the order of rows",
+}
+
+
+def written(found: Proposal, folder: Path, command: str) -> str:
+    """The run file.
+
+    Args:
+        folder: where it will lie; a source inside of it is named from there.
+        command: that trains it, for its head.
+    """
+    source = found.seen.path.resolve()
+    inside = source.is_relative_to(folder.resolve())
+    data = {**found.task["data"], "source": str(source.relative_to(folder.resolve()) if inside else source)}
+    run = {**found.run, "task": {**found.task, "data": data}}
+    head = f"# A run that was proposed for {found.seen.path.name}. Change what you like, then:\n# {command}\n"
+    return head + "".join(_lines(run, _notes(found)))
+
+
+def command_of(file: Path, out: Path | None = None) -> str:
+    """The command that trains a run file, or a file of rows."""
+    return f"softprompt train {shlex.quote(str(file))} --out {shlex.quote(str(out or Path('runs') / file.stem))}"
+
+
+def summary(found: Proposal) -> list[str]:
+    """What was seen, a line each."""
+    seen, roles = found.seen, found.seen.roles
+    read = " and ".join(map(repr, roles.fields)) if roles.kind != "tagging" else "the words"
+    rows = sum(map(len, found.splits.values()))
+    lines = [
+        *seen.told,
+        f"{seen.path}: {len(seen.rows) + len(seen.unread)} rows; columns: {', '.join(map(str, seen.columns))}",
+        f"task: {roles.kind}; {read} is read, {roles.answer!r} is the answer",
+    ]
+    if seen.labels:
+        names = [f"{label!r} {count}" for label, count in seen.labels.items()]
+        more = f" and {len(names) - _MOST_LABELS} more" if len(names) > _MOST_LABELS else ""
+        lines.append(
+            f"{len(names)} {'tags' if roles.kind == 'tagging' else 'labels'}: {', '.join(names[:_MOST_LABELS])}{more}"
+        )
+    # paths as they were given
+    lines += [line.replace(str(seen.path.resolve()), str(seen.path)) for line in found.notices]
+    parts = ", ".join(f"{len(part)} {name}" for name, part in found.splits.items())
+    lines.append(
+        f"splits: {rows} rows, stratified by label: {parts}" if seen.labels else f"splits: {rows} rows: {parts}"
+    )
+    lines.append(_lengths(found))
+    if found.word_lengths:
+        lines.append(_words(found))
+    return lines + [f"warning: {remark}" for remark in seen.remarks]
+
+
+def _words(found: Proposal) -> str:
+    sizes = [*found.word_lengths.values()]
+    size = str(min(sizes)) if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
+    line = f"label words: {size} token{'s' * (size != '1')} each, "
+    if not found.begins:
+        return line + "and none is the beginning of another"
+    one, other = found.begins[0]
+    return f"warning: {line}and that of {one!r} is the beginning of that of {other!r}; give one of them another word"
+
+
+def _lengths(found: Proposal) -> str:
+    if found.lengths:
+        middle, longest = found.lengths[len(found.lengths) // 2], found.lengths[-1]
+        return f"texts: {middle} tokens in the middle, {longest} at most ({found.run['base']})"
+    longest = max(
+        (len(str(row.values.get(name))) for row in found.seen.rows for name in found.seen.roles.fields), default=0
+    )
+    base = found.run["base"]
+    return f"texts: {longest} characters at most; tokens are counted once the base is here: softprompt base get {base}"
+
+
+def _notes(found: Proposal) -> dict[str, str]:
+    seen, task = found.seen, found.task
+    rows = sum(map(len, found.splits.values()))
+    shown = " / ".join(str(len(found.splits[name])) for name in ("train", "dev", "test"))
+    notes = {**_NOTES}
+    notes["task.type"] = f"the answer is {_TYPES[seen.roles.kind]}"
+    notes["task.data.source"] = f"{len(seen.rows) + len(seen.unread)} rows, {rows} of them different and whole"
+    notes["task.data.split"] = f"{shown} rows" + (", stratified by label" if task.get("verbalizer") else "")
+    notes["task.data.on_bad_rows"] = "rows that cannot be used are left out and told; refuse: none is trained on"
+    for label in task.get("verbalizer", ()):
+        size = found.word_lengths.get(label)
+        tokens = "" if size is None else f", {size} token{'s' * (size != 1)}"
+        notes[f"task.verbalizer.{label}"] = f"{seen.labels[label]} rows{tokens}"
+    return notes
+
+
+def _lines(data: Mapping[str, Any], notes: Mapping[str, str], path: str = "") -> Iterator[str]:
+    for key, value in data.items():
+        dotted = f"{path}{key}"
+        opened = dotted in _OPEN
+        text = "  " * path.count(".") + f"{inline(key)}:" + ("" if opened else f" {inline(value)}")
+        note = notes.get(dotted, "")
+        yield (f"{text:<{_COMMENTS_AT}}  # {note}" if note else text) + "\n"
+        if opened:
+            yield from _lines(value, notes, dotted + ".")

@@ -1,0 +1,148 @@
+"""Run files are read, with what the command line sets; paths in them are relative to the file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from . import registry
+from .config import override, parse, read_yaml, with_current_keys, with_current_path
+from .data import CATALOGUE
+from .data.files import SUPPORTED
+from .errors import ConfigError
+from .renamed import tell_renamed
+from .runfile import RunSpec
+from .tasks import Task
+
+_ROWS = ("source", "train", "dev", "test")  # keys of a task's data that may name files
+
+
+def beside(folder: Path, task: str | dict[str, Any]) -> str | dict[str, Any]:
+    """A task as a file in `folder` names it: a path that leads to a file from there is made absolute."""
+    is_file = isinstance(task, str) and not Path(task).is_absolute() and (folder / task).is_file()
+    return str((folder / str(task)).resolve()) if is_file else task
+
+
+def load_run(path: Path, assignments: list[str], ours: bool = False) -> RunSpec:
+    """Read a run file and apply `key=value` overrides; paths of a task and of its rows in it are relative to the file.
+
+    Args:
+        ours: a run wrote it and nobody has edited it, so nobody is told of keys that have other names by now.
+
+    Raises:
+        ConfigError: all that is wrong, in one line.
+    """
+    if holds_rows(path):
+        raise ConfigError(
+            f"{path}: is a file of rows, expected a run file; `softprompt new {path}` writes one for it, and "
+            f"`softprompt train {path}` trains on it at once"
+        )
+    return make_run(read_yaml(path), assignments, str(path), path.parent, ours)
+
+
+def make_run(
+    data: dict[str, Any], assignments: list[str], where: str, folder: Path = Path(), ours: bool = False
+) -> RunSpec:
+    """A run from what a run file holds; see `load_run`.
+
+    Args:
+        where: named in front of every problem.
+        folder: what paths are relative to.
+
+    Raises:
+        ConfigError: all that is wrong, in one line.
+    """
+    if any(item.startswith("task.") for item in assignments) and isinstance(data.get("task"), str):
+        data["task"] = _task_data(data["task"], folder)
+    data, assignments = _under_current_names(data, assignments, "" if ours else where)
+    data = override(data, assignments)
+    spec = parse(RunSpec, data, where)
+    spec.task = beside(folder, spec.task) if isinstance(spec.task, str) else _rows_beside(folder, spec.task, where)
+    return spec
+
+
+def holds_rows(path: Path) -> bool:
+    """Whether a file holds rows and no run, by its ending; a `.json` that is a mapping with a task is a run."""
+    if path.suffix.lower() != ".json":
+        return path.suffix.lower() in SUPPORTED
+    try:
+        held = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return True
+    return not (isinstance(held, dict) and "task" in held)
+
+
+def _rows_beside(folder: Path, task: dict[str, Any], where: str) -> dict[str, Any]:
+    """A task with its rows' paths: those that lead to a file from `folder`, and from here to none, are made absolute.
+
+    Raises:
+        ConfigError: a path that leads to one file from there and to another one from here.
+    """
+    data = task.get("data")
+    if not isinstance(data, dict):
+        return task
+    moved: dict[str, str] = {}
+    for key in _ROWS:
+        name = data.get(key)
+        if not isinstance(name, str) or name in CATALOGUE or Path(name).is_absolute() or not (folder / name).is_file():
+            continue
+        if not Path(name).is_file():
+            moved[key] = str((folder / name).resolve())
+        elif not Path(name).samefile(folder / name):
+            raise ConfigError(
+                f"{where}: task.data.{key} {name!r} is a file beside the run file and another one in the current folder; "
+                f"write the whole path, e.g. {(folder / name).resolve()}"
+            )
+    return {**task, "data": {**data, **moved}} if moved else task
+
+
+def _under_current_names(data: dict[str, Any], assignments: list[str], where: str) -> tuple[dict[str, Any], list[str]]:
+    """Settings and overrides under today's names, so that each overrides the other's old name; a warning says so.
+
+    Args:
+        where: the file, for the warning; empty where nobody is to be told.
+    """
+    task = data.get("task")
+    kind = task.get("type", "classification") if isinstance(task, dict) else None
+    spec = registry.find("softprompt.tasks", kind).Spec if kind in registry.names("softprompt.tasks") else None
+    current = with_current_keys(RunSpec, data)
+    if spec is not None:
+        current = {**current, "task": with_current_keys(spec, task)}
+    renamed = []
+    for item in assignments:
+        dotted, sign, value = item.partition("=")
+        keys = dotted.split(".")
+        inner = with_current_path(spec, keys[1:]) if spec is not None and keys[0] == "task" else None
+        path = with_current_path(RunSpec, keys) if inner is None else [keys[0], *inner]
+        renamed.append(f"{'.'.join(path)}{sign}{value}")
+        if where and path != keys:
+            tell_renamed(f"{dotted} is now called {'.'.join(path)}")
+    for old, new in _renamed(data, current) if where else ():
+        tell_renamed(f"{where}: {old} is now called {new}")
+    return current, renamed
+
+
+def _renamed(before: dict[str, Any], after: dict[str, Any], path: str = "") -> Iterator[tuple[str, str]]:
+    """Which keys have which other names, of the same settings before and after."""
+    for (old, was), (new, is_now) in zip(before.items(), after.items(), strict=True):
+        if old != new:
+            yield f"{path}{old}", f"{path}{new}"
+        if isinstance(was, dict) and isinstance(is_now, dict):
+            yield from _renamed(was, is_now, f"{path}{new}.")
+
+
+def _task_data(name: str, folder: Path) -> dict[str, Any]:
+    """A task as a mapping, so that `task.template.cue=…` can reach into it."""
+    return resolved_task(Task.load(folder / name if (folder / name).is_file() else name))
+
+
+def resolved_task(task: Task) -> dict[str, Any]:
+    """A task as a mapping that means the same from any folder: its files' paths are absolute."""
+    data = task.spec.model_dump(mode="json", exclude_none=True)
+    for key in _ROWS:
+        value = data["data"].get(key)
+        if value and value not in CATALOGUE and (task.folder / value).is_file():
+            data["data"][key] = str((task.folder / value).resolve())
+    return data

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-MAY_NAME_A_FILE = {"--json": (".json",)}
+MAY_NAME_A_FILE = {"--json": (".json",), "--report": (".html", ".json")}
 """Options that may stand alone, which means stdout, or before a file's name, and the endings of such names."""
 
 

@@ -11,6 +11,7 @@ from .app import app
 from .console import base_of, out, progress, run_of, tell_answers, tell_cut
 from .options import ArtifactFolder, Dtype, Json, Quantization
 from .outputs import behind_links, files_of, refuse_replacing, tell_json
+from .reports import ReportFile, check_report, tell_report
 
 if TYPE_CHECKING:
     from ..data import Row
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 @app.command(
     "eval",
-    epilog="Examples: `softprompt eval runs/movies`, `softprompt eval runs/movies --data mine.jsonl --json score.json "
-    "--outcomes rows.jsonl`",
+    epilog="Examples: `softprompt eval runs/movies`, `softprompt eval runs/movies --report page.html`, "
+    "`softprompt eval runs/movies --data mine.jsonl --json score.json --outcomes rows.jsonl`",
 )
 def eval_verb(
     artifact: ArtifactFolder,
@@ -37,6 +38,7 @@ def eval_verb(
     ] = None,
     dtype: Dtype = None,
     quantization: Quantization = None,
+    report: ReportFile = None,
     document: Json = None,
 ) -> None:
     """Measure an artifact: the task's metric with its 95 % interval."""
@@ -46,8 +48,9 @@ def eval_verb(
 
     if outcomes is not None:
         check_output(outcomes)
+    check_report(report)
     read = [data] if data is not None else files_of(run_of(artifact))
-    refuse_replacing({"--json": document, "--outcomes": outcomes}, read)
+    refuse_replacing({"--json": document, "--outcomes": outcomes, "--report": report}, read)
     held = load(artifact)
     with progress() as show:
         runtime = Runtime(base_of(artifact, held.manifest.base.id, base, dtype, quantization).load(show))
@@ -61,10 +64,19 @@ def eval_verb(
     form = runtime.get("artifact").form
     tell_cut(form.bound)
     tell_answers(found, form)
+    told = found.estimate.as_dict()
     out.print(f"{found.estimate.metric} {found.estimate} on {found.estimate.rows} rows")
+    if report is not None:
+        from ..reporting import report_of
+
+        method, base_id = held.manifest.method["name"], held.manifest.base.id
+        source = Path(data).name if data is not None else f"{split} rows"
+        more = report_of(f"{task.name}: {method} on {base_id}, {source}", task, found, rows)
+        tell_report(more, report)
+        told["report"] = more.as_dict()
     if outcomes is not None:
         write_rows(outcomes, [item.as_dict() for item in found.outcomes])
-    tell_json(document, found.estimate.as_dict())
+    tell_json(document, told)
 
 
 def _own_rows(artifact: Path, task: Task, split: str) -> list[Row]:

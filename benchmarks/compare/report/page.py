@@ -17,6 +17,7 @@ from softprompt.benchmarks.compare.report.answers import MOST_LABELS, agreement,
 from softprompt.benchmarks.compare.report.factors import factors
 from softprompt.benchmarks.compare.report.figures import Charts, Look, looks_of
 from softprompt.benchmarks.compare.report.gather import Line, Report, Section, Table
+from softprompt.reporting import CSS
 
 Texts = Callable[[str], Mapping[str, str]]
 DRAWING = 150  # width of the drawing beside a number, CSS pixels
@@ -62,7 +63,7 @@ def page(report: Report, texts: Texts | None = None) -> str:
     return env.get_template("page.html.j2").render(
         report=report,
         title=title_of(report),
-        css=Markup((folder / "page.css").read_text(encoding="utf-8")),  # ours
+        css=CSS,
         looks={name: {"color": look.css, "path": Markup(look.path)} for name, look in looks.items()},  # ours
         sections=sections,
         overview=overview if len(overview) > 1 else [],

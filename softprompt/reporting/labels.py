@@ -1,0 +1,133 @@
+"""Answers by label: precision, recall and F1 of each, and which labels are taken for which others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..metrics import Measured
+from ..metrics.measures import RESAMPLES, percentile, wilson
+from ..metrics.spans import spans_of
+
+MOST_LABELS = 12
+_CONFUSIONS = 10
+
+
+@dataclass(frozen=True)
+class LabelScore:
+    """One label's rows, or spans.
+
+    Attributes:
+        right: so many have this label in truth.
+        given: so many were given it.
+        precision, recall, f1: None where nothing was given it, nothing has it, or neither.
+    """
+
+    label: str
+    right: int
+    given: int
+    precision: Measured | None
+    recall: Measured | None
+    f1: Measured | None
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """Which labels are taken for which.
+
+    Attributes:
+        counts: rows by right and given label [right, given], in the order of `labels`; None of more than 12 labels.
+        largest: the most frequent mistakes: (right label, given label, rows).
+    """
+
+    labels: list[str]
+    counts: list[list[int]] | None
+    largest: list[tuple[str, str, int]]
+
+
+def label_scores(labels: Sequence[str], gold: Sequence[str], given: Sequence[str]) -> list[LabelScore]:
+    """Each label's scores over rows. Intervals of precision and recall are Wilson's, of F1 from resampled rows."""
+    from sklearn.metrics import classification_report, multilabel_confusion_matrix  # takes a second to import
+
+    found = []
+    report = classification_report(gold, given, labels=list(labels), output_dict=True, zero_division=0)
+    for label, counts in zip(labels, multilabel_confusion_matrix(gold, given, labels=list(labels)), strict=True):
+        hits, right, told = int(counts[1, 1]), int(counts[1].sum()), int(counts[:, 1].sum())
+        scores = report[label]
+        found.append(
+            LabelScore(
+                label,
+                right,
+                told,
+                Measured(scores["precision"], wilson(hits, told)) if told else None,
+                Measured(scores["recall"], wilson(hits, right)) if right else None,
+                Measured(scores["f1-score"], _f1_interval(counts)) if right or told else None,
+            )
+        )
+    return found
+
+
+def confusion(labels: Sequence[str], gold: Sequence[str], given: Sequence[str]) -> Confusion:
+    """Which labels were given for which."""
+    from sklearn.metrics import confusion_matrix
+
+    pairs = Counter((right, told) for right, told in zip(gold, given, strict=True) if right != told)
+    counts = confusion_matrix(gold, given, labels=list(labels)).tolist() if len(labels) <= MOST_LABELS else None
+    return Confusion(list(labels), counts, [(*pair, rows) for pair, rows in pairs.most_common(_CONFUSIONS)])
+
+
+def span_scores(gold: Sequence[Sequence[str]], given: Sequence[Sequence[str]]) -> list[LabelScore]:
+    """Each label's scores over the spans of tagged rows, rarest label last. Intervals are from resampled rows."""
+    rows = [(set(spans_of(right)), set(spans_of(told))) for right, told in zip(gold, given, strict=True)]
+    often = Counter(span[0] for right, _ in rows for span in right)
+    often.update(dict.fromkeys((span[0] for _, told in rows for span in told), 0))
+    found = []
+    for label, right in often.most_common():
+        counts = np.array(
+            [[sum(span[0] == label for span in some) for some in (right & told, told, right)] for right, told in rows]
+        )
+        hits, given_, right_ = counts.T
+        found.append(
+            LabelScore(
+                label,
+                right,
+                int(given_.sum()),
+                _ratio(hits, given_),
+                _ratio(hits, right_),
+                _ratio(2 * hits, given_ + right_),
+            )
+        )
+    return found
+
+
+def _ratio(above: np.ndarray, below: np.ndarray) -> Measured | None:
+    """Σ above / Σ below over rows [n], with its bootstrap interval; None of nothing."""
+    if not below.sum():
+        return None
+
+    def ratio(a: np.ndarray, b: np.ndarray, axis: int = -1) -> np.ndarray:
+        sums = b.sum(axis=axis)
+        return np.where(sums > 0, a.sum(axis=axis) / np.maximum(sums, 1), np.nan)
+
+    point = float(above.sum() / below.sum())
+    return Measured(point, percentile(point, (above, below), ratio, width=2))
+
+
+def _f1_interval(counts: np.ndarray) -> tuple[float, float]:
+    """95 % percentile bootstrap over rows of one label's F1.
+
+    A resample of rows is a draw of the four counts, so no row needs to be drawn by itself.
+
+    Args:
+        counts: rows [is the label, was given it].
+    """
+    rows, (_, false, missed, hit) = int(counts.sum()), counts.reshape(-1)
+    drawn = np.random.default_rng(0).multinomial(rows, counts.reshape(-1) / rows, size=RESAMPLES)
+    below = 2 * drawn[:, 3] + drawn[:, 1] + drawn[:, 2]
+    values = 2 * drawn[below > 0, 3] / below[below > 0]
+    point = 2 * hit / (2 * hit + false + missed)
+    low, high = np.percentile(values, [2.5, 97.5]) if len(values) else (point, point)
+    return float(min(low, point)), float(max(high, point))

@@ -101,10 +101,11 @@ def test_a_weight_is_part_of_what_names_a_run():
 
 
 def test_a_probe_weighs_its_rows():
-    base, rows = tiny_base("llama"), tiny_rows(8)["train"]
+    base, rows, dev = tiny_base("llama"), tiny_rows(8)["train"], tiny_rows(8)["dev"]
+    method = {"name": "probe", "strengths": [0.1]}
     heavy = [replace(rows[0], weight=2.0), *rows[1:]]
     solved = [
-        train(base, tiny_task(), "probe", rows={"train": given, "dev": tiny_rows(8)["dev"]}).prepared.method.export()
+        train(base, tiny_task(), method, rows={"train": given, "dev": dev}).prepared.method.export()
         for given in (heavy, [rows[0], *rows], rows)
     ]
     close(solved[0]["weight"], solved[1]["weight"], 1e-3)

@@ -217,11 +217,17 @@ class Engine:
 
             yield from in_buckets([row.size for row in rows], run_part, progress)
 
-    def features(self, examples: Sequence[Example], progress: Progress = ignore_progress) -> Tensor:
-        """Last hidden state at the end of each context, [B, H], fp32 on the CPU: what the base knows before it answers."""
+    def features(
+        self, examples: Sequence[Example], progress: Progress = ignore_progress, averaged: bool = False
+    ) -> Tensor:
+        """Last hidden state at the end of each context, [B, H], fp32 on the CPU: what the base knows before it answers.
+
+        Args:
+            averaged: what a head reads instead: the mean of the row's states, where the base reads both ways.
+        """
         found = torch.empty(len(examples), self.base.shape.hidden_size)
         for part, batch in self.contexts(examples, NOTHING, progress, continued=False):
-            found[part] = batch.pooled.float().cpu()
+            found[part] = (batch.pooled if averaged else batch.last).float().cpu()
         return found
 
     def middle(self, learned: Learned) -> dict[str, Piece]:

@@ -74,7 +74,7 @@ class Method(ABC):
         stores, place: how its tensors are read back: see the artifact's manifest.
         first_layer: nothing that it learns acts in the layers below this one.
         trains_whole_model: every weight of a model is trained; `learned().base` holds it.
-        averaged: a head reads the mean of a row's states (the head says so before anything is asked): other defaults may fit.
+        averaged: a classifier reads the mean of a row's states (said before anything is asked): other defaults may fit.
         learns_slots: it learns the template's soft slots; for other methods they are read as the texts they have.
         answers: how many a classifier of its own tells apart, once it is there.
         may_be_zero: its tensors may all be zero, as updates are before they are trained.
@@ -96,6 +96,9 @@ class Method(ABC):
 
     def __init__(self, spec: MethodSpec) -> None:
         self.spec = spec
+
+    def settle(self, base: Base) -> None:  # noqa: B027 - most settings do not depend on the base
+        """Settle what the settings leave to the base, before anything else is asked; ConfigError for what it cannot do."""
 
     @property
     def keeps_instruction(self) -> bool:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .artifact import Artifact, load
     from .base import Base
     from .errors import SoftpromptError
+    from .estimators import PromptClassifier, PromptExtractor, PromptGenerator, PromptTagger
     from .methods import Method, make_method
     from .runtime import Runtime
     from .tasks import Task
@@ -34,6 +35,10 @@ _WHERE = {
     "load": "artifact",
     "Base": "base",
     "SoftpromptError": "errors",
+    "PromptClassifier": "estimators",
+    "PromptExtractor": "estimators",
+    "PromptGenerator": "estimators",
+    "PromptTagger": "estimators",
     "Method": "methods",
     "make_method": "methods",
     "Runtime": "runtime",
@@ -47,6 +52,10 @@ __all__ = [
     "Artifact",
     "Base",
     "Method",
+    "PromptClassifier",
+    "PromptExtractor",
+    "PromptGenerator",
+    "PromptTagger",
     "Result",
     "Runtime",
     "SoftpromptError",

@@ -174,6 +174,10 @@ class Base(Abilities, EarlierNames, Numerics):
         vars(same).update({name: value for name, value in given.items() if value is not None})
         return same
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Base:
+        """Itself: nothing ever changes it, and its weights need no second place."""
+        return self
+
     def same(self, other: Base) -> bool:
         """Whether the other is the same model, run the same way."""
         mine, theirs = ((b.kind, b.prepacked, b.gradient_checkpointing, b.autocast) for b in (self, other))

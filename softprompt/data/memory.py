@@ -19,7 +19,7 @@ _EXPECTED = 'expected a list of rows with their fields, e.g. [{"text": "…"}], 
 def rows_of(data: Any, name: str = "rows") -> list[Any]:
     """The rows of a table as dicts, and the items of everything else as they are.
 
-    What pandas holds for a missing value becomes None. Columns of an array without names are called `x0`, `x1` …; class
+    What pandas holds for a missing value becomes None. Columns without names are called `x0`, `x1` …; class
     labels of a `datasets.Dataset` get their names.
 
     Args:
@@ -78,7 +78,8 @@ def _of_pandas(data: Any) -> list[Any]:
         raise InputError(
             f"two columns have one name, {next(iter(data.columns[data.columns.duplicated()]))!r}; rename one"
         )
-    names = [str(name) for name in data.columns]
+    unnamed = not any(isinstance(name, str) for name in data.columns)
+    names = [f"x{place}" if unnamed else str(name) for place, name in enumerate(data.columns)]
     columns = [[_missing(value) for value in data.iloc[:, place].tolist()] for place in range(len(names))]
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 

@@ -73,6 +73,11 @@ class Engine:
         """Tokens of an example that run where nothing is kept, in all its windows; what is learned aside."""
         return len(example.text) + max(1, len(example.windows)) * (len(self.prefix_ids) + len(self.cue))
 
+    @property
+    def kept_states(self) -> int:
+        """Texts whose last state is held, where nothing is learned in the row."""
+        return len(self._ends)
+
     def _layout(self, base: Base) -> tuple[int, ...]:
         """Shape of what is kept of a row, 0 where its tokens go."""
         s = base.shape

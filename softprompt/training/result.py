@@ -10,6 +10,7 @@ from typing import Any
 from ..answers import Evaluation
 from ..artifact import Artifact, load
 from ..findings import Finding
+from ..html import summary_html
 from ..metrics import Estimate
 from ..prepared import Prepared
 from ..runtime import Prediction, Runtime
@@ -63,6 +64,31 @@ class Result:
             ArtifactError: NaN in a tensor, or the folder holds something else.
         """
         return save(self, Path(folder), self.settings or None)
+
+    def summary(self) -> dict[str, str]:
+        """What was learned from how many rows, and how well, for people."""
+        ready = self.prepared
+        found = {
+            "method": ready.method.spec.name,
+            "base": ready.base.name,
+            "learned from": f"{len(ready.splits['train'])} rows",
+        }
+        for name, evaluation in self.metrics.items():
+            estimate = evaluation.estimate
+            found[name] = f"{estimate.metric} {estimate} on {estimate.rows} rows"
+        if self.truncated:
+            found["cut"] = f"{self.truncated} texts that were too long"
+        return found
+
+    def _repr_html_(self) -> str:
+        seconds = ", ".join(f"{what} {value:.1f} s" for what, value in self.seconds.items())
+        held = {
+            "task": self.prepared.task.name,
+            **self.summary(),
+            "parameters": f"{self.parameters:,}",
+            "seconds": seconds,
+        }
+        return summary_html(held | ({"artifact": self.artifact} if self.artifact else {}))
 
     def predict(self, rows: Any, progress: Progress = ignore_progress) -> list[Prediction]:
         """Answer rows with what was learned; see `Runtime.predict`."""

@@ -92,7 +92,7 @@ def save(
     settings = settings or settings_of(ready, None, 0)
     if metrics is None:
         metrics = {name: found.estimate.as_dict() for name, found in result.metrics.items()}
-    taught = {"teaching": settings["teaching"]} if "teaching" in settings else {}
+    told = {name: settings[name] for name in ("teaching", "labels") if name in settings}
     values: dict[str, Any] = {
         "format_version": artifacts.FORMAT_VERSION,
         "softprompt": importlib.metadata.version("softprompt"),
@@ -111,7 +111,7 @@ def save(
         },
         "tensors": {name: {"shape": list(value.shape), "dtype": "float32"} for name, value in tensors.items()},
         "metrics": metrics,
-        "training": {"seed": settings["seed"], "best_step": result.best_step, **(settings["train"] or {}), **taught},
+        "training": {"seed": settings["seed"], "best_step": result.best_step, **(settings["train"] or {}), **told},
         "data": {"digest": ready.digest, **{name: len(part) for name, part in ready.splits.items()}},
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "parameters": {"trained": result.parameters, "stored": sum(value.numel() for value in tensors.values())},

@@ -1,0 +1,306 @@
+"""What all estimators share: settings, the way from tables to a trained prompt, saving, loading, pickling."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn import exceptions
+from sklearn.base import BaseEstimator
+
+from ..base import Base
+from ..base.bundled import BUNDLED
+from ..base.shape import DTYPES
+from ..config import suggest
+from ..data import Row
+from ..errors import ArtifactError, BaseModelError, ConfigError, DataError, InputError
+from ..html import summary_html
+from ..methods import make_method
+from ..tasks import Task
+from ..tasks.proposed import Kind, propose
+from ..training import Result, train
+from .choose import resolve_auto
+from .dividing import divide
+from .fitted import Fitted
+from .inputs import TEXT, Table, field_names, read_table
+from .shared import CACHE, LOCK, MissingBaseError, base_of, base_of_digest, keep_rows, kept_rows
+from .shown import watching
+
+
+class NotFittedError(InputError, exceptions.NotFittedError):
+    """An estimator that is asked before it has learned anything."""
+
+
+class SettingError(ConfigError, InputError):
+    """A setting of an estimator that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Reads:
+    """Which of X's columns a template reads, and under which names.
+
+    Attributes:
+        fields: column → field; of X that is a list of texts the one field under `TEXT`.
+        texts: X was a list of texts.
+        named: the columns had names.
+    """
+
+    fields: dict[str, str]
+    texts: bool
+    named: bool
+
+    @classmethod
+    def of_table(cls, table: Table) -> Reads:
+        """Of what an estimator learns from: all of its columns."""
+        fields = {TEXT: TEXT} if table.columns is None else field_names(table.columns)
+        return cls(fields, table.columns is None, table.named)
+
+    @classmethod
+    def of_task(cls, task: Task) -> Reads:
+        """Of a task that was loaded: each field is a column of its name."""
+        shown = task.spec.template.input
+        names = sorted(task.spec.template.fields, key=lambda name: shown.find(name))
+        return cls({name: name for name in names}, len(names) == 1, True)
+
+    def rows(self, table: Table, who: str, name: str = "X") -> list[dict[str, Any]]:
+        """The fields of each row.
+
+        Raises:
+            InputError: the table lacks a column, or has another number of them.
+        """
+        if table.columns is not None:
+            sources = self._sources(table.columns, table.named, who, name)
+            return [{field: _as_text(row[column]) for field, column in sources.items()} for row in table.rows]
+        if len(self.fields) > 1:
+            columns = ", ".join(map(repr, self.fields))
+            raise InputError(
+                f"{name} is a list of texts, {who} was fitted on columns {columns}; Reshape your data to have them"
+            )
+        field = next(iter(self.fields.values()))
+        return [{field: row[TEXT]} for row in table.rows]
+
+    def _sources(self, columns: tuple[str, ...], named: bool, who: str, name: str) -> dict[str, str]:
+        """Field → the column that it is read from: by name where both have names, else by place."""
+        if all(column in columns for column in self.fields) and (named or len(columns) == len(self.fields)):
+            return {field: column for column, field in self.fields.items()}
+        known = {field: column for column, field in field_names(columns).items()}
+        if named and all(field in known for field in self.fields.values()):  # of a table before it was saved
+            return {field: known[field] for field in self.fields.values()}
+        if len(columns) == len(self.fields) and (self.texts or not (named and self.named)):
+            return dict(zip(self.fields.values(), columns, strict=True))
+        if not named:
+            raise InputError(
+                f"{name} has {len(columns)} features, but {who} is expecting {len(self.fields)} features as input"
+            )
+        absent = next(column for column in self.fields if column not in columns)
+        what = "a list of texts" if self.texts else f"column {absent!r}, which is not there"
+        shown = ", ".join(map(repr, columns))
+        raise InputError(f"{name} has columns {shown}; {who} was fitted on {what}{suggest(absent, columns)}")
+
+
+def _as_text(value: Any) -> Any:
+    """Yes and no as texts; a template prints everything else."""
+    return ("true" if value else "false") if isinstance(value, (bool, np.bool_)) else value
+
+
+@contextmanager
+def own_errors() -> Iterator[None]:
+    """Errors of ours are ValueErrors as well, as whoever calls a scikit-learn estimator expects."""
+    try:
+        yield
+    except InputError:
+        raise
+    except ConfigError as error:
+        raise SettingError(str(error)) from error
+    except DataError as error:
+        raise InputError(str(error), error.problems) from error
+    except BaseModelError as error:
+        raise MissingBaseError(str(error)) from error
+
+
+class PromptEstimator(BaseEstimator):
+    """A prompt that is learned from rows in memory."""
+
+    kind: ClassVar[Kind]
+    base: Any
+    method: Any
+    instruction: str | None
+    lr: float | None
+    epochs: int | None
+    seed: int
+    dev: Any
+    verbose: Any
+
+    _doc_link_module = "softprompt"
+    _fitted: Fitted
+    _reads: Reads
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Of a base that was given loaded only its name: an estimator holds none of its weights."""
+        state = dict(super().__getstate__())
+        if isinstance(self.base, Base):
+            state["base"] = _settings_of(self.base)
+        return state
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Whether `fit` or `load` has been called."""
+        return hasattr(self, "_fitted")
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the artifact, which `Runtime.add`, the command line and `load` take.
+
+        Raises:
+            NotFittedError: nothing was learned yet.
+            ArtifactError: the folder holds something else.
+        """
+        return self._known().save(folder)
+
+    @classmethod
+    def load(cls, folder: str | Path, base: Any = "auto") -> Any:
+        """The estimator of an artifact, its own or one that was trained otherwise.
+
+        Args:
+            base: that it was made on, by name, folder or loaded; `auto`: one that comes with the package, or of this process.
+
+        Raises:
+            ArtifactError: damaged, of another base, or of a task of another type.
+            InputError: the base has to be named.
+        """
+        with own_errors():
+            fitted = Fitted.read(folder, None)
+            manifest = fitted.artifact.manifest
+            if fitted.task.spec.type != cls.kind:
+                raise ArtifactError(
+                    f"{folder}: its task is of type {fitted.task.spec.type!r}, {cls.__name__} is for {cls.kind!r}"
+                )
+            known = base_of_digest(manifest.base.digest)
+            if isinstance(base, str) and base == "auto":
+                if manifest.base.id not in BUNDLED and known is None:
+                    raise InputError(
+                        f"{folder}: made on base {manifest.base.id!r}; name it: {cls.__name__}.load(folder, base=…)"
+                    )
+                base = known if manifest.base.id not in BUNDLED else manifest.base.id
+            loaded = base_of(base)
+            held = Fitted(fitted.files, _settings_of(loaded), loaded)
+            held.check()
+        estimator = cls(base=base, method=manifest.method)
+        if hasattr(estimator, "instruction"):
+            estimator.instruction = held.task.spec.template.instruction
+        estimator._take(held, Reads.of_task(held.task))
+        return estimator
+
+    def _take(self, fitted: Fitted, reads: Reads) -> None:
+        """Keep what was learned, or loaded."""
+        self._fitted, self._reads = fitted, reads
+        if not reads.texts:
+            self.n_features_in_ = len(reads.fields)
+        elif hasattr(self, "n_features_in_"):
+            del self.n_features_in_
+        if reads.named and not reads.texts:
+            self.feature_names_in_ = np.array(list(reads.fields), object)
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
+
+    def _known(self) -> Fitted:
+        """What was learned.
+
+        Raises:
+            NotFittedError: nothing.
+        """
+        if not hasattr(self, "_fitted"):
+            name = type(self).__name__
+            raise NotFittedError(f"This {name} instance is not fitted yet; call fit with texts and their answers first")
+        return self._fitted
+
+    def _settings(
+        self, reads: Reads, labels: Sequence[str] = (), words: Mapping[str, str] | None = None
+    ) -> dict[str, Any]:
+        """The task that is proposed for these rows, as a mapping."""
+        name = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(self).__name__).lower()
+        fields, told = list(reads.fields.values()), getattr(self, "instruction", None)
+        return propose(self.kind, fields, labels, name=name, instruction=told, label_words=words)
+
+    def _learn(
+        self,
+        task: Task,
+        rows: Sequence[Row],
+        dev: Sequence[Row] | None,
+        label: Callable[[Row], Hashable],
+        remembered: Mapping[str, Any] | None = None,
+    ) -> tuple[Fitted, dict[str, Any]]:
+        """Train on these rows.
+
+        Args:
+            dev: those that choose the best step; None: some of the rows.
+            label: what dev rows are to have in the same proportions.
+            remembered: what `load` must know beside the task; written into the manifest.
+
+        Returns:
+            what was learned, and a summary of it for people.
+        """
+        given, method = resolve_auto(self.kind, self.base, self.method, len(rows))
+        spec = {name: value for name in ("lr", "epochs") if (value := getattr(self, name)) is not None}
+        split = divide(rows, label, self.dev, self.seed) if dev is None else (list(rows), list(dev))
+        parts = {"train": [row for row in split[0] if row.weight], "dev": split[1]}
+        began = time.perf_counter()
+        with watching(self.verbose) as (progress, tell), LOCK:
+            base = base_of(given, progress)
+            result = train(
+                base,
+                task,
+                make_method(method) if isinstance(method, (str, dict)) else method,
+                train=spec,
+                cache=CACHE,
+                seed=self.seed,
+                rows=parts,
+                reuse=kept_rows(base),
+                check=False,
+                progress=progress,
+            )
+            keep_rows(result.prepared)
+            summary = {**result.summary(), "in": f"{time.perf_counter() - began:.1f} s"}
+            tell(f"{type(self).__name__}: {', '.join(f'{name} {value}' for name, value in summary.items())}")
+        result.settings |= remembered or {}
+        return _fitted(result, base), summary
+
+    def _asked(self, X: Any) -> list[Row]:
+        """Rows that are asked, each with its place."""
+        return [Row(values, f"X[{place}]") for place, values in enumerate(self._values(X, self._reads))]
+
+    def _values(self, X: Any, reads: Reads, name: str = "X") -> list[dict[str, Any]]:
+        """The fields of each row of X."""
+        who = type(self).__name__
+        return reads.rows(read_table(X, who, name), who, name)
+
+    def _html_repr(self) -> str:
+        """scikit-learn's diagram of the settings, and a table of what was learned."""
+        diagram: str = super()._html_repr()
+        return diagram + (summary_html(self.summary_) if hasattr(self, "summary_") else "")
+
+    summary_: dict[str, Any]
+
+
+def _settings_of(base: Base) -> Any:
+    """How a base is named and held, as `shared.base_of` takes it."""
+    held: dict[str, Any] = {"name": base.name}
+    if (dtype := next(name for name, known in DTYPES.items() if known == base.dtype)) != "fp32":
+        held["dtype"] = dtype
+    if base.kind != "causal":
+        held["kind"] = base.kind
+    if base.quantization is not None:
+        held |= {"quantization": base.quantization, "isolated": base.isolated}
+    return base.name if len(held) == 1 else held
+
+
+def _fitted(result: Result, base: Base) -> Fitted:
+    with TemporaryDirectory() as folder:
+        target = Path(folder) / "artifact"
+        result.save(target)
+        return Fitted.read(target, _settings_of(base), base)

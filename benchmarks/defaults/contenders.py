@@ -18,6 +18,7 @@ _EVERY: tuple[Contender, ...] = (
     TfIdf(),
     FrozenStates(),
     SetFit(),
+    SetFit("setfit-60", max_steps=60),
     *(ProductMethod(name, {"name": name}) for name in _METHODS),
     ProductMethod("lora-cue", {"name": "lora", "activate": "cue"}),
 )

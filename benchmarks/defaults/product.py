@@ -70,7 +70,7 @@ def _told(result: Result) -> dict[str, Any]:
         "learned": bool(losses),
         "steps": len(losses),
         "kept_step": result.best_step,
-        "spikes": spikes(losses),
+        "spikes": spikes(losses) if losses else None,
         "findings": [event["check"] for event in result.events if event["event"] == "doctor"],
         "dev": None if dev is None else {"accuracy": dev.estimate.value, "nll": dev.nll, "rows": dev.estimate.rows},
         "rows": {name: len(part) for name, part in result.prepared.splits.items()},

@@ -109,7 +109,7 @@ def _means(cells: Cells) -> str:
     for name in cells.contenders:
         own = {task: runs for task in cells.tasks if (runs := cells.runs(task, name))}
         every = [record for runs in own.values() for record in runs]
-        spikes = [record.info["spikes"] for record in every if "spikes" in record.info]
+        spikes = [count for record in every if (count := record.info.get("spikes")) is not None]
         lines.append(
             [
                 name,

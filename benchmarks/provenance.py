@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from softprompt.machine import memory, processor_name
+
 PACKAGES = ("softprompt", "torch", "transformers", "tokenizers", "peft", "numpy", "scipy", "scikit-learn", "setfit")
 
 
@@ -47,11 +49,11 @@ def commit() -> tuple[str | None, bool | None]:
 def machine() -> dict[str, Any]:
     """Processor, cores, threads that torch uses, memory in bytes, GPU's name (None without)."""
     return {
-        "processor": processor(),
+        "processor": processor_name(),
         "system": platform.system(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None,
+        "memory": memory(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 
@@ -65,14 +67,3 @@ def processor_seconds() -> float:
 def now() -> str:
     """The time, in UTC, to the second (ISO 8601)."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def processor() -> str:
-    """The processor's name."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -413,7 +413,10 @@ def test_before_training_is_quick():
 
     case = case_of("soft", rows=tiny_rows(200))
     began = time.process_time()
-    healthy(before_training(case.ready))
+    told: list[tuple[str, int, int]] = []
+    healthy(before_training(case.ready, lambda *what: told.append(what)))
+    # that it runs is seen, although it has nothing to say
+    assert told[0] == ("checking before training, rows", 0, 5) and told[-1] == ("checking before training", 5, 5)
     assert time.process_time() - began < 2
     doctor.refuse([Finding("a", "warning", "b")])
 
@@ -431,3 +434,26 @@ def test_on_the_real_base():
     findings = found(Case(ready, sample(ready.splits["train"], 4)))
     assert not [str(finding) for finding in findings if finding.level == "error"]
     assert any("' positive'" in f.what or "' negative'" in f.what for f in findings if f.check == "positions")
+
+
+def test_without_a_target_it_says_what_it_runs_on(monkeypatch, tmp_path):
+    import json
+
+    from test_cli import cli, refused
+
+    from softprompt import machine
+
+    monkeypatch.setenv("SOFTPROMPT_CACHE", str(tmp_path / "secret-name"))
+    done = cli("doctor", "--json", cwd=tmp_path)
+    facts = json.loads(done.stdout)
+    assert facts["versions"]["softprompt"] and facts["versions"]["torch"] == torch.__version__
+    assert facts["processor"]["torch_capability"] == torch.backends.cpu.get_cpu_capability()
+    assert 0 < facts["memory"]["available"] < facts["memory"]["total"]
+    assert facts["cache"] == facts["cache"] | {"folder": "a folder outside of ~", "size": 0, "bundled_bases": {}}
+    assert "secret-name" not in done.stdout and done.returncode == 0
+    shown = cli("doctor", cwd=tmp_path).stdout
+    assert "transformers" in shown and "instruction sets" in shown and "secret-name" not in shown
+    refused(cli("doctor", "--full", cwd=tmp_path), "name one")
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert machine.describe()["cache"]["folder"] == "~/secret-name"

@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from softprompt.benchmarks import provenance
 from softprompt.benchmarks.speed import schedule
 from softprompt.benchmarks.speed.cases import CASES, ENCODING, EXTRA, MIXED, NAMES, NO_PEER, Case
 from softprompt.benchmarks.speed.grid import METHODS, points_of, run_grid
@@ -25,6 +24,7 @@ from softprompt.benchmarks.speed.without_peer import encoding, encoding_scaling,
 from softprompt.config import suggest
 from softprompt.errors import ConfigError, MissingExtraError
 from softprompt.interrupts import explained
+from softprompt.machine import processor_name
 from softprompt.parallel import processes
 from softprompt.training.places import work_folder
 from softprompt.types import Notice, Progress, ignore_notice, ignore_progress
@@ -96,7 +96,7 @@ def main(
             scaling = [one for row in rows if row["name"] == ENCODING for one in encoding_scaling(row)]
             left_out = LEFT_OUT
         session.tell_end()
-    machine = {"processor": provenance.processor(), "threads": torch.get_num_threads()}
+    machine = {"processor": processor_name(), "threads": torch.get_num_threads()}
     return {"rows": rows, "scaling": scaling, "left_out": left_out, "machine": machine, "versions": versions}
 
 

@@ -1,4 +1,4 @@
-"""`softprompt doctor`: is this run, or this artifact, what it seems to be?"""
+"""`softprompt doctor`: is this run, or this artifact, what it seems to be? Without one: what does it run on?"""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.text import Text
 
 from .app import app
 from .console import base_of, out, progress, run_of
+from .machine import tell_machine
 from .options import Json
 from .outputs import files_of, refuse_replacing, tell_json
 from .streams import visible
@@ -24,11 +25,15 @@ _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "
 
 @app.command(
     "doctor",
-    epilog="Examples: `softprompt doctor examples/movies.yaml`, `softprompt doctor examples/movies.yaml method=soft "
+    epilog="Examples: `softprompt doctor`, `softprompt doctor examples/movies.yaml`, "
+    "`softprompt doctor examples/movies.yaml method=soft "
     "train.lr=0.1`, `softprompt doctor runs/movies --full --json doctor.json`",
 )
 def doctor_verb(
-    target: Annotated[Path, typer.Argument(help="Run file (before training), folder of a run, or artifact.")],
+    target: Annotated[
+        Path | None,
+        typer.Argument(help="Run file (before training), folder of a run, or artifact. Without: versions and machine."),
+    ] = None,
     settings: Annotated[list[str] | None, typer.Argument(help="key=value overrides of a run file.")] = None,
     rows: Annotated[int, typer.Option("--rows", min=1, help="Labelled rows that are run.")] = 16,
     full: Annotated[
@@ -39,14 +44,23 @@ def doctor_verb(
         str | None, typer.Option("--base", help="Base of an artifact (default: the one it was trained on).")
     ] = None,
 ) -> None:
-    """Check that what is learned acts, can be learned, and is scored at the right tokens. Exit code 2 if anything is wrong."""
+    """Check that what is learned acts, can be learned, and is scored at the right tokens. Exit code 2 if anything is wrong.
+
+    Without a target it shows versions, processor, memory, GPU and cache: what a report of a mistake needs.
+    """
     from ..doctor import Finding, examine
-    from ..errors import ArtifactError, DataError
+    from ..errors import ArtifactError, ConfigError, DataError
 
     refuse_replacing({"--json": document})
+    if target is None:
+        if full or base is not None:
+            raise ConfigError("--full and --base need a run file, a run's folder or an artifact; name one")
+        tell_machine(document)
+        return
     with progress() as show:
         try:
-            found = examine(replace(_case(target, settings or [], rows, base, document, show), full=full))
+            case = replace(_case(target, settings or [], rows, base, document, show), full=full)
+            found = examine(case, progress=show)
         except ArtifactError as error:
             found = [Finding("artifact", "error", str(error))]
         except DataError as error:

@@ -13,6 +13,7 @@ from ..errors import SoftpromptError, TrainingError
 from ..findings import Finding
 from ..prepared import Prepared
 from ..surroundings import plain_torch
+from ..types import Progress, ignore_progress
 from .case import Case, sample
 
 __all__ = ["QUICK", "Case", "Check", "Finding", "before_training", "checks", "examine", "refuse", "sample"]
@@ -34,26 +35,32 @@ def checks(names: Sequence[str] | None = None) -> dict[str, Check]:
 
 
 @plain_torch()
-def examine(case: Case, some: dict[str, Check] | None = None) -> list[Finding]:
+def examine(
+    case: Case, some: dict[str, Check] | None = None, progress: Progress = ignore_progress, what: str = "checking"
+) -> list[Finding]:
     """Run the checks. One that cannot run is a finding, too: what it needs, a training needs as well.
 
     Args:
         some: as from `checks`; by default all of them.
+        what: names the work to `progress`.
     """
     found: list[Finding] = []
-    for name, check in (checks() if some is None else some).items():
+    some = checks() if some is None else some
+    for done, (name, check) in enumerate(some.items()):
+        progress(f"{what}, {name}", done, len(some))
         try:
             found += check(case)
         except (SoftpromptError, RuntimeError, TypeError, ValueError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             found.append(Finding(name, "error", f"could not be run: {reason}", "put this right first"))
+    progress(what, len(some), len(some))
     return found
 
 
-def before_training(ready: Prepared) -> list[Finding]:
+def before_training(ready: Prepared, progress: Progress = ignore_progress) -> list[Finding]:
     """The quick checks on the few shortest of some training rows, before anything is encoded. Nothing of the run changes."""
     rows = sample(ready.splits.get("train", []), QUICK_ROWS, short=True)
-    return examine(Case(ready, rows), checks(QUICK))
+    return examine(Case(ready, rows), checks(QUICK), progress, "checking before training")
 
 
 def refuse(findings: Sequence[Finding]) -> None:

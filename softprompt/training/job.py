@@ -141,7 +141,7 @@ class Job:
         Raises:
             TrainingError: an error among them.
         """
-        found = doctor.before_training(self.ready)
+        found = doctor.before_training(self.ready, self.control.progress)
         for finding in found:
             if finding.level in ("warning", "error"):
                 store.log("doctor", **finding.as_dict())

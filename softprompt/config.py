@@ -10,15 +10,16 @@ import difflib
 import re
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator, model_validator
 
 from . import yaml_file
-from .errors import ConfigError
+from .errors import ConfigError, DataError
 from .renamed import tell_renamed
+from .snippets import model_at, snippet
 from .values import kind, not_text, shown, text_of
 
 M = TypeVar("M", bound=BaseModel)
@@ -30,9 +31,11 @@ class Strict(BaseModel):
 
     Attributes:
         renamed: keys of the version before, and what they are called now. The old ones are still read, with a warning.
+        by_hand: people write it, so problems come with what to write.
     """
 
     renamed: ClassVar[dict[str, str]] = {}
+    by_hand: ClassVar[bool] = True
 
     model_config = ConfigDict(extra="forbid", validate_default=True, validate_assignment=True)
 
@@ -64,50 +67,6 @@ def with_new_keys(model: type[Strict], data: dict[Any, Any]) -> dict[Any, Any]:
         tell_renamed(f"the setting {old} is now called {new}")
         data = {new if key == old else key: value for key, value in data.items()}
     return data
-
-
-def with_first_keys(model: type[BaseModel], data: Any) -> Any:
-    """Settings under the names that their keys had first, for digests: a new name makes no other run.
-
-    Args:
-        data: as `model_dump` gives it, with today's names.
-    """
-    return _with_keys(model, data, first=True)
-
-
-def with_current_keys(model: type[BaseModel], data: Any) -> Any:
-    """Settings that an earlier version wrote, under today's names and without a warning: nobody edits an artifact.
-
-    Args:
-        data: as it was written; may be anything, as nothing of it has been validated.
-    """
-    return _with_keys(model, data, first=False)
-
-
-def with_current_path(model: type[BaseModel], keys: Sequence[str]) -> list[str]:
-    """Keys that lead into nested settings, under today's names."""
-    path = []
-    inner: type[BaseModel] | None = model
-    for key in keys:
-        path.append(getattr(inner, "renamed", {}).get(key, key))
-        field = inner.model_fields.get(path[-1]) if inner else None
-        inner = _nested_model(field.annotation) if field else None
-    return path
-
-
-def _with_keys(model: type[BaseModel], data: Any, first: bool) -> Any:
-    if not isinstance(data, dict):
-        return data
-    renamed: dict[Any, Any] = getattr(model, "renamed", {})
-    names = {new: old for old, new in renamed.items()} if first else renamed
-    settings = {}
-    for key, value in data.items():
-        if key in names and names[key] in data:
-            return data  # both are given, which is refused where it is validated
-        field = model.model_fields.get(str(renamed.get(key, key)))
-        nested = _nested_model(field.annotation) if field else None
-        settings[names.get(key, key)] = value if nested is None else _with_keys(nested, value, first)
-    return settings
 
 
 def _takes_numbers(annotation: Any) -> bool:
@@ -177,7 +136,7 @@ def parse(model: type[M], data: Any, where: str) -> M:
         where: named in front of every problem, e.g. the file's path.
 
     Raises:
-        ConfigError: one line that holds all problems (of very many the first), separated by `; `.
+        ConfigError: one line that holds all problems (of very many the first), separated by `; `; `problems` holds each.
     """
     try:
         return model.model_validate(data)
@@ -185,7 +144,29 @@ def parse(model: type[M], data: Any, where: str) -> M:
         problems = _problems(model, error.errors(include_url=False)[:SHOWN_PROBLEMS])
         more = error.error_count() - SHOWN_PROBLEMS
         also = f"; and {more} more" if more > 0 else ""
-        raise ConfigError(f"{where}: " + "; ".join(problems) + also) from None
+        told = [f"{where}: {problem}" for problem in problems]
+        raise ConfigError(
+            f"{where}: " + "; ".join(problems) + also, told + ([f"… and {more} more"] if also else [])
+        ) from None
+
+
+def gather(*checks: Callable[[], Any]) -> None:
+    """Make all of these checks, and tell the problems of all of them at once.
+
+    Raises:
+        ConfigError: `problems` holds every one of them.
+    """
+    errors = []
+    for check in checks:
+        try:
+            check()
+        except (ConfigError, DataError) as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        problems = [problem for error in errors for problem in error.problems or [str(error)]]
+        raise ConfigError("; ".join(map(str, errors)), problems)
 
 
 def override(data: dict[str, Any], assignments: list[str]) -> dict[str, Any]:
@@ -241,27 +222,30 @@ _MEMBER = re.compile(r"(constrained-)?(str|int|float|bool)|(list|dict|literal)\[
 def _problems(model: type[BaseModel], errors: list[Any]) -> list[str]:
     """Each once; where a value is none of several kinds, what each of them expects, in one."""
     found: dict[str, list[tuple[str, str]]] = {}
+    advice: dict[str, str] = {}
     for item in errors:
         *parents, key = item["loc"] or ("",)
         parts = [part for part in parents if not _MEMBER.fullmatch(str(part))]
         if item["type"] == "extra_forbidden":
-            known = suggest(str(key), _fields_at(model, parts))
+            known = suggest(str(key), model_at(model, parts).model_fields)
             found[f"unknown key {'.'.join(map(str, [*parts, key]))!r}{known}"] = []
             continue
         if not parents or not _MEMBER.fullmatch(str(key)):
             parts.append(key)
         path = ".".join(map(str, parts))
+        example = snippet(model, parts) if getattr(model, "by_hand", False) else None
         if item["type"] == "missing":
-            found[f"missing key {path!r}"] = []
+            found[f"missing key {path!r}" + (f": write {example}" if example else "")] = []
             continue
-        message, got = _message(item)
-        found.setdefault(f"{path}: " if path else "", []).append((message, got))
-    return [
-        path
-        + ", or ".join(dict.fromkeys(message for message, _ in told))
-        + max((got for _, got in told), key=len, default="")
-        for path, told in found.items()
-    ]
+        if example and item["type"] != "value_error":  # our own messages say what to do
+            advice[f"{path}: "] = f", e.g. {example}"
+        found.setdefault(f"{path}: " if path else "", []).append(_message(item))
+    lines = []
+    for path, told in found.items():
+        got = max((one for _, one in told), key=len, default="")
+        expected = ", or ".join(dict.fromkeys(message for message, _ in told))
+        lines.append(f"{path}{expected}{got}" + ("" if "; " in got else advice.get(path, "")))
+    return lines
 
 
 def _message(item: Any) -> tuple[str, str]:
@@ -274,24 +258,3 @@ def _message(item: Any) -> tuple[str, str]:
     if item["type"] == "string_type" and (isinstance(value, bool) or not_text(value) is None):
         got += "; put it in quotes"
     return message, got
-
-
-def _fields_at(model: type[BaseModel], path: list[Any]) -> list[str]:
-    """Names of the fields of the nested model that `path` leads to."""
-    for part in path:
-        field = model.model_fields.get(str(part))
-        nested = _nested_model(field.annotation) if field else None
-        if nested is None:
-            break
-        model = nested
-    return list(model.model_fields)
-
-
-def _nested_model(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
-        for option in typing.get_args(annotation):
-            if (found := _nested_model(option)) is not None:
-                return found
-    return None

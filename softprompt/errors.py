@@ -28,16 +28,23 @@ class SoftpromptError(Exception):
         super().__init__(_line(message))
 
 
-class ConfigError(SoftpromptError):
-    """A run or task file that cannot be used: unknown key, wrong type, contradicting settings."""
+class _Several(SoftpromptError):
+    """An error that may tell of several things at once; `problems` holds a line for each."""
 
-
-class DataError(SoftpromptError):
-    """Rows that cannot be used. `problems` holds every one of them as `file:line: reason`."""
-
-    def __init__(self, message: str, problems: list[str] | None = None) -> None:
+    def __init__(self, message: str = "", problems: list[str] | None = None) -> None:
         super().__init__(message)
         self.problems = [_line(problem) for problem in problems or []]
+
+
+class ConfigError(_Several):
+    """A run or task file that cannot be used: unknown key, wrong type, contradicting settings.
+
+    Where several are, the message holds them all and `problems` each of them.
+    """
+
+
+class DataError(_Several):
+    """Rows that cannot be used. `problems` holds every one of them as `file:line: reason`."""
 
 
 class InputError(DataError, ValueError):

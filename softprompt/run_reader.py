@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from . import registry
-from .config import override, parse, read_yaml, with_current_keys, with_current_path
-from .data import CATALOGUE
-from .data.files import SUPPORTED
+from .config import gather, override, parse, read_yaml
+from .data import CATALOGUE, find_source
+from .data.files import SUPPORTED, check_file
 from .errors import ConfigError
-from .renamed import tell_renamed
+from .methods import make_method
+from .renamed import tell_renamed, with_current_keys, with_current_path
 from .runfile import RunSpec
-from .tasks import Task
+from .tasks import Task, ready_tasks
+from .tasks.spec import DataSpec
 
 _ROWS = ("source", "train", "dev", "test")  # keys of a task's data that may name files
 
@@ -25,25 +28,31 @@ def beside(folder: Path, task: str | dict[str, Any]) -> str | dict[str, Any]:
     return str((folder / str(task)).resolve()) if is_file else task
 
 
-def load_run(path: Path, assignments: list[str], ours: bool = False) -> RunSpec:
+def load_run(path: Path, assignments: list[str], ours: bool = False, whole: bool = False) -> RunSpec:
     """Read a run file and apply `key=value` overrides; paths of a task and of its rows in it are relative to the file.
 
     Args:
         ours: a run wrote it and nobody has edited it, so nobody is told of keys that have other names by now.
+        whole: its task, its method and where its rows are get looked at as well, as before they are used.
 
     Raises:
-        ConfigError: all that is wrong, in one line.
+        ConfigError: all that is wrong; `problems` holds each, with the smallest valid snippet.
     """
     if holds_rows(path):
         raise ConfigError(
             f"{path}: is a file of rows, expected a run file; `softprompt new {path}` writes one for it, and "
             f"`softprompt train {path}` trains on it at once"
         )
-    return make_run(read_yaml(path), assignments, str(path), path.parent, ours)
+    return make_run(read_yaml(path), assignments, str(path), path.parent, ours, whole)
 
 
 def make_run(
-    data: dict[str, Any], assignments: list[str], where: str, folder: Path = Path(), ours: bool = False
+    data: dict[str, Any],
+    assignments: list[str],
+    where: str,
+    folder: Path = Path(),
+    ours: bool = False,
+    whole: bool = False,
 ) -> RunSpec:
     """A run from what a run file holds; see `load_run`.
 
@@ -52,15 +61,56 @@ def make_run(
         folder: what paths are relative to.
 
     Raises:
-        ConfigError: all that is wrong, in one line.
+        ConfigError: see `load_run`.
     """
     if any(item.startswith("task.") for item in assignments) and isinstance(data.get("task"), str):
         data["task"] = _task_data(data["task"], folder)
     data, assignments = _under_current_names(data, assignments, "" if ours else where)
     data = override(data, assignments)
+    if whole:
+        _check_whole(data, where, folder)
     spec = parse(RunSpec, data, where)
     spec.task = beside(folder, spec.task) if isinstance(spec.task, str) else _rows_beside(folder, spec.task, where)
     return spec
+
+
+def _check_whole(data: dict[str, Any], where: str, folder: Path) -> None:
+    """
+    Raises:
+        ConfigError: all that is wrong with a run, its task and its method, and with where its rows are.
+    """
+    task, method = data.get("task"), data.get("method")
+    checks: list[Callable[[], Any]] = [lambda: parse(RunSpec, data, where)]
+    if isinstance(task, dict):
+        checks.append(lambda: Task.load(_rows_beside(folder, task, where), where=f"{where}: task"))
+        checks.append(lambda: _check_rows(task, folder, f"{where}: task"))
+    elif isinstance(task, str):
+        name = beside(folder, task)
+        checks.append(lambda: Task.load(name))
+        if (path := Path(str(name))).is_file() and task not in ready_tasks():
+            checks.append(lambda: _check_rows(read_yaml(path), path.parent, str(path)))
+    if method is not None:
+        checks.append(lambda: make_method(method, f"{where}: method"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they are told when the run is made
+        gather(*checks)
+
+
+def _check_rows(task: dict[str, Any], folder: Path, where: str) -> None:
+    """
+    Raises:
+        ConfigError: its data name no rows, or contradict themselves.
+        DataError: a file that is not there.
+    """
+    try:
+        data = parse(DataSpec, task.get("data") or {}, where)
+    except ConfigError:
+        return  # told of the task
+    if data.problem is not None:
+        raise ConfigError(f"{where}: {data.problem}")
+    for source in (data.source, *data.separate.values()):
+        if source is not None and source not in CATALOGUE and not source.startswith("datasets:"):
+            check_file(Path(str(find_source(source, folder if not Path(source).is_file() else Path()))))
 
 
 def holds_rows(path: Path) -> bool:

@@ -151,9 +151,9 @@ class RunSpec(Strict):
     """
 
     base: BaseSpec = Field(default_factory=BaseSpec)
-    task: str | dict[str, Any]
-    method: dict[str, Any]
-    train: TrainSpec = Field(default_factory=TrainSpec)
+    task: str | dict[str, Any] = Field(examples=["movie-reviews"])
+    method: dict[str, Any] = Field(examples=["infix"])
+    train: TrainSpec = Field(default_factory=TrainSpec, examples=[{}])
     cache: CacheSpec = Field(default_factory=CacheSpec)
     seed: Seed = 0
 

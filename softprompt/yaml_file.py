@@ -34,6 +34,15 @@ class _Dumper(yaml.SafeDumper):
     """Quotes every text that `_Loader` or YAML 1.1 would read as something else."""
 
 
+class _InlineDumper(_Dumper):
+    """Writes line ends as escapes, so that a text stays in its line."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        """In double quotes where it holds what cannot be seen."""
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=None if data.isprintable() else '"')
+
+
+_InlineDumper.add_representer(str, _InlineDumper.represent_str)
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in found if tag.removeprefix(_TAG) in ("bool", "null", "merge")]
     for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
@@ -55,14 +64,12 @@ def dump(data: Any) -> str:
 
 def inline(value: Any) -> str:
     """A value in one line of YAML, as it may stand behind `key: ` or as a key."""
-    style = '"' if isinstance(value, str) and not value.isprintable() else None
     text = yaml.dump(
         value,
-        Dumper=_Dumper,
+        Dumper=_InlineDumper,
         sort_keys=False,
         allow_unicode=True,
         default_flow_style=True,
-        default_style=style,
         width=float("inf"),
     )
     return str(text).removesuffix("\n...\n").rstrip("\n")

@@ -15,9 +15,9 @@ import torch
 from helpers import tiny_rows, tiny_task
 from models import tiny_base
 
-from softprompt.config import with_first_keys
 from softprompt.errors import ArtifactError, ConfigError, SoftpromptError, TrainingError
 from softprompt.methods import make_method
+from softprompt.renamed import with_first_keys
 from softprompt.storage import digest_of
 from softprompt.training import RunSpec, TrainSpec, checkpoints, load_run, train
 from softprompt.training.loop import State, batch_at, learning_rate

@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from softprompt import yaml_file
-from softprompt.config import override, read_yaml, with_first_keys
+from softprompt.config import override, read_yaml
 from softprompt.errors import ConfigError
+from softprompt.renamed import with_first_keys
 from softprompt.tasks import Task
 from softprompt.training import load_run
 

@@ -15,9 +15,9 @@ from softprompt import registry
 from softprompt.answers import find_form
 from softprompt.benchmarks.compare.record import Place, Record
 from softprompt.benchmarks.compare.suite import ContenderSpec, SearchSpec, SuiteSpec, repeated
-from softprompt.config import with_first_keys
 from softprompt.errors import ConfigError
 from softprompt.methods import make_method
+from softprompt.renamed import with_first_keys
 from softprompt.run_reader import resolved_task
 from softprompt.runfile import BaseSpec, TrainSpec
 from softprompt.storage import digest_of, sha256_file

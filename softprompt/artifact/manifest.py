@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator, model_serializer, model_validator
 from pydantic_core.core_schema import SerializerFunctionWrapHandler
@@ -31,6 +31,8 @@ Sizes = NonNegativeInt | PerLayer  # one number, or one per layer; 0: keys and v
 
 class _Exact(Strict):
     """No conversions: `"1"`, `1.0` and `true` are not the number 1, and NaN is not null (pydantic's default)."""
+
+    by_hand: ClassVar[bool] = False
 
     model_config = ConfigDict(
         extra="forbid", strict=True, validate_default=True, validate_assignment=True, ser_json_inf_nan="constants"

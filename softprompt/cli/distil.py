@@ -46,7 +46,7 @@ def distil_verb(
     from ..training.saving import starts
 
     refuse_replacing({"--json": document}, [run])
-    spec = load_run(run, settings or [])
+    spec = load_run(run, settings or [], whole=True)
     task, method = Task.load(spec.task), make_method(spec.method)
     starts(spec.method)  # what is not there is told before a base is loaded
     with run_folder(to, WRITTEN), progress() as show:

@@ -91,7 +91,7 @@ def _case(target: Path, settings: list[str], rows: int, base: str | None, to: Pa
     if not trained:
         if base is not None:
             raise ConfigError("--base is for artifacts; say base=NAME to examine a run file with another base")
-        spec = load_run(file, settings)
+        spec = load_run(file, settings, whole=True)
         refuse_replacing({"--json": to}, [file, *files_of(spec)])
         return before_run(spec, rows, progress=show)
     if settings:

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterator
 from typing import NoReturn
 
-from ..errors import DataError, SoftpromptError
+from ..errors import ConfigError, DataError, SoftpromptError
 from ..interrupts import STOPPING, Interrupted, raise_interrupted
 from ..launcher import launched
 from .streams import lose, visible_line, write_whole
@@ -61,7 +61,7 @@ def _in_one_line() -> Iterator[None]:
 
 
 def _problems(error: Exception) -> list[str]:
-    if not isinstance(error, DataError):
+    if not isinstance(error, (ConfigError, DataError)) or (isinstance(error, ConfigError) and len(error.problems) < 2):
         return []
     more = len(error.problems) - _SHOWN_PROBLEMS
     return error.problems[:_SHOWN_PROBLEMS] + ([f"… and {more} more"] if more > 0 else [])
@@ -69,6 +69,8 @@ def _problems(error: Exception) -> list[str]:
 
 def _plain(error: Exception) -> str | None:
     """What the user can do something about, in one line; None where the mistake is ours."""
+    if isinstance(error, ConfigError) and len(error.problems) > 1:
+        return f"{len(error.problems)} settings cannot be used; each is told above, with what to write"
     if isinstance(error, SoftpromptError):
         return str(error)
     if isinstance(error, OSError):

@@ -50,7 +50,9 @@ def train_verb(
     of_rows = holds_rows(run)
     if (text or label or kind) and not of_rows:
         raise ConfigError(f"{run}: is a run file, which names its columns; --text, --label and --type are for rows")
-    spec = run_for_rows(run, settings or [], text, label, kind) if of_rows else load_run(run, settings or [])
+    spec = (
+        run_for_rows(run, settings or [], text, label, kind) if of_rows else load_run(run, settings or [], whole=True)
+    )
     task, method = Task.load(spec.task), make_method(spec.method)
     starts(spec.method)  # what is not there is told before a base is loaded
     with run_folder(to), progress() as show:

@@ -21,15 +21,11 @@ SUPPORTED = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 _EXTRA = "pip install 'softprompt[data]'"
 
 
-def read_file(path: Path, notice: Notice = ignore_notice) -> Iterator[Found]:
-    """All rows of a file, by its ending.
-
-    Args:
-        notice: told how it is read, where that is not as it ought to be written.
+def check_file(path: Path) -> str:
+    """The ending of a file of rows.
 
     Raises:
-        DataError: it cannot be read as a whole.
-        MissingExtraError: Parquet without its extra.
+        DataError: it is not there, or nothing that is read.
     """
     if path.is_dir():
         raise DataError(f"{path}: is a folder, expected a file ({', '.join(SUPPORTED)})")
@@ -40,6 +36,20 @@ def read_file(path: Path, notice: Notice = ignore_notice) -> Iterator[Found]:
     suffix = (path.suffix or path.resolve().suffix).lower() or (".jsonl" if path.is_fifo() else "")
     if suffix not in SUPPORTED:
         raise DataError(f"{path}: files of type {suffix or '(none)'!r} are not read; use one of {', '.join(SUPPORTED)}")
+    return suffix
+
+
+def read_file(path: Path, notice: Notice = ignore_notice) -> Iterator[Found]:
+    """All rows of a file, by its ending.
+
+    Args:
+        notice: told how it is read, where that is not as it ought to be written.
+
+    Raises:
+        DataError: it cannot be read as a whole.
+        MissingExtraError: Parquet without its extra.
+    """
+    suffix = check_file(path)
     if suffix == ".parquet":
         return _parquet(path)
     try:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from pydantic import StringConstraints
+from pydantic import Field, StringConstraints
 from torch import Tensor, nn
 
 from .. import registry
@@ -38,7 +38,7 @@ class MethodSpec(Strict):
             none (encoders such as minilm).
     """
 
-    name: str
+    name: str = Field(examples=["infix"])
     head: bool | None = None
 
 

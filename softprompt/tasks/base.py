@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from .. import registry
-from ..config import named_file, parse, read_yaml, suggest, with_current_keys, yaml_files
+from ..config import gather, named_file, parse, read_yaml, suggest, yaml_files
 from ..data import Duplicates, Row, few_shot, in_memory
 from ..errors import ConfigError
 from ..metrics import majority
-from ..renamed import tell_renamed
+from ..renamed import tell_renamed, with_current_keys
 from ..template import RULES
 from ..types import Example, Progress, ignore_progress
 from ..values import is_blank, not_text, shown
 from .rows import RowLoader
-from .spec import TaskSpec, refuse_formless
+from .spec import TaskSpec, refuse_demonstrations, refuse_formless, refuse_metric
 
 READY = files("softprompt.tasks") / "ready"
 
@@ -57,36 +57,23 @@ class Task(ABC):
     def __init__(self, spec: TaskSpec, folder: Path | None = None, rules: int = RULES) -> None:
         self.spec, self.folder, self.rules = spec, folder or Path(), rules
         self.left_out, self.notices = Duplicates(), list[str]()
-        if spec.metric not in self.metrics:
-            raise ConfigError(
-                f"metric {spec.metric!r} does not fit type {spec.type!r}{suggest(spec.metric, self.metrics)}"
-            )
-        self.check()
+        gather(lambda: refuse_metric(spec, self.metrics), self.check)
         if rules > 1:
-            self._check_demonstrations()
-
-    def _check_demonstrations(self) -> None:
-        wanted, rows = self.spec.demonstrations.k, self.spec.demonstrations.rows
-        if wanted and rows and wanted != len(rows):
-            raise ConfigError(
-                f"demonstrations.k is {wanted}, demonstrations.rows holds {len(rows)}; leave k out, or rows to have them drawn"
-            )
-        told = [(place, self.check_row(values)) for place, values in enumerate(rows)]
-        if problems := [f"demonstrations.rows[{place}]: {problem}" for place, problem in told if problem]:
-            raise ConfigError("; ".join(problems))
+            refuse_demonstrations(spec, self.check_row)
 
     @staticmethod
-    def load(source: str | Path | dict[str, Any], rules: int = RULES) -> Task:
+    def load(source: str | Path | dict[str, Any], rules: int = RULES, where: str = "task") -> Task:
         """From a ready name (`movie-reviews`), a YAML file, or a mapping.
 
         Args:
             rules: the format version of the artifact that holds the task, where one does.
+            where: named in front of every problem of a mapping.
 
         Raises:
             ConfigError: all that is wrong with it, in one line.
         """
         if isinstance(source, dict):
-            return Task._make(source, "task", Path(), rules)
+            return Task._make(source, where, Path(), rules)
         path = named_file("task", str(source), ready := ready_tasks())
         if str(source) in ready:
             return Task._make(read_yaml(path), str(source), Path(), rules)
@@ -122,7 +109,7 @@ class Task(ABC):
         try:
             return kind(spec, folder, rules)
         except ConfigError as error:
-            raise ConfigError(f"{where}: {error}") from None
+            raise ConfigError(f"{where}: {error}", [f"{where}: {one}" for one in error.problems]) from None
 
     @property
     def name(self) -> str:

@@ -42,7 +42,9 @@ class ClassificationSpec(TaskSpec):
         scoring: how labels are compared.
     """
 
-    verbalizer: dict[str, list[str]] = Field(default_factory=dict)
+    verbalizer: dict[str, list[str]] = Field(
+        default_factory=dict, examples=[{"positive": "positive", "negative": "negative"}]
+    )
     scoring: LabelScoring = Field(default_factory=LabelScoring)
 
     @field_validator("verbalizer", mode="before")

@@ -95,18 +95,11 @@ class RowLoader:
             DataError: every malformed row at once; too few rows.
         """
         data, name = self._data, self._task.name
-        separate = {part: path for part in ("train", "dev", "test") if (path := getattr(data, part)) is not None}
-        source = data.source
+        source, separate = data.source, data.separate
         if self._given is not None:
             source, separate = "rows", {}
-        if source is None and not separate:
-            raise ConfigError(f"task {name!r}: data.source is missing: a catalogue name, a file, or datasets:NAME")
-        if source is not None and separate:
-            raise ConfigError(f"task {name!r}: give data.source or data.{next(iter(separate))}, not both")
-        if separate and data.hold_out is not None:
-            raise ConfigError(
-                f"task {name!r}: data.hold_out takes test rows from data.source; with files of their own, give data.test"
-            )
+        elif data.problem is not None:
+            raise ConfigError(f"task {name!r}: {data.problem}")
         if leaks_out := sorted({*self._task.fields} & {*self._task.answer_fields}):
             raise ConfigError(
                 f"task {name!r}: template.input reads {{{{ {leaks_out[0]} }}}}, the right answer itself; take it out"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -14,7 +15,7 @@ from pydantic import (
     model_serializer,
 )
 
-from ..config import Strict
+from ..config import Strict, suggest
 from ..errors import ConfigError
 from ..template import TemplateSpec
 from ..values import shown
@@ -34,11 +35,11 @@ class SplitSpec(Strict):
         group: a field; rows that share its value land in the same split. Stratified only if no group has two labels.
     """
 
-    train: Size | Auto = "auto"
-    dev: Size | Auto = "auto"
-    test: Size = None
+    train: Size | Auto = Field(default="auto", examples=[0.7])
+    dev: Size | Auto = Field(default="auto", examples=[0.15])
+    test: Size = Field(default=None, examples=[0.15])
     seed: int = Field(default=0, ge=0)
-    group: str | None = None
+    group: str | None = Field(default=None, examples=["author"])
 
     @field_validator("train", "dev", "test", mode="before")
     @classmethod
@@ -68,8 +69,8 @@ class HoldOutSpec(Strict):
     `split.test` is a sample of them, null all of them; `split.train` and `split.dev` are of the others.
     """
 
-    field: str
-    values: list[str] = Field(min_length=1)
+    field: str = Field(examples=["language"])
+    values: list[str] = Field(min_length=1, examples=[["fr", "it"]])
 
 
 class DataSpec(Strict):
@@ -88,16 +89,37 @@ class DataSpec(Strict):
         hold_out: which rows of `source` are the test rows (see `HoldOutSpec`).
     """
 
-    source: str | None = None
-    train: str | None = None
-    dev: str | None = None
-    test: str | None = None
-    columns: dict[str, str | Annotated[list[str], Field(min_length=1)]] = Field(default_factory=dict)
+    source: str | None = Field(default=None, examples=["rows.jsonl"])
+    train: str | None = Field(default=None, examples=["train.jsonl"])
+    dev: str | None = Field(default=None, examples=["dev.jsonl"])
+    test: str | None = Field(default=None, examples=["test.jsonl"])
+    columns: dict[str, str | Annotated[list[str], Field(min_length=1)]] = Field(
+        default_factory=dict, examples=[{"label": "team"}]
+    )
     split: SplitSpec = Field(default_factory=SplitSpec)
     hold_out: HoldOutSpec | None = None
     skip_unlabelled: bool | None = None
     skip_leaked: bool | None = None
     on_bad_rows: Literal["refuse", "skip"] | None = None
+
+    @property
+    def separate(self) -> dict[str, str]:
+        """Files of their own, by split."""
+        return {part: path for part in ("train", "dev", "test") if (path := getattr(self, part)) is not None}
+
+    @property
+    def problem(self) -> str | None:
+        """Why it names no rows, or contradicts itself; or None."""
+        separate = self.separate
+        if self.source is None and not separate:
+            return (
+                "data.source is missing: a catalogue name, a file, or datasets:NAME; write data: {source: rows.jsonl}"
+            )
+        if self.source is not None and separate:
+            return f"give data.source or data.{next(iter(separate))}, not both"
+        if separate and self.hold_out is not None:
+            return "data.hold_out takes test rows from data.source; with files of their own, give data.test"
+        return None
 
     @model_serializer(mode="wrap")
     def _without_later_keys(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -110,7 +132,9 @@ class DemonstrationSpec(Strict):
 
     k: int = Field(default=0, ge=0, le=100)
     seed: int = Field(default=0, ge=0)
-    rows: list[dict[str, Any]] = Field(default_factory=list, max_length=100)
+    rows: list[dict[str, Any]] = Field(
+        default_factory=list, max_length=100, examples=[[{"text": "It was fun.", "label": "positive"}]]
+    )
 
 
 class TaskSpec(Strict):
@@ -125,13 +149,13 @@ class TaskSpec(Strict):
     """
 
     version: Literal[1] = 1
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80)
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=80, examples=["tickets"])
     type: str = "classification"
     data: DataSpec = Field(default_factory=DataSpec)
-    template: TemplateSpec
+    template: TemplateSpec = Field(examples=[{"input": "Text: {{ text }}", "cue": "\nLabel:"}])
     demonstrations: DemonstrationSpec = Field(default_factory=DemonstrationSpec)
     metric: str = "accuracy"
-    max_text_tokens: PositiveInt | None = None
+    max_text_tokens: PositiveInt | None = Field(default=None, examples=[256])
 
 
 def refuse_formless(kind: type, what: str) -> None:
@@ -145,3 +169,29 @@ def refuse_formless(kind: type, what: str) -> None:
             f"{what} ({kind.__module__}.{kind.__qualname__}) does not say how its rows are answered; "
             "set its `form`, e.g. form = 'chosen' (docs/upgrading.md)"
         )
+
+
+def refuse_metric(spec: TaskSpec, metrics: Sequence[str]) -> None:
+    """Refuse a metric that does not fit the task's type.
+
+    Raises:
+        ConfigError: with those that do.
+    """
+    if spec.metric not in metrics:
+        raise ConfigError(f"metric {spec.metric!r} does not fit type {spec.type!r}{suggest(spec.metric, metrics)}")
+
+
+def refuse_demonstrations(spec: TaskSpec, check_row: Callable[[dict[str, Any]], str | None]) -> None:
+    """Refuse demonstrations of another number than is asked for, and those that are no rows of the task.
+
+    Raises:
+        ConfigError: all that is wrong with them.
+    """
+    wanted, rows = spec.demonstrations.k, spec.demonstrations.rows
+    if wanted and rows and wanted != len(rows):
+        raise ConfigError(
+            f"demonstrations.k is {wanted}, demonstrations.rows holds {len(rows)}; leave k out, or rows to have them drawn"
+        )
+    told = [(place, check_row(values)) for place, values in enumerate(rows)]
+    if problems := [f"demonstrations.rows[{place}]: {problem}" for place, problem in told if problem]:
+        raise ConfigError("; ".join(problems), problems)

@@ -45,7 +45,7 @@ class TaggingSpec(TaskSpec):
     """
 
     metric: str = "span_f1"
-    tags: list[str] = Field(default_factory=list, max_length=MAX_TAGS)
+    tags: list[str] = Field(default_factory=list, max_length=MAX_TAGS, examples=[["O", "B-name", "I-name"]])
     transitions: bool | None = None
     joiner: str = " "
     window_overlap: NonNegativeInt | None = None

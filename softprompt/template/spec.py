@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ..config import Strict
 from ..errors import DataError
@@ -38,9 +38,9 @@ class TemplateSpec(Strict):
         today: the day that a chat template with a clock sees, so that all days give the same prompt.
     """
 
-    instruction: str = ""
-    input: str = ""
-    cue: str = ""
+    instruction: str = Field(default="", examples=["Say what the text is about.\n\n"])
+    input: str = Field(default="", examples=["Text: {{ text }}"])
+    cue: str = Field(default="", examples=["\nLabel:"])
     answer: str = " {{ answer }}"
     end: str = ""
     separator: str = "\n\n"

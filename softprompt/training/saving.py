@@ -12,11 +12,11 @@ from ..base import Base
 from ..base.bundled import BUNDLED
 from ..base.own_cache import prefix_in_peft
 from ..base.shape import DTYPES
-from ..config import with_first_keys
 from ..errors import ConfigError
 from ..metrics import Estimate
 from ..parallel import processes
 from ..prepared import Prepared
+from ..renamed import with_first_keys
 from ..run_reader import resolved_task
 from ..runfile import CacheSpec, TrainSpec
 from ..storage import digest_of, plain_disk_errors, write_text

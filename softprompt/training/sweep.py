@@ -76,7 +76,7 @@ def sweep(
         raise ConfigError(
             f"two trials would be called {twice!r}; give each value once, and values that differ in letters or digits"
         )
-    specs = [load_run(run, choice) for choice in everything]
+    specs = [load_run(run, choice, whole=True) for choice in everything]
     context = _SweepContext(progress, notice)
     with work_folder(to, [REPORT]), explained(lambda: "the same command goes on with the trials that are left"):
         check_run_folders([to / name for name in names])

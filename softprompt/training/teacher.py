@@ -14,11 +14,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..answers.chosen import Chosen
-from ..config import with_first_keys
 from ..data import Row
 from ..engine import NOTHING, Engine, Learned, answer_states
 from ..errors import ConfigError
 from ..prepared import Prepared
+from ..renamed import with_first_keys
 from ..storage import atomic_file, digest_of
 from ..tasks import Task
 from ..types import Example, Progress, ignore_progress

@@ -1,5 +1,6 @@
 """Estimators: texts and labels in, probabilities out, and all that scikit-learn does with them."""
 
+import io
 import pickle
 import warnings
 
@@ -22,7 +23,7 @@ from softprompt.artifact import load
 from softprompt.base import Base
 from softprompt.data import Row
 from softprompt.errors import ArtifactError, InputError, SoftpromptError
-from softprompt.estimators import release, shared
+from softprompt.estimators import release, shared, shown
 from softprompt.estimators.dividing import divide
 from softprompt.runtime import Runtime
 
@@ -340,6 +341,60 @@ def test_what_is_shown(base, capsys):
     assert capsys.readouterr().err == ""
     result = sp.train(base, sp.Task.load("movie-reviews"), "hard", rows={"dev": rows_of([])} | {"train": []})
     assert "<b>movie" not in result._repr_html_() and "movie-reviews" in result._repr_html_()
+
+
+class Shell:
+    kernel = None
+
+
+def test_a_notebook_has_one_line_that_changes(base, monkeypatch):
+    displayed = []
+    monkeypatch.setattr(shown, "_EVERY", 0.0)
+    monkeypatch.setattr("IPython.get_ipython", Shell)
+    monkeypatch.setattr("IPython.display.display", lambda one, **how: displayed.append((one.data, how)))
+    classifier = PromptClassifier(base, "infix", **QUICK, instruction="<script>").fit(TEXTS, LABELS)
+    texts, hows = [text for text, _ in displayed], [how for _, how in displayed]
+    assert len({how["display_id"] for how in hows}) == 1 and [how.get("update") for how in hows[1:]] == [True] * (
+        len(hows) - 1
+    )
+    assert any("training" in text for text in texts) and "PromptClassifier: method infix" in texts[-1]
+    displayed.clear()
+    classifier.predict(TEXTS)
+    assert displayed[-1][0] == "<pre></pre>"  # nothing is left of it
+    displayed.clear()
+    PromptClassifier(base, PROBE, verbose=False).fit(TEXTS, LABELS)
+    assert not displayed
+
+
+def test_a_terminal_has_a_bar(base, monkeypatch):
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    stream = io.StringIO()
+    monkeypatch.setattr("sys.stderr", stream)
+    PromptClassifier(base, "infix", **QUICK).fit(TEXTS, LABELS)
+    assert "PromptClassifier: method infix" in stream.getvalue().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "family, method", [("llama", PROBE), ("bert", PROBE), ("bert", {"name": "hard", "head": True})]
+)
+def test_a_text_runs_once_where_nothing_is_learned_in_it(family, method, monkeypatch):
+    release()
+    runs, forward = [], Base.forward
+    monkeypatch.setattr(Base, "forward", lambda self, *args, **kw: runs.append(1) or forward(self, *args, **kw))
+    base = tiny_base(family)
+    first = PromptClassifier(base, method, epochs=1).fit(TEXTS, LABELS)
+    want = first.predict_proba(TEXTS)
+    runs.clear()
+    assert np.array_equal(first.predict_proba(TEXTS), want) and not runs
+    if method is PROBE:
+        second = PromptClassifier(base, OTHER).fit(TEXTS[::-1], LABELS[::-1])
+        assert second.predict(TEXTS).tolist() == LABELS and not runs
+
+
+def test_settings_may_be_of_numpy(base):
+    settings = {"lr": np.float64(0.05), "epochs": np.int64(1), "seed": np.int64(3), "dev": np.float64(0.25)}
+    classifier = PromptClassifier(base, "infix", **settings).fit(TEXTS, LABELS)
+    assert classifier.summary_["learned from"] == "9 rows"
 
 
 def test_a_generator(base, tmp_path):

@@ -1,4 +1,5 @@
-"""Models whose tokens see each other both ways: nothing of a row stands "before", so every row runs whole, every time.
+"""Models whose tokens see each other both ways: nothing of a row stands "before", so every row runs whole; every
+time where something is learned in it.
 
 Answers stand where the template has them, as mask tokens (a cloze: Schick & Schütze 2021, arXiv:2001.07676); an answer of
 several tokens takes as many masks, each guessed by itself. Or a head reads them off the states (P-tuning v2: Liu et al. 2022,
@@ -16,7 +17,7 @@ from torch import Tensor
 from ..types import Example, Ids, Progress, ignore_progress
 from .batch import BatchOutput
 from .encode import in_buckets
-from .engine import Engine
+from .engine import ENDS_AT_ONCE, Engine
 from .past import Past
 from .plan import Learned
 from .rows import EngineRow, Piece, run
@@ -91,16 +92,36 @@ class BidirectionalEngine(Engine):
         continued: bool = True,
         open_ended: bool = False,
     ) -> Iterator[tuple[list[int], BatchOutput]]:
-        """Run every example, in length buckets, without gradients; once for each length that its candidates have."""
+        """Run every example, in length buckets, without gradients; once for each length that its candidates have.
+
+        Where nothing is learned in the row and nothing is guessed, each text runs once, however often it is asked for.
+        """
+        guess = continued and learned.head is None and self.base.mask_id is not None
+        if self.plan.learns or guess:
+            yield from self._whole_rows(examples, learned, progress, guess)
+            return
+        fresh = list({example.text: example for example in examples if example.text not in self._ends}.values())
+        for part, batch in self._whole_rows(fresh, learned, progress):
+            both = torch.stack([batch.last, batch.pooled], 1)
+            self._ends.update(zip((fresh[index].text for index in part), both, strict=True))
+        for begin in range(0, len(examples), ENDS_AT_ONCE):
+            part = list(range(begin, min(begin + ENDS_AT_ONCE, len(examples))))
+            states = torch.stack([self._ends[examples[index].text] for index in part])
+            ends = torch.arange(1, len(part) + 1, device=states.device)
+            yield part, ClozeOutput(self.base, states[:, 0], ends, means=states[:, 1])
+
+    def _whole_rows(
+        self, examples: Sequence[Example], learned: Learned, progress: Progress, guess: bool = False
+    ) -> Iterator[tuple[list[int], BatchOutput]]:
+        """Rows in length buckets, with masks where words are to be guessed."""
 
         def run_part(part: list[int]) -> BatchOutput:
-            return self._clozes([examples[index] for index in part], learned, continued and learned.head is None)
+            return self._clozes([examples[index] for index in part], learned, guess)
 
         with torch.no_grad():
             yield from in_buckets([self.size(example) for example in examples], run_part, progress)
 
     def _clozes(self, rows: Sequence[Example], learned: Learned, guess: bool) -> ClozeOutput:
-        guess = guess and self.base.mask_id is not None
         counts = sorted({len(ids) for row in rows for ids in row.candidates}) if guess else []
         guesses, batch = {}, None
         for count in counts or [0]:

@@ -13,9 +13,10 @@ from ..errors import InputError
 from ..tasks import Task
 from ..tasks.proposed import Kind
 from ..values import plain, text_of
-from .base import PromptEstimator, Reads, own_errors
+from .base import PromptEstimator, own_errors
 from .fitted import Fitted
 from .inputs import label_texts, read_labels, read_table, read_weights, same_length
+from .reading import Reads
 from .shown import watching
 
 _READ: dict[str, Any] = {"int": int, "float": float, "bool": lambda text: text == "true"}

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 from ..errors import InputError
 from ..tasks import Task
 from ..tasks.proposed import Kind
-from .base import Reads
 from .generator import PromptGenerator
 from .inputs import TEXT, Table
+from .reading import Reads
 
 CONTEXT = "context"
 _ALONE = "Give the words of the text that are asked for."

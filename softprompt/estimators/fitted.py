@@ -49,7 +49,8 @@ class Fitted:
         """
         path = artifacts.load(folder).path
         assert path is not None
-        return cls({file.name: file.read_bytes() for file in sorted(path.iterdir()) if file.is_file()}, settings, base)
+        files = [file for file in sorted(path.rglob("*")) if file.is_file()]
+        return cls({file.relative_to(path).as_posix(): file.read_bytes() for file in files}, settings, base)
 
     def __getstate__(self) -> dict[str, Any]:
         """The files and the name of the base."""
@@ -66,9 +67,13 @@ class Fitted:
         """
         check_place(target := Path(folder))
         with atomic_folder(target) as temporary:
-            for name, content in self.files.items():
-                (temporary / name).write_bytes(content)
+            self._write(temporary)
         return target
+
+    def _write(self, folder: Path) -> None:
+        for name, content in self.files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
 
     @cached_property
     def artifact(self) -> artifacts.Artifact:
@@ -78,8 +83,7 @@ class Fitted:
             ArtifactError: the bytes are damaged.
         """
         with TemporaryDirectory() as folder:
-            for name, content in self.files.items():
-                (Path(folder) / name).write_bytes(content)
+            self._write(Path(folder))
             return replace(artifacts.load(folder), path=None)
 
     @cached_property

@@ -13,8 +13,9 @@ from ..metrics import estimate
 from ..tasks import Task
 from ..tasks.proposed import Kind
 from ..values import is_blank, kind
-from .base import PromptEstimator, Reads, own_errors
+from .base import PromptEstimator, own_errors
 from .inputs import Table, listed, read_table, read_weights, refuse_all, same_length
+from .reading import Reads
 from .shown import watching
 
 _LONGEST = 512  # tokens that an answer may have

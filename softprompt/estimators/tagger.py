@@ -13,10 +13,11 @@ from ..metrics.spans import OUTSIDE, label_of
 from ..tasks import Task
 from ..tasks.proposed import Kind
 from ..values import kind, plain
-from .base import Reads, own_errors
+from .base import own_errors
 from .fitted import Fitted
 from .generator import PromptGenerator
 from .inputs import TEXT, listed, read_items, refuse_all
+from .reading import Reads
 
 TOKENS = "tokens"
 

@@ -23,6 +23,7 @@ from .version import __version__
 if TYPE_CHECKING:
     from .artifact import Artifact, load
     from .base import Base
+    from .ensemble import fit_weights, save_ensemble
     from .errors import SoftpromptError
     from .estimators import PromptClassifier, PromptExtractor, PromptGenerator, PromptTagger
     from .methods import Method, make_method
@@ -34,6 +35,8 @@ _WHERE = {
     "Artifact": "artifact",
     "load": "artifact",
     "Base": "base",
+    "fit_weights": "ensemble",
+    "save_ensemble": "ensemble",
     "SoftpromptError": "errors",
     "PromptClassifier": "estimators",
     "PromptExtractor": "estimators",
@@ -62,8 +65,10 @@ __all__ = [
     "Task",
     "TrainSpec",
     "__version__",
+    "fit_weights",
     "load",
     "make_method",
+    "save_ensemble",
     "train",
 ]
 

@@ -1,7 +1,7 @@
-"""Serving: one base in memory, any number of artifacts, one batch with a different artifact (or none) per row.
+"""Serving: bases in memory, any number of artifacts, one batch with a different artifact (or none) per row.
 
 A loaded prompt is compiled once: whatever stands in front of the text becomes K/V. Compiled prompts are keyed by the
-artifact's content, never by name, and bound to this runtime's one base, so no row can meet another artifact's K/V.
+artifact's content, never by name, and bound to the base that it was made on, so no row can meet another artifact's K/V.
 """
 
 from __future__ import annotations
@@ -15,12 +15,14 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from . import artifact as artifacts
-from .answers import Compiled, Evaluation, answer, compiled, summarize
+from .answers import Compiled, Evaluation, compiled
+from .artifact.files import one_line
 from .base import Base
 from .data import refuse, rows_of
 from .engine import CacheConfig
+from .ensemble import Together, answer_together, check_members, evaluate_together
 from .errors import ArtifactError, DataError
-from .methods import make_method
+from .methods import Method, make_method
 from .prepared import bind, restored
 from .surroundings import plain_torch
 from .tasks import Task
@@ -64,7 +66,10 @@ class HoldsArtifact(Protocol):
 
 
 class Runtime:
-    """One base, many prompts. All methods may be called from several threads at once.
+    """A base, or several, and many prompts. All methods may be called from several threads at once.
+
+    Attributes:
+        bases: in the order that they were added. A task that is taken as it is runs on the first.
 
     Example:
         >>> runtime = Runtime(Base.load("smollm2"))
@@ -72,11 +77,45 @@ class Runtime:
         >>> runtime.predict([{"text": "A quiet triumph."}], "movies")
     """
 
-    def __init__(self, base: Base) -> None:
-        self.base = base
+    def __init__(self, base: Base | Sequence[Base]) -> None:
+        self.bases: list[Base] = [base] if isinstance(base, Base) else list(base)
         self._lock = threading.Lock()
-        self._names: dict[str, str] = {}
+        self._names: dict[str, Together] = {}
         self._compiled: dict[str, Compiled] = {}
+
+    @property
+    def base(self) -> Base:
+        """The first base."""
+        if not self.bases:
+            raise DataError("the runtime holds no base yet; add one with add_base(Base.load(NAME))")
+        return self.bases[0]
+
+    def add_base(self, base: Base) -> None:
+        """Hold one more base; artifacts that were made on it can be added then."""
+        self.bases.append(base)
+
+    def base_for(self, manifest: artifacts.Manifest) -> Base:
+        """The base of an artifact among those that are here, by its digest.
+
+        Raises:
+            ArtifactError: none of them; names it.
+        """
+        errors = []
+        for base in self.bases:
+            try:
+                artifacts.check_base(manifest, base)
+            except ArtifactError as error:
+                errors.append((manifest.base.digest == base.digest, error))
+            else:
+                return base
+        if len(errors) == 1 or any(near for near, _ in errors):
+            raise max(errors, key=lambda one: one[0])[1]
+        here = ", ".join(repr(base.name) for base in self.bases) or "none"
+        name, digest = one_line(repr(manifest.base.id), 80), one_line(manifest.base.digest, 12)
+        raise ArtifactError(
+            f"the artifact belongs to base {name} (digest {digest}), which is none of those here ({here}); load it as well, "
+            "with add_base(Base.load(…)) or --base"
+        )
 
     @property
     def names(self) -> list[str]:
@@ -85,30 +124,46 @@ class Runtime:
 
     @plain_torch()
     def add(self, name: str, source: str | Path | Task | HoldsArtifact) -> None:
-        """Load an artifact (or take a task as it is: the bare base with its hard prompt) under a name.
+        """Load an artifact or an ensemble (or take a task as it is: the bare base with its hard prompt) under a name.
 
         An earlier one of that name is swapped out for all later calls; calls under way finish with the old one.
 
         Raises:
-            ArtifactError: damaged, or of another base.
+            ArtifactError: damaged, or of a base that is not here.
         """
+        weights: tuple[float, ...] = (1.0,)
         if isinstance(source, Task):
-            method, task, key = make_method("hard"), source, f"task:{id(source)}"
+            key = f"task:{id(source)}"
+            prompts = [(key, self._prompt(key, self.base, source, make_method("hard")))]
+        elif isinstance(source, HoldsArtifact):
+            prompts = [self._prompt_of(source.as_artifact(), source)]
+        elif artifacts.is_ensemble(source):
+            ensemble = artifacts.load_ensemble(source)
+            check_members({member: held.manifest for member, held in ensemble.members.items()})
+            prompts = [self._prompt_of(held, source) for held in ensemble.members.values()]
+            weights = tuple(ensemble.manifest.weights)
         else:
-            held = source.as_artifact() if isinstance(source, HoldsArtifact) else artifacts.load(Path(source))
-            if held.manifest.task is None:
-                raise ArtifactError(
-                    f"{source}: the artifact names no task; it can be loaded in Python with a task of yours"
-                )
-            task, key = Task.of_artifact(held.manifest.task, held.manifest.format_version), held.digest
-            method = restored(held, self.base, task)
+            prompts = [self._prompt_of(artifacts.load(Path(source)), source)]
+        with self._lock:
+            kept = tuple(self._compiled.setdefault(key, prompt) for key, prompt in prompts)
+            self._names[name] = Together(kept, weights)
+            self._forget_unused()
+
+    def _prompt_of(self, held: artifacts.Artifact, source: object) -> tuple[str, Compiled]:
+        """An artifact's digest, and its prompt on its base."""
+        manifest = held.manifest
+        if manifest.task is None:
+            raise ArtifactError(
+                f"{source}: the artifact names no task; it can be loaded in Python with a task of yours"
+            )
+        base, task = self.base_for(manifest), Task.of_artifact(manifest.task, manifest.format_version)
+        return held.digest, self._prompt(held.digest, base, task, restored(held, base, task))
+
+    def _prompt(self, key: str, base: Base, task: Task, method: Method) -> Compiled:
+        """The prompt of this content: the one that is here, or compiled now."""
         with self._lock:
             prompt = self._compiled.get(key)
-        prompt = prompt or compiled(bind(self.base, task, method, CacheConfig(ram=0, disk=0)))
-        with self._lock:
-            self._compiled.setdefault(key, prompt)
-            self._names[name] = key
-            self._forget_unused()
+        return prompt or compiled(bind(base, task, method, CacheConfig(ram=0, disk=0)))
 
     def remove(self, name: str) -> None:
         """Forget an artifact.
@@ -122,23 +177,37 @@ class Runtime:
             self._forget_unused()
 
     def _forget_unused(self) -> None:
-        in_use = set(self._names.values())
-        self._compiled = {key: value for key, value in self._compiled.items() if key in in_use}
+        in_use = {id(prompt) for served in self._names.values() for prompt in served.prompts}
+        self._compiled = {key: value for key, value in self._compiled.items() if id(value) in in_use}
 
     def task(self, name: str) -> Task:
-        """The task that an artifact answers."""
-        return self.get(name).bound.task
+        """The task that an artifact answers; of an ensemble its first member's."""
+        return self._served(name).task
 
     def get(self, name: str) -> Compiled:
         """The compiled prompt of a name.
 
         Raises:
+            DataError: no such name; an ensemble, which has several.
+        """
+        prompts = self.prompts(name)
+        if len(prompts) > 1:
+            raise DataError(f"{name!r} is an ensemble of {len(prompts)} artifacts; ask for its prompts")
+        return prompts[0]
+
+    def prompts(self, name: str) -> tuple[Compiled, ...]:
+        """The compiled prompts that answer under a name: one, or those of an ensemble's members.
+
+        Raises:
             DataError: no such name.
         """
+        return self._served(name).prompts
+
+    def _served(self, name: str) -> Together:
         with self._lock:
             if name not in self._names:
                 raise DataError(f"no artifact {name!r} is loaded (loaded: {', '.join(self._names) or 'none'})")
-            return self._compiled[self._names[name]]
+            return self._names[name]
 
     @plain_torch()
     def predict(self, rows: Any, artifact: str | None = None, progress: Progress = ignore_progress) -> list[Prediction]:
@@ -154,34 +223,30 @@ class Runtime:
         """
         rows = self._rows(rows, artifact)
         chosen = [self._name_for(row, artifact, place) for place, row in enumerate(rows)]
-        prompts = {name: self.get(name) for name in set(chosen)}
+        served = {name: self._served(name) for name in set(chosen)}
         asked = [(f"row {place}", plain_row(row)) for place, row in enumerate(rows, 1)]
-        checks = (prompts[name].bound.task.check_input(values) for name, (_, values) in zip(chosen, asked, strict=True))
+        checks = (served[name].check_input(values) for name, (_, values) in zip(chosen, asked, strict=True))
         refuse([(where, problem) for (where, _), problem in zip(asked, checks, strict=True)])
-        examples = [
-            prompts[name].form.encode(values, where) for name, (where, values) in zip(chosen, asked, strict=True)
-        ]
-        found = answer(examples, [prompts[name] for name in chosen], progress)
+        examples = [served[name].encode(values, where) for name, (where, values) in zip(chosen, asked, strict=True)]
+        found = answer_together(examples, [served[name] for name in chosen], progress)
         return [
             Prediction(
                 name,
                 item.predicted,
                 {label: float(torch.tensor(score).exp()) for label, score in item.scores.items()},
                 item.cut,
-                example.truncated,
+                any(example.truncated for example in own),
                 item.shown,
             )
-            for name, example, item in zip(chosen, examples, found, strict=True)
+            for name, own, item in zip(chosen, examples, found, strict=True)
         ]
 
     @plain_torch()
     def evaluate(self, name: str, rows: Sequence[Any], progress: Progress = ignore_progress) -> Evaluation:
-        """The metric of one artifact over labelled rows (`Row`s from `Task.read` or `Task.load_data`)."""
-        prompt = self.get(name)
-        refuse([(row.where, prompt.bound.task.check_any(row.values)) for row in rows])
-        examples = prompt.form.encode_rows(rows)
-        outcomes = answer(examples, [prompt] * len(examples), progress)
-        return summarize(prompt.task.spec.metric, outcomes)
+        """The metric of one artifact or ensemble over labelled rows (`Row`s from `Task.read` or `Task.load_data`)."""
+        served = self._served(name)
+        refuse([(row.where, served.task.check_any(row.values)) for row in rows])
+        return evaluate_together(served, rows, progress)
 
     @plain_torch()
     def stream(
@@ -198,7 +263,7 @@ class Runtime:
         """
         row = self._rows([row], artifact)[0]
         name = self._name_for(row, artifact, 0)
-        prompt = self.get(name)
+        prompt = self.prompts(name)[0]  # an ensemble chooses its answers, so it is refused like its members
         if prompt.form.unstreamable:
             raise DataError(f"artifact {name!r} {prompt.form.unstreamable}")
         refuse([("the row", prompt.bound.task.check_input(values := plain_row(row)))])

@@ -2,6 +2,7 @@
 
 from . import peft_format
 from .checks import check_base
+from .ensemble import Ensemble, check_ensemble_place, is_ensemble, load_ensemble, write_ensemble
 from .manifest import FORMAT_VERSION, Manifest
 from .peft_folder import read_peft, read_peft_weights
 from .store import Artifact, check_place, load, save
@@ -9,12 +10,17 @@ from .store import Artifact, check_place, load, save
 __all__ = [
     "FORMAT_VERSION",
     "Artifact",
+    "Ensemble",
     "Manifest",
     "check_base",
+    "check_ensemble_place",
     "check_place",
+    "is_ensemble",
     "load",
+    "load_ensemble",
     "peft_format",
     "read_peft",
     "read_peft_weights",
     "save",
+    "write_ensemble",
 ]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import SoftpromptError
-from .manifest import Manifest
+from .manifest import Manifest, MetricRecord
 
 _WHAT = {
     ("embeddings", "front"): "{length} learned token embeddings in front of the text",
@@ -26,10 +27,54 @@ def model_card(manifest: Manifest) -> str:
         f"# {_text(name)}: {_text(manifest.method['name'])} on {_text(manifest.base.id)}",
         _what(manifest),
         _usage(manifest),
-        _metrics(manifest),
+        _metrics(manifest.metrics),
         _data(manifest),
         _training(manifest),
         _limits(manifest),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def ensemble_card(
+    members: Mapping[str, Manifest],
+    weights: Sequence[float],
+    metrics: Mapping[str, Mapping[str, Any]],
+    dev_rows: int | None,
+) -> str:
+    """The card of an ensemble: what it is, how to load it, its members, how good it is.
+
+    Args:
+        members: their manifests by name.
+        weights: of each member.
+        metrics: of the ensemble, by split.
+        dev_rows: on how many rows the weights were chosen; None where they were given.
+    """
+    first = next(iter(members.values()))
+    name = first.task["name"] if first.task else "prompt"
+    bases = list(dict.fromkeys(manifest.base.id for manifest in members.values()))
+    head = ["---", "base_model:", *(f"- {_json(base)}" for base in bases), "library_name: softprompt", "tags:"]
+    rows = [
+        f"| `{member}` | {_cell(manifest.method['name'])} | {_cell(manifest.base.id)} | {weight:.3f} |"
+        for (member, manifest), weight in zip(members.items(), weights, strict=True)
+    ]
+    chosen = f"The weights were chosen on {dev_rows:,} dev rows." if dev_rows else "The weights were given."
+    loaded = ", ".join(f"sp.Base.load({_json(base)})" for base in bases)
+    code = ["```python", "import softprompt as sp", "", f"runtime = sp.Runtime([{loaded}])"]
+    code += [f'runtime.add({_json(name)}, "path/to/this/folder")']
+    code += [f"runtime.predict([{_json(_sample(first))}], {_json(name)})", "```"]
+    measured = {split: MetricRecord.model_validate(found) for split, found in metrics.items()}
+    parts = [
+        "\n".join([*head, '- "softprompt"', '- "ensemble"', "---"]),
+        f"# {_text(name)}: {len(members)} artifacts that answer together",
+        "The answer is the weighted mean of the members' log-probabilities, normalised over the labels. Each member is an "
+        "artifact in `members`, on a base model that is not part of this folder and was not changed.",
+        _task(first.task) if first.task else "",
+        "\n".join(["## Use", "", *code]),
+        "\n".join(
+            ["## Members", "", "| member | method | base | weight |", "| --- | --- | --- | --- |", *rows, "", chosen]
+        ),
+        _metrics(measured),
+        "## Limits\n\n- Works on these bases and their tokenizers only.\n- Each member's own card names its limits.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -141,21 +186,19 @@ def _sample(manifest: Manifest) -> dict[str, Any]:
         return {"text": "…"}
 
 
-def _metrics(manifest: Manifest) -> str:
-    if not manifest.metrics:
+def _metrics(metrics: Mapping[str, MetricRecord]) -> str:
+    if not metrics:
         return "## Metrics\n\nNot measured."
     rows = [
         f"| {_cell(split)} | {_cell(found.metric)} | {found.value:.4f} | "
         f"{found.interval[0]:.4f} – {found.interval[1]:.4f} | {found.rows:,} |"
-        for split, found in manifest.metrics.items()
+        for split, found in metrics.items()
     ]
     head = "| split | metric | value | 95 % interval | rows |\n| --- | --- | --- | --- | --- |"
     note = (
         "The interval covers the choice of rows, not that of the seed. What was chosen on `dev` looks too good there."
     )
-    lines = [
-        f"- {_text(found.metric)}: `{_code(found.signature)}`" for found in manifest.metrics.values() if found.signature
-    ]
+    lines = [f"- {_text(found.metric)}: `{_code(found.signature)}`" for found in metrics.values() if found.signature]
     signed = ["", "Signatures of sacrebleu:", "", *dict.fromkeys(lines)] if lines else []
     return "\n".join(["## Metrics", "", head, *rows, "", note, *signed])
 

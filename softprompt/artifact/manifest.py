@@ -29,7 +29,7 @@ PerLayer = Annotated[list[PositiveInt], Field(max_length=2000)]
 Sizes = NonNegativeInt | PerLayer  # one number, or one per layer; 0: keys and values are out of reach
 
 
-class _Exact(Strict):
+class Exact(Strict):
     """No conversions: `"1"`, `1.0` and `true` are not the number 1, and NaN is not null (pydantic's default)."""
 
     by_hand: ClassVar[bool] = False
@@ -39,7 +39,7 @@ class _Exact(Strict):
     )
 
 
-class LayoutSpec(_Exact):
+class LayoutSpec(Exact):
     """How the learned segment is read back.
 
     Attributes:
@@ -65,7 +65,7 @@ class LayoutSpec(_Exact):
         return {key: value for key, value in data.items() if key != "layers"}
 
 
-class ShapeSpec(_Exact):
+class ShapeSpec(Exact):
     """Sizes of the base: L layers, G key/value heads, D head size, H hidden size, V vocabulary; embeddings where not H."""
 
     layers: PositiveInt
@@ -76,7 +76,7 @@ class ShapeSpec(_Exact):
     embedding_size: PositiveInt | None = None
 
 
-class BaseRecord(_Exact):
+class BaseRecord(Exact):
     """Which base the artifact belongs to: its id is for people, its digests decide.
 
     Attributes:
@@ -100,14 +100,14 @@ class BaseRecord(_Exact):
         return {key: value for key, value in serialize(self).items() if key not in ("encoder", "checkpoint") or value}
 
 
-class TensorRecord(_Exact):
+class TensorRecord(Exact):
     """Shape and type of a stored tensor."""
 
     shape: list[PositiveInt] = Field(max_length=8)
     dtype: Literal["float32"] = "float32"
 
 
-class MetricRecord(_Exact):
+class MetricRecord(Exact):
     """A metric over so many rows with its 95 % interval [low, high].
 
     Attributes:
@@ -126,7 +126,7 @@ class MetricRecord(_Exact):
         return {key: value for key, value in serialize(self).items() if key != "signature" or value}
 
 
-class Manifest(_Exact):
+class Manifest(Exact):
     """Everything about an artifact but its numbers.
 
     Attributes:
@@ -248,8 +248,7 @@ class Manifest(_Exact):
         data.pop("manifest_sha256", None)
         if self.format_version > 1:
             data["manifest_sha256"] = digest_of(data)
-        lines = [f"{_dump(key)}: {_block(value)}" for key, value in data.items()]
-        return "{\n  " + ",\n  ".join(lines) + "\n}\n"
+        return json_text(data)
 
 
 def _check_digest(manifest: Manifest, data: dict[str, Any], where: str) -> None:
@@ -279,6 +278,16 @@ def _what_is_odd(manifest: Manifest) -> str:
     except SoftpromptError as error:
         return f": {one_line(str(error), 300)}"
     return ""
+
+
+def json_text(data: dict[str, Any]) -> str:
+    """A mapping as JSON, indented two levels deep.
+
+    Raises:
+        ValueError, TypeError: a value that JSON cannot hold.
+    """
+    lines = [f"{_dump(key)}: {_block(value)}" for key, value in data.items()]
+    return "{\n  " + ",\n  ".join(lines) + "\n}\n"
 
 
 def _block(value: Any) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import save as dump_safetensors
@@ -49,8 +49,12 @@ from .manifest import Manifest, TensorRecord
 
 TENSORS, CONFIG, MANIFEST, CARD = "adapter_model.safetensors", "adapter_config.json", "manifest.json", "README.md"
 FILES = (TENSORS, CONFIG, MANIFEST, CARD)
+ENSEMBLE, MEMBERS = "ensemble.json", "members"
 MAX_FILE_BYTES = 100_000_000  # of a file beside the tensors; the largest is a tokenizer
 _PICKLES = ("adapter_model.bin", "pytorch_model.bin", "adapter_model.pt", "adapter_model.pth")
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ def save(
         SoftpromptError: it cannot be written (full disk, permissions).
     """
     target = Path(os.path.realpath(folder))  # a link goes on pointing to the folder that we replace
-    _refuse_foreign(target, str(folder))
+    refuse_foreign(target, str(folder))
     stored = {name: _plain(name, tensors[name]) for name in sorted(tensors)}
     check_finite(stored, str(folder))
     found = {name: TensorRecord(shape=list(value.shape)) for name, value in stored.items()}
@@ -144,10 +148,19 @@ def load(folder: str | Path) -> Artifact:
         ArtifactError: one line that says what differs from what.
     """
     path = _locate(Path(folder))
+    return steadily(path, lambda: _load(path))
+
+
+def steadily(path: Path, read: Callable[[], T]) -> T:
+    """Read a folder that another process may replace meanwhile.
+
+    Raises:
+        ArtifactError: of a read through which the folder stayed the same.
+    """
     for _ in range(20):
         before = _identity(path)
         try:
-            return _load(path)
+            return read()
         except ArtifactError:
             # Another process saved over it between two reads: what we compared were two artifacts
             if _identity(path) == before:
@@ -167,6 +180,10 @@ def _locate(path: Path) -> Path:
         return path
     if os.path.lexists(path / "artifact" / MANIFEST):
         return path / "artifact"
+    if os.path.lexists(path / ENSEMBLE):
+        raise ArtifactError(
+            f"{path}: is an ensemble of artifacts, which are in {path / MEMBERS}; name one of them here"
+        )
     if (path / CONFIG).is_file():
         raise ArtifactError(
             f"{path}: has {CONFIG} but no {MANIFEST}, so it looks like a PEFT folder; "
@@ -238,11 +255,11 @@ def check_place(folder: Path) -> None:
         SoftpromptError: nothing can be written there.
     """
     target = Path(os.path.realpath(folder))
-    _refuse_foreign(target, str(folder))
+    refuse_foreign(target, str(folder))
     check_writable(target.with_name(f".{target.name}.tmp"))
 
 
-def _refuse_foreign(target: Path, where: str) -> None:
+def refuse_foreign(target: Path, where: str) -> None:
     """Only an empty place or an artifact of ours may be replaced: anything else is somebody's work."""
     try:
         names = sorted(os.listdir(target))  # noqa: PTH208 - names are all we need

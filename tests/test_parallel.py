@@ -244,6 +244,39 @@ def test_sigterm_ends_all_processes_behind_the_same_step(work, fresh):
     assert run and events(folder)[-1] == {"event": "interrupted", "step": state.step} and state.step < 28
 
 
+SPIKING = """
+import torch
+from softprompt.cli import main
+
+real = torch.optim.AdamW.step
+
+def kick(self, *args):
+    real(self, *args)
+    group = self.param_groups[0]
+    for parameter in group["params"]:
+        if int(self.state[parameter]["step"]) == 20 and group["lr"] > 0.2:
+            parameter.data.mul_(-30)
+
+torch.optim.AdamW.step = kick
+main()
+"""
+
+
+def test_all_processes_go_back_from_a_spike(work):
+    (work / "spiking.py").write_text(SPIKING)
+    settings = ["train.lr=0.3", "train.schedule=constant", "train.warmup=0", "train.epochs=6"]
+    for processes, name in enumerate(("spike-one", "spike-two"), 1):
+        process = start("spiking.py", "train", "run.yaml", *settings, "--out", name, cwd=work, processes=processes)
+        _, err = finish(process)
+        assert process.returncode == 0, err
+        assert err.count("warning: spike: the loss rose") == 1, err
+    spikes = [
+        event for name in ("spike-one", "spike-two") for event in events(work / name) if event["event"] == "spike"
+    ]
+    assert [(event["step"], event["back_to"], event["factor"]) for event in spikes] == [(25, 16, 0.5)] * 2
+    same(work / "spike-two", work / "spike-one", steps=25 + 26)
+
+
 def kill_after(steps: int, process: subprocess.Popen, work: Path, folder: Path) -> None:
     """Kill a run (a launcher that works in `work`) once it has taken so many steps and left a checkpoint."""
     deadline = time.monotonic() + 120

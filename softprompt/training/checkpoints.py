@@ -114,7 +114,7 @@ class FolderStore:
             return
         if not self._events.exists():
             return
-        kept = [line for line in self._events.read_bytes().split(b"\n") if _is_of(line, state.step)]
+        kept = _known(self._events.read_bytes().split(b"\n"), state.step, len(state.spikes))
         with atomic_file(self._events) as temporary:
             temporary.write_bytes(b"".join(line + b"\n" for line in kept))
 
@@ -164,16 +164,30 @@ def read_checkpoints(folder: Path, run: str, notice: Notice = ignore_notice) -> 
     return None, bool(damaged)
 
 
-def _is_of(line: bytes, step: int) -> bool:
-    """Whether a line is a record of a step up to this one; one that cannot be read is none, whatever it holds."""
-    try:
-        event = json.loads(line)
-    except (ValueError, RecursionError):
-        return False
-    if not isinstance(event, dict) or not isinstance(event.get("event"), str):
-        return False
-    at = event.get("step", 0)
-    return isinstance(at, int) and at <= step and event["event"] not in ("trained", "final")
+def _known(lines: Sequence[bytes], step: int, spikes: int) -> list[bytes]:
+    """The records that a state at this step knows of, after so many spikes, from each of which the run went back.
+
+    A line that cannot be read is no record, whatever it holds.
+    """
+    kept: list[bytes] = []
+    for line in lines:
+        try:
+            event = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+            continue
+        at = event.get("step", 0)
+        if not isinstance(at, int) or event["event"] in ("trained", "final"):
+            continue
+        if spikes:  # steps before one that the state knows may have higher numbers
+            kept.append(line)
+            spikes -= event["event"] == "spike"
+        elif event["event"] == "spike":
+            break
+        elif at <= step:
+            kept.append(line)
+    return kept
 
 
 def forget(folder: Path, *names: str) -> None:

@@ -25,6 +25,7 @@ from .places import ARTIFACT, RESULT
 from .result import Result
 from .results import Recorded, is_whole, recorded, rows_digest
 from .saving import keep, recall, run_digest, settings_of
+from .spikes import learned_nothing, told
 from .state import CustomObjective, State, Store
 
 
@@ -71,7 +72,8 @@ class Job:
             ready.engine.encode(kept, self.control.progress)
         seconds, began = {"encode": time.perf_counter() - began}, time.perf_counter()
         with deferred() if self.folder and method.parameters() else nullcontext(Asked()) as asked:
-            best_step, seen = self._learn(store, asked)
+            best_step, seen, learned = self._learn(store, asked)
+        findings = learned + findings
         seconds["train"], began = time.perf_counter() - began, time.perf_counter()
         metrics = self._measure(splits, {"dev": seen}, store)
         seconds["evaluate"] = time.perf_counter() - began
@@ -155,18 +157,22 @@ class Job:
                 self.control.notice(f"warning: {finding}")
         return findings
 
-    def _learn(self, store: Store, asked: Asked) -> tuple[int, Evaluation | None]:
-        """Train by gradients, or solve; the step that was kept, and its dev evaluation."""
+    def _learn(self, store: Store, asked: Asked) -> tuple[int, Evaluation | None, list[Finding]]:
+        """Train by gradients, or solve; the step that was kept, its dev evaluation, and what is to be said of the steps."""
         ready, seed = self.ready, self.seed
         if not ready.method.parameters():
             rows, dev = ready.splits["train"], ready.splits.get("dev", [])
             ready.method.solve(ready.engine, rows, dev, ready.task, seed, self.control.progress)
             store.save(State(ended="solved"))
-            return 0, None
+            return 0, None, []
         objective = None if self.objective is None else self.objective.make(ready.engine)
         state = fit(ready, self.spec, seed, store, replace(self.control, asked=asked), objective)
         best = int(state.best.get("step", state.step))
-        return best, state.evaluations.get(best)
+        assert self.spec.lr
+        findings = [told(state.spikes, self.spec.lr)] if state.spikes else []  # each was told when it came
+        if warning := learned_nothing(state, self.spec.lr):
+            findings += self._tell([warning])
+        return best, state.evaluations.get(best), findings
 
     def _measure(
         self, splits: Sequence[str], seen: dict[str, Evaluation | None], store: Store

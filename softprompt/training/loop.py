@@ -1,4 +1,4 @@
-"""The training loop. One function, top to bottom: batch, loss, step, dev evaluation, keep the best, stop when done."""
+"""The training loop. Batch, loss, step, what to do of a spike, dev evaluation, keep the best, stop when done."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from functools import partial
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 from torch.optim import Optimizer
 
 from ..answers import LIKELIHOOD, evaluate, evaluate_quickly
@@ -28,7 +27,8 @@ from ..types import Example
 from .keeping import judge
 from .optimizers import make_optimizer
 from .sharding import Weights, shard_weights
-from .state import Objective, State, Store
+from .spikes import Guard, told
+from .state import Objective, State, Store, put_back
 from .word_dropout import with_hidden_words
 
 T = TypeVar("T")
@@ -64,13 +64,15 @@ def fit(
     control.parallel.equal(method.parameters())
     weights = shard_weights(method, prepared.engine.base, control.parallel)
     objective = weights.through(objective or partial(prepared.form.loss, prepared.engine))
-    run = _Run(prepared, spec, seed, store, control, objective, weights)
     parameters, optimizer = method.parameters(), make_optimizer(method.groups(), spec)
+    guard = Guard(parameters, optimizer, spec.clip, method.trains_whole_model)
+    run = _Run(prepared, spec, seed, store, control, objective, weights, guard)
     state = weights.load(store) or State()
     if state.step:
         put_back(parameters, state.parameters)
         optimizer.load_state_dict(state.optimizer)
         store.log("resumed", step=state.step)
+    guard.keep(state)
 
     while state.unseen or (state.step < spec.max_steps and not state.ended):
         stop = False
@@ -78,6 +80,7 @@ def fit(
             stop = run.step(state, optimizer)
         if state.unseen and not stop:
             stop = run.evaluate(state)
+        guard.keep(state)
         if weights.due(store, at_once=stop or state.step == spec.max_steps or bool(state.ended)):
             state.parameters = [parameter.detach().clone() for parameter in parameters]
             state.optimizer = optimizer.state_dict()
@@ -109,6 +112,7 @@ class _Run:
     control: Control
     objective: Objective
     weights: Weights
+    guard: Guard
 
     def step(self, state: State, optimizer: Optimizer) -> bool:
         """One step of the optimizer; whether the run is to end after it (all processes agree)."""
@@ -142,7 +146,7 @@ class _Run:
         weights.sum_gradients(parameters)
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, spec.clip))
         refuse_not_finite(loss, norm, rows, spec, state, self.store)
-        rate = learning_rate(state.step, spec)
+        rate = learning_rate(state.step, spec) * state.factor
         for group in optimizer.param_groups:
             group["lr"] = rate * group["scale"]
         optimizer.step()
@@ -153,6 +157,10 @@ class _Run:
         state.unseen = has_dev and (state.step % spec.eval_every == 0 or state.step == spec.max_steps)
         seconds = time.perf_counter() - began
         self.store.log("step", step=state.step, loss=loss, norm=norm, lr=rate, tokens=tokens, seconds=seconds)
+        if spike := self.guard.look(state, norm):
+            self.store.log("spike", **spike)
+            assert spec.lr
+            self.control.notice(f"warning: {told([spike], spec.lr)}")
         return bool(stop)
 
     def evaluate(self, state: State) -> bool:
@@ -186,13 +194,6 @@ class _Run:
 
 class _StoppedError(Exception):
     """A dev evaluation that is left before its end."""
-
-
-def put_back(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> None:
-    """Copy kept values into parameters."""
-    with torch.no_grad():
-        for parameter, value in zip(parameters, values, strict=True):
-            parameter.copy_(value)
 
 
 def refuse_not_finite(

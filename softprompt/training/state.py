@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from ..answers import Evaluation
@@ -43,6 +44,11 @@ class State:
         since: dev evaluations since then.
         unseen: dev is still to be evaluated after this step.
         loss: of the last step.
+        factor: what the learning rate is multiplied by: halved at each spike.
+        first_losses: of the run's first steps.
+        recent: loss and gradient norm of each of the last steps.
+        snapshots: states to go back to from a spike, the oldest first (see `spikes.py`).
+        spikes: what was recorded of each.
         evaluations: what `eval_history` is of, whole, by step; not kept in checkpoints.
     """
 
@@ -55,11 +61,23 @@ class State:
     ended: str = ""
     unseen: bool = False
     loss: float = 0.0
+    factor: float = 1.0
+    first_losses: list[float] = field(default_factory=list)
+    recent: list[list[float]] = field(default_factory=list)
+    snapshots: list[dict[str, Any]] = field(default_factory=list)
+    spikes: list[dict[str, Any]] = field(default_factory=list)
     evaluations: dict[int, Evaluation] = field(default_factory=dict)
 
     def is_last(self, max_steps: int | None) -> bool:
         """Whether nothing is left to be done behind it."""
         return not self.unseen and (bool(self.ended) or self.step == max_steps)
+
+
+def put_back(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Copy kept values into parameters."""
+    with torch.no_grad():
+        for parameter, value in zip(parameters, values, strict=True):
+            parameter.copy_(value)
 
 
 class Store(Protocol):

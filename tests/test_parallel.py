@@ -141,7 +141,7 @@ def same(folder: Path, one: Path, steps: int) -> None:
     found, expected = tensors(folder), tensors(one)
     assert found.keys() == expected.keys()
     # processes have other rows, so other groups attend together (base/groups.py) and sums have another order
-    allowed = 5e-6 if folder.name == "upper-prefix" else 1e-6
+    allowed = 5e-6 if folder.name in ("upper-prefix", "spike-two") else 1e-6  # the second takes steps six times as long
     for key, value in expected.items():
         torch.testing.assert_close(found[key], value, atol=allowed, rtol=allowed)
     looks = [

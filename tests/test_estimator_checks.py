@@ -7,7 +7,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from softprompt.estimators import PromptClassifier, inputs
 
 EXPECTED = {
-    "check_sample_weight_equivalence_on_dense_data": "equal up to 1e-4: fp32 features, and a solver that stops near the end",
+    "check_sample_weight_equivalence_on_dense_data": "equal up to 1e-4: sums are fp32, and a probe's solver stops near its end",
 }
 
 
@@ -37,4 +37,12 @@ def numbers_are_texts(folder, monkeypatch):
 
 @parametrize_with_checks([OnTinyBase("tiny", "probe", dev=0)], expected_failed_checks=lambda estimator: EXPECTED)
 def test_scikit_learns_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.full
+@parametrize_with_checks(
+    [OnTinyBase("tiny", "infix", epochs=1, dev=0)], expected_failed_checks=lambda estimator: EXPECTED
+)
+def test_scikit_learns_checks_of_what_is_trained_by_steps(estimator, check):
     check(estimator)

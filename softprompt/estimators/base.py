@@ -51,7 +51,7 @@ def own_errors() -> Iterator[None]:
     except InputError:
         raise
     except ConfigError as error:
-        raise SettingError(str(error)) from error
+        raise SettingError(str(error), error.problems) from error
     except DataError as error:
         raise InputError(str(error), error.problems) from error
     except BaseModelError as error:

@@ -16,7 +16,7 @@ from typing import Any
 from ..base import Base
 from ..base.memory import give_back_freed_memory
 from ..config import parse
-from ..errors import BaseModelError, ConfigError, InputError
+from ..errors import BaseModelError, ConfigError, DataError, InputError
 from ..methods import make_method
 from ..prepared import Prepared
 from ..runfile import BaseSpec, CacheSpec, short_form
@@ -60,7 +60,7 @@ def base_of(given: Any, progress: Progress = ignore_progress) -> Base:
         if key not in _loaded:
             try:
                 _loaded[key] = spec.load(progress)
-            except BaseModelError as error:
+            except (BaseModelError, DataError) as error:  # or it could not be fetched
                 raise MissingBaseError(str(error)) from error
             while len(_loaded) > _BASES:
                 _forget(_loaded.popitem(last=False)[1])

@@ -34,6 +34,7 @@ def main() -> None:
             prune,
             sweep,
             train,
+            tutorial,
         )
         from .console import as_one_process
 

@@ -169,15 +169,31 @@ class Together:
         return [prompt.form.encode(values, where) for prompt in self.prompts]
 
     def outcome(self, outcomes: Sequence[Outcome]) -> Outcome:
-        """What they say of one row together, under the first one's names."""
-        first = outcomes[0]
-        if len(outcomes) == 1:
-            return first
-        labels = list(first.scores)
-        scores = combine([np.array([one.scores[label] for label in labels]) for one in outcomes], self.weights)
-        named = dict(zip(labels, scores.tolist(), strict=True))
-        best = labels[int(scores.argmax())]
-        return replace(first, predicted=best, scores=named, nll=None if first.gold is None else -named[first.gold])
+        """What they say of one row together."""
+        return outcomes[0] if len(outcomes) == 1 else combined(outcomes, self.weights)
+
+
+def combined(outcomes: Sequence[Outcome], weights: Sequence[float]) -> Outcome:
+    """What members say of one row together, with the first one's order of labels."""
+    first = outcomes[0]
+    labels = list(first.scores)
+    scores = combine([np.array([one.scores[label] for label in labels]) for one in outcomes], weights)
+    named = dict(zip(labels, scores.tolist(), strict=True))
+    best = labels[int(scores.argmax())]
+    return replace(first, predicted=best, scores=named, nll=None if first.gold is None else -named[first.gold])
+
+
+def scores_of(found: Sequence[Evaluation]) -> tuple[list[np.ndarray], list[int]]:
+    """Members' log-probabilities [n, K] of the same rows, and the right labels [n], as `fit_weights` takes them."""
+    labels = list(found[0].outcomes[0].scores)
+    scores = [np.array([[one.scores[label] for label in labels] for one in own.outcomes]) for own in found]
+    return scores, [labels.index(one.gold) for one in found[0].outcomes]
+
+
+def weighed(found: Sequence[Evaluation], weights: Sequence[float], metric: str) -> Evaluation:
+    """The metric of members together, of their outcomes of the same rows."""
+    rows = zip(*(own.outcomes for own in found), strict=True)
+    return summarize(metric, [combined(outcomes, weights) for outcomes in rows])
 
 
 def answer_together(

@@ -24,6 +24,7 @@ def main() -> None:
             data,
             distil,
             doctor,
+            ensemble,
             evaluate,
             importing,
             inspect,

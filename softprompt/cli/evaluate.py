@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .app import app
-from .console import base_of, out, progress, run_of, tell_answers, tell_cut
-from .options import ArtifactFolder, Dtype, Json, Quantization
+from .console import out, progress, run_of, tell_answers, tell_cut
+from .options import ArtifactFolder, Bases, Dtype, Json, Quantization
 from .outputs import behind_links, files_of, refuse_replacing, tell_json
 from .reports import ReportFile, check_report, tell_report
+from .serving import manifests_of, runtime_for
 
 if TYPE_CHECKING:
     from ..data import Row
@@ -33,45 +34,40 @@ def eval_verb(
         Path | None,
         typer.Option("--outcomes", callback=behind_links, help="Write each row's answer, in the form of its ending."),
     ] = None,
-    base: Annotated[
-        str | None, typer.Option("--base", help="Base to use (default: the one it was trained on).")
-    ] = None,
+    base: Bases = None,
     dtype: Dtype = None,
     quantization: Quantization = None,
     report: ReportFile = None,
     document: Json = None,
 ) -> None:
-    """Measure an artifact: the task's metric with its 95 % interval."""
-    from ..artifact import load
+    """Measure an artifact or an ensemble: the task's metric with its 95 % interval."""
     from ..data.writers import check_output, write_rows
-    from ..runtime import Runtime
 
     if outcomes is not None:
         check_output(outcomes)
     check_report(report)
     read = [data] if data is not None else files_of(run_of(artifact))
     refuse_replacing({"--json": document, "--outcomes": outcomes, "--report": report}, read)
-    held = load(artifact)
+    held = manifests_of(artifact)
     with progress() as show:
-        runtime = Runtime(base_of(artifact, held.manifest.base.id, base, dtype, quantization).load(show))
-        runtime.add("artifact", artifact)
+        runtime = runtime_for({"artifact": artifact}, {"artifact": held}, base or [], dtype, quantization, show)
         task = runtime.task("artifact")
         if data is None:
-            rows = _own_rows(artifact, task, split)
+            rows = own_rows(artifact, task, split)
         else:
             rows = task.read(str(Path(data).absolute()) if Path(data).exists() else data, show)
         found = runtime.evaluate("artifact", rows, show)
-    form = runtime.get("artifact").form
-    tell_cut(form.bound)
-    tell_answers(found, form)
+    for prompt in runtime.prompts("artifact"):
+        tell_cut(prompt.bound)
+    tell_answers(found, runtime.prompts("artifact")[0].form)
     told = found.estimate.as_dict()
     out.print(f"{found.estimate.metric} {found.estimate} on {found.estimate.rows} rows")
     if report is not None:
         from ..reporting import report_of
 
-        method, base_id = held.manifest.method["name"], held.manifest.base.id
+        what = " + ".join(f"{manifest.method['name']} on {manifest.base.id}" for manifest in held.values())
         source = Path(data).name if data is not None else f"{split} rows"
-        more = report_of(f"{task.name}: {method} on {base_id}, {source}", task, found, rows)
+        more = report_of(f"{task.name}: {what}, {source}", task, found, rows)
         tell_report(more, report)
         told["report"] = more.as_dict()
     if outcomes is not None:
@@ -79,7 +75,7 @@ def eval_verb(
     tell_json(document, told)
 
 
-def _own_rows(artifact: Path, task: Task, split: str) -> list[Row]:
+def own_rows(artifact: Path, task: Task, split: str) -> list[Row]:
     """The rows of a split of the task's own data: as the run's folder names it, or from the catalogue.
 
     Nothing else that an artifact names is opened: it may come from a stranger.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +18,7 @@ from .streams import visible_json
 
 if TYPE_CHECKING:
     from ..artifact import Artifact
+    from ..artifact.manifest import MetricRecord
     from ..runfile import BaseSpec
 
 
@@ -31,12 +34,14 @@ def inspect_verb(
     manifest: Annotated[bool, typer.Option("--manifest", help="Print manifest.json instead.")] = False,
     document: Json = None,
 ) -> None:
-    """Show what an artifact is: base, task, method, metrics, sizes, and the nearest words of a learned prompt."""
-    from ..artifact import load
+    """Show what an artifact or ensemble is: base, task, method, metrics, sizes, and the nearest words of a learned prompt."""
+    from ..artifact import is_ensemble, load
     from ..errors import ConfigError
-    from ..metrics import Estimate
 
     refuse_replacing({"--json": document})
+    if is_ensemble(artifact):
+        _inspect_ensemble(artifact, manifest, document)
+        return
     held = load(artifact)
     m = held.manifest
     if manifest:
@@ -47,10 +52,7 @@ def inspect_verb(
     table.add_row("method", ", ".join(f"{key}={value}" for key, value in m.method.items()))
     table.add_row("task", f"{m.task['name']} ({m.task['type']})" if m.task else "–")
     table.add_row("base", f"{m.base.id} ({m.base.dtype}), digest {m.base.digest[:12]}")
-    for name, record in m.metrics.items():
-        found = Estimate.from_dict(record.model_dump())
-        signature = f" ({found.signature})" if found.signature else ""
-        table.add_row(f"{name} {found.metric}", f"{found} on {found.rows} rows{signature}")
+    _add_metrics(table, m.metrics)
     table.add_row("parameters", f"{m.parameters['trained']:,} trained, {m.parameters['stored']:,} stored")
     for name, tensor in held.tensors.items():
         norm = tensor.float().flatten(1).norm(dim=1) if tensor.dim() > 1 else tensor.float().abs()
@@ -67,6 +69,38 @@ def inspect_verb(
         err.print("keys and values have no nearest words (they are not embeddings)")
     about = {"manifest": m.as_dict(), "size": held.size, "digest": held.digest}
     tell_json(document, {**about, **({"nearest": nearest} if nearest else {})})
+
+
+def _add_metrics(table: Table, metrics: Mapping[str, MetricRecord]) -> None:
+    """A line for each split that was measured."""
+    from ..metrics import Estimate
+
+    for name, record in metrics.items():
+        found = Estimate.from_dict(record.model_dump())
+        signature = f" ({found.signature})" if found.signature else ""
+        table.add_row(f"{name} {found.metric}", f"{found} on {found.rows} rows{signature}")
+
+
+def _inspect_ensemble(folder: Path, manifest: bool, document: Path | None) -> None:
+    """Show an ensemble: its members with their bases and weights, metrics, sizes."""
+    from ..artifact import load_ensemble
+
+    held = load_ensemble(folder)
+    m = held.manifest
+    if manifest:
+        out.print(visible_json(json.dumps(m.as_dict(), indent=2, ensure_ascii=False)))
+        tell_json(document, m.as_dict())
+        return
+    table = Table(show_header=False)
+    for record, member in zip(m.members, held.members.values(), strict=True):
+        method, task = member.manifest.method["name"], member.manifest.task or {}
+        line = f"{method} for {task.get('name', '–')} on {record.base.id}, digest {record.base.digest[:12]}"
+        table.add_row(f"{record.name}, weight {record.weight:.3f}", line)
+    table.add_row("weights", f"chosen on {m.dev_rows:,} dev rows" if m.dev_rows else "given")
+    _add_metrics(table, m.metrics)
+    table.add_row("size", f"{held.size / 1000:.1f} kB in all, content {held.digest[:12]}")
+    out.print(table)
+    tell_json(document, {"manifest": m.as_dict(), "size": held.size, "digest": held.digest})
 
 
 def _nearest(held: Artifact, section: BaseSpec, count: int) -> list[dict[str, Any]]:

@@ -45,3 +45,9 @@ Json = Annotated[
         help="Print one JSON document and nothing else; before a name that ends in .json: write it there.",
     ),
 ]
+Bases = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--base", help="Base to use (default: the one it was trained on); again for each base that is needed."
+    ),
+]

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .app import app
-from .console import base_of, err, progress, tell_cut
-from .options import Dtype, Json, Quantization
+from .console import err, progress, tell_cut
+from .options import Bases, Dtype, Json, Quantization
 from .outputs import behind_links, refuse_replacing, tell_json
+from .serving import manifests_of, runtime_for
 from .streams import visible, visible_json, write_whole
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def predict_verb(
         Path | None,
         typer.Option("--output", callback=behind_links, help="Write here, in the form of its ending."),
     ] = None,
-    base: Annotated[str | None, typer.Option("--base", help="Base to use (default: the first artifact's).")] = None,
+    base: Bases = None,
     dtype: Dtype = None,
     quantization: Quantization = None,
     stream: Annotated[
@@ -42,35 +43,30 @@ def predict_verb(
     ] = False,
     document: Json = None,
 ) -> None:
-    """Answer rows, one JSON line each. Rows with different artifacts go through the base in one batch.
+    """Answer rows, one JSON line each. Rows with different artifacts go through their base in one batch.
 
     A file to write gets the form of its ending: .jsonl, .json, .csv, .tsv or .parquet. A row without an "artifact" field is
     answered by the first artifact. Names are the folders' names unless given. A row's own fields come back as they were; an
-    answer that would take the name of one is called predicted_….
+    answer that would take the name of one is called predicted_…. An ensemble's folder is named like an artifact's.
     """
-    from ..artifact import load
     from ..data import read_rows
     from ..data.writers import check_output, check_rows, line, write_rows
-    from ..runtime import Runtime
     from ..tasks import Task
 
     if to is not None:
         check_output(to)
     refuse_replacing({"--output": to, "--json": document}, [source])
     folders = _named(artifacts)
-    held = {name: load(path) for name, path in folders.items()}
+    held = {name: manifests_of(path) for name, path in folders.items()}
     first = next(iter(held))
-    manifests = {name: item.manifest for name, item in held.items()}
+    manifests = {name: next(iter(own.values())) for name, own in held.items()}
     tasks = {name: Task.of_artifact(m.task, m.format_version) for name, m in manifests.items() if m.task}
     rows = read_rows(source, lambda values: _problem(values, tasks, first))
     if to is not None:
         check_rows(to, [row.values for row in rows])
     asked = [_asked(row.values, tasks, first) for row in rows]
     with progress() as show:
-        section = base_of(folders[first], held[first].manifest.base.id, base, dtype, quantization)
-        runtime = Runtime(section.load(show))
-        for name, path in folders.items():
-            runtime.add(name, path)
+        runtime = runtime_for(folders, held, base or [], dtype, quantization, show)
         if stream:
             found = []
             for values in asked:
@@ -91,10 +87,11 @@ def predict_verb(
 
 def _warn(runtime: Runtime, found: list[Prediction], name: str, whose: str) -> None:
     """Say what there is to know of one artifact's answers: texts that were cut, answers cut short or empty."""
-    prompt = runtime.get(name)
-    tell_cut(prompt.bound)
+    prompts = runtime.prompts(name)
+    for prompt in prompts:
+        tell_cut(prompt.bound)
     own = [item for item in found if item.artifact == name]
-    for warning in prompt.form.notices([item.label for item in own], [item.cut for item in own]):
+    for warning in prompts[0].form.notices([item.label for item in own], [item.cut for item in own]):
         err.print(f"warning: {whose}{warning}")
 
 

@@ -1,0 +1,92 @@
+"""Ensembles on the command line: made of two runs, measured, asked, shown."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from helpers import tiny_rows
+from models import tiny_model, tiny_tokenizer
+from test_cli import TASK, cli, refused
+
+ROWS = [{**row.values, "text": f"{row.values['text']} {place}"} for place, row in enumerate(tiny_rows(60)["train"])]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A folder with a causal base and an encoder, a run on each, and the ensemble of both."""
+    folder = tmp_path_factory.mktemp("ensemble")
+    tiny_model("llama").save_pretrained(folder / "causal")
+    tiny_tokenizer().save_pretrained(folder / "causal")
+    tiny_model("bert").base_model.save_pretrained(folder / "encoder")
+    tiny_tokenizer(frame="masked").save_pretrained(folder / "encoder")
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    (folder / "task.yaml").write_text(yaml.safe_dump(TASK))
+    for base in ("causal", "encoder"):
+        run = {"base": {"name": base}, "task": "task.yaml", "method": {"name": "probe"}}
+        (folder / "run.yaml").write_text(yaml.safe_dump(run))
+        done = cli("train", "run.yaml", "--out", f"runs/{base}", cwd=folder)
+        assert done.returncode == 0, done.stderr
+    done = cli("ensemble", "runs/causal", "runs/encoder", "--out", "both", "--json", "made.json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("dev accuracy") == 3 and "weight 0." in done.stdout
+    return folder
+
+
+BOTH = ("--base", "causal", "--base", "encoder")
+
+
+def test_dev_chooses_the_weights(work):
+    made = json.loads((work / "made.json").read_text())
+    held = json.loads((work / "both" / "ensemble.json").read_text())
+    assert [one["weight"] for one in held["members"]] == made["weights"] and sum(made["weights"]) == pytest.approx(1)
+    assert held["dev_rows"] == held["metrics"]["dev"]["rows"] == 12
+    assert [one["name"] for one in held["members"]] == ["probe", "probe-2"]
+
+
+def test_eval_measures_it(work):
+    done = cli("eval", "both", *BOTH, "--data", "rows.jsonl", "--json", "score.json", cwd=work)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((work / "score.json").read_text())["rows"] == len(ROWS)
+    refused(cli("eval", "both", *BOTH, cwd=work), "--data")
+
+
+def test_predict_answers_by_it_beside_a_member(work):
+    """An artifact on another base is answered by its own: each one's base is loaded."""
+    asked = [{"text": "joy", "artifact": name} for name in ("both", "causal", "encoder")]
+    (work / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    folders = ("both", "runs/causal", "runs/encoder")
+    done = cli("predict", *folders, "--input", "asked.jsonl", *BOTH, cwd=work)
+    assert done.returncode == 0, done.stderr
+    both, *members = [json.loads(line)["probabilities"]["good"] for line in done.stdout.splitlines()]
+    assert min(members) - 1e-6 <= both <= max(members) + 1e-6
+    done = cli("predict", "runs/causal", "runs/encoder", "--input", "asked.jsonl", cwd=work)
+    refused(done, "'both' is not loaded")
+    (work / "two.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked[1:]))
+    done = cli("predict", "runs/causal", "runs/encoder", "--input", "two.jsonl", cwd=work)
+    assert done.returncode == 0, done.stderr
+    assert [json.loads(line)["probabilities"]["good"] for line in done.stdout.splitlines()] == pytest.approx(members)
+
+
+def test_bases_are_the_users_or_bundled(work):
+    """What an ensemble's folder names is for people: no base is loaded by it unless it is a bundled one."""
+    refused(cli("eval", "both", "--data", "rows.jsonl", cwd=work), "made on base 'causal'", "--base")
+    done = cli("eval", "both", "--base", "causal", "--data", "rows.jsonl", cwd=work)
+    refused(done, "belongs to base 'encoder'")
+
+
+def test_inspect_shows_it(work):
+    done = cli("inspect", "both", cwd=work)
+    assert done.returncode == 0, done.stderr
+    assert all(word in done.stdout for word in ("probe-2, weight", "chosen on 12 dev rows", "dev accuracy"))
+    shown = json.loads(cli("inspect", "both", "--manifest", cwd=work).stdout)
+    assert shown == json.loads((work / "both" / "ensemble.json").read_text())
+
+
+def test_what_cannot_go_together_is_refused(work):
+    refused(cli("ensemble", "runs/causal", "--out", "one", cwd=work), "at least two members")
+    refused(cli("ensemble", "both", "runs/causal", "--out", "more", *BOTH, cwd=work), "is an ensemble itself")
+    refused(cli("ensemble", "runs/causal", "runs/encoder", "--out", "runs", cwd=work), "choose another folder")
+    refused(cli("merge", "both", "--out", "merged", cwd=work), "is an ensemble of artifacts")
+    assert not (work / "one").exists() and not (work / "more").exists()

@@ -168,7 +168,7 @@ def test_an_edited_run_file_names_nothing(made, cache, tmp_path):
 
 
 def test_a_base_or_data_that_moved_away(made, cache, tmp_path, monkeypatch):
-    from softprompt.cli.evaluate import _own_rows
+    from softprompt.cli.evaluate import own_rows
     from softprompt.training import known
 
     folder = Path(shutil.copytree(made / "run", tmp_path / "run"))
@@ -181,7 +181,7 @@ def test_a_base_or_data_that_moved_away(made, cache, tmp_path, monkeypatch):
     monkeypatch.setattr("softprompt.cli.evaluate.run_of", lambda path: run)
     run.task["data"] = {"source": str(tmp_path / "rows.jsonl")}
     with pytest.raises(DataError, match=r"no such file.*--data"):
-        _own_rows(folder, tiny_task(), "test")
+        own_rows(folder, tiny_task(), "test")
 
 
 def test_code_and_pickles_of_a_base_are_never_run(tmp_path, monkeypatch):

@@ -19,6 +19,7 @@ from .runfile import RunSpec
 from .tasks import Task, ready_tasks
 from .tasks.spec import DataSpec
 
+_TABLES = (".xlsx", ".xls", ".ods", ".txt", ".gz", ".zip")  # people have rows in, and we do not read
 _ROWS = ("source", "train", "dev", "test")  # keys of a task's data that may name files
 
 
@@ -114,9 +115,12 @@ def _check_rows(task: dict[str, Any], folder: Path, where: str) -> None:
 
 
 def holds_rows(path: Path) -> bool:
-    """Whether a file holds rows and no run, by its ending; a `.json` that is a mapping with a task is a run."""
+    """Whether a file holds rows and no run, by its ending; a `.json` that is a mapping with a task is a run.
+
+    So do spreadsheets and packed files, which are then refused as files of rows.
+    """
     if path.suffix.lower() != ".json":
-        return path.suffix.lower() in SUPPORTED
+        return path.suffix.lower() in (*SUPPORTED, *_TABLES)
     try:
         held = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):

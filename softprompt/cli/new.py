@@ -68,7 +68,7 @@ def run_for_rows(
     from ..run_reader import make_run
 
     found = propose_run(look(data, text or [], label, kind))
-    spec = make_run(found.run, settings, f"the run for {data}")
+    spec = make_run(found.run, settings, str(data), whole=True)
     for line in summary(found):
         err.print(line)
     return spec

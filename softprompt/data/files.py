@@ -35,7 +35,10 @@ def check_file(path: Path) -> str:
     # `/dev/stdin` is what the shell has put there; a pipe without an ending (`<(zcat …)`) holds JSON lines
     suffix = (path.suffix or path.resolve().suffix).lower() or (".jsonl" if path.is_fifo() else "")
     if suffix not in SUPPORTED:
-        raise DataError(f"{path}: files of type {suffix or '(none)'!r} are not read; use one of {', '.join(SUPPORTED)}")
+        advice = "save the table as CSV (UTF-8), or " if suffix in (".xlsx", ".xls", ".ods") else ""
+        raise DataError(
+            f"{path}: files of type {suffix or '(none)'!r} are not read; {advice}use one of {', '.join(SUPPORTED)}"
+        )
     return suffix
 
 

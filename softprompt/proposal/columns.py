@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from ..values import is_blank, kind, not_text, plain, text_of
 LABEL_NAMES = ("label", "labels", "class", "category", "target", "intent", "sentiment", "topic", "gold", "y")
 TEXT_NAMES = ("text", "sentence", "message", "content", "review", "body", "comment", "description")
 _MOST_LABELS, _LONGEST_LABEL = 200, 40  # values of a column; mean characters of one
+_NUMBER = re.compile(r"[-+]?\d[\d\s.,:/TZeE+-]*")
 _MOST_NUMBERS = 20  # values of a column of numbers, of which more are measures or keys
 
 
@@ -24,7 +26,7 @@ class Column:
         filled: rows that have something in it.
         counts: rows by value, of texts and numbers; empty where it holds lists or objects.
         characters: of a value, on average.
-        numbers: all values are numbers.
+        numbers: all values are numbers, dates or times.
         holds: what it holds, in JSON's words.
     """
 
@@ -87,12 +89,4 @@ def _column(name: str, values: Iterable[Any]) -> Column:
     if other or not texts:
         return Column(name, len(there), Counter(), 0.0, False, other[0] if other else "nothing")
     mean = sum(map(len, texts)) / len(texts)
-    return Column(name, len(there), Counter(texts), mean, all(map(_is_number, texts)), "text")
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text.replace(",", "."))
-    except ValueError:
-        return False
-    return True
+    return Column(name, len(there), Counter(texts), mean, all(map(_NUMBER.fullmatch, texts)), "text")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast, get_args
@@ -107,9 +108,10 @@ def _answer(columns: Sequence[Column], text: Sequence[str], kind: str | None, wh
     if not labels and kind != "classification" and len(texts) == 2 - min(1, len(text)):
         return texts[-1].name  # what is asked stands before what is answered
     which = "any of several columns" if labels else "no column"
+    likely = sorted(labels, key=lambda column: (column.numbers, len(column.counts)))
     raise DataError(
         f"{where}: {which} may be the label ({_listed(columns)}); name both columns, e.g. --text "
-        f"{_example(texts, columns, 0)} --label {_example(labels, columns, -1)}"
+        f"{_quoted((texts or columns)[0].name)} --label {_quoted((likely or columns[::-1])[0].name)}"
     )
 
 
@@ -128,7 +130,7 @@ def _text(columns: Sequence[Column], answer: str, where: str) -> tuple[str, ...]
     which = "any of several columns" if texts else "no column"
     raise DataError(
         f"{where}: {which} may be the text ({_listed(columns)}); name both columns, e.g. --text "
-        f"{_example(texts, others or columns, 0)} --label {_quoted(answer)}"
+        f"{_quoted((texts or others or columns)[0].name)} --label {_quoted(answer)}"
     )
 
 
@@ -143,9 +145,5 @@ def _listed(columns: Sequence[Column]) -> str:
     return shown + (f" and {len(columns) - 12} more" if len(columns) > 12 else "")
 
 
-def _example(likely: Sequence[Column], columns: Sequence[Column], place: int) -> str:
-    return _quoted((likely or columns)[place].name)
-
-
 def _quoted(name: str) -> str:
-    return f'"{name}"' if " " in name else name
+    return shlex.quote(name)

@@ -101,7 +101,9 @@ def _tried(seen: Seen, run: dict[str, Any]) -> Proposal:
         raise DataError(f"{seen.path}: has {rows} different rows that can be used{left}; it takes {LEAST} or more")
     if not task.left_out.unusable:
         del run["task"]["data"]["on_bad_rows"]
-    found = Proposal(seen, run, splits, [line for line in task.notices if line not in seen.told])
+    # paths as they were given; how the file is read was told when it was looked at
+    notices = [line.replace(str(seen.path.resolve()), str(seen.path)) for line in task.notices]
+    found = Proposal(seen, run, splits, [line for line in notices if line not in seen.told])
     _measure(found, task)
     return found
 

@@ -74,8 +74,7 @@ def summary(found: Proposal) -> list[str]:
         lines.append(
             f"{len(names)} {'tags' if roles.kind == 'tagging' else 'labels'}: {', '.join(names[:_MOST_LABELS])}{more}"
         )
-    # paths as they were given
-    lines += [line.replace(str(seen.path.resolve()), str(seen.path)) for line in found.notices]
+    lines += found.notices
     parts = ", ".join(f"{len(part)} {name}" for name, part in found.splits.items())
     lines.append(
         f"splits: {rows} rows, stratified by label: {parts}" if seen.labels else f"splits: {rows} rows: {parts}"

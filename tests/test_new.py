@@ -254,7 +254,9 @@ def test_from_a_table_to_answers_without_a_file_by_hand(tmp_path):
     for words in ("read as cp1252", "semicolons", "1 rows that cannot be used", "copies"):
         assert done.stderr.count(words) == 1, done.stderr
     assert cli("train", "t.csv", *settings, "--out", "runs/t", cwd=tmp_path).stderr.count("this run is finished") == 1
-    asked = saved(tmp_path / "new.csv", "Nachricht (Kunde)", ["a joy came", "a loss"])
+    asked = saved(tmp_path / "new.csv", "Nachricht (Kunde)", ["a joy came", "à rendre"], "cp1252")
     done = cli("predict", "runs/t", "--input", asked, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0 and "new.csv:3: is not UTF-8; read as cp1252" in done.stderr, done.stderr
     assert {json.loads(line)["label"] for line in done.stdout.splitlines()} <= {"account", "billing", "shipping"}
+    done = cli("eval", "runs/t", "--data", "t.csv", cwd=tmp_path)
+    assert "left out: 1 rows that cannot be used" in done.stderr and "on 26 rows" in done.stdout, done.stderr

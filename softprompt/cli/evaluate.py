@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .app import app
-from .console import out, progress, run_of, tell_answers, tell_cut
+from .console import err, out, progress, run_of, tell_answers, tell_cut
 from .options import ArtifactFolder, Bases, Dtype, Json, Quantization
 from .outputs import behind_links, files_of, refuse_replacing, tell_json
 from .reports import ReportFile, check_report, tell_report
@@ -56,6 +56,8 @@ def eval_verb(
             rows = own_rows(artifact, task, split)
         else:
             rows = task.read(str(Path(data).absolute()) if Path(data).exists() else data, show)
+            for line in task.notices:
+                err.print(line)
         found = runtime.evaluate("artifact", rows, show)
     for prompt in runtime.prompts("artifact"):
         tell_cut(prompt.bound)

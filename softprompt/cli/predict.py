@@ -61,7 +61,7 @@ def predict_verb(
     first = next(iter(held))
     manifests = {name: next(iter(own.values())) for name, own in held.items()}
     tasks = {name: Task.of_artifact(m.task, m.format_version) for name, m in manifests.items() if m.task}
-    rows = read_rows(source, lambda values: _problem(values, tasks, first))
+    rows = read_rows(source, lambda values: _problem(values, tasks, first), notice=err.print)
     if to is not None:
         check_rows(to, [row.values for row in rows])
     asked = [_asked(row.values, tasks, first) for row in rows]

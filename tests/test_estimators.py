@@ -343,6 +343,28 @@ def test_what_is_shown(base, capsys):
     assert "<b>movie" not in result._repr_html_() and "movie-reviews" in result._repr_html_()
 
 
+def test_an_ensemble_is_loaded_as_an_artifact_is(base, folder, tmp_path):
+    other = tiny_base("bert")
+    members = [PromptClassifier(one, PROBE).fit(TEXTS, [1, 0] * 6) for one in (base, other)]
+    for name, member in zip("ab", members, strict=True):
+        member.save(tmp_path / name)
+    sp.save_ensemble(tmp_path / "both", [(tmp_path / "a", 0.25), (tmp_path / "b", 0.75)])
+    both = PromptClassifier.load(tmp_path / "both", [other, base])
+    logs = [member.predict_log_proba(TEXTS) for member in members]
+    want = np.exp(0.25 * logs[0] + 0.75 * logs[1])
+    assert np.allclose(both.predict_proba(TEXTS), want / want.sum(1, keepdims=True), atol=1e-6)
+    assert both.predict(TEXTS).tolist() == [1, 0] * 6
+    again = pickle.loads(pickle.dumps(both))
+    assert np.allclose(again.predict_proba(TEXTS), both.predict_proba(TEXTS), atol=1e-6)
+    both.save(tmp_path / "copy")
+    assert PromptClassifier.load(tmp_path / "copy").predict(TEXTS).tolist() == [1, 0] * 6
+    with pytest.raises(ArtifactError, match="base"):
+        PromptClassifier.load(tmp_path / "a", other)
+    shared._known.clear()
+    with pytest.raises(InputError, match="made on base 'tiny-llama'; name it when it is loaded"):
+        PromptClassifier.load(tmp_path / "a")
+
+
 class Shell:
     kernel = None
 

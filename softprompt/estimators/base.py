@@ -14,6 +14,7 @@ import numpy as np
 from sklearn import exceptions
 from sklearn.base import BaseEstimator
 
+from ..artifact.manifest import BaseRecord
 from ..base import Base
 from ..base.bundled import BUNDLED
 from ..base.shape import DTYPES
@@ -100,30 +101,28 @@ class PromptEstimator(BaseEstimator):
         """The estimator of an artifact, its own or one that was trained otherwise.
 
         Args:
-            base: that it was made on, by name, folder or loaded; `auto`: one that comes with the package, or of this process.
+            folder: of the artifact, or of an ensemble of them.
+            base: that it was made on, by name, folder or loaded (a list, where an ensemble has several); `auto`: those that
+                come with the package, or are in this process.
 
         Raises:
             ArtifactError: damaged, of another base, or of a task of another type.
             InputError: the base has to be named.
         """
         with own_errors():
-            fitted = Fitted.read(folder, None)
-            manifest = fitted.artifact.manifest
+            fitted = Fitted.read(folder)
             if fitted.task.spec.type != cls.kind:
                 raise ArtifactError(
                     f"{folder}: its task is of type {fitted.task.spec.type!r}, {cls.__name__} is for {cls.kind!r}"
                 )
-            known = base_of_digest(manifest.base.digest)
             if isinstance(base, str) and base == "auto":
-                if manifest.base.id not in BUNDLED and known is None:
-                    raise InputError(
-                        f"{folder}: made on base {manifest.base.id!r}; name it: {cls.__name__}.load(folder, base=…)"
-                    )
-                base = known if manifest.base.id not in BUNDLED else manifest.base.id
-            loaded = base_of(base)
-            held = Fitted(fitted.files, _settings_of(loaded), loaded)
-            held.check()
-        estimator = cls(base=base, method=manifest.method)
+                bases = [_base_of_artifact(manifest.base, f"{folder}") for manifest in fitted.manifests]
+            else:
+                bases = [base_of(one) for one in (base if isinstance(base, (list, tuple)) else [base])]
+            held = Fitted(fitted.files, (), bases)
+            # here an artifact of another base is told
+            held.settings = [_settings_of(member.base) for member in held.members]
+        estimator = cls(base=held.settings if len(held.settings) > 1 else bases[0], method=held.manifests[0].method)
         if hasattr(estimator, "instruction"):
             estimator.instruction = held.task.spec.template.instruction
         estimator._take(held, Reads.of_task(held.task))
@@ -221,6 +220,19 @@ class PromptEstimator(BaseEstimator):
     summary_: dict[str, Any]
 
 
+def _base_of_artifact(named: BaseRecord, where: str) -> Base:
+    """The base of an artifact by what its manifest says: one that comes with the package, or is in this process.
+
+    Raises:
+        InputError: neither; a base is not loaded because an artifact names it.
+    """
+    if (known := base_of_digest(named.digest)) is not None:
+        return known
+    if named.id in BUNDLED:
+        return base_of(named.id)
+    raise InputError(f"{where}: made on base {named.id!r}; name it when it is loaded, load(folder, base=…)")
+
+
 def _settings_of(base: Base) -> Any:
     """How a base is named and held, as `shared.base_of` takes it."""
     held: dict[str, Any] = {"name": base.name}
@@ -237,4 +249,4 @@ def _fitted(result: Result, base: Base) -> Fitted:
     with TemporaryDirectory() as folder:
         target = Path(folder) / "artifact"
         result.save(target)
-        return Fitted.read(target, _settings_of(base), base)
+        return Fitted.read(target, [_settings_of(base)], [base])

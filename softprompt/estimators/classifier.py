@@ -169,7 +169,7 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
         super()._take(fitted, reads)
         if not hasattr(self, "classes_"):  # of an artifact
             labels = list(fitted.task.labels)  # type: ignore[attr-defined]  # of a classification
-            kind = fitted.artifact.manifest.training.get("labels", "text")
+            kind = fitted.manifests[0].training.get("labels", "text")
             self.classes_ = np.unique([_READ[kind](label) for label in labels] if kind in _READ else labels)
 
     def __sklearn_tags__(self) -> Any:

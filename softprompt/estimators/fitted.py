@@ -1,9 +1,9 @@
-"""What an estimator has learned: the files of an artifact, and the base that answers behind it."""
+"""What an estimator has learned: the files of an artifact or ensemble, and the bases that answer behind them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,9 +13,9 @@ import numpy as np
 
 from .. import artifact as artifacts
 from ..answers import Outcome
-from ..artifact.store import check_place
 from ..base import Base
 from ..data import Row
+from ..ensemble import Together
 from ..errors import InputError
 from ..methods import Method
 from ..prepared import prepare, restored
@@ -28,32 +28,51 @@ from .shared import CACHE, LOCK, base_of, base_of_digest, keep_rows, kept_rows
 _ASKED = "asked"
 
 
+@dataclass(frozen=True)
+class Member:
+    """An artifact on its base; alone, or one of an ensemble."""
+
+    artifact: artifacts.Artifact
+    task: Task
+    base: Base
+    method: Method
+
+    @plain_torch()
+    def outcomes(self, rows: Sequence[Row], progress: Progress) -> list[Outcome]:
+        """Answer rows; what other estimators of this process have encoded is used again."""
+        kept = kept_rows(self.base)
+        ready = prepare(self.base, self.task, self.method, CACHE.config(), {_ASKED: list(rows)}, kept, (_ASKED,))
+        found = ready.form.predict(ready, ready.splits[_ASKED], progress)
+        keep_rows(ready)
+        return found
+
+
 class Fitted:
-    """An artifact in memory. Nothing of the base is part of it: it is found again by its settings.
+    """An artifact in memory, or an ensemble of them. Nothing of a base is part of it: it is found again by its settings.
 
     Attributes:
-        files: the artifact's, by name; the same bytes as on disk.
-        settings: which base, as `shared.base_of` takes it; None: one of the artifact's weights must be in this process.
+        files: their contents by path, the same bytes as on disk.
+        settings: which base each member has, as `shared.base_of` takes it.
     """
 
-    def __init__(self, files: dict[str, bytes], settings: Any, base: Base | None = None) -> None:
-        self.files, self.settings = files, settings
-        self._base = base
+    def __init__(self, files: dict[str, bytes], settings: Sequence[Any], bases: Sequence[Base] = ()) -> None:
+        self.files, self.settings = files, list(settings)
+        self._bases = list(bases)
 
     @classmethod
-    def read(cls, folder: str | Path, settings: Any, base: Base | None = None) -> Fitted:
-        """Of an artifact's folder, or that of the run that made it.
+    def read(cls, folder: str | Path, settings: Sequence[Any] = (), bases: Sequence[Base] = ()) -> Fitted:
+        """Of an artifact's folder, an ensemble's, or that of the run that made it.
 
         Raises:
             ArtifactError: it is damaged.
         """
-        path = artifacts.load(folder).path
+        path = Path(folder) if artifacts.is_ensemble(folder) else artifacts.load(folder).path
         assert path is not None
         files = [file for file in sorted(path.rglob("*")) if file.is_file()]
-        return cls({file.relative_to(path).as_posix(): file.read_bytes() for file in files}, settings, base)
+        return cls({file.relative_to(path).as_posix(): file.read_bytes() for file in files}, settings, bases)
 
     def __getstate__(self) -> dict[str, Any]:
-        """The files and the name of the base."""
+        """The files and the names of the bases."""
         return {"files": self.files, "settings": self.settings}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -65,7 +84,11 @@ class Fitted:
         Raises:
             ArtifactError: the folder holds something else.
         """
-        check_place(target := Path(folder))
+        target = Path(folder)
+        if len(self.manifests) > 1:
+            artifacts.check_ensemble_place(target)
+        else:
+            artifacts.check_place(target)
         with atomic_folder(target) as temporary:
             self._write(temporary)
         return target
@@ -76,15 +99,25 @@ class Fitted:
             (folder / name).write_bytes(content)
 
     @cached_property
-    def artifact(self) -> artifacts.Artifact:
-        """The artifact, checked.
+    def _held(self) -> tuple[list[artifacts.Artifact], tuple[float, ...]]:
+        """Artifacts and their weights, checked."""
+        with TemporaryDirectory() as folder:
+            self._write(Path(folder))
+            if artifacts.is_ensemble(folder):
+                ensemble = artifacts.load_ensemble(folder)
+                held, weights = list(ensemble.members.values()), tuple(ensemble.manifest.weights)
+            else:
+                held, weights = [artifacts.load(folder)], (1.0,)
+        return [replace(one, path=None) for one in held], weights
+
+    @property
+    def manifests(self) -> list[artifacts.Manifest]:
+        """Each member's.
 
         Raises:
             ArtifactError: the bytes are damaged.
         """
-        with TemporaryDirectory() as folder:
-            self._write(Path(folder))
-            return replace(artifacts.load(folder), path=None)
+        return [one.manifest for one in self._held[0]]
 
     @cached_property
     def task(self) -> Task:
@@ -93,34 +126,29 @@ class Fitted:
         Raises:
             InputError: it names none.
         """
-        manifest = self.artifact.manifest
-        if manifest.task is None:
-            raise InputError("the artifact names no task, so it cannot be asked; load it with softprompt.load")
-        return Task.of_artifact(manifest.task, manifest.format_version)
+        return _task(self.manifests[0])
 
-    @property
-    def base(self) -> Base:
-        """The base, loaded if it is not there.
+    @cached_property
+    def members(self) -> list[Member]:
+        """Each artifact on its base, which is loaded if it is not there.
 
         Raises:
             MissingBaseError: it cannot be loaded.
+            ArtifactError: it is another base.
         """
-        if self._base is None:
-            self._base = base_of_digest(self.artifact.manifest.base.digest) or base_of(self.settings)
-        return self._base
+        found = []
+        for place, held in enumerate(self._held[0]):
+            base = self._base(held.manifest.base.digest, place)
+            task = _task(held.manifest)
+            found.append(Member(held, task, base, restored(held, base, task)))
+        return found
 
-    @cached_property
-    def _method(self) -> Method:
-        return restored(self.artifact, self.base, self.task)
+    def _base(self, digest: str, place: int) -> Base:
+        """The base of a member: of those that were given (the wrong one is told later), of this process, or loaded."""
+        if self._bases:
+            return next((one for one in self._bases if one.digest == digest), self._bases[0])
+        return base_of_digest(digest) or base_of(self.settings[place])
 
-    def check(self) -> None:
-        """
-        Raises:
-            ArtifactError: it is of another base, or damaged.
-        """
-        _ = self._method
-
-    @plain_torch()
     def outcomes(self, rows: Sequence[Row], progress: Progress = ignore_progress) -> list[Outcome]:
         """Answer rows, with or without their right answers.
 
@@ -128,13 +156,9 @@ class Fitted:
             DataError: rows that cannot be asked; all are named.
         """
         with LOCK:
-            base = self.base
-            ready = prepare(
-                base, self.task, self._method, CACHE.config(), {_ASKED: list(rows)}, kept_rows(base), (_ASKED,)
-            )
-            found = ready.form.predict(ready, ready.splits[_ASKED], progress)
-            keep_rows(ready)
-        return found
+            each = [member.outcomes(rows, progress) for member in self.members]
+        together = Together((), self._held[1])
+        return [together.outcome(said) for said in zip(*each, strict=True)]
 
     def predict_log_proba(
         self, rows: Sequence[Row], labels: Sequence[str], progress: Progress = ignore_progress
@@ -143,3 +167,9 @@ class Fitted:
         scores = [[outcome.scores[label] for label in labels] for outcome in self.outcomes(rows, progress)]
         values = np.array(scores, dtype=float).reshape(-1, len(labels))
         return values - np.logaddexp.reduce(values, axis=1, keepdims=True)
+
+
+def _task(manifest: artifacts.Manifest) -> Task:
+    if manifest.task is None:
+        raise InputError("the artifact names no task, so it cannot be asked; load it with softprompt.load")
+    return Task.of_artifact(manifest.task, manifest.format_version)

@@ -55,6 +55,7 @@ _SHIPPED: dict[str, dict[str, str]] = {
         "speed_check_plot": "softprompt.benchmarks.speed.plot:check_plot",
         "compare": "softprompt.benchmarks.compare.main:compare",
         "report": "softprompt.benchmarks.compare.main:report",
+        "try": "softprompt.benchmarks.ways.main:try_rows",
     },
 }
 

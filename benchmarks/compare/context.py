@@ -92,6 +92,8 @@ class RunContext:
         """
         cell, pool = run.cell, self.rows_of(run.cell)
         task = Task.load(cell.task)
+        if cell.draws == "folds":
+            return self._fold(run, task, pool["test"])
         size = cell.place.size or cell.contender.demonstrations or cell.pool
         if size > len(pool["train"]):
             raise DataError(
@@ -107,8 +109,29 @@ class RunContext:
             )
         return {"train": train, "dev": pool["dev"][: cell.dev], "test": pool["test"]}
 
+    def _fold(self, run: Run, task: Task, every: Sequence[Row]) -> dict[str, list[Row]]:
+        """The rows of a run of a cross-validation: `test` is its fold, a smaller `train` the beginning of a larger one.
+
+        Raises:
+            DataError: fewer rows in the other folds than its size asks for.
+        """
+        cell, cut, folds = run.cell, task.spec.data.split, len(run.cell.seeds)
+        parts = split(every, {str(place): 1 / folds for place in range(folds)}, task.label, cut.seed, cut.group)
+        tested = parts.pop(str(run.seed))
+        others = [row for part in parts.values() for row in part]
+        size = min(cell.place.size or cell.contender.demonstrations or cell.pool, len(others))
+        if cell.place.size is not None and cell.place.size > len(others):
+            raise DataError(
+                f"{cell.place.task}: {cell.place.size} training rows asked for, the other folds of fold {run.seed} have "
+                f"{len(others)}; make sizes smaller"
+            )
+        learned = split(others, {"train": size - cell.dev, "dev": cell.dev}, task.label, run.seed, cut.group)
+        return {**learned, "test": tested}
+
     def rows_of(self, cell: Cell, other: dict[str, Any] | None = None) -> dict[str, list[Row]]:
         """All rows of the cell's task, split once: test, dev, and the pool that training rows are drawn from.
+
+        Of a cross-validation each row is tested: they all are in `test`, and nothing is anywhere else.
 
         Args:
             other: another task, whose test rows are wanted.
@@ -122,7 +145,9 @@ class RunContext:
             task = Task.load(held)
             data, cut = task.spec.data, task.spec.data.split
             sizes: dict[str, Any] = {"train": None, "dev": dev}
-            if data.source is None:
+            if cell.draws == "folds":
+                sizes |= {"dev": 0, "test": 0}
+            elif data.source is None:
                 sizes["test"] = None  # a file of its own, of which a sample is drawn below
             elif cell.test is not None:
                 sizes["test"] = cell.test
@@ -130,13 +155,17 @@ class RunContext:
                 raise DataError(f"{task.name}: gives all rows that are left to the test; set `test` in the suite")
             changed = data.model_copy(update={"split": cut.model_copy(update=sizes)})
             rows = type(task)(task.spec.model_copy(update={"data": changed}), task.folder).load_data(self.progress)
+            if cell.draws == "folds":
+                rows = {"train": [], "dev": [], "test": rows["train"]}
             if not rows.get("test"):
                 raise DataError(
                     f"{task.name}: has no test rows; give data.test, or data.source and `test` in the suite"
                 )
             if cell.test is not None and len(rows["test"]) > cell.test:
                 rows["test"] = split(rows["test"], {"test": cell.test}, task.label, cut.seed)["test"]
-            if data.dev is not None:  # in an order of its own, perhaps by label; the first rows of it will be taken
+            if (
+                rows["dev"] and data.dev is not None
+            ):  # in an order of its own, perhaps by label; the first rows of it will be taken
                 rows["dev"] = split(rows["dev"], {"dev": len(rows["dev"])}, task.label, cut.seed)["dev"]
             self._rows[key] = rows
         return self._rows[key]

@@ -141,6 +141,7 @@ def drive(
     progress: Progress = ignore_progress,
     notice: Notice = ignore_notice,
     expected: Callable[[Cell], float] | None = None,
+    may_begin: Callable[[Run], bool] = lambda run: True,
 ) -> None:
     """Make all runs that are not there yet. Each is written when it ends, so a kill costs the runs under way.
 
@@ -148,6 +149,7 @@ def drive(
         expected: seconds of a cell. Where there are several workers the longest is begun first, so that none waits long for
             another at the end.
         isolate: give every run a new process.
+        may_begin: asked before a run begins; what may not is left for another call.
         progress: of runs, where workers are other processes.
     """
     busy: dict[Future[Done], tuple[Worker, Run]] = {}
@@ -156,7 +158,8 @@ def drive(
     began, done, total = time.monotonic(), 0, work.left()
     try:
         while True:
-            waiting = _waiting(work, {run.id for _, run in busy.values()})
+            started = {run.id for _, run in busy.values()}
+            waiting = [run for run in _waiting(work, started) if may_begin(run)]
             while free and waiting:
                 worker = free.pop(0)
                 others = [run for _, run in busy.values()]

@@ -208,6 +208,14 @@ def _run_setfit(
     return run_setfit_row(run, context, record)
 
 
+def _run_tfidf(
+    run: Run, context: RunContext, record: Record, artifacts: Path | None, progress: Progress
+) -> dict[str, Rows]:
+    from softprompt.benchmarks.compare.peers.tfidf import run_tfidf_row
+
+    return run_tfidf_row(run, context, record)
+
+
 def _run_majority(
     run: Run, context: RunContext, record: Record, artifacts: Path | None, progress: Progress
 ) -> dict[str, Rows]:
@@ -218,5 +226,6 @@ def _run_majority(
 _KINDS: dict[str, Callable[..., dict[str, Rows]]] = {
     "method": _run_method,
     "majority": _run_majority,
+    "tfidf": _run_tfidf,
     "setfit": _run_setfit,
 }

@@ -81,10 +81,12 @@ def seconds(cell: Cell, cost: Cost) -> float:
     if cell.contender.kind != "method":
         return 0.0
     steps, evaluations = _steps(cell)
-    finals, tests = len(cell.seeds), (cell.test or 0) * (1 + len(cell.tests))
+    finals, tests = len(cell.seeds), float((cell.test or 0) * (1 + len(cell.tests)))
     full = steps * cost.step + max(1, evaluations) * cell.dev * cost.row
     search = cell.search.cost if len(cell.rates) > 1 else 0.0
     draws = finals + 1 if cell.draws == "seeded" else 1
+    if cell.draws == "folds":
+        tests /= finals  # each run tests its fold only
     encoded = ((cell.place.size or 0) * draws + cell.dev + tests) * cost.encode
     return (search + finals) * full + finals * tests * cost.row + encoded
 
@@ -128,7 +130,7 @@ def _spec(cell: Cell) -> TrainSpec:
 
 def _try(cell: Cell, context: RunContext) -> Cost:
     if cell.contender.kind != "method":
-        return Cost(plan="no base" if cell.contender.kind == "majority" else "a process of its own")
+        return Cost(plan="a process of its own" if cell.contender.kind == "setfit" else "no base")
     run = Run(cell, "trial", cell.search.seed, None)
     try:
         base, task, rows = context.base(cell), context.asked(run), context.rows(run)

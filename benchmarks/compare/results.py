@@ -20,6 +20,7 @@ class Tested:
         test: the test's task.
         records: done, one a seed, in the seeds' order.
         where, gold: of the rows [n].
+        folds: each record tested other rows, those of its fold; together they are one test, as of one seed.
     """
 
     place: Place
@@ -27,6 +28,7 @@ class Tested:
     records: list[Record]
     where: list[str]
     gold: Sequence[Any]
+    folds: bool = False
 
     @property
     def measured(self) -> list[Measured]:
@@ -40,8 +42,20 @@ class Tested:
 
     @property
     def predicted(self) -> list[list[Any]]:
-        """[seeds, n]."""
-        return [found.predicted or [] for found in self.measured]
+        """[seeds, n]; of folds [1, n]."""
+        runs = [found.predicted or [] for found in self.measured]
+        return [[answer for run in runs for answer in run]] if self.folds else runs
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of the runs [seeds]; of folds, which make one run together, 0."""
+        return [0] if self.folds else [record.seed for record in self.records]
+
+    @property
+    def rows(self) -> list[str]:
+        """Digests of the rows: what has equal ones was tested on the same rows."""
+        digests = [found.digest for found in self.measured]
+        return digests if self.folds else digests[:1]
 
 
 @dataclass(frozen=True)
@@ -95,11 +109,17 @@ class Results:
             newest = max(members, key=lambda record: record.when)
             records = [record for record in members if _of(record) == _of(newest)]
             records.sort(key=lambda record: record.seed)
-            digests = {record.tests[test].digest for record in records}
-            if len(digests) > 1:
+            digests = list(dict.fromkeys(record.tests[test].digest for record in records))
+            folds = (self.suite.get("suite") or {}).get("draws") == "folds"
+            if len(digests) > 1 and not folds:
                 raise DataError(f"{records[0].place.contender}: its seeds were tested on different rows of {test}")
-            where, gold = gold_of(self.folder, digests.pop())
-            found.append(Tested(records[0].place, test, records, where, gold))
+            where: list[str] = []
+            gold: list[Any] = []
+            for digest in digests:
+                some, right = gold_of(self.folder, digest)
+                where += some
+                gold += right
+            found.append(Tested(records[0].place, test, records, where, gold, folds))
         return found
 
 

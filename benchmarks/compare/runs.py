@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import functools
-import math
-import random
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from softprompt import registry
-from softprompt.answers import find_form
+from softprompt.benchmarks.compare.rates import rates_of
 from softprompt.benchmarks.compare.record import Place, Record
-from softprompt.benchmarks.compare.suite import ContenderSpec, SearchSpec, SuiteSpec, repeated
+from softprompt.benchmarks.compare.suite import ContenderSpec, SearchSpec, SuiteSpec, label_of, repeated
 from softprompt.errors import ConfigError
-from softprompt.methods import make_method
 from softprompt.renamed import with_first_keys
 from softprompt.run_reader import resolved_task
 from softprompt.runfile import BaseSpec, TrainSpec
@@ -123,16 +119,11 @@ def cells_of(suite: SuiteSpec) -> list[Cell]:
     for base in suite.bases:
         for name, task in tasks:
             for row in suite.rows():
+                if row.bases is not None and label_of(base) not in row.bases:
+                    continue
                 for size in (row.sizes or suite.sizes) if row.fits_rows else [None]:
                     found.append(_cell(suite, base, name, task, tests, row, size))
     return found
-
-
-def label_of(base: BaseSpec) -> str:
-    """What a base is called in tables: its name without the folder, and how it is held, if not as usual."""
-    held = base.model_dump(mode="json", exclude_defaults=True)
-    shown = [str(held[key]) for key in ("dtype", "quantization", "kind") if key in held]
-    return "-".join([Path(base.name).name, *shown, *([] if base.isolated else ["together"])])
 
 
 def _named(task: str | dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -158,7 +149,7 @@ def _cell(
         "task": task,
         "tests": tuple(spec for other, spec in tests if other != name),
         "train": train,
-        "dev": dev_rows(suite, size or largest),
+        "dev": dev_rows(suite, size or largest, row),
         "test": suite.test,
         "draws": suite.draws,
         "pool": largest,
@@ -167,6 +158,7 @@ def _cell(
     what = row.model_dump(mode="json", include={"kind", "method"}) | {"demonstrations": row.demonstrations or 0}
     files = _files([task, *(spec for _, spec in tests)])
     what |= {"files": files} if files else {}
+    what |= {"folds": len(suite.seeds)} if suite.draws == "folds" else {}
     what |= {"cache": suite.cache.dtype} if suite.cache.dtype else {}  # the rest of it changes no result
     named = values | {
         "task": _with_first_keys(task),
@@ -209,38 +201,19 @@ def _digest_of(path: Path, changed: int, size: int) -> str:
     return sha256_file(path)
 
 
-def dev_rows(suite: SuiteSpec, size: int) -> int:
-    """Rows to choose by, for this many training rows."""
+def dev_rows(suite: SuiteSpec, size: int, row: ContenderSpec | None = None) -> int:
+    """Rows to choose by, for this many training rows; of folds they are among these, so at most a quarter of them."""
+    if suite.draws == "folds":
+        chooses = row is not None and row.default_lr is not None
+        asked = suite.dev if isinstance(suite.dev, int) else max(LEAST_DEV, round(suite.dev * size))
+        return min(asked, size // 4) if chooses else 0
     return suite.dev if isinstance(suite.dev, int) else max(LEAST_DEV, round(suite.dev * size))
 
 
 def seeds_of(row: ContenderSpec, suite: SuiteSpec) -> list[int]:
     """The seeds that are reported; the first one only where nothing depends on it."""
     seeds = row.seeds or suite.seeds
-    return seeds if row.fits_rows or row.demonstrations else seeds[:1]
-
-
-def rates_of(row: ContenderSpec, search: SearchSpec, task: Mapping[str, Any]) -> tuple[float, ...]:
-    """The learning rates to try on a task; none where nothing is learned by gradients."""
-    if row.default_lr is None:
-        return ()
-    if row.lr:
-        return tuple(row.lr)
-    default = row.default_lr * _times(row, task)
-    powers = [place - search.trials // 2 for place in range(search.trials)]
-    if search.draw == "grid":
-        return tuple(float(f"{default * search.spread**power:.3g}") for power in powers)
-    rng = random.Random(f"{search.seed} {row.name}")
-    low, high = (math.log(search.spread) * power for power in (powers[0], powers[-1]))
-    return tuple(float(f"{default * math.exp(rng.uniform(low, high)):.3g}") for _ in powers)
-
-
-def _times(row: ContenderSpec, task: Mapping[str, Any]) -> float:
-    """What a method's own rate is multiplied by where only a head answers; a head alone has a rate of its own."""
-    if row.kind != "method" or not make_method(row.method).defaults.lr:
-        return 1.0
-    form = find_form(registry.find("softprompt.tasks", task.get("type", "classification")).form)
-    return form.rate if form.needs_head else 1.0
+    return seeds if row.fits_rows or row.demonstrations or suite.draws == "folds" else seeds[:1]
 
 
 def runs_of(cell: Cell, records: Mapping[str, Record]) -> list[Run]:

@@ -10,13 +10,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
+from softprompt.benchmarks.compare.search import SearchSpec
 from softprompt.config import Strict, named_file, override, parse, read_yaml, suggest, with_new_keys, yaml_files
 from softprompt.methods import make_method
 from softprompt.run_reader import beside
 from softprompt.runfile import BaseSpec, CacheSpec, TrainSpec, short_form
 
 READY = files("softprompt.benchmarks") / "suites"
-Kind = Literal["method", "majority", "setfit"]
+Kind = Literal["method", "majority", "tfidf", "setfit"]
 USUAL = ("lora", "full")  # what people would do instead
 SEARCHED = "train.lr: rates are searched; give `lr: [...]` to a contender, or search.trials: 1"
 SETFIT_LR = 2e-5  # SetFit's own default for the encoder
@@ -27,56 +28,13 @@ def repeated(values: Sequence[Any]) -> list[Any]:
     return sorted({value for value in values if values.count(value) > 1})
 
 
-class SearchSpec(Strict):
-    """How each learning rate is chosen on dev. Every method that learns by gradients gets the same number of trials.
-
-    Attributes:
-        trials: learning rates tried.
-        spread: ratio of neighbours in the grid round a method's default rate; of `log_uniform` the whole range is the grid's.
-        draw: `grid`, or `log_uniform`: seeded draws from the same range (Bergstra & Bengio 2012).
-        halving: null: every trial makes all steps. η: all trials make a share of the steps, the best 1/η of them η times as
-            many, and so on until one is left (successive halving, Jamieson & Talwalkar 2016).
-        seed: of the trials; none of the seeds that are reported, so that these are alike.
-    """
-
-    trials: PositiveInt = 3
-    spread: float = Field(default=3.0, gt=1)
-    draw: Literal["grid", "log_uniform"] = "grid"
-    halving: float | None = Field(default=None, ge=2)
-    seed: int = Field(default=1000, ge=0)
-
-    @property
-    def shares(self) -> list[float]:
-        """Share of all steps that a trial makes in each round, ascending."""
-        if self.halving is None or self.trials == 1:
-            return [1.0]
-        rounds, left = 0, self.trials
-        while left > 1:
-            rounds, left = rounds + 1, self.kept(left)
-        return [self.halving**-power for power in range(rounds, 0, -1)]
-
-    def kept(self, trials: int) -> int:
-        """How many of a round's trials go on."""
-        return max(1, int(trials / self.halving)) if self.halving else 1
-
-    @property
-    def cost(self) -> float:
-        """Full runs' worth of steps in the whole search of one method."""
-        if self.trials == 1:
-            return 0.0
-        total, left = 0.0, self.trials
-        for share in self.shares:
-            total, left = total + left * share, self.kept(left)
-        return total
-
-
 class ContenderSpec(Strict):
     """One row of the table, or with `vary` several.
 
     Attributes:
         name: of the row; by default the method's name, with what is varied.
         kind: `method` (anything in `softprompt methods`), `majority` (always the most frequent training answer), or `setfit`
-            (Tunstall et al. 2022, a peer; extra `setfit`).
+            (Tunstall et al. 2022, a peer; extra `setfit`), or `tfidf` (logistic regression on TF-IDF, a peer).
         method: a method's name, or a mapping with its settings.
         demonstrations: labelled rows in front of every row, drawn anew by each seed; null: those of the task, if it has any.
         vary: settings of the method with several values each; every combination is a row. Of `together: false` one setting
@@ -85,6 +43,7 @@ class ContenderSpec(Strict):
         optional: where it cannot run (another kind of base, a package that is not installed) it is left out, and said so,
             rather than failed. The rows that are there unasked are.
         sizes, seeds: instead of the suite's.
+        bases: of the suite's, as tables name them, those that it runs on; null: all.
         train: instead of the suite's, key by key.
     """
 
@@ -98,6 +57,7 @@ class ContenderSpec(Strict):
     optional: bool = False
     sizes: list[PositiveInt] | None = Field(default=None, min_length=1)
     seeds: list[NonNegativeInt] | None = Field(default=None, min_length=1)
+    bases: list[str] | None = Field(default=None, min_length=1)
     train: dict[str, Any] = Field(default_factory=dict)
     family: str = ""
     factors: dict[str, str | int | float | None] = Field(default_factory=dict)
@@ -115,7 +75,7 @@ class ContenderSpec(Strict):
     @model_validator(mode="after")
     def _something(self) -> ContenderSpec:
         if self.kind == "method" and "name" not in self.method:
-            raise ValueError("a contender needs a method (or kind: majority, setfit)")
+            raise ValueError("a contender needs a method (or kind: majority, tfidf, setfit)")
         if self.kind == "method" and not isinstance(self.method["name"], str):
             raise ValueError(f"method.name: expected a method's name (got {self.method['name']!r})")
         if self.kind != "method" and (self.demonstrations or "name" in self.method):
@@ -178,9 +138,11 @@ class SuiteSpec(Strict):
         tests: tasks whose test rows are put to what was trained as well (transfer); same fields and labels.
         sizes: training rows. A larger one holds the smaller ones of the same seed.
         dev: rows to choose by: a number, or a share of the training rows (at least 16), as they are labels too.
-        test: test rows; null: as the task has it.
+        test: test rows; null: as the task has it. Of folds: rows in all, each of which is tested once.
         seeds: of runs that are reported: initialisation, order of rows, and with `draws: seeded` the training rows themselves.
         draws: `seeded`: every seed draws its own training rows, so that intervals cover the draw; `fixed`: the task's.
+            `folds`: cross-validation. Seed s of k tests fold s of all rows and takes its training rows from the other folds;
+            dev rows are among these, and only what learns by gradients sets some aside.
         few_shot: demonstrations of the few-shot row.
         without: of the usual rows (lora, full) those to leave out; majority, zero-shot and few-shot are always there.
         reference: the row that the others are compared with.
@@ -198,7 +160,7 @@ class SuiteSpec(Strict):
     dev: PositiveInt | float = Field(default=0.5, gt=0)
     test: PositiveInt | None = 1000
     seeds: list[NonNegativeInt] = Field(default=[0, 1, 2], min_length=1)
-    draws: Literal["seeded", "fixed"] = "seeded"
+    draws: Literal["seeded", "fixed", "folds"] = "seeded"
     search: SearchSpec = Field(default_factory=SearchSpec)
     train: TrainSpec = Field(default_factory=TrainSpec)
     cache: CacheSpec = Field(default_factory=CacheSpec)
@@ -219,7 +181,7 @@ class SuiteSpec(Strict):
     def _contenders(cls, value: Any) -> Any:
         if not isinstance(value, list):
             return value
-        kinds = {"majority": {"kind": "majority"}, "setfit": {"kind": "setfit"}}
+        kinds = {kind: {"kind": kind} for kind in ("majority", "tfidf", "setfit")}
         return [kinds.get(item, {"method": item}) if isinstance(item, str) else item for item in value]
 
     @model_validator(mode="after")
@@ -248,7 +210,24 @@ class SuiteSpec(Strict):
             raise ValueError(f"search.seed {self.search.seed} is among the seeds that are reported; take another")
         if isinstance(self.dev, int) is False and self.dev > 4:
             raise ValueError(f"dev: {self.dev} is a share of the training rows; give rows as a whole number")
+        self._check_bases(rows)
+        if self.draws == "folds":
+            self._check_folds(rows)
         return self
+
+    def _check_bases(self, rows: Sequence[ContenderSpec]) -> None:
+        labels = [label_of(base) for base in self.bases]
+        for row in rows:
+            for name in row.bases or []:
+                if name not in labels:
+                    raise ValueError(f"{row.name}: bases: the suite has no base {name!r}{suggest(name, labels)}")
+
+    def _check_folds(self, rows: Sequence[ContenderSpec]) -> None:
+        if self.seeds != list(range(len(self.seeds))) or len(self.seeds) < 2 or any(row.seeds for row in rows):
+            raise ValueError("draws: folds takes seeds: [0, 1, …], one a fold, the same for all contenders")
+        if self.search.trials > 1 or self.tests:
+            what = "tests" if self.tests else "search.trials above 1"
+            raise ValueError(f"draws: folds takes no {what}: rows that are tested would be chosen by")
 
     def rows(self) -> list[ContenderSpec]:
         """All rows of the table: what is always there, what the suite names, and the usual ones."""
@@ -268,6 +247,13 @@ class SuiteSpec(Strict):
             *named,
             *(row for row in usual if row.name not in taken),
         ]
+
+
+def label_of(base: BaseSpec) -> str:
+    """What a base is called in tables: its name without the folder, and how it is held, if not as usual."""
+    held = base.model_dump(mode="json", exclude_defaults=True)
+    shown = [str(held[key]) for key in ("dtype", "quantization", "kind") if key in held]
+    return "-".join([Path(base.name).name, *shown, *([] if base.isolated else ["together"])])
 
 
 def load_suite(source: str, assignments: list[str]) -> SuiteSpec:

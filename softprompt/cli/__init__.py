@@ -35,6 +35,7 @@ def main() -> None:
             prune,
             sweep,
             train,
+            trying,
             tutorial,
         )
         from .console import as_one_process

@@ -1,4 +1,4 @@
-"""Line charts of shares as inline SVG, in the page's own colours: no script, no font, no library."""
+"""Charts of shares as inline SVG, in the page's own colours: no script, no font, no library."""
 
 from __future__ import annotations
 
@@ -32,12 +32,15 @@ class Line:
     dots: bool = False
 
 
-def chart(title: str, x_name: str, y_name: str, lines: Sequence[Line], diagonal: bool = False) -> Markup:
+def chart(
+    title: str, x_name: str, y_name: str, lines: Sequence[Line], diagonal: bool = False, named: bool = True
+) -> Markup:
     """An `<svg>` whose x axis is from 0 to 1, and whose y axis begins at the tenth below the lowest value.
 
     Args:
         title: its text for who cannot see it.
         diagonal: draw where both axes are equal; the y axis then begins at 0.
+        named: several lines have their names in the lower left corner, which must be free.
     """
     ys = [y for line in lines for _, y in line.points] + [low for line in lines for _, low, _ in line.band]
     least = 0.0 if diagonal or not ys else min(0.9, max(0.0, floor(min(ys) * 10) / 10))
@@ -59,7 +62,7 @@ def chart(title: str, x_name: str, y_name: str, lines: Sequence[Line], diagonal:
         for x, y in line.points if line.dots else ():
             right, down = at(x, y).split(",")
             parts.append(Markup('<circle cx="{}" cy="{}" r="3" style="fill:{}"/>').format(right, down, hue))
-        if len(lines) > 1:
+        if named and len(lines) > 1:
             down_ = _HEIGHT - _BOTTOM - 10 - 16 * (len(lines) - 1 - place)
             text = '<text x="{}" y="{}" style="fill:{};font-size:12px">{}</text>'
             parts.append(Markup(text).format(_LEFT + 8, down_, hue, line.name))
@@ -67,12 +70,45 @@ def chart(title: str, x_name: str, y_name: str, lines: Sequence[Line], diagonal:
     return whole.format(_WIDTH, _HEIGHT, Markup("").join(parts))
 
 
+def intervals(title: str, rows: Sequence[tuple[str, float, tuple[float, float], int]]) -> Markup:
+    """An `<svg>` of values with their intervals, a name above each, on one scale of shares.
+
+    Args:
+        rows: (name, value, interval, number of the page's CSS variable `--cN`), the first on top.
+    """
+    step, top = 38, 8
+    height = top + step * len(rows) + 24
+    lowest = min((low for _, _, (low, _), _ in rows), default=0.0)
+    least = min(0.9, max(0.0, floor(lowest * 10) / 10))
+    left, right = 8, _WIDTH - 14
+
+    def at(share: float) -> float:
+        return left + (share - least) / (1 - least) * (right - left)
+
+    parts = [Markup("<title>{}</title>").format(title)]
+    text = Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}" style="fill:var(--ink);font-size:{}px">{}</text>')
+    for tick in _ticks(least):
+        parts.append(
+            _path([f"{at(tick):.1f},{top}", f"{at(tick):.1f},{height - 22}"], "stroke:var(--grid);stroke-width:.8")
+        )
+        parts.append(text.format(at(tick), height - 8, "middle", 11, f"{tick:g}"))
+    for place, (name, value, (low, high), color) in enumerate(rows):
+        down, hue = top + step * place + 27, f"var(--c{color})"
+        parts.append(text.format(left, down - 10, "start", 12, name))
+        parts.append(_path([f"{at(low):.1f},{down}", f"{at(high):.1f},{down}"], f"stroke:{hue};stroke-width:2"))
+        parts.append(Markup('<circle cx="{:.1f}" cy="{}" r="4" style="fill:{}"/>').format(at(value), down, hue))
+    return Markup('<svg viewBox="0 0 {} {}" role="img">{}</svg>').format(_WIDTH, height, Markup("").join(parts))
+
+
+def _ticks(least: float) -> list[float]:
+    step = 0.25 if least < 0.2 else 0.1 if least < 0.75 else 0.05
+    return [round(least + step * count, 2) for count in range(int((1 - least) / step + 1.001))]
+
+
 def _axes(at: Callable[[float, float], str], least: float, x_name: str, y_name: str) -> list[Markup]:
     text = Markup('<text x="{}" y="{}" text-anchor="{}" style="fill:var(--{});font-size:{}px">{}</text>')
-    step = 0.25 if least < 0.2 else 0.1 if least < 0.75 else 0.05
-    ticks = [round(least + step * count, 2) for count in range(int((1 - least) / step + 1.001))]
     parts = []
-    for tick in ticks:
+    for tick in _ticks(least):
         parts.append(_path([at(0, tick), at(1, tick)], "stroke:var(--grid);stroke-width:.8"))
         down = float(at(0, tick).split(",")[1])
         parts.append(text.format(_LEFT - 6, f"{down + 4:.1f}", "end", "ink", 11, f"{tick:.2f}".rstrip("0").rstrip(".")))

@@ -276,7 +276,7 @@ def _table(lines: list[Line], test: str, size: int | None, tried: list[str], rep
     compared: dict[str, Comparison] = {}
     if reference is not None:
         scores = {name: line.scores for name, line in same.items()}
-        seeds = {name: [record.seed for record in line.records] for name, line in same.items()}
+        seeds = {name: line.tested.seeds for name, line in same.items()}
         theirs = seeds[report.reference]
         if parted := [name for name, own in seeds.items() if min(len(own), len(theirs)) > 1 and own != theirs]:
             notes.append(
@@ -289,8 +289,8 @@ def _table(lines: list[Line], test: str, size: int | None, tried: list[str], rep
     return Table(first.place.base, first.place.task, size, test, metric, lines, reference, notes)
 
 
-def _rows(line: Line) -> tuple[str, str]:
-    return line.tested.measured[0].digest, line.tested.metric
+def _rows(line: Line) -> tuple[list[str], str]:
+    return line.tested.rows, line.tested.metric
 
 
 def _at(record: Record, path: str) -> float | None:

@@ -10,6 +10,7 @@ from helpers import tiny_rows
 from models import tiny_model, tiny_tokenizer
 from test_cli import cli, refused
 
+from softprompt.benchmarks.compare import probe
 from softprompt.benchmarks.compare.context import RunContext
 from softprompt.benchmarks.compare.peers.tfidf import TfIdfSpec
 from softprompt.benchmarks.compare.record import read_all
@@ -114,6 +115,13 @@ def test_folds_are_part_of_what_a_record_is_of(data):
 def test_a_cross_validation_that_cannot_be_made_is_refused(data, changes, words):
     with pytest.raises(ConfigError, match=words):
         suite_of(data, **changes)
+
+
+def test_what_a_run_costs_can_be_tried(data):
+    suite = suite_of(data)
+    cell = next(one for one in cells_of(suite) if one.place.contender == "infix")
+    cost = probe.probe([cell], RunContext(suite.cache))[probe.key_of(cell)]
+    assert not cost.problem and cost.step > 0 and probe.seconds(cell, cost) > 3 * cost.step
 
 
 def test_more_labels_than_the_other_folds_have_are_refused(data):

@@ -117,7 +117,9 @@ class RunContext:
         """
         cell, cut, folds = run.cell, task.spec.data.split, len(run.cell.seeds)
         parts = split(every, {str(place): 1 / folds for place in range(folds)}, task.label, cut.seed, cut.group)
-        tested = parts.pop(str(run.seed))
+        tested = parts.pop(
+            str(run.seed if run.seed in cell.seeds else 0)
+        )  # what a run costs is tried on the first fold
         others = [row for part in parts.values() for row in part]
         size = min(cell.place.size or cell.contender.demonstrations or cell.pool, len(others))
         if cell.place.size is not None and cell.place.size > len(others):

@@ -96,8 +96,9 @@ def run_tfidf_row(run: Run, context: RunContext, record: Record) -> dict[str, Ro
 
 def _outcomes(task: Task, model: Any, rows: Sequence[Row]) -> list[Outcome]:
     """Labels with their log-probabilities; one that no training row has is never given, and has a floor."""
-    chances = model.predict_log_proba([task.content(row) for row in rows])
-    floor = float(np.log(np.finfo(np.float64).tiny))
+    least = np.finfo(np.float64).tiny
+    chances = np.log(np.clip(model.predict_proba([task.content(row) for row in rows]), least, 1.0))
+    floor = float(np.log(least))
     found = []
     for row, own in zip(rows, chances, strict=True):
         scores = dict(zip(map(str, model.classes_), map(float, own), strict=True))

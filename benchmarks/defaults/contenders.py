@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from softprompt.benchmarks.defaults.auto import Auto
 from softprompt.benchmarks.defaults.baselines import Majority, TfIdf
 from softprompt.benchmarks.defaults.contender import Contender
 from softprompt.benchmarks.defaults.encoders import FrozenStates, SetFit
@@ -14,6 +15,7 @@ from softprompt.errors import ConfigError
 PROBE = "probe"
 _METHODS = (PROBE, "infix", "soft", "prefix", "p_tuning", "lora", "full")
 _EVERY: tuple[Contender, ...] = (
+    Auto(),
     Majority(),
     TfIdf(),
     FrozenStates(),

@@ -19,6 +19,7 @@ from ..base import Base
 from ..base.bundled import BUNDLED
 from ..base.shape import DTYPES
 from ..data import Row
+from ..ensemble import save_ensemble
 from ..errors import ArtifactError, BaseModelError, ConfigError, DataError, InputError
 from ..html import summary_html
 from ..methods import make_method
@@ -122,7 +123,8 @@ class PromptEstimator(BaseEstimator):
             held = Fitted(fitted.files, (), bases)
             # here an artifact of another base is told
             held.settings = [_settings_of(member.base) for member in held.members]
-        estimator = cls(base=held.settings if len(held.settings) > 1 else bases[0], method=held.manifests[0].method)
+        # several were chosen by `auto`, which chooses again where the estimator is fitted again
+        estimator = cls() if len(bases) > 1 else cls(base=bases[0], method=held.manifests[0].method)
         if hasattr(estimator, "instruction"):
             estimator.instruction = held.task.spec.template.instruction
         estimator._take(held, Reads.of_task(held.task))
@@ -201,7 +203,7 @@ class PromptEstimator(BaseEstimator):
             summary = {**result.summary(), "in": f"{time.perf_counter() - began:.1f} s"}
             tell(f"{type(self).__name__}: {', '.join(f'{name} {value}' for name, value in summary.items())}")
         result.settings |= remembered or {}
-        return _fitted(result, base), summary
+        return fitted_of([(1.0, result)]), summary
 
     def _asked(self, X: Any) -> list[Row]:
         """Rows that are asked, each with its place."""
@@ -245,8 +247,12 @@ def _settings_of(base: Base) -> Any:
     return base.name if len(held) == 1 else held
 
 
-def _fitted(result: Result, base: Base) -> Fitted:
+def fitted_of(members: Sequence[tuple[float, Result]]) -> Fitted:
+    """What runs have learned, in memory: one alone, or several that answer together by their weights."""
+    bases = [result.prepared.base for _, result in members]
     with TemporaryDirectory() as folder:
-        target = Path(folder) / "artifact"
-        result.save(target)
-        return Fitted.read(target, [_settings_of(base)], [base])
+        held = [(result.save(Path(folder) / f"{place}"), weight) for place, (weight, result) in enumerate(members)]
+        target = Path(folder) / "0"
+        if len(members) > 1:
+            save_ensemble(target := Path(folder) / "together", held)
+        return Fitted.read(target, list(map(_settings_of, bases)), bases)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import ClassifierMixin
 
+from ..auto import choose, is_open
 from ..data import Row
 from ..errors import InputError
 from ..tasks import Task
 from ..tasks.proposed import Kind
 from ..values import plain, text_of
-from .base import PromptEstimator, own_errors
+from .base import PromptEstimator, fitted_of, own_errors
+from .dividing import divide
 from .fitted import Fitted
 from .inputs import label_texts, read_labels, read_table, read_weights, same_length
 from .reading import Reads
+from .shared import CACHE, LOCK, SharedRows, base_of
 from .shown import watching
 
 _READ: dict[str, Any] = {"int": int, "float": float, "bool": lambda text: text == "true"}
@@ -35,7 +39,8 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
         label_words: label → its word in the prompt; None: the labels in plain writing.
         lr, epochs: of training; None: the method's own.
         seed: of the initialisation, the order of rows, and which of them are dev rows.
-        dev: rows that choose the best step: `auto` (15 % of 40 rows or more), 0 (none), a fraction, a number, or (X, y).
+        dev: rows that choose the best step, and what `auto` takes: `auto` (15 % of 40 rows or more; folds where base or method
+            are `auto`), 0 (none), a fraction, a number, or (X, y).
         class_weight: label → weight, or `balanced`.
         verbose: show progress and one line at the end: `auto` in a terminal or notebook; True, False.
 
@@ -104,7 +109,13 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
             ]
             _refuse_answers(reads, rows)
             dev = self._dev_rows(reads, classes, texts)
-            fitted, summary = self._learn(task, rows, dev, task.label, {"labels": _kind_of(classes)})
+            remembered = {"labels": _kind_of(classes)}
+            if is_open(self.base, self.method):
+                if dev is None and self.dev != "auto":
+                    rows, dev = divide(rows, task.label, self.dev, self.seed)
+                fitted, summary = self._choose(task, rows, dev or [], remembered)
+            else:
+                fitted, summary = self._learn(task, rows, dev, task.label, remembered)
         self.classes_, self.summary_ = classes, summary
         self._take(fitted, reads)
         return self
@@ -147,6 +158,34 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
                 f"y holds labels that {who} has not seen in fit ({shown}); fit on them, or leave these rows out"
             )
         return float(super().score(X, labels, sample_weight))
+
+    def _choose(
+        self, task: Task, rows: list[Row], dev: list[Row], remembered: Mapping[str, Any]
+    ) -> tuple[Fitted, dict[str, Any]]:
+        """Try what `auto` leaves open, and learn what does best; with a summary for people."""
+        spec = {name: value for name in ("lr", "epochs") if (value := getattr(self, name)) is not None}
+        began = time.perf_counter()
+        with watching(self.verbose) as (progress, tell), LOCK:
+            choice = choose(
+                task,
+                [row for row in rows if row.weight],
+                self.base,
+                self.method,
+                base_of,
+                dev=dev,
+                train=spec,
+                seed=self.seed,
+                kept=SharedRows(),
+                cache=CACHE,
+                progress=progress,
+            )
+            for _, result in choice.members:
+                result.settings |= remembered
+            fitted = fitted_of(choice.members)
+            summary = {"chosen": choice.says, "learned from": f"{len(rows)} rows"}
+            summary["in"] = f"{time.perf_counter() - began:.1f} s"
+            tell(f"{type(self).__name__}: {', '.join(f'{name} {value}' for name, value in summary.items())}")
+        return fitted, summary
 
     def _dev_rows(self, reads: Reads, classes: np.ndarray, texts: list[str]) -> list[Row] | None:
         """Dev rows that were given; None where some of the others are to be."""

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..auto import Kept
 from ..base import Base
 from ..base.memory import give_back_freed_memory
 from ..config import parse
@@ -94,6 +95,18 @@ def keep_rows(ready: Prepared) -> None:
             del _prepared[other]
         while len(_prepared) > _BASES * _CONTEXTS:
             _prepared.popitem(last=False)
+
+
+class SharedRows(Kept):
+    """What `auto` reuses: the rows that all estimators of the process share."""
+
+    def of(self, base: Base) -> list[Prepared]:
+        """The newest first."""
+        return kept_rows(base)
+
+    def keep(self, ready: Prepared) -> None:
+        """For this choice and for later estimators."""
+        keep_rows(ready)
 
 
 def release() -> None:

@@ -1,0 +1,54 @@
+"""What `auto` tries: a probe on each base, and a prompt that is learned on the one that writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+ENCODER, CAUSAL = "minilm", "smollm2"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A method on a base.
+
+    Attributes:
+        title: for people.
+        base: as a run file's `base` section, or a loaded base.
+        method: its name and settings.
+        cheap: its training takes no time beside the reading of the rows.
+    """
+
+    title: str
+    base: Any
+    method: dict[str, Any] = field(default_factory=dict)
+    cheap: bool = False
+
+
+def contenders_for(base: Any, method: Any) -> list[Contender]:
+    """Those that are tried, the cheap ones first; none where nothing is open.
+
+    Args:
+        base, method: as they were asked for; `auto` where they are open.
+    """
+    bases = [ENCODER, CAUSAL] if _is_auto(base) else [base]
+    if _is_auto(method):
+        return [*map(_probe, bases), Contender(f"infix on {_name(bases[-1])}", bases[-1], {"name": "infix"})]
+    return list(map(_probe, bases)) if len(bases) > 1 and method in ("probe", {"name": "probe"}) else []
+
+
+def is_open(base: Any, method: Any) -> bool:
+    """Whether several ways fit what was asked for, so that one has to be chosen."""
+    return bool(contenders_for(base, method))
+
+
+def _probe(base: Any) -> Contender:
+    return Contender(f"probe on {_name(base)}", base, {"name": "probe"}, cheap=True)
+
+
+def _is_auto(setting: Any) -> bool:
+    return isinstance(setting, str) and setting == "auto"
+
+
+def _name(base: Any) -> str:
+    return str(base.get("name") if isinstance(base, dict) else getattr(base, "name", base))

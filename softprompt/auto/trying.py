@@ -1,0 +1,157 @@
+"""One contender on folds of the rows: what it says of rows that it was not trained on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ..answers import Outcome, summarize
+from ..base import Base
+from ..data import Row, split
+from ..methods import make_method
+from ..metrics import Estimate
+from ..prepared import Prepared
+from ..runfile import CacheSpec
+from ..tasks import Task
+from ..training import Result, train
+from ..types import Progress
+from .contenders import Contender
+
+Load = Callable[[Any, Progress], Base]
+"""A base by its section of a run file; the same one for the same section."""
+
+
+@dataclass
+class Tried:
+    """A contender, and what it said of rows that it was not trained on.
+
+    Attributes:
+        outcomes: of the rows that were held out once, in their order.
+        seconds: of training and answering on all folds.
+    """
+
+    contender: Contender
+    outcomes: list[Outcome]
+    task: Task
+    labels: Sequence[str]
+    seconds: float
+
+    @cached_property
+    def log_probs(self) -> np.ndarray:
+        """Of the labels, [n, K], each row's normalised."""
+        values = np.array([[outcome.scores[label] for label in self.labels] for outcome in self.outcomes], dtype=float)
+        return np.asarray(values - np.logaddexp.reduce(values, axis=1, keepdims=True))
+
+    @cached_property
+    def gold(self) -> np.ndarray:
+        """Index of each row's right label, [n]."""
+        return np.array([self.labels.index(str(outcome.gold)) for outcome in self.outcomes])
+
+    @cached_property
+    def estimate(self) -> Estimate:
+        """The task's metric over the rows."""
+        return summarize(self.task.spec.metric, self.outcomes).estimate
+
+    @property
+    def log_loss(self) -> float:
+        """Mean -log p of the right labels."""
+        return float(-self.log_probs[np.arange(len(self.gold)), self.gold].mean())
+
+    def __str__(self) -> str:
+        return f"{self.contender.title} {self.estimate}"
+
+
+class Kept:
+    """What runs have prepared, so that a row is encoded once for all folds and contenders on a base."""
+
+    def __init__(self) -> None:
+        self._ready: list[Prepared] = []
+
+    def of(self, base: Base) -> list[Prepared]:
+        """For `prepare(reuse=…)`, the newest first."""
+        return [ready for ready in self._ready if ready.base.model is base.model]
+
+    def keep(self, ready: Prepared) -> None:
+        """Keep one for the next runs, in place of the one that kept the same."""
+        others = [one for one in self._ready if not one.engine.same(ready.engine)]
+        self._ready = [ready, *others]
+
+
+class Trainer:
+    """Trains contenders on one task.
+
+    Args:
+        load: gives a contender's base.
+        spec: settings of training that the user gave.
+        kept: what was encoded, of this and earlier calls.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        load: Load,
+        spec: dict[str, Any],
+        seed: int,
+        cache: CacheSpec,
+        progress: Progress,
+        kept: Kept | None = None,
+    ) -> None:
+        self.task, self.seed = task, seed
+        self._load, self._spec, self._cache, self._progress = load, spec, cache, progress
+        self._kept = kept or Kept()
+
+    def train(self, contender: Contender, rows: Sequence[Row], dev: Sequence[Row] = ()) -> Result:
+        """Train a contender on rows."""
+        base = self._load(contender.base, self._progress)
+        result = train(
+            base,
+            self.task,
+            make_method(contender.method),
+            train={} if contender.cheap else self._spec,
+            cache=self._cache,
+            seed=self.seed,
+            rows={"train": list(rows), "dev": list(dev)},
+            reuse=self._kept.of(base),
+            check=False,
+            progress=lambda what, done, total: self._progress(f"{contender.title}: {what}", done, total),
+        )
+        self._kept.keep(result.prepared)
+        return result
+
+    def outcomes(self, result: Result, rows: Sequence[Row]) -> list[Outcome]:
+        """What was learned says of rows."""
+        ready = result.prepared
+        return ready.form.predict(ready, ready.form.encode_rows(rows), self._progress)
+
+
+def folds_of(task: Task, rows: Sequence[Row], count: int, seed: int) -> list[list[int]]:
+    """Indices of the rows by fold; each fold has the labels in about the same proportions."""
+    index = {id(row): place for place, row in enumerate(rows)}
+    names = {f"fold{number}": 1 / count for number in range(1, count)}
+    contents = {task.content(row) for row in rows}
+    # the same text in two folds would be known from outside
+    parts = split(rows, {**names, "rest": None}, task.label, seed, task.content if len(contents) < len(rows) else None)
+    return [sorted(index[id(row)] for row in part) for part in parts.values()]
+
+
+def cross_validate(
+    trainer: Trainer, contender: Contender, rows: Sequence[Row], labels: Sequence[str], folds: Sequence[Sequence[int]]
+) -> Tried:
+    """Train on all folds but one and ask that one, so every row is asked once by what was not trained on it.
+
+    Args:
+        folds: indices of the rows; of one alone its rows are held out, and all others only trained on.
+    """
+    began = time.perf_counter()
+    outcomes: dict[int, Outcome] = {}
+    for fold in folds:
+        outside = set(fold)
+        result = trainer.train(contender, [row for place, row in enumerate(rows) if place not in outside])
+        outcomes.update(zip(fold, trainer.outcomes(result, [rows[place] for place in fold]), strict=True))
+    seconds = time.perf_counter() - began
+    return Tried(contender, [outcomes[place] for place in sorted(outcomes)], trainer.task, labels, seconds)

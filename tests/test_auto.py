@@ -1,0 +1,96 @@
+"""What `auto` takes: one way alone or several together, by rows that were held back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from helpers import tiny_rows, tiny_task
+from models import tiny_base
+
+from softprompt import PromptClassifier, auto
+from softprompt.answers import Outcome
+from softprompt.auto import Contender, Tried, choosing, contenders_for, is_open
+from softprompt.auto.choosing import weighed
+from softprompt.auto.trying import folds_of
+
+LABELS = ["bad", "good"]
+
+
+def tried(title: str, probabilities: list[float], gold: list[str]) -> Tried:
+    """A contender that gives the label `good` these probabilities."""
+    outcomes = [
+        Outcome(
+            str(place), label, "good" if p > 0.5 else "bad", {"bad": float(np.log(1 - p)), "good": float(np.log(p))}
+        )
+        for place, (p, label) in enumerate(zip(probabilities, gold, strict=True))
+    ]
+    return Tried(Contender(title, "base"), outcomes, tiny_task(), LABELS, 0.0)
+
+
+def test_what_is_open():
+    assert [one.title for one in contenders_for("auto", "auto")] == [
+        "probe on minilm",
+        "probe on smollm2",
+        "infix on smollm2",
+    ]
+    assert [one.title for one in contenders_for("mine", "auto")] == ["probe on mine", "infix on mine"]
+    assert [one.base for one in contenders_for("auto", "probe")] == ["minilm", "smollm2"]
+    assert not is_open("auto", "infix") and not is_open("smollm2", {"name": "probe"}) and is_open("auto", "auto")
+
+
+def test_folds_hold_every_row_once_and_both_labels():
+    rows = tiny_rows(20)["train"]
+    folds = folds_of(tiny_task(), rows, 3, 0)
+    assert sorted(place for fold in folds for place in fold) == list(range(20))
+    assert all({rows[place].values["label"] for place in fold} == {"good", "bad"} for fold in folds)
+
+
+def test_the_better_one_answers_alone_where_together_they_gain_nothing():
+    gold = ["good", "bad"] * 30
+    sure, guess = [0.99 if label == "good" else 0.01 for label in gold], [0.5] * 60
+    chosen, weights, together = weighed([tried("sure", sure, gold), tried("guess", guess, gold)])
+    assert [one.contender.title for one in chosen] == ["sure"] and weights == [1.0] and together is None
+
+
+def test_those_that_err_on_other_rows_answer_together():
+    gold = ["good", "bad"] * 30
+    right = [0.9 if label == "good" else 0.1 for label in gold]
+    one = [p if place % 3 else 1 - p for place, p in enumerate(right)]
+    other = [p if place % 3 != 1 else 1 - p for place, p in enumerate(right)]
+    chosen, weights, together = weighed([tried("one", one, gold), tried("other", other, gold)])
+    assert len(chosen) == 2 and weights == pytest.approx([0.5, 0.5], abs=0.05)
+    assert together < min(item.log_loss for item in chosen) - choosing.WORTH
+
+
+@pytest.fixture
+def two_bases(monkeypatch):
+    """Tiny bases in place of the bundled ones."""
+    bases = {"minilm": tiny_base("bert"), "smollm2": tiny_base("llama")}
+    monkeypatch.setattr("softprompt.auto.contenders.ENCODER", bases["minilm"])
+    monkeypatch.setattr("softprompt.auto.contenders.CAUSAL", bases["smollm2"])
+    return bases
+
+
+def test_a_classifier_by_auto_answers_saves_and_comes_back(two_bases, tmp_path, monkeypatch):
+    monkeypatch.setattr(choosing, "WORTH", -10.0)  # together in any case
+    monkeypatch.setattr(choosing, "LEAST_WEIGHT", 0.0)
+    monkeypatch.setattr(choosing, "PERFECT", 2.0)
+    rows = [row.values for row in tiny_rows(24)["train"]]
+    texts, labels = [row["text"] for row in rows], [row["label"] for row in rows]
+    classifier = PromptClassifier(epochs=1, verbose=False).fit(texts, labels)
+    assert "together" in classifier.summary_["chosen"]
+    probabilities = classifier.predict_proba(texts[:5])
+    assert np.allclose(probabilities.sum(1), 1)
+    classifier.save(tmp_path / "model")
+    again = PromptClassifier.load(tmp_path / "model", base=list(two_bases.values()))
+    assert np.allclose(again.predict_proba(texts[:5]), probabilities, atol=1e-6)
+
+
+def test_few_rows_are_not_compared(two_bases):
+    classifier = PromptClassifier(epochs=1, verbose=False).fit(["joy", "pain"], ["good", "bad"])
+    assert "too few rows to compare" in classifier.summary_["chosen"]
+    PromptClassifier(epochs=1, verbose=False).fit(["joy", "sun", "pain", "mud"], ["good", "good", "bad", "bad"])
+
+
+def test_names_of_the_package():
+    assert set(auto.__all__) <= set(dir(auto))

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 
@@ -23,46 +22,13 @@ from .engine import CacheConfig
 from .ensemble import Together, answer_together, check_members, evaluate_together
 from .errors import ArtifactError, DataError
 from .methods import Method, make_method
+from .prediction import HoldsArtifact as HoldsArtifact
+from .prediction import Prediction as Prediction
 from .prepared import bind, restored
 from .surroundings import plain_torch
 from .tasks import Task
 from .types import Progress, ignore_progress
 from .values import kind, plain_row
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Answer to one row: the artifact that gave it, the label with all labels' probabilities, or what was written (without).
-
-    Attributes:
-        label: the label, what was written, or a tag for each word.
-        cut: what was written had not ended after `generation.max_new_tokens`.
-        truncated: the row's text was longer than the task or the base takes; this answers what was left of it.
-        shown: an answer that is neither a label nor one text, by name (`tags` and `spans` of a tagged text).
-    """
-
-    artifact: str
-    label: Any
-    probabilities: dict[str, float]
-    cut: bool = False
-    truncated: bool = False
-    shown: dict[str, Any] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """As written by `softprompt predict`: `label` and `probabilities`, `text`, or what is `shown`."""
-        if self.shown:
-            return {"artifact": self.artifact, **self.shown}
-        if not self.probabilities:
-            return {"artifact": self.artifact, "text": self.label}
-        return {"artifact": self.artifact, "label": self.label, "probabilities": self.probabilities}
-
-
-@runtime_checkable
-class HoldsArtifact(Protocol):
-    """What a runtime takes in place of a folder, such as the result of a run."""
-
-    def as_artifact(self) -> artifacts.Artifact:
-        """The artifact, in memory."""
 
 
 class Runtime:

@@ -23,9 +23,9 @@ from ..errors import ArtifactError, ConfigError
 from ..storage import atomic_folder, digest_of
 from ..version import __version__
 from .checks import list_names
-from .files import MAX_JSON_BYTES, WHOLE_MODEL, one_line, read_bytes, read_json
+from .files import MAX_JSON_BYTES, WHOLE_MODEL, one_line, read_bytes, read_json, steadily
 from .manifest import Exact, MetricRecord, Sha256, json_text
-from .store import CARD, CONFIG, ENSEMBLE, MANIFEST, MEMBERS, Artifact, load, refuse_foreign, steadily
+from .store import CARD, CONFIG, ENSEMBLE, MANIFEST, MEMBERS, Artifact, load, refuse_foreign
 
 MAX_MEMBERS = 16
 ENSEMBLE_VERSION = 1

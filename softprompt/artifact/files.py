@@ -9,8 +9,9 @@ import json
 import math
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -18,6 +19,8 @@ from safetensors.torch import load as load_safetensors
 from torch import Tensor
 
 from ..errors import ArtifactError, visible
+
+T = TypeVar("T")
 
 MAX_JSON_BYTES = 1_000_000  # 4,096 tensors of some 100 bytes each, a task and demonstrations
 MAX_HEADER_BYTES = 1_000_000
@@ -185,3 +188,29 @@ def _check_depth_and_text(data: Any, where: str) -> None:
             waiting.extend((part, depth + 1) for pair in value.items() for part in pair)
         elif isinstance(value, list):
             waiting.extend((part, depth + 1) for part in value)
+
+
+def steadily(path: Path, read: Callable[[], T]) -> T:
+    """Read a folder that another process may replace meanwhile.
+
+    Raises:
+        ArtifactError: of a read through which the folder stayed the same.
+    """
+    for _ in range(20):
+        before = _identity(path)
+        try:
+            return read()
+        except ArtifactError:
+            # Another process saved over it between two reads: what we compared were two artifacts
+            if _identity(path) == before:
+                raise
+    raise ArtifactError(f"{path}: is being written over and over; load it when the other process is done")
+
+
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    """Changes whenever the folder is replaced (the number of an inode alone may be used again at once)."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns

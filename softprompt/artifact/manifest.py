@@ -33,7 +33,6 @@ class Exact(Strict):
     """No conversions: `"1"`, `1.0` and `true` are not the number 1, and NaN is not null (pydantic's default)."""
 
     by_hand: ClassVar[bool] = False
-
     model_config = ConfigDict(
         extra="forbid", strict=True, validate_default=True, validate_assignment=True, ser_json_inf_nan="constants"
     )

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors.torch import save as dump_safetensors
@@ -44,6 +44,7 @@ from .files import (
     parse_tensors,
     read_bytes,
     read_json,
+    steadily,
 )
 from .manifest import Manifest, TensorRecord
 
@@ -52,9 +53,6 @@ FILES = (TENSORS, CONFIG, MANIFEST, CARD)
 ENSEMBLE, MEMBERS = "ensemble.json", "members"
 MAX_FILE_BYTES = 100_000_000  # of a file beside the tensors; the largest is a tokenizer
 _PICKLES = ("adapter_model.bin", "pytorch_model.bin", "adapter_model.pt", "adapter_model.pth")
-
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -151,23 +149,6 @@ def load(folder: str | Path) -> Artifact:
     return steadily(path, lambda: _load(path))
 
 
-def steadily(path: Path, read: Callable[[], T]) -> T:
-    """Read a folder that another process may replace meanwhile.
-
-    Raises:
-        ArtifactError: of a read through which the folder stayed the same.
-    """
-    for _ in range(20):
-        before = _identity(path)
-        try:
-            return read()
-        except ArtifactError:
-            # Another process saved over it between two reads: what we compared were two artifacts
-            if _identity(path) == before:
-                raise
-    raise ArtifactError(f"{path}: is being written over and over; load it when the other process is done")
-
-
 def _locate(path: Path) -> Path:
     try:
         what = None if path.is_dir() else "is a file" if path.exists() else "no such folder"
@@ -192,15 +173,6 @@ def _locate(path: Path) -> Path:
     inside = sorted(file.parent.name for file in path.glob(f"*/{MANIFEST}"))
     hint = f"; name one in it: {list_names(inside)}" if inside else ""
     raise ArtifactError(f"{path}: has no {MANIFEST}; expected an artifact's folder{hint}")
-
-
-def _identity(path: Path) -> tuple[int, int, int] | None:
-    """Changes whenever the folder is replaced (the number of an inode alone may be used again at once)."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
 def _load(path: Path) -> Artifact:

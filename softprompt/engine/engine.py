@@ -225,11 +225,7 @@ class Engine:
     def features(
         self, examples: Sequence[Example], progress: Progress = ignore_progress, averaged: bool = False
     ) -> Tensor:
-        """Last hidden state at the end of each context, [B, H], fp32 on the CPU: what the base knows before it answers.
-
-        Args:
-            averaged: what a head reads instead: the mean of the row's states, where the base reads both ways.
-        """
+        """Last state of each context, [B, H], fp32 on the CPU; `averaged`: the mean of the row's, on a bidirectional base."""
         found = torch.empty(len(examples), self.base.shape.hidden_size)
         for part, batch in self.contexts(examples, NOTHING, progress, continued=False):
             found[part] = (batch.pooled if averaged else batch.last).float().cpu()

@@ -37,11 +37,9 @@ class TaggingSpec(TaskSpec):
     Attributes:
         tags: all tags, in the order of the head's logits: BIO (`B-x`, `I-x`, `O`), or labels without prefixes, of which
             neighbouring equal ones are one span.
-        transitions: the head also learns which tag follows which, and the tags of a row are chosen together; null: unless
-            there are more than 256 tags.
+        transitions: a head learns which tag follows which, and chooses a row's together; null: unless there are over 256.
         joiner: what stands between two of a row's `tokens` in the text that the template shows.
-        window_overlap: tokens that neighbouring windows of a long text share (see `windows.py`); null: 64, or half a window's
-            if that is less.
+        window_overlap: tokens that neighbouring windows of a long text share; null: 64, or half of a smaller one's.
     """
 
     metric: str = "span_f1"

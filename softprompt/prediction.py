@@ -1,0 +1,43 @@
+"""What a runtime gives for a row, and what it takes in place of an artifact's folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+from .artifact import Artifact
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Answer to one row: the artifact that gave it, the label with all labels' probabilities, or what was written (without).
+
+    Attributes:
+        label: the label, what was written, or a tag for each word.
+        cut: what was written had not ended after `generation.max_new_tokens`.
+        truncated: the row's text was longer than the task or the base takes; this answers what was left of it.
+        shown: an answer that is neither a label nor one text, by name (`tags` and `spans` of a tagged text).
+    """
+
+    artifact: str
+    label: Any
+    probabilities: dict[str, float]
+    cut: bool = False
+    truncated: bool = False
+    shown: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """As written by `softprompt predict`: `label` and `probabilities`, `text`, or what is `shown`."""
+        if self.shown:
+            return {"artifact": self.artifact, **self.shown}
+        if not self.probabilities:
+            return {"artifact": self.artifact, "text": self.label}
+        return {"artifact": self.artifact, "label": self.label, "probabilities": self.probabilities}
+
+
+@runtime_checkable
+class HoldsArtifact(Protocol):
+    """What a runtime takes in place of a folder, such as the result of a run."""
+
+    def as_artifact(self) -> Artifact:
+        """The artifact, in memory."""

@@ -71,8 +71,8 @@ class Lora(Tuner):
     def defaults(self) -> TrainDefaults:  # type: ignore[override]
         """Steps on encoded texts are short, so they can be many."""
         if self.spec.activate == "cue":
-            return TrainDefaults(lr=2e-3, epochs=4, min_steps=96, batch_size=32)
-        return TrainDefaults(lr=5e-4, epochs=3, batch_size=16)
+            return TrainDefaults(lr=2e-3, epochs=4, min_steps=96, batch_size=32, least_batch=32)
+        return TrainDefaults(lr=5e-4, epochs=3, min_steps=96, batch_size=16)
 
     def segments(self, slots: Sequence[Slot], cue: int) -> tuple[Slot, ...]:
         """Active from the first slot on, or from the cue on (with a decoder: in all that it writes).

@@ -107,7 +107,7 @@ class Tuner(WeightsMethod):
 
     title = "any tuner of PEFT that changes modules, by its own settings: peft:IA3, peft:VERA, peft:OFT, peft:LOKR …"
     Spec: ClassVar[type[WeightsSpec]] = TunerSpec
-    defaults: ClassVar[TrainDefaults] = TrainDefaults(lr=5e-3, epochs=3, batch_size=16)
+    defaults: ClassVar[TrainDefaults] = TrainDefaults(lr=5e-3, epochs=3, min_steps=96, batch_size=16)
     _peft_model: PeftModel | None = None
     _kind: str = ""
     _as_before = False

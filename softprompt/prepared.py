@@ -57,6 +57,7 @@ def prepare(
     """
     if rows is None:
         rows = task.load_data()
+    task = task.settled()
     # they may be a caller's own
     rows = {name: [Row(plain_row(row.values), row.where, row.weight) for row in part] for name, part in rows.items()}
     refuse([(row.where, task.check_any(row.values)) for part in rows.values() for row in part])
@@ -93,6 +94,7 @@ def bind(
     Raises:
         ConfigError: the base cannot do the task, or not with this method; names what would work.
     """
+    task = task.settled()
     method = with_head(method, base, task)
     form = _form(base, task, method)
     bound = form.bound

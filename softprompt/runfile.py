@@ -71,6 +71,8 @@ class TrainSpec(Strict):
         defaults = method.defaults
         names = ("lr", "epochs", "batch_size", "schedule", "warmup", "weight_decay")
         values = {name: getattr(defaults, name) for name in names if getattr(self, name) is None}
+        if "batch_size" in values and self.epochs is None:
+            values["batch_size"] = defaults.batch_for(rows)
         if not values.get("lr", self.lr):
             values.pop("lr", None)  # a method without a gradient has no learning rate
         if self.word_dropout is None and defaults.word_dropout:

@@ -61,7 +61,7 @@ def run(name: str, folder: Path):
 
     return train(
         tiny_base(BASES.get(name, "llama")),
-        tiny_task(),
+        tiny_task(scoring={"over": "vocabulary"}),
         (CASES | SHARDED)[name],
         folder,
         train=settings(name),

@@ -54,7 +54,8 @@ def name_of(method):
 def test_a_cloze_is_that_of_the_plain_model(family):
     """Scores of words of several lengths, in ragged batches, are Σ log p at the masks of one plain forward each."""
     base, model = tiny_base(family), tiny_model(family).eval()
-    ready = prepare(base, tiny_task(**TASK), make_method("hard"), rows=tiny_rows())
+    over = {"scoring": {"over": "vocabulary"}}
+    ready = prepare(base, tiny_task(**TASK, **over), make_method("hard"), rows=tiny_rows())
     found = scores_of(ready.form.predict(ready, ready.splits["dev"]))
     special = base.tokenizer.all_special_ids
     assert ready.bound.prefix_ids[0] in special and ready.bound.tail[-1] in special and len(ready.bound.tail) == 2

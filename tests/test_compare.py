@@ -678,7 +678,7 @@ def test_killed_at_random_moments(folder, undisturbed, tmp_path, kills, forks):
         began, before = time.monotonic(), there()
         while process.poll() is None and there() == before and time.monotonic() - began < 60:
             time.sleep(0.05)  # the start takes seconds, the runs less: kill among the runs
-        time.sleep(rng.uniform(0, 0.4))
+        time.sleep(rng.uniform(0, 0.1))
         process.kill()
         process.wait()
         seen.append(there())

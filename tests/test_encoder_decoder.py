@@ -159,7 +159,7 @@ def test_behind_a_decoder_side_prompt_the_encoder_runs_once_a_row(method, monkey
 def test_scores_are_those_of_the_plain_model(family):
     """Σ log p of words of one and of several tokens; the head of a T5 scales its states, that of a BART has a bias."""
     base, model = tiny_base(family), tiny_model(family).eval()
-    task = tiny_task(verbalizer={"good": ["e", "fine"], "bad": "bad"})
+    task = tiny_task(verbalizer={"good": ["e", "fine"], "bad": "bad"}, scoring={"over": "vocabulary"})
     ready = prepare(base, task, make_method("hard"), rows=tiny_rows())
     found = scores_of(ready.form.predict(ready, ready.splits["dev"]))
     for row, mine in zip(ready.splits["dev"], found, strict=True):

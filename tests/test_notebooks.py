@@ -186,16 +186,20 @@ def test_readme_names_commands_that_exist():
         data,
         distil,
         doctor,
+        ensemble,
         evaluate,
         importing,
         inspect,
         main,
         merge,
         methods,
+        new,
         predict,
         prune,
         sweep,
         train,
+        trying,
+        tutorial,
     )
 
     verbs = get_command(app).commands

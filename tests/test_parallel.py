@@ -40,6 +40,7 @@ TASK = {
     "data": {"train": "train.jsonl", "dev": "dev.jsonl"},
     "template": {"instruction": "Good or bad? ", "input": "Text: {{ text }}", "cue": "\nIt is:"},
     "verbalizer": {"good": "good", "bad": "bad"},
+    "scoring": {"over": "vocabulary"},
 }
 
 
@@ -383,21 +384,21 @@ def test_what_fsdp_cannot_do_is_refused_in_one_line(work):
 FAILING_SHARDS = """
 import os, sys
 from softprompt.cli import main
-from softprompt.engine import Engine
+from softprompt.answers.chosen import Chosen
 from softprompt.errors import DataError
 
-real, calls, rank, kind = Engine.loss, [], os.environ["RANK"], sys.argv[1]
+real, calls, rank, kind = Chosen.loss, [], os.environ["RANK"], sys.argv[1]
 
-def failing(self, examples, learned):
+def failing(self, engine, examples, learned):
     calls.append(1)
-    found, count = real(self, examples, learned)
+    found, count = real(self, engine, examples, learned)
     if len(calls) == 3 and rank == "1":
         if kind == "forward":
             raise DataError("only here")
         found.register_hook(lambda gradient: 1 / 0)
     return found, count
 
-Engine.loss = failing
+Chosen.loss = failing
 sys.argv = ["softprompt", "train", "full.yaml", "--out", kind]
 main()
 """
@@ -425,20 +426,20 @@ def test_an_error_of_one_process_ends_a_run_with_fsdp(work, kind, line, fresh):
 FAILING = """
 import os, sys
 from softprompt.cli import main
-from softprompt.engine import Engine
+from softprompt.answers.chosen import Chosen
 from softprompt.errors import DataError
 
-real, calls, rank = Engine.loss, [], os.environ["RANK"]
+real, calls, rank = Chosen.loss, [], os.environ["RANK"]
 
-def failing(self, examples, learned):
+def failing(self, engine, examples, learned):
     calls.append(1)
     if len(calls) == 3 and rank == "1":
         if kind == "killed":
             os.kill(os.getpid(), 9)
         raise DataError("only here") if kind == "refused" else KeyError("x")
-    return real(self, examples, learned)
+    return real(self, engine, examples, learned)
 
-Engine.loss = failing
+Chosen.loss = failing
 for kind in ("misspelt", "refused", "mistake", "killed"):
     calls.clear()
     extra = ["method.lenght=3"] if kind == "misspelt" else []

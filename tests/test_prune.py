@@ -42,7 +42,9 @@ def kind(request):
 
 
 def trained(kind, out=None, base=None):
-    return train(base or tiny_base(), tiny_task(), kind, out, train=TRAIN, rows=tiny_rows())
+    return train(
+        base or tiny_base(), tiny_task(scoring={"over": "vocabulary"}), kind, out, train=TRAIN, rows=tiny_rows()
+    )
 
 
 def test_importance_is_what_scaling_a_token_does_to_the_loss(kind):
@@ -85,7 +87,7 @@ def test_a_pruned_prefix_is_the_prefix_with_tokens_hidden(family):
     kept = [0, 3]
     smaller = keep(base, ready.method, kept)
     assert smaller.length == 2 and smaller.spec.length == 2
-    small = prepare(base, tiny_task(), smaller, rows=tiny_rows())
+    small = prepare(base, tiny_task(scoring={"over": "vocabulary"}), smaller, rows=tiny_rows())
     example = small.splits["dev"][0]
     own = small.engine.row(example, small.engine.shared_prefix(smaller.learned()), {})
     found = score(run(base, [own], record=True), [example.candidates])[0]
@@ -100,7 +102,7 @@ def test_a_pruned_prefix_is_the_prefix_with_tokens_hidden(family):
 
 
 def test_lengths_are_saved_measured_and_trained_on(kind, tmp_path):
-    base, task, rows = tiny_base(), tiny_task(), tiny_rows()
+    base, task, rows = tiny_base(), tiny_task(scoring={"over": "vocabulary"}), tiny_rows()
     done = trained(kind, tmp_path / "run")
     held = artifacts.load(tmp_path / "run")
     report = prune(base, task, held, [2, 4], tmp_path / "pruned", rows=rows, train={"lr": 0.02}, importance_rows=6)
@@ -130,7 +132,7 @@ def test_lengths_are_saved_measured_and_trained_on(kind, tmp_path):
 
 def test_training_on_starts_from_what_is_kept(kind, tmp_path):
     """The first step's loss is that of the kept tokens, also behind an encoder (p_tuning)."""
-    base, task, rows = tiny_base(), tiny_task(), tiny_rows(dev=4)
+    base, task, rows = tiny_base(), tiny_task(scoring={"over": "vocabulary"}), tiny_rows(dev=4)
     train(base, task, kind, tmp_path / "run", train=TRAIN, rows=rows)
     settings = {"epochs": 1, "batch_size": 24, "lr": 1e-9}
     held = artifacts.load(tmp_path / "run")
@@ -157,12 +159,20 @@ def test_texts_are_encoded_once_for_all_lengths(tmp_path, monkeypatch):
         put(self, ids, value)
 
     monkeypatch.setattr(RowCache, "put", counted)
-    prune(tiny_base(), tiny_task(), held, [1, 2, 3], tmp_path / "out", rows=tiny_rows(), importance_rows=2)
+    prune(
+        tiny_base(),
+        tiny_task(scoring={"over": "vocabulary"}),
+        held,
+        [1, 2, 3],
+        tmp_path / "out",
+        rows=tiny_rows(),
+        importance_rows=2,
+    )
     assert len(seen) == len(set(seen)) == 36  # training and dev rows
 
 
 def test_what_cannot_be_pruned_is_said_in_one_line(tmp_path):
-    base, task, rows = tiny_base(), tiny_task(), tiny_rows()
+    base, task, rows = tiny_base(), tiny_task(scoring={"over": "vocabulary"}), tiny_rows()
     train(base, task, "probe", tmp_path / "probe", rows=rows)
     with pytest.raises(ConfigError, match="'probe' learns no tokens"):
         prune(base, task, artifacts.load(tmp_path / "probe"), [2], tmp_path / "out", rows=rows)
@@ -188,7 +198,7 @@ def test_command(tmp_path):
     (tmp_path / "rows.jsonl").write_text(
         "".join(json.dumps(row.values) + "\n" for part in tiny_rows().values() for row in part)
     )
-    task = tiny_task().spec.model_dump(mode="json", exclude_none=True)
+    task = tiny_task(scoring={"over": "vocabulary"}).spec.model_dump(mode="json", exclude_none=True)
     task["data"] = {"source": str(tmp_path / "rows.jsonl"), "split": {"train": 24, "dev": 12, "test": 12}}
     settings = {"base": str(tmp_path / "base"), "task": task, "method": {"name": "infix", "length": 4}, "train": TRAIN}
     (tmp_path / "run.yaml").write_text(json.dumps(settings))

@@ -59,7 +59,7 @@ CHINESE = {
 
 
 def task_of(template, **changes):
-    return tiny_task(template=template, **changes)
+    return tiny_task(template=template, **({"scoring": {"over": "vocabulary"}} | changes))
 
 
 def ready(base, template, method="soft", seed=1, rows=None, **changes):

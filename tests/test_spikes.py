@@ -89,7 +89,15 @@ def kicked(monkeypatch, step: int = 20, least: float = 0.6) -> None:
 def run(folder: Path | None = None, method=PROMPT, seed: int = 0, **options) -> Result:
     settings = {**SETTINGS, **options.pop("train", {})}
     return train(
-        tiny_base(), tiny_task(), method, folder, train=settings, rows=tiny_rows(), seed=seed, check=False, **options
+        tiny_base(),
+        tiny_task(scoring={"over": "vocabulary"}),
+        method,
+        folder,
+        train=settings,
+        rows=tiny_rows(),
+        seed=seed,
+        check=False,
+        **options,
     )
 
 

@@ -91,8 +91,7 @@ def test_settings_are_put_back_after_an_error():
         ({"base": "smollm2"}, r"base is a text; expected a Base, e.g. Base.load"),
         ({"task": {"name": "t"}}, r"task is an object; expected a Task, e.g. Task.load"),
         ({"method": None}, r"method: missing key 'name'"),
-        ({"rows": [{"text": "joy"}]}, r"rows are a list; expected them by split"),
-        ({"rows": {"train": [{"text": "joy", "label": "good"}]}}, r"rows\['train'\] holds an object; expected Rows"),
+        ({"rows": [{"text": "joy"}]}, r"rows: 1 of 1 rows cannot be used"),
         ({"rows": {"dev": tiny_rows()["dev"]}}, r"there are no training rows"),
     ],
 )

@@ -124,18 +124,18 @@ def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(tmp_path):
 
 
 def test_nan_stops_with_step_and_rows(tmp_path, monkeypatch):
-    from softprompt.engine import Engine
+    from softprompt.answers.chosen import Chosen
 
-    real, calls = Engine.loss, []
+    real, calls = Chosen.loss, []
 
-    def poisoned(self, examples, learned):
+    def poisoned(self, engine, examples, learned):
         calls.append(1)
-        total, count = real(self, examples, learned)
+        total, count = real(self, engine, examples, learned)
         return (total * float("nan") if len(calls) == 3 else total), count
 
     train(tiny_base(), tiny_task(), "soft", tmp_path, train={**SETTINGS, "epochs": 1}, rows=tiny_rows())
     before = folder_bytes(tmp_path / "artifact")
-    monkeypatch.setattr(Engine, "loss", poisoned)
+    monkeypatch.setattr(Chosen, "loss", poisoned)
     with pytest.raises(TrainingError, match=r"step 3: loss nan on rows train:\d+"):
         settings = {**SETTINGS, "epochs": 1}
         train(tiny_base(), tiny_task(), "soft", tmp_path, train=settings, rows=tiny_rows(), fresh=True, check=False)
@@ -203,7 +203,7 @@ def test_nan_is_never_saved(tmp_path):
     assert folder_bytes(result.artifact) == before
 
 
-def test_the_best_look_is_within_one_standard_error_of_the_top(monkeypatch):
+def test_the_kept_evaluation_is_within_two_standard_errors_of_the_top(monkeypatch):
     from softprompt.metrics import Estimate
     from softprompt.training import loop
 
@@ -212,10 +212,10 @@ def test_the_best_look_is_within_one_standard_error_of_the_top(monkeypatch):
             self.estimate, self.nll = Estimate("accuracy", value, (value - 0.1, value + 0.1), 10), nll  # error .05
 
     for looks, best in (
-        ([(0.5, 0.9), (0.9, 0.8), (0.86, 0.3), (0.8, 0.1), (0.9, 0.7)], 3),  # .80 is more than an error below
-        ([(0.9, 0.8), (0.86, 0.3), (0.96, 0.9)], 3),  # a new top puts an earlier choice out of reach
+        ([(0.5, 0.9), (0.9, 0.8), (0.81, 0.3), (0.79, 0.1), (0.9, 0.7)], 3),  # .79 is more than two errors below
+        ([(0.85, 0.8), (0.8, 0.3), (0.97, 0.9)], 3),  # a new top puts an earlier choice out of reach
         ([(0.9, 0.8), (0.9, 0.7), (0.9, 0.7)], 2),  # of equals the first
-        ([(0.87, 0.5), (0.8, 0.3), (0.9, 0.9), (0.84, 0.2)], 1),  # one beaten by none comes back within reach
+        ([(0.82, 0.5), (0.7, 0.3), (0.9, 0.9), (0.79, 0.2)], 1),  # one beaten by none comes back within reach
     ):
         given = iter(looks)
         with monkeypatch.context() as patched:
@@ -231,15 +231,16 @@ def test_what_the_best_dev_evaluation_found_is_not_asked_again(tmp_path, monkeyp
     from softprompt.training import job
 
     asked = []
+    task = tiny_task(scoring={"over": "vocabulary"})
     monkeypatch.setattr(job, "evaluate", lambda *given: asked.append(given) or evaluate(*given))
     # so high a rate that the best is not the last
     how = {"train": {**SETTINGS, "lr": 0.5, "epochs": 6}, "rows": tiny_rows()}
-    result = train(tiny_base(), tiny_task(), "soft", tmp_path, **how)
+    result = train(tiny_base(), task, "soft", tmp_path, **how)
     assert not asked and result.best_step < 36
     ready = result.prepared
     again = evaluate(ready, ready.splits["dev"])
     assert again == result.metrics["dev"]
-    assert train(tiny_base(), tiny_task(), "soft", tmp_path, **how).metrics == result.metrics and len(asked) == 1
+    assert train(tiny_base(), task, "soft", tmp_path, **how).metrics == result.metrics and len(asked) == 1
 
 
 def test_a_key_of_the_version_before_is_read_with_one_warning(tmp_path):
@@ -273,4 +274,8 @@ def test_few_rows_get_more_epochs_unless_told():
     few = TrainSpec().filled(method, 64)
     assert (few.epochs, few.max_steps, few.eval_every) == (48, 96, 16)
     assert TrainSpec(epochs=2).filled(method, 64).max_steps == 4
-    assert TrainSpec().filled(make_method("soft"), 64).epochs == 3
+    soft = TrainSpec().filled(make_method("soft"), 64)  # its batches are smaller, too
+    assert (soft.batch_size, soft.epochs, soft.max_steps) == (8, 18, 144)
+    assert TrainSpec().filled(make_method("soft"), 1024).batch_size == 16
+    told = TrainSpec(epochs=3).filled(make_method("soft"), 64)
+    assert (told.batch_size, told.max_steps) == (16, 12)

@@ -13,13 +13,15 @@ from softprompt.benchmarks.compare.rates import rates_of
 from softprompt.benchmarks.compare.record import Place, Record
 from softprompt.benchmarks.compare.suite import ContenderSpec, SearchSpec, SuiteSpec, label_of, repeated
 from softprompt.errors import ConfigError
+from softprompt.methods import make_method
 from softprompt.renamed import with_first_keys
 from softprompt.run_reader import resolved_task
 from softprompt.runfile import BaseSpec, TrainSpec
 from softprompt.storage import digest_of, sha256_file
 from softprompt.tasks import Task
-from softprompt.training.keeping import best_of
+from softprompt.training.keeping import ERRORS, best_of
 
+_FIRST_WARMUP = 0.06  # of all methods, once
 LEAST_DEV = 16  # rows; fewer choose by chance
 LONGEST_PART = 60  # letters of a name in a record's name; a file's name has room for 255 bytes
 
@@ -159,10 +161,12 @@ def _cell(
     files = _files([task, *(spec for _, spec in tests)])
     what |= {"files": files} if files else {}
     what |= {"folds": len(suite.seeds)} if suite.draws == "folds" else {}
+    what |= _later_defaults(row, train)
     what |= {"cache": suite.cache.dtype} if suite.cache.dtype else {}  # the rest of it changes no result
+    by_words = row.kind == "method" and row.method["name"] != "probe" and not row.method.get("head")
     named = values | {
-        "task": _with_first_keys(task),
-        "tests": tuple(map(_with_first_keys, values["tests"])),
+        "task": _with_first_keys(task, by_words),
+        "tests": tuple(_with_first_keys(test, by_words) for test in values["tests"]),
         "train": with_first_keys(TrainSpec, train),
     }
     held_place = Place(
@@ -185,8 +189,30 @@ def _cell(
     )
 
 
-def _with_first_keys(task: dict[str, Any]) -> dict[str, Any]:
-    return with_first_keys(type(Task.load(task).spec), task)
+def _later_defaults(row: ContenderSpec, train: dict[str, Any]) -> dict[str, Any]:
+    """Defaults of a method that results depend on and that records of earlier versions were not made with."""
+    if row.kind != "method" or row.default_lr is None:
+        return {}
+    defaults = make_method(row.method).defaults
+    found: dict[str, Any] = {"errors": ERRORS}
+    if defaults.warmup != _FIRST_WARMUP and "warmup" not in train:
+        found["warmup"] = defaults.warmup
+    if defaults.min_steps and defaults.least_batch < defaults.batch_size and "epochs" not in train:
+        found["min_steps"] = defaults.min_steps
+    return found
+
+
+def _with_first_keys(task: dict[str, Any], by_words: bool) -> dict[str, Any]:
+    """A task as digests know it.
+
+    Args:
+        by_words: the base's words answer, so what the task leaves to the version is settled.
+    """
+    loaded = Task.load(task)
+    settled = loaded.settled().spec
+    if by_words and settled != loaded.spec:
+        task = settled.model_dump(mode="json", exclude_none=True) | {"data": task["data"]}
+    return with_first_keys(type(loaded.spec), task)
 
 
 def _files(tasks: list[dict[str, Any]]) -> list[str]:

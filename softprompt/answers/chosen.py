@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..base import check_numbers
-from ..engine import Engine, Learned, run, summed_loss
+from ..engine import BatchOutput, Engine, Learned, WordTree, distinct_beginnings, run, summed_loss
 from ..methods import Method
 from ..tasks import BoundTask, Task
 from ..tasks.scored import ScoredTask
@@ -35,6 +36,7 @@ class Chosen(AnswerForm[ScoredTask]):
         super().__init__(bound, headed)
         self._words = self.task.words
         self._candidates: tuple[Ids, ...] | None = None
+        self._over_labels = self.task.over_labels and not headed
 
     @classmethod
     def head_size(cls, task: Task) -> int:
@@ -58,15 +60,31 @@ class Chosen(AnswerForm[ScoredTask]):
             self._candidates = self._distinct([self.bound.answer(word) for word in words])
         return self._candidates
 
+    @cached_property
+    def tree(self) -> WordTree | None:
+        """The labels' words as a tree, where they compete with each other alone and are written one token after the other."""
+        if not self._over_labels or not self._in_order:
+            return None
+        words = distinct_beginnings(self.candidates(self._words))
+        return WordTree.of(words) if len(set(words)) > 1 else None  # of equal words the doctor tells
+
+    @property
+    def _in_order(self) -> bool:
+        return not self.bound.prompter.closing or self.bound.writes is not None
+
     def _distinct(self, candidates: Sequence[Ids]) -> tuple[Ids, ...]:
         prompter = self.bound.prompter
         if self.task.rules < 2:
             return tuple(candidates)
-        if not prompter.closing or self.bound.writes is not None:
+        if self._in_order:
             return ended(candidates, prompter.word_end)
         if self.bound.learns and not self.task.contrastive:
             return filled(candidates, prompter.word_end)
         return tuple(candidates)
+
+    def compared(self, example: Example) -> tuple[Ids, ...]:
+        """What of a row's candidates is run to compare them."""
+        return example.candidates if self.tree is None else self.tree.answers
 
     def spoken(self, ids: Ids) -> Ids:
         """An answer's ids without the tokens that end it or fill it up."""
@@ -85,10 +103,27 @@ class Chosen(AnswerForm[ScoredTask]):
         """Cross-entropy of the right answers' tokens; of the right option, where options compete."""
         if self.task.contrastive:  # a head is refused for these
             return self._options_loss(engine, rows, learned)
+        if learned.head is None and self._over_labels and not (self._in_order and self.tree is None):
+            return self._labels_loss(engine, rows, learned)
         if learned.head is None:
             return engine.loss(rows, learned)
         logits, targets = self.logits(engine, rows, learned)
         return summed_loss(logits, targets, rows, [1] * len(rows)), len(targets)
+
+    def _labels_loss(self, engine: Engine, rows: Sequence[Example], learned: Learned) -> tuple[Tensor, int]:
+        """Σ over rows of -log p(right word), among the labels' words; each row runs once.
+
+        At masks, which stand in every row side by side, a word's score is the sum of its tokens' logits.
+        """
+        if self.tree is not None:
+            rows = self.tree.shortened(rows)
+            return self.tree.loss(engine.answers(rows, learned)[0], rows), len(rows)
+        logits, _ = engine.answers(rows, learned)
+        words = torch.tensor(self.candidates(self._words), device=logits.device)  # [C, k]
+        at_masks = logits.view(len(rows), words.shape[1], -1)
+        scores = torch.stack([at_masks[:, k, words[:, k]] for k in range(words.shape[1])]).sum(0)
+        gold = torch.tensor([example.gold for example in rows], device=logits.device)
+        return summed_loss(scores, gold, rows, [1] * len(rows)), len(rows)
 
     def _options_loss(self, engine: Engine, rows: Sequence[Example], learned: Learned) -> tuple[Tensor, int]:
         """Σ over rows of the cross-entropy of the right option among the row's options, by the scores they are compared by.
@@ -114,7 +149,8 @@ class Chosen(AnswerForm[ScoredTask]):
 
     def loss_weight(self, example: Example) -> int:
         """The tokens of its answer; one, where it is one decision."""
-        return 1 if self.headed or self.task.contrastive else len(example.answer)
+        one = self.headed or self.task.contrastive or self._over_labels
+        return 1 if one else len(example.answer)
 
     def predict(
         self, prompt: Prompt, rows: Sequence[Example], progress: Progress = ignore_progress, quick: bool = False
@@ -135,7 +171,9 @@ class Chosen(AnswerForm[ScoredTask]):
 
     def relative(self, method: Method, scores: Tensor, candidates: Sequence[Ids], before: Prior) -> Tensor:
         """A row's candidate scores [C] as normalised log-scores of the labels [K], relative to the prior, on the CPU."""
-        lengths = [len(ids) if method.sums_over_tokens else 1 for ids in candidates]
+        # where labels compete, learned scores are of whole words: of a tree, or at as many masks each
+        whole = not method.sums_over_tokens or self.tree is not None or (self._over_labels and self.bound.learns)
+        lengths = [1 if whole else len(ids) for ids in candidates]
         scores = scores.cpu()
         if isinstance(before, dict):
             scores = scores - torch.tensor([before[ids] for ids in candidates])
@@ -193,7 +231,8 @@ class Chosen(AnswerForm[ScoredTask]):
         first = prompts[0]
         if not first.base.mixes_prompts:
             return self.predict(first, rows)
-        record = any(len(ids) > 1 for example in rows for ids in example.candidates)
+        asked = (prompt.form.compared(example) for example, prompt in zip(rows, prompts, strict=True))
+        record = any(len(ids) > 1 for answers in asked for ids in answers)
         engine_rows = [prompt.row(example) for example, prompt in zip(rows, prompts, strict=True)]
         batch = run(first.base, engine_rows, None, record, first.live)
         by_prompt: dict[int, list[int]] = {}
@@ -206,11 +245,19 @@ class Chosen(AnswerForm[ScoredTask]):
             before = prompt.once
             if before is None:
                 before = form.prior(prompt, prompt.method.learned(), some)
-            scores = prompt.method.score(batch.rows(indices), [example.candidates for example in some])
+            scores = scored(prompt, batch.rows(indices), some)
             for index, example, values in zip(indices, some, scores, strict=True):
                 labels = form.relative(prompt.method, values, example.candidates, before)
                 outcomes[index] = form.outcome(example, labels)
         return [outcomes[index] for index in range(len(rows))]
+
+
+def scored(prompt: Prompt, batch: BatchOutput, rows: Sequence[Example]) -> list[Tensor]:
+    """Scores of each row's candidates [C], of contexts that have run."""
+    tree = prompt.form.tree if prompt.method.sums_over_tokens else None
+    if tree is not None:
+        return list(tree.score(batch))
+    return prompt.method.score(batch, [example.candidates for example in rows])
 
 
 def _scores(
@@ -218,10 +265,11 @@ def _scores(
 ) -> list[Tensor]:
     """Candidates' scores, per row [C], on the CPU."""
     scores: dict[int, Tensor] = {}
-    contexts = prompt.engine.contexts(rows, learned, progress, continued=prompt.method.sums_over_tokens)
+    tree = prompt.form.tree
+    asked = rows if tree is None else tree.shortened(rows)
+    contexts = prompt.engine.contexts(asked, learned, progress, continued=prompt.method.sums_over_tokens)
     for indices, batch in contexts:
-        options = [rows[index].candidates for index in indices]
         with torch.no_grad():
-            own = prompt.method.score(batch, options)
+            own = scored(prompt, batch, [rows[index] for index in indices])
         scores.update((index, row.cpu()) for index, row in zip(indices, own, strict=True))
     return [scores[index] for index in range(len(rows))]

@@ -55,6 +55,7 @@ def _describe(name: str) -> dict[str, Any]:
         what = explained(TrainSpec)
         if method.defaults.min_steps:
             what["epochs"] += f" Here {method.defaults.min_steps} steps are made at least."
+            what["batch_size"] += f" With few rows a sixteenth of them, at least {method.defaults.least_batch}."
         for key, value in vars(method.defaults).items():
             if key in what:
                 settings[f"train.{key}"] = value, what[key]

@@ -14,7 +14,9 @@ from .options import Json
 from .outputs import refuse_replacing, tell_json
 
 if TYPE_CHECKING:
+    from ..artifact import Artifact
     from ..runfile import TrainSpec
+    from ..tasks import Task
     from ..training.prune import Pruning
 
 _DURATION = {
@@ -60,7 +62,7 @@ def prune_verb(
             f"{artifact}: there is no run.yaml beside the artifact that a run here wrote, which names base and data; give the "
             "folder of its run, or a run file with --run"
         )
-    task = Task.load(run.task, held.manifest.format_version)
+    task = _as_trained(Task.load(run.task, held.manifest.format_version), held)
     with work_folder(folder, WRITTEN), progress() as show:
         data = task.load_data(show)
         base = run.base.load(show)
@@ -126,3 +128,12 @@ def _plot(report: Pruning, path: Path) -> None:
     axes.legend()
     figure.savefig(path, dpi=120)
     out.print(f"plot: {path}")
+
+
+def _as_trained(task: Task, held: Artifact) -> Task:
+    """The run's task, with what the artifact says of how it was trained, or what its version meant."""
+    from ..tasks import Task
+    from ..tasks.scored import ScoredTask
+
+    known = None if held.manifest.task is None else Task.of_artifact(held.manifest.task, held.manifest.format_version)
+    return task.settled(earlier=isinstance(known, ScoredTask) and not known.over_labels)

@@ -12,6 +12,7 @@ from .past import Past, join, kv_of, learned_past
 from .plan import NOTHING, SLOTS, Learned, Plan, Slot, lay_out, plan
 from .rows import EngineRow, run
 from .texts import stops_in, text_of
+from .tree import WordTree, distinct_beginnings
 from .windows import in_forwards, token_states
 
 __all__ = [
@@ -27,8 +28,10 @@ __all__ = [
     "Past",
     "Plan",
     "Slot",
+    "WordTree",
     "answer_states",
     "buckets",
+    "distinct_beginnings",
     "generate",
     "in_forwards",
     "join",

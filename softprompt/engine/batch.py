@@ -136,6 +136,17 @@ def answer_states(batch: BatchOutput, answers: Sequence[Ids]) -> list[Tensor]:
     return found
 
 
+def states_behind(batch: BatchOutput, ids: Ids) -> Tensor:
+    """Last hidden state behind each row's context and these ids, [B, H]; the batch must have been recorded."""
+    found, step = [], _at_once(batch)
+    for begin in range(0, len(batch.last), step):
+        rows = range(begin, min(begin + step, len(batch.last)))
+        # `follow` leaves out an answer's last token, so one stands behind the ids that nobody reads
+        states = batch.follow(rows, [(*ids, 0)] * len(rows))
+        found.append(states.view(len(rows), len(ids), -1)[:, -1])
+    return torch.cat(found)
+
+
 def _at_once(batch: BatchOutput) -> int:
     """How many answers are run behind their contexts together: bounded, as each takes a copy of its row's K/V."""
     return max(1, KEYS_AT_ONCE // max(1, batch.keys))

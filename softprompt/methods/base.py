@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
@@ -23,6 +22,7 @@ from ..engine import NOTHING, BatchOutput, Engine, Learned, Slot
 from ..errors import ArtifactError, ConfigError
 from ..tasks import BoundTask, Task
 from ..types import Example, Progress, ignore_progress
+from .defaults import TrainDefaults as TrainDefaults
 from .retired import refuse_retired
 
 WHOLE = 40  # see `text_ids`; on movie-reviews once (30 tokens) was a point behind twice
@@ -40,24 +40,6 @@ class MethodSpec(Strict):
 
     name: str = Field(examples=["infix"])
     head: bool | None = None
-
-
-@dataclass(frozen=True)
-class TrainDefaults:
-    """Settings that train this method well when the user sets none (measured; see `docs/methods.md`).
-
-    `min_steps`: with few rows more epochs are made of them, up to this many steps. `head_lr`: of a head, in proportion to `lr`.
-    """
-
-    lr: float = 0.0
-    head_lr: float = 5e-3
-    epochs: int = 4
-    min_steps: int = 0
-    batch_size: int = 32
-    schedule: Literal["linear", "cosine", "constant"] = "linear"
-    warmup: float = 0.06
-    weight_decay: float = 0.0
-    word_dropout: float = 0.0
 
 
 Stores = Literal["embeddings", "kv", "head", "weights", "other", "none"]

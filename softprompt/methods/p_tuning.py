@@ -39,7 +39,7 @@ class PTuning(Soft):
 
     title = "a soft prompt that an MLP or LSTM gives in training (Liu et al. 2021); saved as a soft prompt"
     Spec = PTuningSpec
-    defaults: ClassVar[TrainDefaults] = TrainDefaults(lr=1e-3, epochs=3, batch_size=16)
+    defaults: ClassVar[TrainDefaults] = TrainDefaults(lr=1e-3, epochs=3, min_steps=144, batch_size=16, warmup=0.3)
     spec: PTuningSpec
 
     def attach(self, base: Base, bound: BoundTask, seed: int) -> None:

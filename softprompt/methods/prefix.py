@@ -71,10 +71,10 @@ class Prefix(Soft):
     def defaults(self) -> TrainDefaults:  # type: ignore[override]
         """Fewer layers or tokens take a higher rate; a network's weights a far lower one (2e-3 ends at chance)."""
         if self.spec.reparameterization == "mlp":
-            return TrainDefaults(lr=1e-4, epochs=3, batch_size=16)
+            return TrainDefaults(lr=1e-4, epochs=3, min_steps=96, batch_size=16, warmup=0.3)
         if self.averaged:
-            return TrainDefaults(lr=5e-2, head_lr=1e-2, epochs=3, batch_size=16)
-        return TrainDefaults(lr=5e-2 if self.first_layer else 2e-2, epochs=3, batch_size=16)
+            return TrainDefaults(lr=5e-2, head_lr=1e-2, epochs=3, min_steps=96, batch_size=16, warmup=0.3)
+        return TrainDefaults(lr=5e-2 if self.first_layer else 2e-2, epochs=3, min_steps=96, batch_size=16, warmup=0.3)
 
     @property
     def length(self) -> int:

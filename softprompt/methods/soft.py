@@ -50,7 +50,7 @@ class Soft(LearnedTensor):
 
     title = "P learned embeddings in front of the text, or in the template's soft slots (Lester et al. 2021)"
     Spec = SoftSpec
-    defaults: ClassVar[TrainDefaults] = TrainDefaults(lr=1e-2, epochs=3, batch_size=16)
+    defaults: ClassVar[TrainDefaults] = TrainDefaults(lr=1e-2, epochs=3, min_steps=144, batch_size=16, warmup=0.3)
     stores: Stores = "embeddings"
     learns_slots = True
     key = "prompt_embeddings"

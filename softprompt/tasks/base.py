@@ -89,7 +89,7 @@ class Task(ABC):
         Raises:
             ConfigError: all that is wrong with it, in one line.
         """
-        return Task._make(settings, "task", Path(), rules, with_current_keys)
+        return Task._make(settings, "task", Path(), rules, with_current_keys).settled(earlier=True)
 
     @staticmethod
     def _make(
@@ -238,6 +238,10 @@ class Task(ABC):
 
     def scored_by(self, way: str) -> Task:
         """The same task with one of its `ways`."""
+        return self
+
+    def settled(self, earlier: bool = False) -> Task:
+        """With all that an artifact must say of it (`earlier`: as versions meant it that could not); by default as it is."""
         return self
 
     @property

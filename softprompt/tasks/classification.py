@@ -28,10 +28,14 @@ class LabelScoring(Normalized):
         calibration: `contextual` (Zhao et al. 2021, arXiv:2102.09690) subtracts the score that the same prompt gives on
             content-free inputs.
         content_free: those inputs.
+        over: what a token of an answer competes with, in training and answering: `labels`, those with which a label's words
+            go on there; `vocabulary`, every token of the base. Null: `labels`, which an artifact then says; artifacts that
+            do not were trained over the vocabulary.
     """
 
     calibration: Literal["none", "contextual"] = "none"
     content_free: list[str] = Field(default_factory=lambda: ["N/A", "", "[MASK]"], min_length=1, max_length=100)
+    over: Literal["labels", "vocabulary"] | None = None
 
 
 class ClassificationSpec(TaskSpec):
@@ -111,6 +115,19 @@ class Classification(ScoredTask):
     def prior(self) -> Literal["none", "contextual", "pmi"]:
         """As `scoring.calibration` says."""
         return self.spec.scoring.calibration
+
+    @property
+    def over_labels(self) -> bool:
+        """As `scoring.over` says; tasks of format 1 have no such thing."""
+        return self.rules > 1 and self.spec.scoring.over != "vocabulary"
+
+    def settled(self, earlier: bool = False) -> Classification:
+        """With `scoring.over`; artifacts that do not say it were trained over the vocabulary."""
+        if self.spec.scoring.over is not None:
+            return self
+        over = "vocabulary" if earlier or self.rules < 2 else "labels"
+        scoring = self.spec.scoring.model_copy(update={"over": over})
+        return type(self)(self.spec.model_copy(update={"scoring": scoring}), self.folder, self.rules)
 
     @property
     def blanks(self) -> list[str]:

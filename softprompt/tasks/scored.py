@@ -33,6 +33,7 @@ class ScoredTask(Task):
         prior: what scores are taken relative to: nothing; the mean of content-free inputs (`contextual`); each candidate's own
             score without the row (`pmi`).
         contrastive: training compares a row's candidates, instead of raising the right one's likelihood alone.
+        over_labels: a token of an answer competes with those of the other answers, not with the whole vocabulary.
     """
 
     form = "chosen"
@@ -46,6 +47,11 @@ class ScoredTask(Task):
 
     @property
     def contrastive(self) -> bool:
+        """By default not."""
+        return False
+
+    @property
+    def over_labels(self) -> bool:
         """By default not."""
         return False
 

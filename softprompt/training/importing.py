@@ -98,6 +98,7 @@ def import_peft(
             f"warning: {held.path}: this prefix is the same here as in {reach}; in longer rows PEFT hides it in the base's "
             "sliding-window layers, here it stays in sight: measure it on rows of your length"
         )
+    task = task.settled(earlier=True)  # PEFT trains over the vocabulary
     ready = prepare(base, task, method, rows={"train": []})
     if tokens := held.config.get("alora_invocation_tokens"):
         if list(ready.bound.cue) != tokens:

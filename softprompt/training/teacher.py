@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..answers.chosen import Chosen
+from ..answers.chosen import Chosen, scored
 from ..data import Row
 from ..engine import NOTHING, Engine, Learned, answer_states
 from ..errors import ConfigError
@@ -21,6 +21,7 @@ from ..prepared import Prepared
 from ..renamed import with_first_keys
 from ..storage import atomic_file, digest_of
 from ..tasks import Task
+from ..tasks.scored import ScoredTask
 from ..types import Example, Progress, ignore_progress
 from .state import Objective
 
@@ -69,7 +70,7 @@ def ask(teacher: Prepared, examples: Sequence[Example], progress: Progress = ign
     for part, batch in engine.contexts(examples, NOTHING, told):
         some = [examples[index] for index in part]
         answers = []
-        for index, scores in zip(part, method.score(batch, [example.candidates for example in some]), strict=True):
+        for index, scores in zip(part, scored(teacher, batch, some), strict=True):
             example = examples[index]
             labels[index] = form.outcome(example, form.relative(method, scores, example.candidates, before)).predicted
             _, gold = form.task.candidates(relabel(form.task, example.values, labels[index]))
@@ -83,17 +84,24 @@ def ask(teacher: Prepared, examples: Sequence[Example], progress: Progress = ign
 def match(engine: Engine, task: Task, states: dict[str, Tensor]) -> Objective:
     """Σ KL(teacher ‖ student) over the answers' positions and the whole vocabulary, in fp32.
 
+    Where a row is one decision, whose answers compete, it counts once: the mean over its positions.
+
     Args:
         states: by a row's content, the teacher's states [tokens, H]; its logits are made from them when they are needed.
     """
+
+    decides = isinstance(task, ScoredTask) and (task.over_labels or task.contrastive)
 
     def objective(rows: Sequence[Example], learned: Learned) -> tuple[Tensor, int]:
         logits, targets = engine.answers(rows, learned)
         kept = torch.cat([states[task.content(Row(row.values, row.where))] for row in rows])
         with torch.no_grad():
             teacher = engine.base.logits(kept.to(logits.device)).log_softmax(-1)
-        student = logits.log_softmax(-1)
-        return torch.nn.functional.kl_div(student, teacher, log_target=True, reduction="sum"), len(targets)
+        apart = torch.nn.functional.kl_div(logits.log_softmax(-1), teacher, log_target=True, reduction="none").sum(-1)
+        if not decides:
+            return apart.sum(), len(targets)
+        means = [own.mean() for own in apart.split([len(row.answer) for row in rows])]
+        return torch.stack(means).sum(), len(rows)
 
     return objective
 

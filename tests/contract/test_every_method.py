@@ -85,11 +85,11 @@ def test_serves_beside_another_artifact_as_it_was_trained(method, family, traine
 
 
 def test_learning_moves_the_loss(method):
-    spec = {**SETTINGS, "epochs": 4, "patience": 20}
+    spec = {**SETTINGS, "epochs": 8, "patience": 20}
     result = train(tiny_base(), tiny_task(), method, train=spec, rows=tiny_rows(32), seed=1)
     losses = [event["loss"] for event in result.events if event["event"] == "step"]
     if losses:
-        assert sum(losses[-3:]) < sum(losses[:3])
+        assert sum(losses[-8:]) < sum(losses[:8])  # an epoch: rows differ more than a step moves
 
 
 def test_a_run_that_was_cut_short_ends_in_the_same_bits(method, trained, tmp_path, monkeypatch):

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT's advice on positions 
 def ready_for(method, family):
     """A method attached to its base, and the task's rows."""
     base = tiny_base(family)
-    ready = prepare(base, tiny_task(), make_method(method), rows=tiny_rows(), seed=SEED)
+    ready = prepare(base, tiny_task(scoring={"over": "vocabulary"}), make_method(method), rows=tiny_rows(), seed=SEED)
     return ready
 
 

@@ -8,23 +8,19 @@ from helpers import tiny_rows, tiny_task
 from models import tiny_base
 
 from softprompt import PromptClassifier, auto
-from softprompt.answers import Outcome
+from softprompt.answers import Outcome, summarize
 from softprompt.auto import Contender, Tried, choosing, contenders_for, is_open
 from softprompt.auto.choosing import weighed
 from softprompt.auto.trying import folds_of
 
-LABELS = ["bad", "good"]
-
 
 def tried(title: str, probabilities: list[float], gold: list[str]) -> Tried:
     """A contender that gives the label `good` these probabilities."""
-    outcomes = [
-        Outcome(
-            str(place), label, "good" if p > 0.5 else "bad", {"bad": float(np.log(1 - p)), "good": float(np.log(p))}
-        )
-        for place, (p, label) in enumerate(zip(probabilities, gold, strict=True))
-    ]
-    return Tried(Contender(title, "base"), outcomes, tiny_task(), LABELS, 0.0)
+    outcomes = []
+    for place, (p, label) in enumerate(zip(probabilities, gold, strict=True)):
+        scores = {"bad": float(np.log(1 - p)), "good": float(np.log(p))}
+        outcomes.append(Outcome(str(place), label, "good" if p > 0.5 else "bad", scores, -scores[label]))
+    return Tried(Contender(title, "base"), summarize("accuracy", outcomes), 0.0)
 
 
 def test_what_is_open():

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from .. import ensemble
 from ..data import Row
-from ..ensemble import combine, fit_weights
+from ..ensemble import fit_weights, scores_of
 from ..runfile import CacheSpec
 from ..tasks import Task
 from ..training import Result
-from ..types import Progress, ignore_notice, ignore_progress
+from ..types import Progress, ignore_progress
 from .contenders import contenders_for
 from .trying import Kept, Load, Trainer, Tried, cross_validate, folds_of
 
@@ -38,25 +37,22 @@ class Choice:
     Attributes:
         members: what was learned, each with its weight; one answers alone.
         tried: all that was tried, best log loss first.
-        rows: that were asked by what was not trained on them.
-        together: log loss of all members together there; None where one answers alone.
     """
 
     members: list[tuple[float, Result]]
     tried: list[Tried]
-    rows: int
-    together: float | None
 
     @property
     def says(self) -> str:
         """The choice in words: `accuracy on 128 rows from outside: probe on minilm 0.98, …; chosen: probe on minilm`."""
         if not self.tried:
             return f"{_title(self.members[0][1])}, as there are too few rows to compare"
-        metric = self.tried[0].task.spec.metric
-        compared = ", ".join(f"{one.contender.title} {one.estimate.value:.3f}" for one in self.tried)
+        estimates = [(one.contender.title, one.evaluation.estimate) for one in self.tried]
+        compared = ", ".join(f"{title} {estimate.value:.3f}" for title, estimate in estimates)
         names = [_title(result) for _, result in self.members]
         chosen = " and ".join(names) + (" together" if len(names) > 1 else "")
-        return f"{metric} on {self.rows} rows from outside: {compared}; chosen: {chosen}"
+        first = estimates[0][1]
+        return f"{first.metric} on {first.rows} rows from outside: {compared}; chosen: {chosen}"
 
 
 def choose(
@@ -65,14 +61,13 @@ def choose(
     base: Any,
     method: Any,
     load: Load,
+    kept: Kept,
     *,
     dev: Sequence[Row] = (),
     train: dict[str, Any] | None = None,
     seed: int = 0,
-    kept: Kept | None = None,
     cache: CacheSpec | None = None,
     progress: Progress = ignore_progress,
-    notice: Callable[[str], object] = ignore_notice,
 ) -> Choice:
     """Try what fits the rows, choose, and train what was chosen.
 
@@ -82,33 +77,30 @@ def choose(
         dev: what is chosen by, instead of folds of the rows.
         base, method: `auto`, or what is not open.
         load: gives the base of a section.
+        kept: rows that were encoded, of this and earlier calls.
         train: settings of training; those left out are the methods' own.
-        kept: rows that were encoded by earlier calls.
 
     Raises:
         SoftpromptError: see `softprompt.train`.
     """
     trainer = Trainer(task, load, train or {}, seed, cache or CacheSpec(), progress, kept)
-    labels: list[str] = list(task.labels)  # type: ignore[attr-defined]  # of a classification
     every, contenders = [*rows, *dev], contenders_for(base, method)
     folds = _folds(task, rows, dev, seed)
     if not folds:  # too few rows to hold any back
-        return Choice([(1.0, trainer.train(contenders[-1], rows))], [], 0, None)
+        return Choice([(1.0, trainer.train(contenders[-1], rows))], [])
     tried: list[Tried] = []
     for contender in contenders:
-        if not contender.cheap and any(one.estimate.value >= PERFECT for one in tried):
+        if not contender.cheap and any(one.evaluation.estimate.value >= PERFECT for one in tried):
             continue
-        tried.append(cross_validate(trainer, contender, every, labels, folds))
-        notice(f"{tried[-1]} in {tried[-1].seconds:.0f} s")
-    chosen, weights, together = weighed(tried)
+        tried.append(cross_validate(trainer, contender, every, folds))
+    chosen, weights, _ = weighed(tried)
     outside = set(folds[0]) if len(folds) == 1 else set()
     inside = [row for place, row in enumerate(every) if place not in outside]
     held = [row for place, row in enumerate(every) if place in outside]
     members = [
         (weight, trainer.train(one.contender, inside, held)) for one, weight in zip(chosen, weights, strict=True)
     ]
-    ranked = sorted(tried, key=lambda one: one.log_loss)
-    return Choice(members, ranked, len(tried[0].outcomes), together)
+    return Choice(members, sorted(tried, key=lambda one: one.log_loss))
 
 
 def _folds(task: Task, rows: Sequence[Row], dev: Sequence[Row], seed: int) -> list[list[int]]:
@@ -129,11 +121,11 @@ def weighed(tried: Sequence[Tried]) -> tuple[list[Tried], list[float], float | N
     best = min(tried, key=lambda one: one.log_loss)
     chosen = list(tried)
     while len(chosen) > 1:
-        weights = fit_weights([one.log_probs for one in chosen], best.gold)
+        evaluations = [one.evaluation for one in chosen]
+        weights = fit_weights(*scores_of(evaluations))
         heavy = [one for one, weight in zip(chosen, weights, strict=True) if weight >= LEAST_WEIGHT]
         if len(heavy) == len(chosen):
-            mixed = combine([one.log_probs for one in chosen], weights)
-            loss = float(-mixed[np.arange(len(best.gold)), best.gold].mean())
+            loss = ensemble.weighed(evaluations, weights, best.evaluation.estimate.metric).nll
             if loss <= best.log_loss - WORTH:
                 return chosen, weights, loss
             break

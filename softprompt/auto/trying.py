@@ -5,16 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
-import numpy as np
-
-from ..answers import Outcome, summarize
+from ..answers import Evaluation, Outcome, summarize
 from ..base import Base
 from ..data import Row, split
 from ..methods import make_method
-from ..metrics import Estimate
 from ..prepared import Prepared
 from ..runfile import CacheSpec
 from ..tasks import Task
@@ -26,60 +22,33 @@ Load = Callable[[Any, Progress], Base]
 """A base by its section of a run file; the same one for the same section."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Tried:
     """A contender, and what it said of rows that it was not trained on.
 
     Attributes:
-        outcomes: of the rows that were held out once, in their order.
+        evaluation: of the rows that were held out once, in their order.
         seconds: of training and answering on all folds.
     """
 
     contender: Contender
-    outcomes: list[Outcome]
-    task: Task
-    labels: Sequence[str]
+    evaluation: Evaluation
     seconds: float
-
-    @cached_property
-    def log_probs(self) -> np.ndarray:
-        """Of the labels, [n, K], each row's normalised."""
-        values = np.array([[outcome.scores[label] for label in self.labels] for outcome in self.outcomes], dtype=float)
-        return np.asarray(values - np.logaddexp.reduce(values, axis=1, keepdims=True))
-
-    @cached_property
-    def gold(self) -> np.ndarray:
-        """Index of each row's right label, [n]."""
-        return np.array([self.labels.index(str(outcome.gold)) for outcome in self.outcomes])
-
-    @cached_property
-    def estimate(self) -> Estimate:
-        """The task's metric over the rows."""
-        return summarize(self.task.spec.metric, self.outcomes).estimate
 
     @property
     def log_loss(self) -> float:
-        """Mean -log p of the right labels."""
-        return float(-self.log_probs[np.arange(len(self.gold)), self.gold].mean())
-
-    def __str__(self) -> str:
-        return f"{self.contender.title} {self.estimate}"
+        """Mean −log p of the right labels."""
+        return self.evaluation.nll
 
 
-class Kept:
+class Kept(Protocol):
     """What runs have prepared, so that a row is encoded once for all folds and contenders on a base."""
-
-    def __init__(self) -> None:
-        self._ready: list[Prepared] = []
 
     def of(self, base: Base) -> list[Prepared]:
         """For `prepare(reuse=…)`, the newest first."""
-        return [ready for ready in self._ready if ready.base.model is base.model]
 
     def keep(self, ready: Prepared) -> None:
-        """Keep one for the next runs, in place of the one that kept the same."""
-        others = [one for one in self._ready if not one.engine.same(ready.engine)]
-        self._ready = [ready, *others]
+        """Keep one for the next runs."""
 
 
 class Trainer:
@@ -99,11 +68,11 @@ class Trainer:
         seed: int,
         cache: CacheSpec,
         progress: Progress,
-        kept: Kept | None = None,
+        kept: Kept,
     ) -> None:
         self.task, self.seed = task, seed
         self._load, self._spec, self._cache, self._progress = load, spec, cache, progress
-        self._kept = kept or Kept()
+        self._kept = kept
 
     def train(self, contender: Contender, rows: Sequence[Row], dev: Sequence[Row] = ()) -> Result:
         """Train a contender on rows."""
@@ -140,7 +109,7 @@ def folds_of(task: Task, rows: Sequence[Row], count: int, seed: int) -> list[lis
 
 
 def cross_validate(
-    trainer: Trainer, contender: Contender, rows: Sequence[Row], labels: Sequence[str], folds: Sequence[Sequence[int]]
+    trainer: Trainer, contender: Contender, rows: Sequence[Row], folds: Sequence[Sequence[int]]
 ) -> Tried:
     """Train on all folds but one and ask that one, so every row is asked once by what was not trained on it.
 
@@ -154,4 +123,5 @@ def cross_validate(
         result = trainer.train(contender, [row for place, row in enumerate(rows) if place not in outside])
         outcomes.update(zip(fold, trainer.outcomes(result, [rows[place] for place in fold]), strict=True))
     seconds = time.perf_counter() - began
-    return Tried(contender, [outcomes[place] for place in sorted(outcomes)], trainer.task, labels, seconds)
+    evaluation = summarize(trainer.task.spec.metric, [outcomes[place] for place in sorted(outcomes)])
+    return Tried(contender, evaluation, seconds)

@@ -179,9 +179,8 @@ class PromptEstimator(BaseEstimator):
         Returns:
             what was learned, and a summary of it for people.
         """
-        given, method = resolve_auto(self.kind, self.base, self.method, len(rows))
-        spec = {name: plain(value) for name in ("lr", "epochs") if (value := getattr(self, name)) is not None}
-        seed = check_seed(plain(self.seed))
+        given, method = resolve_auto(self.kind, self.base, self.method)
+        spec, seed = self._how()
         split = divide(rows, label, self.dev, seed) if dev is None else (list(rows), list(dev))
         parts = {"train": [row for row in split[0] if row.weight], "dev": split[1]}
         began = time.perf_counter()
@@ -200,10 +199,32 @@ class PromptEstimator(BaseEstimator):
                 progress=progress,
             )
             keep_rows(result.prepared)
-            summary = {**result.summary(), "in": f"{time.perf_counter() - began:.1f} s"}
-            tell(f"{type(self).__name__}: {', '.join(f'{name} {value}' for name, value in summary.items())}")
+            summary = self._summed_up(result.summary(), began, tell)
         result.settings |= remembered or {}
         return fitted_of([(1.0, result)]), summary
+
+    def _how(self) -> tuple[dict[str, Any], int]:
+        """Settings of training that were given, and the seed."""
+        spec = {name: plain(value) for name in ("lr", "epochs") if (value := getattr(self, name)) is not None}
+        return spec, check_seed(plain(self.seed))
+
+    def _summed_up(self, summary: dict[str, str], began: float, tell: Callable[[str], object]) -> dict[str, Any]:
+        """A summary with the time since `began` (by `time.perf_counter`), which is told in one line."""
+        summary = {**summary, "in": f"{time.perf_counter() - began:.1f} s"}
+        tell(f"{type(self).__name__}: {', '.join(f'{name} {value}' for name, value in summary.items())}")
+        return summary
+
+    def _given_dev(self) -> tuple[Any, Any] | None:
+        """(X_dev, y_dev) where they were given; None where dev rows are to be some of the others.
+
+        Raises:
+            InputError: more or fewer than two.
+        """
+        if not isinstance(self.dev, (tuple, list)):
+            return None
+        if len(self.dev) != 2:
+            raise InputError(f"dev holds {len(self.dev)} things; expected (X_dev, y_dev)")
+        return self.dev[0], self.dev[1]
 
     def _asked(self, X: Any) -> list[Row]:
         """Rows that are asked, each with its place."""

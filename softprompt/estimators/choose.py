@@ -1,4 +1,4 @@
-"""What `auto` means: which base and which method an estimator takes for its rows."""
+"""What `auto` means where nothing is tried: the base and the method of a type of task."""
 
 from __future__ import annotations
 
@@ -12,21 +12,19 @@ _BASES: dict[Kind, str] = {
     "span": "minilm",
     "tagging": "minilm",
 }
-_METHODS: dict[Kind, str] = {
-    "classification": "infix",
+_METHODS: dict[Kind, str] = {  # of a classification several are tried (`softprompt.auto`)
     "generation": "infix",
     "span": "prefix",
     "tagging": "prefix",
 }
 
 
-def resolve_auto(kind: Kind, base: Any, method: Any, rows: int) -> tuple[Any, Any]:
+def resolve_auto(kind: Kind, base: Any, method: Any) -> tuple[Any, Any]:
     """Base and method, with `auto` replaced.
 
     Args:
         kind: of the task.
         base, method: as the estimator was given them.
-        rows: that there are to learn from.
     """
     return (
         _BASES[kind] if isinstance(base, str) and base == "auto" else base,

@@ -163,7 +163,7 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
         self, task: Task, rows: list[Row], dev: list[Row], remembered: Mapping[str, Any]
     ) -> tuple[Fitted, dict[str, Any]]:
         """Try what `auto` leaves open, and learn what does best; with a summary for people."""
-        spec = {name: value for name in ("lr", "epochs") if (value := getattr(self, name)) is not None}
+        spec, seed = self._how()
         began = time.perf_counter()
         with watching(self.verbose) as (progress, tell), LOCK:
             choice = choose(
@@ -172,29 +172,25 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
                 self.base,
                 self.method,
                 base_of,
+                SharedRows(),
                 dev=dev,
                 train=spec,
-                seed=self.seed,
-                kept=SharedRows(),
+                seed=seed,
                 cache=CACHE,
                 progress=progress,
             )
             for _, result in choice.members:
                 result.settings |= remembered
             fitted = fitted_of(choice.members)
-            summary = {"chosen": choice.says, "learned from": f"{len(rows)} rows"}
-            summary["in"] = f"{time.perf_counter() - began:.1f} s"
-            tell(f"{type(self).__name__}: {', '.join(f'{name} {value}' for name, value in summary.items())}")
+            summary = self._summed_up({"chosen": choice.says, "learned from": f"{len(rows)} rows"}, began, tell)
         return fitted, summary
 
     def _dev_rows(self, reads: Reads, classes: np.ndarray, texts: list[str]) -> list[Row] | None:
         """Dev rows that were given; None where some of the others are to be."""
-        if not isinstance(self.dev, (tuple, list)):
+        if (given := self._given_dev()) is None:
             return None
-        if len(self.dev) != 2:
-            raise InputError(f"dev holds {len(self.dev)} things; expected (X_dev, y_dev)")
         who = type(self).__name__
-        asked, labels = self._values(self.dev[0], reads, "X_dev"), read_labels(self.dev[1], who)
+        asked, labels = self._values(given[0], reads, "X_dev"), read_labels(given[1], who)
         same_length(asked, labels, who)
         names = dict(zip(classes.tolist(), texts, strict=True))
         if absent := [label for label in labels.tolist() if label not in names]:

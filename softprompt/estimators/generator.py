@@ -8,7 +8,6 @@ import numpy as np
 
 from ..answers import Outcome
 from ..data import Row
-from ..errors import InputError
 from ..metrics import estimate
 from ..tasks import Task
 from ..tasks.proposed import Kind
@@ -158,12 +157,10 @@ class PromptGenerator(PromptEstimator):
 
     def _dev_rows(self, reads: Reads) -> list[Row] | None:
         """Dev rows that were given; None where some of the others are to be."""
-        if not isinstance(self.dev, (tuple, list)):
+        if (given := self._given_dev()) is None:
             return None
-        if len(self.dev) != 2:
-            raise InputError(f"dev holds {len(self.dev)} things; expected (X_dev, y_dev)")
-        values = self._values(self.dev[0], reads, "X_dev")
-        answers = self._read_answers(self.dev[1], "y_dev")
+        values = self._values(given[0], reads, "X_dev")
+        answers = self._read_answers(given[1], "y_dev")
         same_length(values, answers, type(self).__name__)
         return self._rows(values, answers, [1.0] * len(answers), "X_dev")
 

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..auto import Kept
 from ..base import Base
 from ..base.memory import give_back_freed_memory
 from ..config import parse
@@ -97,7 +96,7 @@ def keep_rows(ready: Prepared) -> None:
             _prepared.popitem(last=False)
 
 
-class SharedRows(Kept):
+class SharedRows:
     """What `auto` reuses: the rows that all estimators of the process share."""
 
     def of(self, base: Base) -> list[Prepared]:

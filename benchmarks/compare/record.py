@@ -15,7 +15,8 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from softprompt.answers import Evaluation
-from softprompt.config import Strict, parse
+from softprompt.benchmarks.reading import read_record
+from softprompt.config import Strict
 from softprompt.errors import DataError
 from softprompt.storage import digest_of, write_text
 
@@ -201,17 +202,8 @@ def write(folder: Path, record: Record, rows: dict[str, Rows] | None = None) -> 
 
 
 def read(path: Path) -> Record:
-    """Read one record.
-
-    Raises:
-        DataError: it is not JSON.
-        ConfigError: it is JSON of another shape.
-    """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error}); delete it and run the suite again") from None
-    return parse(Record, data, str(path))
+    """Read one record; see `read_record` for what is raised."""
+    return read_record(Record, path, "run the suite again")
 
 
 def read_all(folder: Path) -> dict[str, Record]:

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
 
+from softprompt.benchmarks.compare.peers.tfidf import TfIdfSpec
 from softprompt.benchmarks.defaults.contender import Context, Prediction, in_order
 from softprompt.benchmarks.defaults.data import label_of, texts_of
 from softprompt.data import Row
@@ -60,10 +58,8 @@ class TfIdf:
     ) -> Prediction:
         """See `Contender`."""
         began = time.perf_counter()
-        model = make_pipeline(
-            TfidfVectorizer(ngram_range=self.ngrams, sublinear_tf=True),
-            LogisticRegression(C=self.strength, max_iter=self.max_iter),
-        )
+        spec = TfIdfSpec(analyzer="word", ngrams=self.ngrams, strength=self.strength, max_iter=self.max_iter)
+        model = spec.pipeline()
         model.fit(texts_of(train_rows), [label_of(row) for row in train_rows])
         fitted = time.perf_counter()
         log_probs = in_order(model.predict_log_proba(texts_of(test_rows)), list(model.classes_), labels)

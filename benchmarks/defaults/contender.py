@@ -10,6 +10,7 @@ import numpy as np
 
 from softprompt.base import Base
 from softprompt.data import Row
+from softprompt.estimators.shared import base_of
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Context:
             BaseModelError: see `Base.load`.
         """
         if name not in self.bases:
-            self.bases[name] = Base.load(name)
+            self.bases[name] = base_of(name)  # estimators of this process have the same one
         return self.bases[name]
 
 

@@ -14,7 +14,8 @@ from sklearn.metrics import f1_score
 from softprompt.benchmarks import provenance
 from softprompt.benchmarks.defaults.contender import Prediction
 from softprompt.benchmarks.defaults.data import DataSet, label_of
-from softprompt.config import Strict, parse
+from softprompt.benchmarks.reading import read_record
+from softprompt.config import Strict
 from softprompt.data import Row
 from softprompt.errors import DataError
 from softprompt.storage import write_text
@@ -118,17 +119,8 @@ def write(results: Path, record: Record) -> None:
 
 
 def read(path: Path) -> Record:
-    """Read one record.
-
-    Raises:
-        DataError: it is not JSON.
-        ConfigError: it is JSON of another shape.
-    """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error}); delete it and make the run again") from None
-    return parse(Record, values, str(path))
+    """Read one record; see `read_record` for what is raised."""
+    return read_record(Record, path, "make the run again")
 
 
 def read_all(results: Path) -> list[Record]:

@@ -69,6 +69,11 @@ class Chosen(AnswerForm[ScoredTask]):
         return WordTree.of(words) if len(set(words)) > 1 else None  # of equal words the doctor tells
 
     @property
+    def _competing(self) -> bool:
+        """Whether labels' words compete in training; words that are written and have the same tokens cannot."""
+        return self._over_labels and (self.tree is not None or not self._in_order)
+
+    @property
     def _in_order(self) -> bool:
         return not self.bound.prompter.closing or self.bound.writes is not None
 
@@ -103,7 +108,7 @@ class Chosen(AnswerForm[ScoredTask]):
         """Cross-entropy of the right answers' tokens; of the right option, where options compete."""
         if self.task.contrastive:  # a head is refused for these
             return self._options_loss(engine, rows, learned)
-        if learned.head is None and self._over_labels and not (self._in_order and self.tree is None):
+        if self._competing:
             return self._labels_loss(engine, rows, learned)
         if learned.head is None:
             return engine.loss(rows, learned)
@@ -149,7 +154,7 @@ class Chosen(AnswerForm[ScoredTask]):
 
     def loss_weight(self, example: Example) -> int:
         """The tokens of its answer; one, where it is one decision."""
-        one = self.headed or self.task.contrastive or self._over_labels
+        one = self.headed or self.task.contrastive or self._competing
         return 1 if one else len(example.answer)
 
     def predict(

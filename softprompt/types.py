@@ -14,6 +14,9 @@ Progress = Callable[[str, int, int], None]
 Notice = Callable[[str], None]
 """Called with one line that a person should read now."""
 
+OnEvent = Callable[[dict[str, Any]], None]
+"""Called with each new record of a run, e.g. `{"event": "step", "step": 3, "loss": 0.7, …}`."""
+
 
 @dataclass(frozen=True)
 class Example:
@@ -90,6 +93,10 @@ def ignore_progress(what: str, done: int, total: int) -> None:
 
 def ignore_notice(line: str) -> None:
     """The notice that tells nobody."""
+
+
+def ignore_event(event: dict[str, Any]) -> None:
+    """The callable that hears of a run's records and does nothing."""
 
 
 def megabytes(what: str, progress: Progress) -> Callable[[int, int], None]:

@@ -55,7 +55,7 @@ def settings(name: str) -> dict:
     }
 
 
-def run(name: str, folder: Path):
+def run(name: str, folder: Path, **how):
     """Train one case."""
     from softprompt.training import train
 
@@ -68,6 +68,7 @@ def run(name: str, folder: Path):
         rows=tiny_rows(**ROWS),
         test=True,
         seed=3,
+        **how,
     )
 
 
@@ -103,7 +104,8 @@ def main(folder: Path, names: list[str]) -> None:
     if processes().shards:
         weigh(held)
     for name in names:
-        result = run(name, folder / name)
+        heard: list[dict] = []
+        result = run(name, folder / name, on_event=heard.append)
         method, engine = result.prepared.method, result.prepared.engine
         found[name] = {
             "sums": [float(value.double().sum()) for value in method.export().values()],
@@ -112,6 +114,7 @@ def main(folder: Path, names: list[str]) -> None:
             "best": result.best_step,
             "parameters": result.parameters,
             "held": dict(held),
+            "heard": heard,
         }
     (folder / f"rank{processes().rank}.json").write_text(json.dumps({"world": processes().world, "found": found}))
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from ..errors import TrainingError
 from ..storage import atomic_file, plain_disk_errors
-from ..types import Notice, ignore_notice
+from ..types import Notice, OnEvent, ignore_event, ignore_notice
+from .events import line_of, tell
 from .sealed import DamagedError, PickledError, read_state, step_of, write_state
 from .state import State
 
@@ -21,10 +22,15 @@ EVENTS = "events.jsonl"
 
 
 class NoStore:
-    """Keeps records in memory and no state: for runs without a folder."""
+    """Keeps records in memory and no state: for runs without a folder.
 
-    def __init__(self) -> None:
+    Args:
+        on_event: given each record.
+    """
+
+    def __init__(self, on_event: OnEvent = ignore_event) -> None:
         self.events: list[dict[str, Any]] = []
+        self._on_event = on_event
 
     def load(self) -> State | None:
         """Nothing to resume."""
@@ -40,6 +46,7 @@ class NoStore:
     def log(self, event: str, **values: Any) -> None:
         """Remember the record."""
         self.events.append({"event": event, **values})
+        tell(self._on_event, event, values)
 
 
 class KeptStore(NoStore):
@@ -47,10 +54,11 @@ class KeptStore(NoStore):
 
     Args:
         missing: splits whose metric is new; recorded in its `events.jsonl`.
+        on_event: given the records that are new.
     """
 
-    def __init__(self, folder: Path, state: State, missing: Sequence[str]) -> None:
-        super().__init__()
+    def __init__(self, folder: Path, state: State, missing: Sequence[str], on_event: OnEvent = ignore_event) -> None:
+        super().__init__(on_event)
         self._folder, self._state, self._missing = folder, state, missing
 
     def load(self) -> State | None:
@@ -59,9 +67,11 @@ class KeptStore(NoStore):
 
     def log(self, event: str, **values: Any) -> None:
         """Remember the record; keep it if it is a new one."""
-        super().log(event, **values)
         if event == "final" and values["split"] in self._missing:
             append(self._folder / EVENTS, event, values)
+            super().log(event, **values)
+        else:
+            self.events.append({"event": event, **values})
 
 
 class FolderStore:
@@ -70,6 +80,7 @@ class FolderStore:
     Args:
         run: digest of everything that decides the result.
         state, damaged: what `read_checkpoints` found there.
+        on_event: given each record after it was written.
 
     Records of steps that the checkpoint does not know are dropped: they will be written again.
 
@@ -77,8 +88,15 @@ class FolderStore:
         SoftpromptError: the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, run: str, state: State | None = None, damaged: bool = False) -> None:
-        self.run, self._state, self._damaged = run, state, damaged
+    def __init__(
+        self,
+        folder: Path,
+        run: str,
+        state: State | None = None,
+        damaged: bool = False,
+        on_event: OnEvent = ignore_event,
+    ) -> None:
+        self.run, self._state, self._damaged, self._on_event = run, state, damaged, on_event
         self._path, self._before, self._events = folder / NEWEST, folder / BEFORE, folder / EVENTS
         self._written, self._cost = time.monotonic(), 0.0
         with plain_disk_errors(folder):
@@ -107,6 +125,7 @@ class FolderStore:
     def log(self, event: str, **values: Any) -> None:
         """Append one JSON line."""
         append(self._events, event, values)
+        tell(self._on_event, event, values)
 
     def _drop_events_after(self, state: State | None) -> None:
         if state is None:
@@ -121,9 +140,8 @@ class FolderStore:
 
 def append(path: Path, event: str, values: dict[str, Any]) -> None:
     """Append a record; half a character, of a path that is no UTF-8, is written as JSON would escape it."""
-    line = json.dumps({"event": event, **values}, ensure_ascii=False, default=str)
     with plain_disk_errors(path), path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-        file.write(line + "\n")
+        file.write(line_of(event, values) + "\n")
 
 
 def read_checkpoints(folder: Path, run: str, notice: Notice = ignore_notice) -> tuple[State | None, bool]:
@@ -178,7 +196,7 @@ def _known(lines: Sequence[bytes], step: int, spikes: int) -> list[bytes]:
         if not isinstance(event, dict) or not isinstance(event.get("event"), str):
             continue
         at = event.get("step", 0)
-        if not isinstance(at, int) or event["event"] in ("trained", "final"):
+        if not isinstance(at, int) or event["event"] in ("trained", "final", "end"):
             continue
         if spikes:  # steps before one that the state knows may have higher numbers
             kept.append(line)

@@ -28,7 +28,7 @@ from ..runfile import CacheSpec, TrainSpec
 from ..storage import digest_of, write_json
 from ..surroundings import plain_torch
 from ..tasks import Task
-from ..types import Notice, Progress, ignore_notice, ignore_progress
+from ..types import Notice, OnEvent, Progress, ignore_event, ignore_notice, ignore_progress
 from .places import earlier_report, run_folder
 from .result import Result
 from .run import train as run_training
@@ -73,6 +73,7 @@ def distil(
     rows: dict[str, list[Row]] | None = None,
     progress: Progress = ignore_progress,
     notice: Notice = ignore_notice,
+    on_event: OnEvent = ignore_event,
 ) -> Distilled:
     """Turn the task's long prompt into an artifact of the method.
 
@@ -85,6 +86,7 @@ def distil(
         instruction: of the long prompt, in place of the task's; the student's task keeps its own.
         test: also measure on the test rows, once, at the end.
         rows: by split; only the demonstrations need labels.
+        on_event: given each new record of the run, as in `train`.
 
     Raises:
         ConfigError: a method without gradients, a prompt that says no more than the student's, a task without labels, a base
@@ -129,6 +131,7 @@ def distil(
             objective=objective,
             progress=progress,
             notice=notice,
+            on_event=on_event,
         )
         report = _report(task, teacher, result, asked, demonstrations)
         report["seconds"] = {"teacher": seconds, **result.seconds}

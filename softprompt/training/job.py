@@ -88,6 +88,8 @@ class Job:
             result.artifact = self.folder / ARTIFACT
             if parallel.main:
                 self._keep(result, self.folder, earlier, finished)
+        if not finished:
+            store.log("end", best_step=best_step, parameters=size, seconds=seconds)
         return result
 
     def _settings(self) -> dict[str, Any]:
@@ -101,7 +103,9 @@ class Job:
     ) -> tuple[Store, Recorded | None, bool]:
         """Where the run leaves its records; what it has measured when it was called before; whether it had ended."""
         if self.folder is None or not self.control.parallel.main:
-            return NoStore(), None, False
+            store: Store = NoStore(self.control.on_event)
+            self._log_start(store)
+            return store, None, False
         if fresh:
             forget(self.folder, RESULT)
         run = run_digest(self.ready, settings)
@@ -109,17 +113,27 @@ class Job:
         earlier = recorded(self.folder, run)
         if earlier and state and state.is_last(self.spec.max_steps) and is_whole(self.folder, earlier):
             missing = [name for name in splits if not self._is_measured(name, earlier)]
-            return KeptStore(self.folder, state, missing), earlier, True
-        store = FolderStore(self.folder, run, state, damaged)
+            return KeptStore(self.folder, state, missing, self.control.on_event), earlier, True
+        store = FolderStore(self.folder, run, state, damaged, self.control.on_event)
+        self._log_start(store)
+        return store, earlier, False
+
+    def _log_start(self, store: Store) -> None:
+        """Record what the run learns from, and how."""
+        ready = self.ready
+        learned = ready.method.parameters()
         store.log(
             "start",
-            plan=self.ready.engine.plan.explain(),
-            rows={name: len(part) for name, part in self.ready.splits.items()},
-            truncated=self.ready.bound.cut,
+            plan=ready.engine.plan.explain(),
+            rows={name: len(part) for name, part in ready.splits.items()},
+            truncated=ready.bound.cut,
             duplicates=asdict(self.task.left_out),
-            method=self.ready.method.spec.model_dump(mode="json"),
+            base=ready.base.name,
+            task=ready.task.name,
+            method=ready.method.spec.model_dump(mode="json"),
+            train=self.spec.model_dump(mode="json", exclude_none=True) if learned else {},
+            seed=self.seed,
         )
-        return store, earlier, False
 
     def _is_measured(self, split: str, earlier: Recorded) -> bool:
         """Whether a split needs no more measuring: it was, on the same rows; or it has none."""

@@ -23,7 +23,7 @@ from ..prepared import Prepared, prepare, with_head
 from ..runfile import CacheSpec, TrainSpec, check_seed
 from ..surroundings import plain_torch
 from ..tasks import Task
-from ..types import Notice, Progress, ignore_notice, ignore_progress
+from ..types import Notice, OnEvent, Progress, ignore_event, ignore_notice, ignore_progress
 from ..values import kind
 from .checkpoints import goes_on
 from .choosing import resolve_scoring
@@ -46,6 +46,9 @@ class RunOptions(TypedDict, total=False):
         objective: what is minimised instead of the loss on labels, e.g. the distance to a teacher (see `distil.py`).
         progress: told what is being done, and how far it is.
         notice: told what the checks warn of, at once; it is in the event log and in `Result.findings` as well.
+        on_event: given each new record of the event log (`events.jsonl`) as a dict, in order, also without a folder. A run
+            that goes on gives those of the rest, a finished one those that it adds. An exception in it stops the run: a
+            `TrainingError` names the event, and the exception is its cause. Of several processes the first one calls it.
     """
 
     test: bool
@@ -55,6 +58,7 @@ class RunOptions(TypedDict, total=False):
     objective: CustomObjective | None
     progress: Progress
     notice: Notice
+    on_event: OnEvent
 
 
 @fail_together
@@ -100,7 +104,10 @@ def train(
     control = Control(parallel=parallel)
     if parallel.main:
         control = replace(
-            control, progress=options.get("progress", ignore_progress), notice=options.get("notice", ignore_notice)
+            control,
+            progress=options.get("progress", ignore_progress),
+            notice=options.get("notice", ignore_notice),
+            on_event=options.get("on_event", ignore_event),
         )
     cache = cache or CacheSpec()
     kept = cache.config(parallel.name)

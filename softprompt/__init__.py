@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__
 
 if TYPE_CHECKING:
+    from . import peft
     from .artifact import Artifact, load
     from .base import Base
     from .ensemble import fit_weights, save_ensemble
@@ -36,6 +37,7 @@ _WHERE = {
     "load": "artifact",
     "Base": "base",
     "fit_weights": "ensemble",
+    "peft": "peft",
     "save_ensemble": "ensemble",
     "SoftpromptError": "errors",
     "PromptClassifier": "estimators",
@@ -68,6 +70,7 @@ __all__ = [
     "fit_weights",
     "load",
     "make_method",
+    "peft",
     "save_ensemble",
     "train",
 ]
@@ -76,7 +79,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module 'softprompt' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)
+    module = importlib.import_module(f".{_WHERE[name]}", __name__)
+    value = module if name == _WHERE[name] else getattr(module, name)
     globals()[name] = value
     return value
 

@@ -51,9 +51,10 @@ class PrefixEncoder(nn.Module):
         size: width of the learned embeddings.
         hidden: width of the hidden layer.
         residual: see `PromptEncoder`.
+        at_zero: without `start`, the output begins at zero and not at random.
     """
 
-    def __init__(self, start: Tensor, size: int, hidden: int, residual: bool = True) -> None:
+    def __init__(self, start: Tensor, size: int, hidden: int, residual: bool = True, at_zero: bool = False) -> None:
         super().__init__()
         self.layers, _, self.heads, length, self.head_size = start.shape
         self.embedding = nn.Parameter(torch.randn(length, size))
@@ -61,7 +62,7 @@ class PrefixEncoder(nn.Module):
             nn.Linear(size, hidden), nn.Tanh(), nn.Linear(hidden, self.layers * 2 * self.heads * self.head_size)
         )
         self.register_buffer("start", start.clone() if residual else None)
-        if residual:
+        if residual or at_zero:
             _begin_at_zero(self.mlp[-1])
 
     def forward(self) -> Tensor:

@@ -15,7 +15,8 @@ from ..errors import ConfigError
 from ..tasks import BoundTask
 from .base import LearnedTensor, make_method, text_ids
 
-Init = Literal["text", "vocabulary", "labels", "random", "artifact"]
+Init = Literal["text", "vocabulary", "labels", "random", "artifact", "normal", "any_tokens", "zero"]
+"""The last three are where PEFT starts; see `init_embeddings` and `init_kv`."""
 _COMMON = 5000  # Lester et al. 2021 sample from the 5,000 most common tokens; byte-pair ids are ordered by merge rank
 
 
@@ -42,7 +43,8 @@ def init_embeddings(
     Args:
         length: P; None: that of the whole text (see `text_ids`), or of the artifact.
         how: `text` (embeddings of a text), `vocabulary` (sampled common tokens), `labels` (the label words, the rest
-            sampled), `random` (normal with the vocabulary's spread), `artifact` (another soft prompt).
+            sampled), `random` (normal with the vocabulary's spread), `artifact` (another soft prompt), `normal` (mean 0,
+            variance 1), `any_tokens` (sampled from the whole vocabulary, each time anew), `zero`.
 
     Raises:
         ConfigError: nothing to start from, or more tokens than the base has positions for.
@@ -59,6 +61,10 @@ def init_embeddings(
         ids = text_ids(base, start_text(bound, text), length, "method.text")
         return _embedded(base, ids)
     assert length is not None, "only a text and an artifact have a length of their own"
+    if how in ("normal", "zero"):
+        return _drawn(how, (length, base.shape.embedded), generator).to(base.device)
+    if how == "any_tokens":
+        return _embedded(base, torch.randint(table.shape[0], (length,), generator=generator).to(base.device))
     if how == "random":
         # embed() and not the table: some models scale in the layer
         some = base.embed(torch.arange(min(_COMMON, table.shape[0]), device=base.device)).float()
@@ -98,6 +104,10 @@ def init_groups(
     return torch.cat(found)
 
 
+def _drawn(how: Literal["normal", "zero"], shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    return torch.randn(shape, generator=generator) if how == "normal" else torch.zeros(shape)
+
+
 def _embedded(base: Base, ids: Tensor) -> Tensor:
     with torch.no_grad():
         return base.embed(ids).float()
@@ -115,6 +125,8 @@ def init_kv(
 ) -> Tensor:
     """Keys and values [L, 2, G, P, D] to start from: those of `init_embeddings` run through the base at positions 0..P-1.
 
+    `normal` and `zero` are no embeddings: they are the keys and values themselves.
+
     Args:
         length: as in `init_embeddings`.
         place: where they will stand; K/V of an artifact are taken from the same place only, as keys are relative to it.
@@ -122,6 +134,10 @@ def init_kv(
     s = base.shape
     if how == "artifact":
         return _from_artifact(base, source, (s.layers, 2, s.kv_heads, length, s.head_size), place)
+    if how in ("normal", "zero"):
+        assert length is not None, "only a text and an artifact have a length of their own"
+        shape = (s.layers, 2, s.kv_heads, length, s.head_size)
+        return _drawn(how, shape, torch.Generator().manual_seed(seed)).to(base.device)
     embeddings = init_embeddings(base, bound, how, length, seed, text, source)
     if len(embeddings) > base.max_positions:
         raise ConfigError(

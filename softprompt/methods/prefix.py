@@ -32,14 +32,15 @@ class PrefixSpec(SoftSpec):
             from, as often as makes 40 tokens or more, as rows are read behind it; with `init: artifact` that of the artifact).
         layers: `20-` learns keys and values from layer 20 on. Below they stay those of the text that the prefix starts
             from, so texts are run through these layers once, behind that text, and kept.
-        reparameterization: `mlp` trains a small network whose output is the prefix (Li & Liang 2021, §4.3); only its output
-            is saved.
+        reparameterization: `mlp` trains a small network whose output is added to where the prefix starts (Li & Liang 2021,
+            §4.3); of `projection`, which is PEFT's, it is the prefix by itself, which begins at random or, with `init: zero`,
+            at zero. Only the finished prefix is saved.
         hidden: width of that network.
     """
 
     length: PositiveInt | None = None  # type: ignore[assignment]
     layers: Layers | None = None
-    reparameterization: Literal["none", "mlp"] = "none"
+    reparameterization: Literal["none", "mlp", "projection"] = "none"
     hidden: PositiveInt = 512
 
     @property
@@ -51,6 +52,15 @@ class PrefixSpec(SoftSpec):
     def _refuse_groups(self) -> PrefixSpec:
         if self.groups is not None:
             raise ValueError("method.groups are soft slots of embeddings; a prefix stands in front")
+        return self
+
+    @model_validator(mode="after")
+    def _projection_starts_by_itself(self) -> PrefixSpec:
+        if self.reparameterization == "projection" and self.init not in ("normal", "zero"):
+            raise ValueError(
+                f"method.reparameterization 'projection' begins at random or at zero, not from init {self.init!r}; "
+                "set init: normal or zero, or take reparameterization: mlp"
+            )
         return self
 
 
@@ -70,7 +80,7 @@ class Prefix(Soft):
     @property
     def defaults(self) -> TrainDefaults:  # type: ignore[override]
         """Fewer layers or tokens take a higher rate; a network's weights a far lower one (2e-3 ends at chance)."""
-        if self.spec.reparameterization == "mlp":
+        if self.spec.reparameterization != "none":
             return TrainDefaults(lr=1e-4, epochs=3, min_steps=96, batch_size=16, warmup=0.3)
         if self.averaged:
             return TrainDefaults(lr=5e-2, head_lr=1e-2, epochs=3, min_steps=96, batch_size=16, warmup=0.3)
@@ -135,8 +145,16 @@ class Prefix(Soft):
             self.make(value)
         else:
             with seeded(seed):
-                encoder = PrefixEncoder(self._keep_below(value), base.shape.hidden_size, spec.hidden)
+                encoder = self._encoder_from(self._keep_below(value), base)
                 self.make_from(encoder.to(base.device))
+
+    def _encoder_from(self, start: Tensor, base: Base) -> PrefixEncoder:
+        """The network whose output is the prefix, or is added to its start [L, 2, G, P, D]."""
+        if self.spec.reparameterization == "mlp":
+            return PrefixEncoder(start, base.shape.hidden_size, self.spec.hidden)
+        # PEFT's embeddings are as wide as the keys of a layer
+        width = start.shape[2] * start.shape[4]
+        return PrefixEncoder(start, width, self.spec.hidden, residual=False, at_zero=self.spec.init == "zero")
 
     def shape(self, base: Base) -> tuple[int, ...]:
         """[L, 2, G, P, D].

@@ -25,8 +25,9 @@ class SoftSpec(MethodSpec):
 
     Attributes:
         length: learned tokens P; where the template has soft slots, their lengths count.
-        init: where they start: `text`, `vocabulary` (common tokens), `labels` (the label words), `random` or `artifact`; a soft
-            slot that says where it starts does so, unless it is `artifact`.
+        init: where they start: `text`, `vocabulary` (common tokens), `labels` (the label words), `random` or `artifact`; as in
+            PEFT `normal` (its RANDOM), `any_tokens` (its SAMPLE_VOCAB) or `zero`. A soft slot that says where it starts does
+            so, unless it is `artifact`.
         text: what `init: text` starts from; null: the task's instruction.
         artifact: folder that `init: artifact` starts from.
         instruction: keep the task's instruction behind the prompt as well (by default the prompt takes its place); it stays

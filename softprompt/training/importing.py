@@ -190,23 +190,44 @@ def _tuner(kind: str, tensors: dict[str, Tensor], config: dict[str, Any], where:
         raise ConfigError(f"{where}: {one_line(str(error))}; of prompts {', '.join(METHODS)} can be read") from None
     config = _plain_start(config, where) if kind == "LORA" else config
     options = method.options_in(config, where, frozenset(FolderConfig.model_fields), tensors)
+    return make_method(tuner_settings(kind, options, config, where), where)
+
+
+def tuner_settings(kind: str, options: dict[str, Any], config: dict[str, Any], where: str) -> dict[str, Any]:
+    """The settings of the method that is one of PEFT's tuners.
+
+    Args:
+        kind: PEFT's name of the tuner.
+        options: those of PEFT's that are not its defaults.
+        config: the whole configuration, which says in which layers and from which tokens on it acts.
+        where: it was given, for messages.
+
+    Raises:
+        ConfigError: layers or tokens that no method has.
+    """
     settings: dict[str, Any] = {"name": "peft", "type": kind, "options": options}
     if tokens := config.get("alora_invocation_tokens"):
         if kind != "LORA":
             raise ConfigError(f"{where}: alora_invocation_tokens are {tokens[:8]}, which only LORA takes")
-        settings = {"name": "lora", "activate": "cue", "options": options}
-        for own, key in (("r", "r"), ("alpha", "lora_alpha"), ("dropout", "lora_dropout"), ("target_modules", None)):
-            if (value := options.pop(key or own, None)) is not None:
-                settings[own] = value
-        settings.setdefault("alpha", 8)  # PEFT's default
+        settings = {**lora_settings(options), "activate": "cue"}
     if (layers := _layers(config)) is not None:
         if len(layers) != layers[-1] - layers[0] + 1:
             raise ConfigError(
                 f"{where}: layers_to_transform is {one_line(str(layers), 200)}; only layers that follow one another can be "
-                "brought in"
+                "taken"
             )
         settings["layers"] = f"{layers[0]}-{layers[-1]}"
-    return make_method(settings, where)
+    return settings
+
+
+def lora_settings(options: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the method `lora`, from those of PEFT's that are not its defaults."""
+    rest = dict(options)
+    settings: dict[str, Any] = {"name": "lora", "alpha": 8, "options": rest}  # PEFT's default of alpha
+    for own, key in (("r", "r"), ("alpha", "lora_alpha"), ("dropout", "lora_dropout"), ("target_modules", None)):
+        if (value := rest.pop(key or own, None)) is not None:
+            settings[own] = value
+    return settings
 
 
 def _plain_start(config: dict[str, Any], where: str) -> dict[str, Any]:

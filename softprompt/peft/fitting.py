@@ -1,0 +1,66 @@
+"""A configuration of PEFT's and rows in TRL's shapes, to an artifact that PEFT loads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from peft import PeftConfig
+from typing_extensions import Unpack
+
+from ..base import Base
+from ..config import parse
+from ..errors import ConfigError
+from ..methods import make_method
+from ..runfile import BaseSpec, TrainSpec, short_form
+from ..training import Result, RunOptions
+from ..training import train as run
+from ..values import kind
+from .configs import method
+from .rows import task_of
+
+
+def fit(
+    config: PeftConfig,
+    rows: Any,
+    base: Any,
+    out: str | Path | None = None,
+    *,
+    train: TrainSpec | dict[str, Any] | None = None,
+    seed: int = 0,
+    **options: Unpack[RunOptions],
+) -> Result:
+    """Train what a configuration of PEFT's says, on rows in TRL's shapes.
+
+    Minimised is the mean over the tokens of completions (of a conversation: of its last turn) and of the token that ends them.
+
+    Args:
+        config: see `method`.
+        rows: `{"prompt", "completion"}`, both texts or both turns, or `{"messages"}`, whose last turn is learned: a list of
+            dicts, a DataFrame or a `datasets.Dataset`, all of it to learn from; or a mapping of such by split (`train`,
+            `dev`, `test`).
+        base: a bundled name, a folder, a hub id, a `base` section as in a run file, or a loaded `Base`.
+        out: folder of the run; its `artifact/` is what `PeftModel.from_pretrained` loads. None keeps everything in memory;
+            `Result.save` writes it then.
+        train: settings as in a run file; null ones are filled by our method's defaults, not by TRL's.
+        options: see `RunOptions`.
+
+    Raises:
+        SoftpromptError: a field of the configuration that is not honoured (by its name and value), rows of another shape, and
+            what `softprompt.train` raises.
+    """
+    base = _base(base, options)
+    learned = make_method(method(config, base), type(config).__name__)
+    task, splits = task_of(rows, base, getattr(config, "alora_invocation_tokens", None) or ())
+    return run(base, task, learned, out, train=train, seed=seed, rows=splits, **options)
+
+
+def _base(given: Any, options: Mapping[str, Any]) -> Base:
+    if isinstance(given, Base):
+        return given
+    section = short_form(str(given) if isinstance(given, Path) else given)
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"base is {kind(given)}; expected a name such as smollm2, a folder or a Base")
+    spec = parse(BaseSpec, dict(section), "base")
+    return spec.load(options["progress"]) if "progress" in options else spec.load()

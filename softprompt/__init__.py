@@ -70,7 +70,6 @@ __all__ = [
     "fit_weights",
     "load",
     "make_method",
-    "peft",
     "save_ensemble",
     "train",
 ]
@@ -86,4 +85,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*__all__, *_WHERE})

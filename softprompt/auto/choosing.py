@@ -17,9 +17,10 @@ from ..types import Progress, ignore_progress
 from .contenders import contenders_for
 from .trying import Kept, Load, Trainer, Tried, cross_validate, folds_of
 
-FOLDS = 3
+FOLDS = 2
+"""Each costs one more training of a learned prompt, which takes as many steps on half of the rows as on all."""
 FEW = 400
-"""Rows below which all are cross-validated and then learned from; above, some are held out as dev rows and stay so."""
+"""Rows below which all are cross-validated and then learned from; above, some are held out to compare by and stay so."""
 ENOUGH_FOLDS = 7
 """Of so many rows a part of one in these is held out."""
 PERFECT = 0.995
@@ -74,7 +75,7 @@ def choose(
     Args:
         task: a classification.
         rows: to learn from; below `FEW` all of them are.
-        dev: what is chosen by, instead of folds of the rows.
+        dev: what is compared by, instead of folds of the rows; nothing is learned from them.
         base, method: `auto`, or what is not open.
         load: gives the base of a section.
         kept: rows that were encoded, of this and earlier calls.
@@ -94,11 +95,8 @@ def choose(
             continue
         tried.append(cross_validate(trainer, contender, every, folds))
     chosen, weights, _ = weighed(tried)
-    outside = set(folds[0]) if len(folds) == 1 else set()
-    inside = [row for place, row in enumerate(every) if place not in outside]
-    held = [row for place, row in enumerate(every) if place in outside]
     members = [
-        (weight, trainer.train(one.contender, inside, held)) for one, weight in zip(chosen, weights, strict=True)
+        (weight, one.result or trainer.train(one.contender, every)) for one, weight in zip(chosen, weights, strict=True)
     ]
     return Choice(members, sorted(tried, key=lambda one: one.log_loss))
 

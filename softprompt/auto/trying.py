@@ -29,11 +29,13 @@ class Tried:
     Attributes:
         evaluation: of the rows that were held out once, in their order.
         seconds: of training and answering on all folds.
+        result: what was learned, where it is from all rows that are not held out for good; None of several folds.
     """
 
     contender: Contender
     evaluation: Evaluation
     seconds: float
+    result: Result | None = None
 
     @property
     def log_loss(self) -> float:
@@ -74,7 +76,7 @@ class Trainer:
         self._load, self._spec, self._cache, self._progress = load, spec, cache, progress
         self._kept = kept
 
-    def train(self, contender: Contender, rows: Sequence[Row], dev: Sequence[Row] = ()) -> Result:
+    def train(self, contender: Contender, rows: Sequence[Row]) -> Result:
         """Train a contender on rows."""
         base = self._load(contender.base, self._progress)
         result = train(
@@ -84,7 +86,7 @@ class Trainer:
             train={} if contender.cheap else self._spec,
             cache=self._cache,
             seed=self.seed,
-            rows={"train": list(rows), "dev": list(dev)},
+            rows={"train": list(rows), "dev": []},
             reuse=self._kept.of(base),
             check=False,
             progress=lambda what, done, total: self._progress(f"{contender.title}: {what}", done, total),
@@ -124,4 +126,4 @@ def cross_validate(
         outcomes.update(zip(fold, trainer.outcomes(result, [rows[place] for place in fold]), strict=True))
     seconds = time.perf_counter() - began
     evaluation = summarize(trainer.task.spec.metric, [outcomes[place] for place in sorted(outcomes)])
-    return Tried(contender, evaluation, seconds)
+    return Tried(contender, evaluation, seconds, result if len(folds) == 1 else None)

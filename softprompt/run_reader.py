@@ -15,7 +15,7 @@ from .data.files import SUPPORTED, check_file
 from .errors import ConfigError
 from .methods import make_method
 from .renamed import tell_renamed, with_current_keys, with_current_path
-from .runfile import RunSpec
+from .runfile import RunSpec, short_form
 from .tasks import Task, ready_tasks
 from .tasks.spec import DataSpec
 
@@ -90,7 +90,7 @@ def _check_whole(data: dict[str, Any], where: str, folder: Path) -> None:
         checks.append(lambda: Task.load(name))
         if (path := Path(str(name))).is_file() and task not in ready_tasks():
             checks.append(lambda: _check_rows(read_yaml(path), path.parent, str(path)))
-    if method is not None:
+    if method is not None and short_form(method) != {"name": "auto"}:
         checks.append(lambda: make_method(method, f"{where}: method"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they are told when the run is made

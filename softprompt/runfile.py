@@ -11,6 +11,7 @@ from .base.bundled import local_source
 from .base.shape import DTYPES
 from .config import Strict, parse
 from .engine import CacheConfig
+from .errors import ConfigError
 from .methods import Method
 from .parallel import processes
 from .types import Progress, ignore_progress
@@ -137,7 +138,15 @@ class BaseSpec(Strict):
         return self
 
     def load(self, progress: Progress = ignore_progress) -> Base:
-        """The base, loaded as the section says; see `Base.load` for what is refused."""
+        """The base, loaded as the section says; see `Base.load` for what is refused.
+
+        Raises:
+            ConfigError: it is `auto`.
+        """
+        if self.name == "auto":
+            raise ConfigError(
+                "base: auto chooses in `softprompt train` and PromptClassifier; here name one, e.g. smollm2"
+            )
         # what must be fetched one of several processes fetches for all
         processes().first(local_source, self.name, progress)
         return Base.load(self.name, self.dtype, self.device, progress, self.quantization, self.isolated, self.kind)

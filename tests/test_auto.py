@@ -7,11 +7,18 @@ import pytest
 from helpers import tiny_rows, tiny_task
 from models import tiny_base
 
-from softprompt import PromptClassifier, auto
+from softprompt import PromptClassifier, Runtime, Task, auto
+from softprompt import artifact as artifacts
 from softprompt.answers import Outcome, summarize
-from softprompt.auto import Contender, Tried, choosing, contenders_for, is_open
+from softprompt.auto import Contender, Tried, choosing, contenders_for, is_open, running
 from softprompt.auto.choosing import weighed
 from softprompt.auto.trying import folds_of
+from softprompt.errors import ConfigError, TrainingError
+from softprompt.estimators import shared
+from softprompt.estimators.shared import SharedRows
+from softprompt.methods import make_method
+from softprompt.run_reader import load_run, make_run
+from softprompt.tasks.proposed import propose
 
 
 def tried(title: str, probabilities: list[float], gold: list[str]) -> Tried:
@@ -86,6 +93,74 @@ def test_few_rows_are_not_compared(two_bases):
     classifier = PromptClassifier(epochs=1, verbose=False).fit(["joy", "pain"], ["good", "bad"])
     assert "too few rows to compare" in classifier.summary_["chosen"]
     PromptClassifier(epochs=1, verbose=False).fit(["joy", "sun", "pain", "mud"], ["good", "good", "bad", "bad"])
+
+
+@pytest.fixture
+def auto_run(two_bases, tmp_path):
+    """Runs on rows that are told apart by any base, in one folder."""
+    path = tmp_path / "rows.csv"
+    rows = [row.values for part in tiny_rows(40, 0, 0).values() for row in part]
+    path.write_text("text,label\n" + "".join(f"{row['text']},{row['label']}\n" for row in rows))
+    held = {
+        "base": "auto",
+        "task": propose("classification", ["text"], ["bad", "good"]) | {"data": {"source": str(path)}},
+        "method": "auto",
+        "train": {"epochs": 1},
+    }
+
+    def run(**how):
+        spec = make_run(held | how.pop("held", {}), [], "run", whole=True)
+        told: list[str] = []
+        done = auto.train_auto(spec, tmp_path / "run", shared.base_of, SharedRows(), notice=told.append, **how)
+        return done, told
+
+    return run
+
+
+def test_a_run_by_auto_trains_what_it_chose_and_goes_on_from_there(auto_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(choosing, "WORTH", 10.0)  # one alone in any case
+    done, told = auto_run(test=True)
+    (weight, only), *others = done.members
+    assert weight == 1 and not others and set(done.metrics) == {"dev", "test"}
+    assert any("chosen: " in line for line in told)
+    kept = artifacts.load(tmp_path / "run")
+    assert kept.digest == artifacts.load(only.artifact).digest
+    assert load_run(tmp_path / "run" / "run.yaml", []).method["name"] == only.prepared.method.spec.name
+    monkeypatch.setattr(running, "compare", None)  # it is not compared again
+    again, _ = auto_run()
+    assert again.says == done.says and artifacts.load(tmp_path / "run").digest == kept.digest
+
+
+def test_a_run_by_auto_may_leave_an_ensemble(auto_run, two_bases, tmp_path, monkeypatch):
+    monkeypatch.setattr(choosing, "WORTH", -10.0)
+    monkeypatch.setattr(choosing, "LEAST_WEIGHT", 0.0)
+    monkeypatch.setattr(choosing, "PERFECT", 2.0)
+    done, _ = auto_run()
+    assert len(done.members) == 3 and artifacts.is_ensemble(tmp_path / "run")
+    runtime = Runtime(list(two_bases.values()))
+    runtime.add("it", tmp_path / "run")
+    dev = Task.load(load_run(tmp_path / "run" / "run.yaml", []).task).load_data()["dev"]
+    found = runtime.evaluate("it", dev)
+    assert found.estimate.value == done.metrics["dev"].estimate.value
+    assert found.nll == pytest.approx(done.metrics["dev"].nll, abs=1e-5)
+    monkeypatch.setattr(choosing, "WORTH", 10.0)
+    alone, _ = auto_run(fresh=True)  # takes its place
+    assert len(alone.members) == 1 and not artifacts.is_ensemble(tmp_path / "run")
+
+
+def test_a_run_by_auto_refuses_what_it_cannot_choose(auto_run, tmp_path):
+    with pytest.raises(ConfigError, match="auto chooses in `softprompt train`"):
+        auto_run(held={"method": {"name": "auto", "length": 4}})
+    with pytest.raises(ConfigError, match="auto chooses for classifications"):
+        auto_run(held={"task": "ui-strings-fr"})
+    auto_run()
+    with pytest.raises(TrainingError, match="made with other settings"):
+        auto_run(held={"seed": 1})
+    (tmp_path / "run" / "result.json").write_text("{}")
+    with pytest.raises(TrainingError, match="holds a run of one method"):
+        auto_run()
+    with pytest.raises(ConfigError, match="auto chooses in `softprompt train`"):
+        make_method("auto")
 
 
 def test_names_of_the_package():

@@ -23,6 +23,7 @@ _EVERY: tuple[Contender, ...] = (
     SetFit("setfit-60", max_steps=60),
     *(ProductMethod(name, {"name": name}) for name in _METHODS),
     ProductMethod("lora-cue", {"name": "lora", "activate": "cue"}),
+    *(ProductMethod(f"minilm-{name}", {"name": name}, "minilm") for name in ("prefix", "lora", "full")),
 )
 CONTENDERS: dict[str, Contender] = {contender.name: contender for contender in _EVERY}
 

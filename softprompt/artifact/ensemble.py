@@ -147,8 +147,14 @@ class Ensemble:
 
 
 def is_ensemble(folder: str | Path) -> bool:
-    """Whether a folder says that it is one; `load_ensemble` says whether that is true."""
-    return os.path.lexists(Path(folder) / ENSEMBLE)
+    """Whether a folder, or the artifact of a run's folder, says that it is one; `load_ensemble` says whether that is true."""
+    return os.path.lexists(_locate(Path(folder)) / ENSEMBLE)
+
+
+def _locate(folder: Path) -> Path:
+    """The folder itself, or `artifact/` of a run that made an ensemble."""
+    inside = folder / "artifact"
+    return inside if not os.path.lexists(folder / ENSEMBLE) and os.path.lexists(inside / ENSEMBLE) else folder
 
 
 def load_ensemble(folder: str | Path) -> Ensemble:
@@ -157,7 +163,7 @@ def load_ensemble(folder: str | Path) -> Ensemble:
     Raises:
         ArtifactError: one line that says what differs from what.
     """
-    path = Path(folder)
+    path = _locate(Path(folder))
     return steadily(path, lambda: _load(path))
 
 

@@ -5,8 +5,23 @@ Where one is as good as all together it answers alone; else they answer together
 trained on.
 """
 
-from .choosing import Choice, choose
+from .choosing import FEW, Comparison, choose, compare
 from .contenders import Contender, contenders_for, is_open
-from .trying import Kept, Tried, cross_validate
+from .running import AutoRun, train_auto
+from .trying import Kept, Trainer, Tried, cross_validate
 
-__all__ = ["Choice", "Contender", "Kept", "Tried", "choose", "contenders_for", "cross_validate", "is_open"]
+__all__ = [
+    "FEW",
+    "AutoRun",
+    "Comparison",
+    "Contender",
+    "Kept",
+    "Trainer",
+    "Tried",
+    "choose",
+    "compare",
+    "contenders_for",
+    "cross_validate",
+    "is_open",
+    "train_auto",
+]

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from .. import ensemble
 from ..data import Row
 from ..ensemble import fit_weights, scores_of
-from ..runfile import CacheSpec
 from ..tasks import Task
 from ..training import Result
-from ..types import Progress, ignore_progress
-from .contenders import contenders_for
-from .trying import Kept, Load, Trainer, Tried, cross_validate, folds_of
+from .contenders import Contender
+from .trying import Trainer, Tried, cross_validate, folds_of
 
 FOLDS = 2
 """Each costs one more training of a learned prompt, which takes as many steps on half of the rows as on all."""
@@ -32,73 +29,70 @@ LEAST_WEIGHT = 0.1
 
 
 @dataclass
-class Choice:
-    """What was chosen, trained, and what it was chosen from.
+class Comparison:
+    """What was tried on rows, and what is to answer.
 
     Attributes:
-        members: what was learned, each with its weight; one answers alone.
-        tried: all that was tried, best log loss first.
+        members: what is to answer, each with its weight; one answers alone.
+        tried: all that was tried, best log loss first; empty where there are too few rows.
     """
 
-    members: list[tuple[float, Result]]
+    members: list[tuple[float, Contender]]
     tried: list[Tried]
 
     @property
     def says(self) -> str:
         """The choice in words: `accuracy on 128 rows from outside: probe on minilm 0.98, …; chosen: probe on minilm`."""
+        chosen = " and ".join(contender.title for _, contender in self.members)
         if not self.tried:
-            return f"{_title(self.members[0][1])}, as there are too few rows to compare"
+            return f"{chosen}, as there are too few rows to compare"
         estimates = [(one.contender.title, one.evaluation.estimate) for one in self.tried]
         compared = ", ".join(f"{title} {estimate.value:.3f}" for title, estimate in estimates)
-        names = [_title(result) for _, result in self.members]
-        chosen = " and ".join(names) + (" together" if len(names) > 1 else "")
         first = estimates[0][1]
-        return f"{first.metric} on {first.rows} rows from outside: {compared}; chosen: {chosen}"
+        together = " together" if len(self.members) > 1 else ""
+        return f"{first.metric} on {first.rows} rows from outside: {compared}; chosen: {chosen}{together}"
 
 
-def choose(
-    task: Task,
-    rows: Sequence[Row],
-    base: Any,
-    method: Any,
-    load: Load,
-    kept: Kept,
-    *,
-    dev: Sequence[Row] = (),
-    train: dict[str, Any] | None = None,
-    seed: int = 0,
-    cache: CacheSpec | None = None,
-    progress: Progress = ignore_progress,
-) -> Choice:
-    """Try what fits the rows, choose, and train what was chosen.
+def compare(
+    trainer: Trainer, contenders: Sequence[Contender], rows: Sequence[Row], dev: Sequence[Row] = ()
+) -> Comparison:
+    """Try ways on folds of the rows, or on dev rows where there are some, and choose.
 
     Args:
-        task: a classification.
-        rows: to learn from; below `FEW` all of them are.
-        dev: what is compared by, instead of folds of the rows; nothing is learned from them.
-        base, method: `auto`, or what is not open.
-        load: gives the base of a section.
-        kept: rows that were encoded, of this and earlier calls.
-        train: settings of training; those left out are the methods' own.
+        contenders: the cheap ones first; where one of them is `PERFECT` the others are not tried.
+        dev: nothing is learned from them.
 
     Raises:
         SoftpromptError: see `softprompt.train`.
     """
-    trainer = Trainer(task, load, train or {}, seed, cache or CacheSpec(), progress, kept)
-    every, contenders = [*rows, *dev], contenders_for(base, method)
-    folds = _folds(task, rows, dev, seed)
+    folds = _folds(trainer.task, rows, dev, trainer.seed)
     if not folds:  # too few rows to hold any back
-        return Choice([(1.0, trainer.train(contenders[-1], rows))], [])
+        return Comparison([(1.0, contenders[-1])], [])
     tried: list[Tried] = []
     for contender in contenders:
         if not contender.cheap and any(one.evaluation.estimate.value >= PERFECT for one in tried):
             continue
-        tried.append(cross_validate(trainer, contender, every, folds))
+        tried.append(cross_validate(trainer, contender, [*rows, *dev], folds))
     chosen, weights, _ = weighed(tried)
+    members = [(weight, one.contender) for weight, one in zip(weights, chosen, strict=True)]
+    return Comparison(members, sorted(tried, key=lambda one: one.log_loss))
+
+
+def choose(
+    trainer: Trainer, contenders: Sequence[Contender], rows: Sequence[Row], dev: Sequence[Row] = ()
+) -> tuple[Comparison, list[tuple[float, Result]]]:
+    """Compare ways (see `compare`), and learn what was chosen from all rows that are not held out for good.
+
+    Returns:
+        the comparison, and what was learned with its weight.
+    """
+    found = compare(trainer, contenders, rows, dev)
+    learned = {one.contender.title: one.result for one in found.tried}
     members = [
-        (weight, one.result or trainer.train(one.contender, every)) for one, weight in zip(chosen, weights, strict=True)
+        (weight, learned.get(contender.title) or trainer.train(contender, [*rows, *dev]))
+        for weight, contender in found.members
     ]
-    return Choice(members, sorted(tried, key=lambda one: one.log_loss))
+    return found, members
 
 
 def _folds(task: Task, rows: Sequence[Row], dev: Sequence[Row], seed: int) -> list[list[int]]:
@@ -129,7 +123,3 @@ def weighed(tried: Sequence[Tried]) -> tuple[list[Tried], list[float], float | N
             break
         chosen = heavy
     return [best], [1.0], None
-
-
-def _title(result: Result) -> str:
-    return f"{result.prepared.method.spec.name} on {result.prepared.base.name}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+AUTO = "auto"
 ENCODER, CAUSAL = "minilm", "smollm2"
 
 
@@ -31,10 +33,18 @@ def contenders_for(base: Any, method: Any) -> list[Contender]:
     Args:
         base, method: as they were asked for; `auto` where they are open.
     """
-    bases = [ENCODER, CAUSAL] if _is_auto(base) else [base]
+    bases = _bases(base)
     if _is_auto(method):
         return [*map(_probe, bases), Contender(f"infix on {_name(bases[-1])}", bases[-1], {"name": "infix"})]
     return list(map(_probe, bases)) if len(bases) > 1 and method in ("probe", {"name": "probe"}) else []
+
+
+def _bases(base: Any) -> list[Any]:
+    """The bases that are tried; what else a section says holds for each."""
+    if not _is_auto(base):
+        return [base]
+    more = {key: value for key, value in base.items() if key != "name"} if isinstance(base, Mapping) else {}
+    return [{**more, "name": name} if more else name for name in (ENCODER, CAUSAL)]
 
 
 def is_open(base: Any, method: Any) -> bool:
@@ -47,8 +57,8 @@ def _probe(base: Any) -> Contender:
 
 
 def _is_auto(setting: Any) -> bool:
-    return isinstance(setting, str) and setting == "auto"
+    return (setting.get("name") if isinstance(setting, Mapping) else setting) == AUTO
 
 
 def _name(base: Any) -> str:
-    return str(base.get("name") if isinstance(base, dict) else getattr(base, "name", base))
+    return str(base.get("name") if isinstance(base, Mapping) else getattr(base, "name", base))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,7 +15,7 @@ from ..prepared import Prepared
 from ..runfile import CacheSpec
 from ..tasks import Task
 from ..training import Result, train
-from ..types import Progress
+from ..types import Progress, ignore_progress
 from .contenders import Contender
 
 Load = Callable[[Any, Progress], Base]
@@ -57,24 +57,25 @@ class Trainer:
     """Trains contenders on one task.
 
     Args:
+        task: a classification.
         load: gives a contender's base.
-        spec: settings of training that the user gave.
         kept: what was encoded, of this and earlier calls.
+        spec: settings of training; those left out are the methods' own.
     """
 
     def __init__(
         self,
         task: Task,
         load: Load,
-        spec: dict[str, Any],
-        seed: int,
-        cache: CacheSpec,
-        progress: Progress,
         kept: Kept,
+        spec: Mapping[str, Any],
+        seed: int = 0,
+        cache: CacheSpec | None = None,
+        progress: Progress = ignore_progress,
     ) -> None:
-        self.task, self.seed = task, seed
-        self._load, self._spec, self._cache, self._progress = load, spec, cache, progress
-        self._kept = kept
+        self.task, self.spec, self.seed = task, dict(spec), seed
+        self._load, self._kept = load, kept
+        self._cache, self._progress = cache or CacheSpec(), progress
 
     def train(self, contender: Contender, rows: Sequence[Row]) -> Result:
         """Train a contender on rows."""
@@ -83,7 +84,7 @@ class Trainer:
             base,
             self.task,
             make_method(contender.method),
-            train={} if contender.cheap else self._spec,
+            train={} if contender.cheap else self.spec,
             cache=self._cache,
             seed=self.seed,
             rows={"train": list(rows), "dev": []},

@@ -120,7 +120,10 @@ def run_of(artifact: Path) -> RunSpec | None:
 
 
 def _run_file(artifact: Path) -> Path | None:
-    """The run file beside an artifact, if it lies in the folder of a run (which holds it as `artifact/`)."""
+    """The run file beside an artifact or a member of one, if it lies in the folder of a run (which holds it as `artifact/`)."""
+    above = artifact.resolve().parents
+    if len(above) > 1 and (above[0].name, above[1].name) == ("members", "artifact"):
+        artifact = above[1]
     if (artifact / "artifact").is_dir():
         file = artifact / "run.yaml"
     elif artifact.resolve().name == "artifact":
@@ -154,7 +157,7 @@ def base_of(
     run = own or (load_run(file, []) if file is not None else None)
     # how it is held may be read off any run file, which base it is not
     section: dict[str, Any] = {} if run is None else run.base.model_dump(exclude={"device"})
-    name = given or (recorded if run is None else run.base.name)
+    name = given or (recorded if run is None or run.base.name == "auto" else run.base.name)
     if given is None and name not in BUNDLED:
         gone = own is not None and Path(name).is_absolute() and not Path(name).exists()
         if own is None or gone:

@@ -61,6 +61,8 @@ def run_for_rows(
 ) -> RunSpec:
     """The run that is proposed for a file of rows, with what the command line sets; says what was seen.
 
+    Where labels are told apart and no method is set, `auto` chooses it, and a base that is not set.
+
     Raises:
         SoftpromptError: the file, or the settings, cannot be used.
     """
@@ -68,7 +70,13 @@ def run_for_rows(
     from ..run_reader import make_run
 
     found = propose_run(look(data, text or [], label, kind))
+    said = summary(found)
+    keys = {item.partition("=")[0].partition(".")[0] for item in settings}
+    if found.seen.roles.kind == "classification" and "method" not in keys:
+        found.run["method"] = "auto"
+        if not any(item.startswith(("base=", "base.name=")) for item in settings):
+            found.run["base"] = "auto"
     spec = make_run(found.run, settings, str(data), whole=True)
-    for line in summary(found):
+    for line in said:
         err.print(line)
     return spec

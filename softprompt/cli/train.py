@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,10 @@ from .console import err, out, progress, tell_answers, tell_cut
 from .new import run_for_rows
 from .options import Fresh, Json, LabelColumn, RunFolder, RunOrRows, Settings, TaskType, Test, TextColumns
 from .outputs import refuse_replacing, tell_json
+
+if TYPE_CHECKING:
+    from ..auto import AutoRun
+    from ..training import Result
 
 
 @app.command(
@@ -35,9 +39,13 @@ def train_verb(
 ) -> None:
     """Train a prompt and save its artifact. The same command goes on where it was cut short (bit-exact on the CPU).
 
-    Of a file of rows the task is proposed as `new` does it.
+    Of a file of rows the task is proposed as `new` does it. With `base=auto` or `method=auto` probes and a learned prompt are
+    compared first, and what does best is trained; for a file of rows that is the default where it has labels.
     """
+    from ..auto import is_open, train_auto
     from ..errors import ConfigError
+    from ..estimators.shared import SharedRows
+    from ..estimators.shared import base_of as shared_base
     from ..methods import make_method
     from ..parallel import processes
     from ..run_reader import holds_rows, load_run
@@ -53,6 +61,22 @@ def train_verb(
     spec = (
         run_for_rows(run, settings or [], text, label, kind) if of_rows else load_run(run, settings or [], whole=True)
     )
+    if is_open(spec.base.model_dump(exclude_unset=True), spec.method):
+        with progress() as show:
+            chosen = train_auto(
+                spec,
+                to,
+                shared_base,
+                SharedRows(),
+                test=test,
+                fresh=fresh,
+                check=check,
+                progress=show,
+                notice=err.print,
+            )
+        _tell_choice(chosen)
+        tell_json(document, chosen.as_dict())
+        return
     task, method = Task.load(spec.task), make_method(spec.method)
     starts(spec.method)  # what is not there is told before a base is loaded
     with run_folder(to), progress() as show:
@@ -74,9 +98,14 @@ def train_verb(
             check=check,
             notice=err.print,
         )
-    tell_cut(result.prepared.bound)
     for line in [] if of_rows else task.notices:  # of proposed tasks all is told
         err.print(line)
+    _tell(result)
+    tell_json(document, result.as_dict())
+
+
+def _tell(result: Result) -> None:
+    tell_cut(result.prepared.bound)
     for name, found in result.metrics.items():
         tell_answers(found, result.prepared.form)
         out.print(f"{name} {found.estimate.metric} {found.estimate} on {found.estimate.rows} rows")
@@ -85,4 +114,13 @@ def train_verb(
     spent = ", ".join(f"{what} {seconds:.1f} s" for what, seconds in result.seconds.items())
     out.print(f"{result.parameters:,} parameters, best at step {result.best_step}; {spent}")
     out.print(f"artifact: {result.artifact}")
-    tell_json(document, result.as_dict())
+
+
+def _tell_choice(chosen: AutoRun) -> None:
+    """What was measured of what answers; what was compared was told when it was known."""
+    _, first = chosen.members[0]
+    tell_cut(first.prepared.bound)
+    for name, found in chosen.metrics.items():
+        tell_answers(found, first.prepared.form)
+        out.print(f"{name} {found.estimate.metric} {found.estimate} on {found.estimate.rows} rows")
+    out.print(f"artifact: {chosen.artifact}")

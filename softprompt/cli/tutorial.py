@@ -20,7 +20,8 @@ from .outputs import refuse_replacing, tell_json
 
 _DATA = "tickets.csv"
 _ASKED = ("I paid twice for one pair of shoes.", "The box came to my neighbour.", "The app shows an empty page.")
-_SHORT = ("train.batch_size=8", "train.max_steps=30")  # of a training that is to be shown, not to be good
+_SHORT = ("method=infix", "train.batch_size=8", "train.max_steps=30")
+"""Of a training that is to be shown, not to be good: nothing is compared first, and it is not trained to its end."""
 
 
 @app.command("tutorial", epilog="Examples: `softprompt tutorial`, `softprompt tutorial --out tickets`")

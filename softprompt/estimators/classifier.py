@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.base import ClassifierMixin
 
-from ..auto import choose, is_open
+from ..auto import Trainer, choose, contenders_for, is_open
 from ..data import Row
 from ..errors import InputError
 from ..tasks import Task
@@ -166,23 +166,13 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
         spec, seed = self._how()
         began = time.perf_counter()
         with watching(self.verbose) as (progress, tell), LOCK:
-            choice = choose(
-                task,
-                [row for row in rows if row.weight],
-                self.base,
-                self.method,
-                base_of,
-                SharedRows(),
-                dev=dev,
-                train=spec,
-                seed=seed,
-                cache=CACHE,
-                progress=progress,
-            )
-            for _, result in choice.members:
+            trainer = Trainer(task, base_of, SharedRows(), spec, seed, CACHE, progress)
+            contenders = contenders_for(self.base, self.method)
+            comparison, members = choose(trainer, contenders, [row for row in rows if row.weight], dev)
+            for _, result in members:
                 result.settings |= remembered
-            fitted = fitted_of(choice.members)
-            summary = self._summed_up({"chosen": choice.says, "learned from": f"{len(rows)} rows"}, began, tell)
+            fitted = fitted_of(members)
+            summary = self._summed_up({"chosen": comparison.says, "learned from": f"{len(rows)} rows"}, began, tell)
         return fitted, summary
 
     def _dev_rows(self, reads: Reads, classes: np.ndarray, texts: list[str]) -> list[Row] | None:

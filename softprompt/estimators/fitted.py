@@ -66,7 +66,8 @@ class Fitted:
         Raises:
             ArtifactError: it is damaged.
         """
-        path = Path(folder) if artifacts.is_ensemble(folder) else artifacts.load(folder).path
+        load = artifacts.load_ensemble if artifacts.is_ensemble(folder) else artifacts.load
+        path = load(folder).path
         assert path is not None
         files = [file for file in sorted(path.rglob("*")) if file.is_file()]
         return cls({file.relative_to(path).as_posix(): file.read_bytes() for file in files}, settings, bases)

@@ -251,6 +251,10 @@ def make_method(settings: str | dict[str, Any], where: str = "method") -> Method
     data = {"name": settings} if isinstance(settings, str) else settings
     if not isinstance(data, dict) or not isinstance(data.get("name"), str):
         raise ConfigError(f"{where}: missing key 'name' (known: {', '.join(registry.names('softprompt.methods'))})")
+    if data["name"] == "auto":
+        raise ConfigError(
+            f"{where}: auto chooses in `softprompt train` and PromptClassifier; here name one, e.g. infix"
+        )
     kind: type[Method] = registry.find("softprompt.methods", data["name"].partition(":")[0])  # `peft:IA3`
     refuse_retired(kind, data["name"])
     return kind(parse(kind.Spec, data, where))

@@ -32,7 +32,7 @@ _NOTES = {
     "task.tags": "all tags, in the order of the head's answers",
     "task.generation": "the longest answer, and what ends one",
     "task.metric": "what is reported, and decides on dev",
-    "method": "`softprompt methods` lists them",
+    "method": "`softprompt methods` lists them; auto (base: auto) compares",
     "train": "empty: the method's own defaults, e.g. {epochs: 5, lr: 0.01}",
     "seed": "of the first parameters and the order of rows",
 }

@@ -1,0 +1,245 @@
+"""`train` where base or method are `auto`: ways are compared, and what is chosen is trained as any run.
+
+members/NAME/    the run of each way that was chosen
+artifact/        what answers: the only member's artifact, or an ensemble of all of them
+run.yaml         the only member's, or the run with `auto`
+choice.json      what was compared, and what was chosen
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .. import artifact as artifacts
+from ..answers import Evaluation, evaluate
+from ..data import Row
+from ..ensemble import save_ensemble, weighed
+from ..errors import ConfigError, TrainingError
+from ..methods import make_method
+from ..parallel import processes
+from ..run_reader import resolved_task
+from ..runfile import RunSpec
+from ..storage import atomic_folder, digest_of, write_json, write_text
+from ..tasks import Task
+from ..tasks.classification import Classification
+from ..training import Result, train
+from ..training.known import remember
+from ..training.places import ARTIFACT, RESULT, RUN, earlier_report, work_folder
+from ..types import Notice, Progress, digested, ignore_notice, ignore_progress
+from ..yaml_file import dump
+from .choosing import FEW, compare
+from .contenders import Contender, contenders_for
+from .trying import Kept, Load, Trainer
+
+CHOICE = "choice.json"
+_MEMBERS = "members"
+
+
+@dataclass(frozen=True)
+class AutoRun:
+    """What `train_auto` gives.
+
+    Attributes:
+        says: what was compared, and what was chosen, in words.
+        members: what was learned, each with its weight; one answers alone.
+        metrics: of what answers, by split.
+        artifact: its folder.
+    """
+
+    says: str
+    members: list[tuple[float, Result]]
+    metrics: dict[str, Evaluation]
+    artifact: Path
+
+    def as_dict(self) -> dict[str, Any]:
+        """As written to JSON."""
+        return {
+            "chosen": self.says,
+            "metrics": {name: found.estimate.as_dict() for name, found in self.metrics.items()},
+            "members": [{"weight": weight, **result.as_dict()} for weight, result in self.members],
+            "artifact": str(self.artifact),
+        }
+
+
+def train_auto(
+    spec: RunSpec,
+    out: Path,
+    load: Load,
+    kept: Kept,
+    *,
+    test: bool = False,
+    fresh: bool = False,
+    check: bool = True,
+    progress: Progress = ignore_progress,
+    notice: Notice = ignore_notice,
+) -> AutoRun:
+    """Compare ways on the training and dev rows, then train what was chosen. Cut short, the same call goes on.
+
+    Below `FEW` rows all are compared by folds; above, dev rows are. What is chosen learns from the training rows, and its
+    step is chosen by the dev rows, as in any run.
+
+    Args:
+        spec: base or method are `auto`.
+        out: folder of the run.
+        load, kept: see `Trainer`.
+        test, fresh, check, progress, notice: see `RunOptions`.
+
+    Raises:
+        SoftpromptError: see `softprompt.train`; the task is no classification.
+    """
+    task = Task.load(spec.task)
+    contenders = contenders_for(spec.base.model_dump(mode="json", exclude_unset=True), spec.method)
+    _refuse(spec, task)
+    with work_folder(out, [CHOICE, RUN], [ARTIFACT]):
+        _check_place(out)
+        rows = task.load_data(progress)
+        trainer = Trainer(task, load, kept, _settings(spec), spec.seed, spec.cache, progress)
+        choice = _choice(trainer, contenders, rows, out, fresh)
+        notice(choice["says"])
+        members = []
+        for one in choice["members"]:
+            contender = next(known for known in contenders if known.title == one["title"])
+            base = load(contender.base, progress)
+            result = train(
+                base,
+                task,
+                make_method(contender.method),
+                out / _MEMBERS / _folder_name(contender),
+                train={} if contender.cheap else spec.train,
+                cache=spec.cache,
+                seed=spec.seed,
+                rows=rows,
+                test=test,
+                fresh=fresh,
+                check=check,
+                reuse=kept.of(base),
+                progress=progress,
+                notice=notice,
+            )
+            members.append((float(one["weight"]), result))
+        metrics = _measured(members, ("dev", "test") if test else ("dev",))
+        _leave(spec, task, out, members, metrics, len(rows["train"]) + len(rows.get("dev", [])))
+    return AutoRun(choice["says"], members, metrics, out / ARTIFACT)
+
+
+def _settings(spec: RunSpec) -> dict[str, Any]:
+    """Settings of training that the user gave."""
+    return spec.train.model_dump(mode="json", exclude_unset=True)
+
+
+def _choice(
+    trainer: Trainer, contenders: Sequence[Contender], rows: Mapping[str, list[Row]], out: Path, fresh: bool
+) -> dict[str, Any]:
+    """What `choice.json` holds, of an earlier call where there was one.
+
+    Raises:
+        TrainingError: the earlier one was made of other rows or settings.
+    """
+    learned, dev = rows["train"], rows.get("dev", [])
+    decided_by = {
+        "task": trainer.task.spec.model_dump(mode="json"),
+        "rows": [list(map(digested, part)) for part in (learned, dev)],
+        "contenders": [[one.title, repr(one.base), one.method] for one in contenders],
+        "train": trainer.spec,
+        "seed": trainer.seed,
+    }
+    run = digest_of(decided_by)
+    if earlier := {} if fresh else earlier_report(out / CHOICE):
+        if earlier.get("run") != run:
+            raise TrainingError(
+                f"{out}: holds a choice that was made with other settings, rows or version; take another --out, or --fresh "
+                "to start over"
+            )
+        return earlier
+    few = len(learned) + len(dev) < FEW
+    found = compare(trainer, contenders, [*learned, *dev] if few else learned, [] if few else dev)
+    tried = [
+        {"title": one.contender.title, "nll": one.log_loss, "seconds": one.seconds}
+        | {"metric": one.evaluation.estimate.as_dict()}
+        for one in found.tried
+    ]
+    members = [{"title": contender.title, "weight": weight} for weight, contender in found.members]
+    choice = {"run": run, "says": found.says, "members": members, "tried": tried}
+    write_json(out / CHOICE, choice)
+    return choice
+
+
+def _refuse(spec: RunSpec, task: Task) -> None:
+    """
+    Raises:
+        ConfigError: `auto` cannot choose here.
+    """
+    if not isinstance(task, Classification):
+        raise ConfigError(
+            f"auto chooses for classifications, and task {task.name!r} is of type {task.spec.type!r}; name a base and a "
+            "method, e.g. base=smollm2 method=infix"
+        )
+    if processes().world > 1:
+        raise ConfigError("auto runs in one process; name a base and a method to train in several")
+
+
+def _check_place(out: Path) -> None:
+    """
+    Raises:
+        TrainingError: a run of one method is there.
+        ArtifactError: `artifact/` holds something else.
+    """
+    if (out / RESULT).exists():
+        raise TrainingError(f"{out}: holds a run of one method, and this one is to choose; take another --out")
+    if not artifacts.is_ensemble(out):
+        artifacts.check_place(out / ARTIFACT)
+
+
+def _folder_name(contender: Contender) -> str:
+    """`probe on minilm` → `probe-on-minilm`; of a base in a folder only its last name."""
+    *words, base = contender.title.split(" ")
+    return "-".join([*words, Path(base).name])
+
+
+def _measured(members: Sequence[tuple[float, Result]], splits: Sequence[str]) -> dict[str, Evaluation]:
+    """What answers, on each split that has rows."""
+    metrics: dict[str, Evaluation] = {}
+    weights = [weight for weight, _ in members]
+    for split in splits:
+        each = [
+            result.metrics.get(split) or evaluate(result.prepared, result.prepared.splits[split])
+            for _, result in members
+            if result.prepared.splits.get(split)
+        ]
+        if each:
+            metrics[split] = each[0] if len(each) == 1 else weighed(each, weights, each[0].estimate.metric)
+    return metrics
+
+
+def _leave(
+    spec: RunSpec,
+    task: Task,
+    out: Path,
+    members: Sequence[tuple[float, Result]],
+    metrics: Mapping[str, Evaluation],
+    compared: int,
+) -> None:
+    """Write `artifact/` and `run.yaml`.
+
+    Args:
+        compared: how many rows the choice was made by.
+    """
+    weights = [weight for weight, _ in members]
+    folders = [result.artifact for _, result in members if result.artifact is not None]
+    if len(folders) == 1:
+        with atomic_folder(out / ARTIFACT) as temporary:
+            shutil.copytree(folders[0], temporary, dirs_exist_ok=True)
+        text = (folders[0].parent / RUN).read_text(encoding="utf-8")
+    else:
+        told = {name: found.estimate.as_dict() for name, found in metrics.items()}
+        if (out / ARTIFACT).is_dir() and not artifacts.is_ensemble(out):
+            shutil.rmtree(out / ARTIFACT)  # of an earlier choice
+        save_ensemble(out / ARTIFACT, list(zip(folders, weights, strict=True)), told, compared)
+        held = spec.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+        text = dump({**held, "task": resolved_task(task)})
+    write_text(out / RUN, text)
+    remember(out / RUN)

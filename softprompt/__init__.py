@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__
 
 if TYPE_CHECKING:
-    from . import peft
+    from . import peft as peft
     from .artifact import Artifact, load
     from .base import Base
     from .ensemble import fit_weights, save_ensemble

@@ -111,7 +111,8 @@ def auto_run(two_bases, tmp_path):
     def run(**how):
         spec = make_run(held | how.pop("held", {}), [], "run", whole=True)
         told: list[str] = []
-        done = auto.train_auto(spec, tmp_path / "run", shared.base_of, SharedRows(), notice=told.append, **how)
+        task = Task.load(spec.task)
+        done = auto.train_auto(spec, task, tmp_path / "run", shared.base_of, SharedRows(), notice=told.append, **how)
         return done, told
 
     return run

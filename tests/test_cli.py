@@ -160,7 +160,7 @@ def test_events_tell_the_whole_run(work):
     assert events[0]["event"] == "start" and "run once per row" in events[0]["plan"]
     counts = dict.fromkeys(("copies", "contradicting", "held_out", "unlabelled", "leaked", "unusable"), 0)
     assert events[0]["duplicates"] == counts | {"examples": []}
-    assert {event["event"] for event in events} - {"doctor"} == {"start", "step", "dev", "trained", "final"}
+    assert {event["event"] for event in events} - {"doctor"} == {"start", "step", "dev", "trained", "final", "end"}
 
 
 def test_a_run_goes_on_from_anywhere(work, tmp_path):

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import Unpack
+
 from .. import artifact as artifacts
 from ..answers import Evaluation, evaluate
 from ..data import Row
@@ -26,10 +28,10 @@ from ..runfile import RunSpec
 from ..storage import atomic_folder, digest_of, write_json, write_text
 from ..tasks import Task
 from ..tasks.classification import Classification
-from ..training import Result, train
+from ..training import Result, RunOptions, train
 from ..training.known import remember
 from ..training.places import ARTIFACT, RESULT, RUN, earlier_report, work_folder
-from ..types import Notice, Progress, digested, ignore_notice, ignore_progress
+from ..types import digested, ignore_notice, ignore_progress
 from ..yaml_file import dump
 from .choosing import FEW, compare
 from .contenders import Contender, contenders_for
@@ -65,18 +67,7 @@ class AutoRun:
         }
 
 
-def train_auto(
-    spec: RunSpec,
-    out: Path,
-    load: Load,
-    kept: Kept,
-    *,
-    test: bool = False,
-    fresh: bool = False,
-    check: bool = True,
-    progress: Progress = ignore_progress,
-    notice: Notice = ignore_notice,
-) -> AutoRun:
+def train_auto(spec: RunSpec, task: Task, out: Path, load: Load, kept: Kept, **options: Unpack[RunOptions]) -> AutoRun:
     """Compare ways on the training and dev rows, then train what was chosen. Cut short, the same call goes on.
 
     Below `FEW` rows all are compared by folds; above, dev rows are. What is chosen learns from the training rows, and its
@@ -84,26 +75,29 @@ def train_auto(
 
     Args:
         spec: base or method are `auto`.
+        task: its task.
         out: folder of the run.
         load, kept: see `Trainer`.
-        test, fresh, check, progress, notice: see `RunOptions`.
+        options: see `RunOptions`.
 
     Raises:
         SoftpromptError: see `softprompt.train`; the task is no classification.
     """
-    task = Task.load(spec.task)
     contenders = contenders_for(spec.base.model_dump(mode="json", exclude_unset=True), spec.method)
-    _refuse(spec, task)
+    _refuse(task)
+    progress, notice = options.get("progress", ignore_progress), options.get("notice", ignore_notice)
     with work_folder(out, [CHOICE, RUN], [ARTIFACT]):
         _check_place(out)
         rows = task.load_data(progress)
-        trainer = Trainer(task, load, kept, _settings(spec), spec.seed, spec.cache, progress)
-        choice = _choice(trainer, contenders, rows, out, fresh)
+        settings = spec.train.model_dump(mode="json", exclude_unset=True)
+        trainer = Trainer(task, load, kept, settings, spec.seed, spec.cache, progress)
+        choice = _choice(trainer, contenders, rows, out, options.get("fresh", False))
         notice(choice["says"])
         members = []
         for one in choice["members"]:
             contender = next(known for known in contenders if known.title == one["title"])
             base = load(contender.base, progress)
+            how: RunOptions = {**options, "reuse": kept.of(base)}
             result = train(
                 base,
                 task,
@@ -113,22 +107,12 @@ def train_auto(
                 cache=spec.cache,
                 seed=spec.seed,
                 rows=rows,
-                test=test,
-                fresh=fresh,
-                check=check,
-                reuse=kept.of(base),
-                progress=progress,
-                notice=notice,
+                **how,
             )
             members.append((float(one["weight"]), result))
-        metrics = _measured(members, ("dev", "test") if test else ("dev",))
+        metrics = _measured(members, ("dev", "test") if options.get("test") else ("dev",))
         _leave(spec, task, out, members, metrics, len(rows["train"]) + len(rows.get("dev", [])))
     return AutoRun(choice["says"], members, metrics, out / ARTIFACT)
-
-
-def _settings(spec: RunSpec) -> dict[str, Any]:
-    """Settings of training that the user gave."""
-    return spec.train.model_dump(mode="json", exclude_unset=True)
 
 
 def _choice(
@@ -168,7 +152,7 @@ def _choice(
     return choice
 
 
-def _refuse(spec: RunSpec, task: Task) -> None:
+def _refuse(task: Task) -> None:
     """
     Raises:
         ConfigError: `auto` cannot choose here.

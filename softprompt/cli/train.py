@@ -15,7 +15,9 @@ from .outputs import refuse_replacing, tell_json
 
 if TYPE_CHECKING:
     from ..auto import AutoRun
-    from ..training import Result
+    from ..runfile import RunSpec
+    from ..tasks import Task
+    from ..training import Result, RunOptions
 
 
 @app.command(
@@ -42,17 +44,10 @@ def train_verb(
     Of a file of rows the task is proposed as `new` does it. With `base=auto` or `method=auto` probes and a learned prompt are
     compared first, and what does best is trained; for a file of rows that is the default where it has labels.
     """
-    from ..auto import is_open, train_auto
+    from ..auto import is_open
     from ..errors import ConfigError
-    from ..estimators.shared import SharedRows
-    from ..estimators.shared import base_of as shared_base
-    from ..methods import make_method
-    from ..parallel import processes
     from ..run_reader import holds_rows, load_run
     from ..tasks import Task
-    from ..training import train
-    from ..training.places import run_folder
-    from ..training.saving import starts
 
     refuse_replacing({"--json": document}, [run])
     of_rows = holds_rows(run)
@@ -61,47 +56,45 @@ def train_verb(
     spec = (
         run_for_rows(run, settings or [], text, label, kind) if of_rows else load_run(run, settings or [], whole=True)
     )
-    if is_open(spec.base.model_dump(exclude_unset=True), spec.method):
-        with progress() as show:
-            chosen = train_auto(
-                spec,
-                to,
-                shared_base,
-                SharedRows(),
-                test=test,
-                fresh=fresh,
-                check=check,
-                progress=show,
-                notice=err.print,
-            )
+    task = Task.load(spec.task)
+    options: RunOptions = {"test": test, "fresh": fresh, "check": check, "notice": err.print}
+    choose = is_open(spec.base.model_dump(exclude_unset=True), spec.method)
+    chosen = _trained_by_auto(spec, task, to, options) if choose else None
+    result = None if choose else _trained(spec, task, to, options)
+    for line in [] if of_rows else task.notices:  # of proposed tasks all is told
+        err.print(line)
+    if chosen is not None:
         _tell_choice(chosen)
         tell_json(document, chosen.as_dict())
-        return
-    task, method = Task.load(spec.task), make_method(spec.method)
+    if result is not None:
+        _tell(result)
+        tell_json(document, result.as_dict())
+
+
+def _trained(spec: RunSpec, task: Task, to: Path, options: RunOptions) -> Result:
+    from ..methods import make_method
+    from ..parallel import processes
+    from ..training import train
+    from ..training.places import run_folder
+    from ..training.saving import starts
+
+    method = make_method(spec.method)
     starts(spec.method)  # what is not there is told before a base is loaded
     with run_folder(to), progress() as show:
         # bad rows are told before a model is loaded
         rows = processes().first(task.load_data, show)
         base = spec.base.load(show)
-        result = train(
-            base,
-            task,
-            method,
-            to,
-            train=spec.train,
-            cache=spec.cache,
-            seed=spec.seed,
-            test=test,
-            fresh=fresh,
-            rows=rows,
-            progress=show,
-            check=check,
-            notice=err.print,
-        )
-    for line in [] if of_rows else task.notices:  # of proposed tasks all is told
-        err.print(line)
-    _tell(result)
-    tell_json(document, result.as_dict())
+        how: RunOptions = {**options, "progress": show}
+        return train(base, task, method, to, train=spec.train, cache=spec.cache, seed=spec.seed, rows=rows, **how)
+
+
+def _trained_by_auto(spec: RunSpec, task: Task, to: Path, options: RunOptions) -> AutoRun:
+    from ..auto import train_auto
+    from ..estimators.shared import SharedRows, base_of
+
+    with progress() as show:
+        how: RunOptions = {**options, "progress": show}
+        return train_auto(spec, task, to, base_of, SharedRows(), **how)
 
 
 def _tell(result: Result) -> None:

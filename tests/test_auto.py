@@ -37,6 +37,8 @@ def test_what_is_open():
         "infix on smollm2",
     ]
     assert [one.title for one in contenders_for("mine", "auto")] == ["probe on mine", "infix on mine"]
+    assert [one.title for one in contenders_for("minilm", "auto")] == ["probe on minilm", "prefix on minilm"]
+    assert [one.method["name"] for one in contenders_for(tiny_base("bert"), {"name": "auto"})] == ["probe", "prefix"]
     assert [one.base for one in contenders_for("auto", "probe")] == ["minilm", "smollm2"]
     assert not is_open("auto", "infix") and not is_open("smollm2", {"name": "probe"}) and is_open("auto", "auto")
 

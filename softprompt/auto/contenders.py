@@ -35,7 +35,8 @@ def contenders_for(base: Any, method: Any) -> list[Contender]:
     """
     bases = _bases(base)
     if _is_auto(method):
-        return [*map(_probe, bases), Contender(f"infix on {_name(bases[-1])}", bases[-1], {"name": "infix"})]
+        learned = "prefix" if _reads_both_ways(bases[-1]) else "infix"
+        return [*map(_probe, bases), Contender(f"{learned} on {_name(bases[-1])}", bases[-1], {"name": learned})]
     return list(map(_probe, bases)) if len(bases) > 1 and method in ("probe", {"name": "probe"}) else []
 
 
@@ -54,6 +55,11 @@ def is_open(base: Any, method: Any) -> bool:
 
 def _probe(base: Any) -> Contender:
     return Contender(f"probe on {_name(base)}", base, {"name": "probe"}, cheap=True)
+
+
+def _reads_both_ways(base: Any) -> bool:
+    """Whether it does, as far as can be told before it is loaded: on other bases `infix` learns as well."""
+    return bool(getattr(base, "bidirectional", False)) or _name(base) == ENCODER
 
 
 def _is_auto(setting: Any) -> bool:

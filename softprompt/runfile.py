@@ -18,6 +18,7 @@ from .types import Progress, ignore_progress
 from .values import shown
 
 Seed = Annotated[int, Field(ge=-(2**42), lt=2**42)]  # each epoch's own is made of it, and has 64 bits
+TrackerName = Literal["tensorboard", "trackio", "wandb", "mlflow"]
 
 
 class TrainSpec(Strict):
@@ -44,6 +45,8 @@ class TrainSpec(Strict):
         eval_every: optimizer steps between two dev evaluations (default: half an epoch, or more where epochs are short).
         patience: stop after this many dev evaluations that were no better.
         target: stop when the lower bound of the dev metric's 95 % interval reaches this.
+        report_to: `tensorboard`, `trackio`, `wandb` or `mlflow`, or a list of them: where the run is shown while it trains
+            (each an extra of that name). It changes nothing of the run, and is no part of what names it.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -66,6 +69,12 @@ class TrainSpec(Strict):
     eval_every: PositiveInt | None = None
     patience: PositiveInt = 4
     target: float | None = Field(default=None, gt=-1, le=1)
+    report_to: TrackerName | list[TrackerName] | None = None
+
+    @property
+    def trackers(self) -> list[TrackerName]:
+        """The names in `report_to`, each once."""
+        return list(dict.fromkeys([self.report_to] if isinstance(self.report_to, str) else self.report_to or []))
 
     def filled(self, method: Method, rows: int) -> TrainSpec:
         """With every null replaced by the method's default for this many training rows."""

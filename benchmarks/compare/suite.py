@@ -198,7 +198,9 @@ class SuiteSpec(Strict):
         if self.train.lr is not None:
             raise ValueError(SEARCHED)
         for row in rows:
-            parse(TrainSpec, {**self.train.model_dump(exclude_none=True), **row.train}, f"{row.name}: train")
+            spec = parse(TrainSpec, {**self.train.model_dump(exclude_none=True), **row.train}, f"{row.name}: train")
+            if spec.report_to is not None:
+                raise ValueError("train.report_to: a comparison keeps records of its own; leave it out")
             if row.lr and row.default_lr is None:
                 raise ValueError(f"{row.name}: lr: nothing of it is learned by gradients; leave it out")
             if row.lr and len(row.lr) != self.search.trials:

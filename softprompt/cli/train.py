@@ -74,12 +74,14 @@ def train_verb(
 def _trained(spec: RunSpec, task: Task, to: Path, options: RunOptions) -> Result:
     from ..methods import make_method
     from ..parallel import processes
+    from ..trackers import check_installed
     from ..training import train
     from ..training.places import run_folder
     from ..training.saving import starts
 
     method = make_method(spec.method)
     starts(spec.method)  # what is not there is told before a base is loaded
+    check_installed(spec.train.trackers)
     with run_folder(to), progress() as show:
         # bad rows are told before a model is loaded
         rows = processes().first(task.load_data, show)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import Any
 
@@ -12,6 +13,18 @@ from ..types import OnEvent, ignore_event
 def line_of(event: str, values: dict[str, Any]) -> str:
     """A record as one line of JSON, without the line's end."""
     return json.dumps({"event": event, **values}, ensure_ascii=False, default=str)
+
+
+def both(first: OnEvent, second: OnEvent) -> OnEvent:
+    """What hands each event to two, to each as a dict of its own."""
+    if first is ignore_event or second is ignore_event:
+        return first if second is ignore_event else second
+
+    def hear(event: dict[str, Any]) -> None:
+        second(copy.deepcopy(event))
+        first(event)
+
+    return hear
 
 
 def tell(on_event: OnEvent, event: str, values: dict[str, Any]) -> None:

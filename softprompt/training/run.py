@@ -23,10 +23,13 @@ from ..prepared import Prepared, prepare, with_head
 from ..runfile import CacheSpec, TrainSpec, check_seed
 from ..surroundings import plain_torch
 from ..tasks import Task
+from ..trackers import check_installed, reporting
+from ..trackers.reporter import KNOWN
 from ..types import Notice, OnEvent, Progress, ignore_event, ignore_notice, ignore_progress
 from ..values import kind
 from .checkpoints import goes_on
 from .choosing import resolve_scoring
+from .events import both
 from .job import Job
 from .places import run_folder
 from .result import Result
@@ -98,6 +101,8 @@ def train(
     test = options.get("test", False)
     method = with_head(method if isinstance(method, Method) else make_method(method), base, task)
     spec = train if isinstance(train, TrainSpec) else parse(TrainSpec, train or {}, "train")
+    check_installed(trackers := spec.trackers)
+    spec = spec.model_copy(update={"report_to": None})  # no part of what names the run, nor of what it leaves
     seed, parallel = check_seed(seed), processes()
     refuse(method, base, spec, parallel)
     check_word_dropout(spec.word_dropout, base)
@@ -112,7 +117,13 @@ def train(
     cache = cache or CacheSpec()
     kept = cache.config(parallel.name)
     folder = Path(out) if out is not None else None
-    with run_folder(folder), explained(lambda: goes_on(folder)):
+    fresh, reported = options.get("fresh", False), trackers if parallel.main else []
+    with (
+        run_folder(folder, [KNOWN] if reported else []),
+        explained(lambda: goes_on(folder)),
+        reporting(reported, folder, fresh, control.notice) as report,
+    ):
+        control = replace(control, on_event=both(control.on_event, report))
         began, wanted = time.perf_counter(), ("train", "dev", "test") if test else ("train", "dev")
         task = resolve_scoring(base, task, rows, kept, control)
         autocast = torch.bfloat16 if spec.autocast else None
@@ -120,7 +131,7 @@ def train(
         ready = prepare(base, task, method, kept, rows, options.get("reuse", ()), wanted, seed)
         spec = spec.filled(method, len(ready.splits["train"]))
         job = Job(ready, task, spec, cache, seed, folder, options.get("objective"), control)
-        result = job.run(wanted[1:], options.get("fresh", False), options.get("check", True), began)
+        result = job.run(wanted[1:], fresh, options.get("check", True), began)
         parallel.wait()
     return result
 

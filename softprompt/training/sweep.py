@@ -22,6 +22,7 @@ from ..run_reader import load_run
 from ..runfile import BaseSpec, RunSpec
 from ..storage import write_json
 from ..tasks import Task
+from ..trackers import check_installed
 from ..types import Notice, Progress, ignore_notice, ignore_progress
 from .keeping import best_of
 from .places import check_run_folders, earlier_report, work_folder
@@ -82,6 +83,7 @@ def sweep(
         check_run_folders([to / name for name in names])
         for spec in specs:  # before a base is loaded
             starts(make_method(spec.method).spec.model_dump())
+            check_installed(spec.train.trackers)
             if not context.read(Task.load(spec.task)).get("dev"):
                 raise ConfigError("a sweep chooses by dev; set data.split.dev or give data.dev")
         trials = [

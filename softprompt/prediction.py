@@ -13,10 +13,11 @@ class Prediction:
     """Answer to one row: the artifact that gave it, the label with all labels' probabilities, or what was written (without).
 
     Attributes:
-        label: the label, what was written, or a tag for each word.
+        label: the label, what was written, a tag for each word, or the labels of a row that may have several.
         cut: what was written had not ended after `generation.max_new_tokens`.
         truncated: the row's text was longer than the task or the base takes; this answers what was left of it.
-        shown: an answer that is neither a label nor one text, by name (`tags` and `spans` of a tagged text).
+        shown: an answer that is neither a label nor one text, by name (`tags` and `spans` of a tagged text, `labels` and
+            `probabilities` where each label is decided by itself).
     """
 
     artifact: str

@@ -151,11 +151,11 @@ def _form(base: Base, task: Task, method: Method) -> AnswerForm[Any]:
     form.check(base, task)
     if name is None:
         raise ConfigError(
-            "a head tells fixed labels apart, points at spans or tags words, "
+            "a head tells fixed labels apart, decides them one by one, points at spans or tags words, "
             f"task {task.name!r} is of type {task.spec.type!r}; take type classification, "
             "or a causal base such as smollm2"
         )
-    if form.needs_head and not headed:
+    if form.needs_head and not headed and (form.reads_tokens or method.stores != "head"):
         raise ConfigError(
             f"method {method.spec.name!r} answers by one state a row, but a task of type {task.spec.type!r} needs a head that "
             "reads each token; take hard, prefix, lora or full"

@@ -28,12 +28,14 @@ _SHIPPED: dict[str, dict[str, str]] = {
         "generation": "softprompt.tasks.generation:Generation",
         "span": "softprompt.tasks.span:Span",
         "tagging": "softprompt.tasks.tagging:Tagging",
+        "multilabel": "softprompt.tasks.multilabel:MultiLabel",
     },
     "softprompt.answers": {
         "chosen": "softprompt.answers.chosen:Chosen",
         "generated": "softprompt.answers.generated:Generated",
         "extracted": "softprompt.answers.extracted:Extracted",
         "tagged": "softprompt.answers.tagged:Tagged",
+        "decided": "softprompt.answers.decided:Decided",
     },
     "softprompt.checks": {
         "artifact": "softprompt.doctor.trained:artifact",

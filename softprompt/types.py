@@ -31,7 +31,8 @@ class Example:
         truncated: whether the text was cut to fit the context.
         offsets: where each text token begins and ends in what a head reads, in characters; (0, 0) outside of it. Empty
             where no head reads the tokens.
-        target: what such a head is to say of the tokens (see the form of the answers); None where there is no right answer.
+        target: what such a head is to say of the tokens, or one of the row of each label (see the form of the answers); None
+            where there is no right answer.
         places: of what a head reads one state each (words), the text token whose state it is; -1: it has none.
         holes: before which of the text's ids its slots stand, in order (T: behind all).
         windows: how many of the text's ids each window has; empty where the text runs as one.

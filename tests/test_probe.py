@@ -12,7 +12,7 @@ from test_bidirectional import encoder
 from softprompt import artifact as artifacts
 from softprompt.answers.form import frozen_learned
 from softprompt.errors import ConfigError
-from softprompt.methods.probe import ENOUGH, Rows, choose_strength
+from softprompt.methods.regression import ENOUGH, Rows, choose_strength
 from softprompt.runtime import Runtime
 from softprompt.training import train
 from softprompt.training.saving import save

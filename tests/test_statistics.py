@@ -41,6 +41,15 @@ def labels(rows: int = 40) -> tuple[list[str], list[str]]:
     return gold, [label if rng.random() < 0.7 else rng.choice("abc") for label in gold[:-1]] + ["z"]
 
 
+def sets(rows: int = 40) -> tuple[list[list[str]], list[list[str]]]:
+    """Right and predicted sets of labels, some of them empty; "z" is predicted once and never right."""
+    rng = random.Random(4)
+    gold = [[label for label in "abcd" if rng.random() < 0.3] for _ in range(rows)]
+    return gold, [[label for label in "abcd" if rng.random() < (0.7 if label in row else 0.1)] for row in gold[1:]] + [
+        ["z"]
+    ]
+
+
 def texts(rows: int = 12) -> tuple[list[list[str]], list[str]]:
     """References, one or two a row, and worse copies."""
     rng = random.Random(0)
@@ -60,7 +69,8 @@ def test_the_mean_of_row_scores_is_the_metric(metric, monkeypatch):
     monkeypatch.setattr(measures, "RESAMPLES", 9)  # its interval plays no part
     name = metric.removeprefix("agreement (").rstrip(")")
     of_labels = name in [*metrics_for("labels"), "agreement"]
-    gold, predicted = labels() if of_labels else tags() if name in metrics_for("tags") else texts()
+    made = tags if name in metrics_for("tags") else sets if name in metrics_for("sets") else texts
+    gold, predicted = labels() if of_labels else made()
     scores = row_scores(metric, gold, predicted)
     assert scores.shape == (len(gold),)
     assert scores.mean() == pytest.approx(estimate(metric, gold, predicted).value, abs=1e-9)

@@ -24,7 +24,7 @@ from ..methods import Method
 from ..tasks import BoundTask, Task
 from ..types import Example, Ids, Progress, ignore_progress
 from .earlier import earlier
-from .outcome import Outcome
+from .outcome import Evaluation, Outcome
 
 T = TypeVar("T", bound=Task)
 
@@ -78,6 +78,7 @@ class AnswerForm(ABC, Generic[T]):
     Attributes:
         reads_tokens: a head reads the state of every token of the text; else one state a row.
         needs_head: only a head can answer so, whatever words the base has.
+        settles_on_dev: something is chosen on answers to dev rows once training has ended (see `settle_on_dev`).
         rate, epochs, word_dropout: a head's method is trained at so many times its own learning rate, for at least so many
             epochs, and with this share of the tokens hidden, unless the user says otherwise.
         bound: the task with the tokenizer.
@@ -86,6 +87,7 @@ class AnswerForm(ABC, Generic[T]):
 
     reads_tokens: ClassVar[bool] = False
     needs_head: ClassVar[bool] = False
+    settles_on_dev: ClassVar[bool] = False
     rate: ClassVar[float] = 1.0
     epochs: ClassVar[int] = 0
     word_dropout: ClassVar[float] = 0.0
@@ -183,6 +185,10 @@ class AnswerForm(ABC, Generic[T]):
     def quick_metric(self) -> str:
         """The metric over the outcomes of a quick `predict`."""
         return self.task.spec.metric
+
+    def settle_on_dev(self, evaluation: Evaluation) -> Evaluation:
+        """Choose what is left open until training has ended, and write it into the task; these answers as they are then."""
+        return evaluation
 
     def once(self, prompt: Prompt, learned: Learned) -> Any:
         """What is worked out once for all rows that a prompt will serve."""

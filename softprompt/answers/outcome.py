@@ -21,11 +21,12 @@ class Outcome:
 
     Attributes:
         where: `file:line`.
-        gold: the right label, or the texts that are right; None when the row has none.
-        predicted: the best label, what was written, or a tag for each word.
-        scores: of labels, each one's log-score, normalised over labels; empty for what was written.
+        gold: the right label, the texts that are right, or the set of right labels; None when the row has none.
+        predicted: the best label, what was written, a tag for each word, or the labels that were decided for.
+        scores: of labels, each one's log-score, normalised over labels unless they are decided one by one; empty for what was
+            written.
         nll: −log-score of the right label, or of the right answer's tokens; None where there is none.
-        weight: what `nll` counts for in a mean: one label, or so many tokens.
+        weight: what `nll` counts for in a mean: one label, so many tokens, or so many decisions.
         cut: what was written had not ended after `max_new_tokens`.
         tokens: of the right answer, where answers are written; 0 where there is none.
         shown: what a user is shown of an answer that is neither a label nor one text, by name.

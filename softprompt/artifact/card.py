@@ -119,9 +119,9 @@ def _base_of(manifest: Manifest) -> str:
 
 def _task(task: dict[str, Any]) -> str:
     line = f"Task: `{_code(task['name'])}`, {_text(task['type'])}"
-    verbalizer = task.get("verbalizer")
-    if isinstance(verbalizer, dict) and verbalizer:
-        labels = [f"`{_code(label)}`" for label in verbalizer]
+    named = task.get("verbalizer") or task.get("labels")
+    if isinstance(named, (dict, list)) and named:
+        labels = [f"`{_code(label)}`" for label in named]
         more = f" and {len(labels) - _MAX_LABELS} more" if len(labels) > _MAX_LABELS else ""
         line += f"; answers: {', '.join(labels[:_MAX_LABELS])}{more}"
     return line + ". Template and label words stand in `manifest.json`."

@@ -51,6 +51,8 @@ def inspect_verb(
     table = Table(show_header=False)
     table.add_row("method", ", ".join(f"{key}={value}" for key, value in m.method.items()))
     table.add_row("task", f"{m.task['name']} ({m.task['type']})" if m.task else "–")
+    if isinstance(thresholds := (m.task or {}).get("thresholds"), dict):
+        table.add_row("thresholds", ", ".join(f"{label} {value:.3f}" for label, value in thresholds.items()))
     table.add_row("base", f"{m.base.id} ({m.base.dtype}), digest {m.base.digest[:12]}")
     _add_metrics(table, m.metrics)
     table.add_row("parameters", f"{m.parameters['trained']:,} trained, {m.parameters['stored']:,} stored")

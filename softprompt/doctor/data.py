@@ -128,7 +128,9 @@ def labels(case: Case) -> Iterator[Finding]:
     task, first = case.bound.task, case.rows[0]
     if not isinstance(task, ScoredTask):
         how = "written" if case.learned.head is None else "read off the text's tokens"
-        yield Finding("labels", "skipped", f"answers are {how}, there are no labels")
+        one_by_one = case.form.needs_head and not case.form.reads_tokens
+        what = "a classifier decides each label, so none has words" if one_by_one else ""
+        yield Finding("labels", "skipped", what or f"answers are {how}, there are no labels")
         return
     words, _ = task.candidates(first.values)
     sizes = [len(ids) for ids in first.candidates]
@@ -191,7 +193,8 @@ def joints(case: Case) -> Iterator[Finding]:
         whole = _ids(case, text)
         pairs = []
         # else nothing is spoken behind the cue, or nothing that is known (of made-up rows)
-        if case.learned.head is None and case.base.answers_at_end and words:
+        speaks = case.learned.head is None and not case.form.needs_head
+        if speaks and case.base.answers_at_end and words:
             index = row.gold or 0
             answer = render(bound.task.spec.template.answer, {"answer": words[index]}, "template.answer")
             if bound.task.spec.template.in_chat:

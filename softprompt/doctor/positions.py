@@ -58,7 +58,7 @@ def positions(case: Case) -> Iterator[Finding]:
         yield Finding("positions", "skipped", "there are no labelled rows to run")
         return
     rows = case.rows[:TOGETHER]
-    if case.learned.head is not None:
+    if case.learned.head is not None or case.form.needs_head:
         yield _headed(case, rows)
         return
     logits, targets = case.form.logits(case.engine, rows, case.learned)

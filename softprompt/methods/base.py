@@ -145,6 +145,14 @@ class Method(ABC):
         """Log-score of every candidate of every row of contexts, per row [C]; by default the base's own likelihood."""
         return batch.score(candidates)
 
+    def classify(self, batch: BatchOutput) -> Tensor:
+        """Logits [B, K] of the classifier that it brings, of contexts that have run.
+
+        Raises:
+            ConfigError: it brings none.
+        """
+        raise ConfigError(f"method {self.spec.name!r} brings no classifier; set method.head: true")
+
     def layout(self) -> dict[str, Any]:
         """How its tensors are read back, for the manifest."""
         return {"stores": self.stores, "place": self.place, "length": self.length}

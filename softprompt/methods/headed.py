@@ -164,8 +164,13 @@ class Headed(Method):
 
     def score(self, batch: BatchOutput, candidates: Sequence[Sequence[tuple[int, ...]]]) -> list[Tensor]:
         """Log-probabilities of the candidates by the head."""
+        return list(self.classify(batch).log_softmax(-1))
+
+    def classify(self, batch: BatchOutput) -> Tensor:
+        """Logits [B, K] of the head."""
         assert self.head is not None
-        return list(self.head(batch.pooled.float()).log_softmax(-1))
+        logits: Tensor = self.head(batch.pooled.float())
+        return logits
 
     def export(self) -> dict[str, Tensor]:
         """The inner method's tensors, and `head.weight` [K, H], `head.bias` [K] (what PEFT made comes without).

@@ -12,16 +12,13 @@ features are very large, each one's own was better (.943 against .938, two data 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
 
 from ..base import Base
@@ -30,11 +27,7 @@ from ..errors import ArtifactError, ConfigError, TrainingError
 from ..tasks import Task
 from ..types import Example, Progress, ignore_progress
 from .base import Method, MethodSpec
-
-ENOUGH = 200
-"""Rows that were not fitted, from which on one comparison chooses the penalty."""
-FOLDS = 5
-STRENGTHS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+from .regression import STRENGTHS, Rows, choose_strength, fit_labels, fitted, mean_and_spread
 
 
 class ProbeSpec(MethodSpec):
@@ -86,6 +79,8 @@ class Probe(Method):
     ) -> None:
         """Fit on train. The penalty is chosen on dev; where that is small, by cross-validation over train and dev.
 
+        Where a row has a set of labels, each label is fitted by itself, with one penalty for all.
+
         Raises:
             TrainingError: the candidates differ per row, or there is only one label.
         """
@@ -93,17 +88,23 @@ class Probe(Method):
             raise TrainingError(
                 "method probe needs the same answers for every row; take infix or soft for options per row"
             )
-        gold = np.array([example.gold for example in [*train, *dev]])
-        if len(set(gold[: len(train)])) < 2:
+        sets = [example.target for example in [*train, *dev] if example.target is not None]
+        one: list[Any] = [example.gold for example in [*train, *dev]]
+        gold = np.array(sets or one)
+        if not train or (not sets and len(set(gold[: len(train)])) < 2):
             raise TrainingError("method probe needs training rows of at least two labels")
         features = engine.features([*train, *dev], progress, self.averaged).double().numpy()
         weights = np.array([example.weight for example in [*train, *dev]], dtype=float)
-        mean, spread = _mean_and_spread(features[: len(train)], weights[: len(train)])
+        mean, spread = mean_and_spread(features[: len(train)], weights[: len(train)])
         if self.averaged:
             spread = np.full_like(spread, math.sqrt((spread**2).mean()))
         rows = Rows((features - mean) / spread, gold, weights)
+        if sets:
+            weight, bias = fit_labels(self.spec.strengths, rows, len(train), seed)
+            self._keep(weight / spread, bias - weight / spread @ mean)
+            return
         strength = choose_strength(self.spec.strengths, rows, len(train), seed)
-        model = _fitted(strength, rows, np.arange(len(train)))
+        model = fitted(strength, rows, np.arange(len(train)))
         self._take(model, mean, spread, len(train[0].candidates))
 
     def _take(self, model: LogisticRegression, mean: np.ndarray, spread: np.ndarray, answers: int) -> None:
@@ -115,13 +116,19 @@ class Probe(Method):
         shift = np.full(answers, -1e4)  # a candidate that never is right stays out of reach
         weight[model.classes_] = rows / spread
         shift[model.classes_] = bias - weight[model.classes_] @ mean
-        self.weight, self.bias = torch.from_numpy(weight).float(), torch.from_numpy(shift).float()
+        self._keep(weight, shift)
+
+    def _keep(self, weight: np.ndarray, bias: np.ndarray) -> None:
+        self.weight, self.bias = torch.from_numpy(weight).float(), torch.from_numpy(bias).float()
 
     def score(self, batch: BatchOutput, candidates: Sequence[Sequence[tuple[int, ...]]]) -> list[Tensor]:
         """Log-probabilities of the candidates by the regression."""
+        return list(self.classify(batch).log_softmax(-1))
+
+    def classify(self, batch: BatchOutput) -> Tensor:
+        """Logits [B, K] of the regression."""
         states = (batch.pooled if self.averaged else batch.last).float()
-        logits = states @ self.weight.to(states.device).T + self.bias.to(states.device)
-        return list(logits.log_softmax(-1))
+        return states @ self.weight.to(states.device).T + self.bias.to(states.device)
 
     def export(self) -> dict[str, Tensor]:
         """`weight` [C, H] and `bias` [C] over raw features."""
@@ -142,75 +149,3 @@ class Probe(Method):
             )
         self.weight, self.bias = weight.clone(), bias.clone()
         self.answers = len(bias)
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows to fit and to judge.
-
-    Attributes:
-        features: [B, H].
-        gold: [B] classes.
-        weights: [B]; a row of weight 2 counts as if it stood there twice.
-    """
-
-    features: np.ndarray
-    gold: np.ndarray
-    weights: np.ndarray
-
-
-def choose_strength(strengths: Sequence[float], rows: Rows, train: int, seed: int) -> float:
-    """The inverse penalty with the least log loss on rows that were not fitted.
-
-    Args:
-        rows: the training rows and behind them the dev rows.
-        train: how many are training rows.
-
-    Returns:
-        with too few rows for a comparison the one in the middle.
-    """
-    if len(strengths) == 1:
-        return strengths[0]
-    if len(rows.gold) - train >= ENOUGH:
-        folds = [(np.arange(train), np.arange(train, len(rows.gold)))]
-    else:
-        folds = _folds(rows.gold, seed)
-    if not folds:
-        return sorted(strengths)[len(strengths) // 2]
-    losses = [sum(_loss(_fitted(strength, rows, fit), rows, rest) for fit, rest in folds) for strength in strengths]
-    return strengths[int(np.argmin(losses))]
-
-
-def _folds(gold: np.ndarray, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Rows to fit and rows to judge, several times, over the classes with two rows or more: each is in every fit."""
-    classes, counts = np.unique(gold, return_counts=True)
-    some = np.flatnonzero(np.isin(gold, classes[counts > 1]))
-    if (counts > 1).sum() < 2:
-        return []
-    splitter = StratifiedKFold(min(FOLDS, int(counts.max())), shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a class with fewer rows than folds is judged in some of them
-        folds = [(some[fit], some[rest]) for fit, rest in splitter.split(some, gold[some])]
-    return folds[:1] if len(folds[0][1]) >= ENOUGH else folds
-
-
-def _fitted(strength: float, rows: Rows, fit: np.ndarray) -> LogisticRegression:
-    model = LogisticRegression(C=strength, max_iter=2000)
-    return model.fit(rows.features[fit], rows.gold[fit], sample_weight=rows.weights[fit])
-
-
-def _loss(model: LogisticRegression, rows: Rows, judged: np.ndarray) -> float:
-    """Σ −log-probability of the right classes; one that was not fitted counts alike for every model."""
-    seen = judged[np.isin(rows.gold[judged], model.classes_)]
-    if not len(seen):
-        return 0.0
-    logp = model.predict_log_proba(rows.features[seen])
-    right = logp[np.arange(len(logp)), np.searchsorted(model.classes_, rows.gold[seen])]
-    return -float(rows.weights[seen] @ right)
-
-
-def _mean_and_spread(features: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each feature over the rows, [H]."""
-    mean = weights @ features / weights.sum()
-    squares = weights @ (features - mean) ** 2 / max(weights.sum() - 1, 1e-6)
-    return mean, np.sqrt(squares) + 1e-6

@@ -62,8 +62,8 @@ def estimate(metric: str, gold: Sequence[Any], predicted: Sequence[Any]) -> Esti
 
     Args:
         gold: of label metrics the right labels [rows]; of text metrics one or more reference texts a row [rows, any]; of tag
-            metrics a tag for each word of a row [rows, words].
-        predicted: labels, texts, or tags of as many words, of the same rows, at least one.
+            metrics a tag for each word of a row [rows, words]; of set metrics any number of labels a row.
+        predicted: labels, texts, tags of as many words, or sets, of the same rows, at least one.
 
     Raises:
         ConfigError: no such metric.

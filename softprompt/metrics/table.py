@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 from ..config import suggest
 from ..errors import ConfigError
-from . import answers, labels, overlap, spans
+from . import answers, labels, overlap, sets, spans
 from .measures import Measure, Rows, mean_of, share_of
 
-Takes = Literal["labels", "texts", "tags"]
+Takes = Literal["labels", "texts", "tags", "sets"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class Metric:
     Attributes:
         name: as task files have it.
         title: one line for people.
-        takes: `labels`: gold is one label a row; `texts`: one or more reference texts a row; `tags`: a tag for each word.
+        takes: `labels`: gold is one label a row; `texts`: one or more reference texts a row; `tags`: a tag for each word;
+            `sets`: any number of labels a row.
         measure: its value and interval from (gold, predicted).
         rows: what each row adds, from the same [n]; the mean is the value. None: systems cannot be compared row by row.
         top: the best value, of a perfect system.
@@ -93,6 +94,30 @@ METRICS: dict[str, Metric] = {
             spans.span_f1_rows,
             of_majority=spans.span_f1_of_majority,
         ),
+        Metric(
+            "micro_f1",
+            "F1 over all rows and labels, of sets of labels",
+            "sets",
+            sets.micro_f1,
+            sets.micro_f1_rows,
+            of_majority=sets.micro_f1_of_majority,
+        ),
+        Metric(
+            "macro_f1_sets",
+            "mean F1 of the labels, of sets of labels",
+            "sets",
+            sets.macro_f1,
+            sets.macro_f1_rows,
+            of_majority=sets.macro_f1_of_majority,
+        ),
+        Metric(
+            "subset_accuracy",
+            "share of rows whose set of labels is right",
+            "sets",
+            sets.subset_accuracy,
+            sets.subset_accuracy_rows,
+            of_majority=sets.subset_accuracy_of_majority,
+        ),
     )
 }
 
@@ -113,5 +138,5 @@ def metric_of(name: str) -> Metric:
 
 
 def metrics_for(kind: Takes) -> list[str]:
-    """Names of the metrics that take `labels`, `texts` or `tags`."""
+    """Names of the metrics that take `labels`, `texts`, `tags` or `sets`."""
     return [metric.name for metric in METRICS.values() if metric.takes == kind]

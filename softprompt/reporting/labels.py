@@ -24,6 +24,7 @@ class LabelScore:
         right: so many have this label in truth.
         given: so many were given it.
         precision, recall, f1: None where nothing was given it, nothing has it, or neither.
+        threshold: the probability from which on it is given, where each label is decided by itself.
     """
 
     label: str
@@ -32,6 +33,7 @@ class LabelScore:
     precision: Measured | None
     recall: Measured | None
     f1: Measured | None
+    threshold: float | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,33 @@ def confusion(labels: Sequence[str], gold: Sequence[str], given: Sequence[str]) 
     pairs = Counter((right, told) for right, told in zip(gold, given, strict=True) if right != told)
     counts = confusion_matrix(gold, given, labels=list(labels)).tolist() if len(labels) <= MOST_LABELS else None
     return Confusion(list(labels), counts, [(*pair, rows) for pair, rows in pairs.most_common(_CONFUSIONS)])
+
+
+def set_scores(
+    labels: Sequence[str], gold: Sequence[Sequence[str]], given: Sequence[Sequence[str]], thresholds: Sequence[float]
+) -> list[LabelScore]:
+    """Each label's scores over rows that may have several, with intervals after Wilson.
+
+    Args:
+        thresholds: of each label.
+    """
+    found = []
+    for label, threshold in zip(labels, thresholds, strict=True):
+        pairs = Counter((label in right, label in told) for right, told in zip(gold, given, strict=True))
+        counts = np.array([[pairs[is_right, was_given] for was_given in (False, True)] for is_right in (False, True)])
+        hits, right, told = int(counts[1, 1]), int(counts[1].sum()), int(counts[:, 1].sum())
+        found.append(
+            LabelScore(
+                label,
+                right,
+                told,
+                Measured(hits / told, wilson(hits, told)) if told else None,
+                Measured(hits / right, wilson(hits, right)) if right else None,
+                Measured(2 * hits / (right + told), _f1_interval(counts)) if right or told else None,
+                threshold,
+            )
+        )
+    return found
 
 
 def span_scores(gold: Sequence[Sequence[str]], given: Sequence[Sequence[str]]) -> list[LabelScore]:

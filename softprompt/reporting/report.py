@@ -15,9 +15,10 @@ from ..data import Row
 from ..metrics import Estimate, Metric, metric_of
 from ..metrics.spans import spans_of
 from ..tasks import Task
+from ..tasks.multilabel import MultiLabel
 from ..tasks.tagging import Tagging
 from .curves import Answered, Calibration, Detection, answered, calibration, detection
-from .labels import Confusion, LabelScore, confusion, label_scores, span_scores
+from .labels import Confusion, LabelScore, confusion, label_scores, set_scores, span_scores
 
 WORST = 10
 LETTERS = 200
@@ -68,10 +69,10 @@ class Report:
         title: what was evaluated.
         floor: what the metric gives to whoever has learned nothing, and who that is.
         loss: mean −log-likelihood of the right answers; None where none was measured.
-        labels: of fixed labels, and of the labels of tagged spans.
+        labels: of fixed labels, of those that are decided one by one, and of the labels of tagged spans.
         confusion, answered, calibration: of chosen answers only.
         detections: of two labels, each taken as what is to be found.
-        distribution: of texts and tags.
+        distribution: of texts, tags and sets of labels.
     """
 
     title: str
@@ -85,6 +86,16 @@ class Report:
     detections: list[Detection]
     distribution: Distribution | None
     worst: list[WorstRow]
+
+    @property
+    def decided(self) -> bool:
+        """Whether each label was decided by itself, from some probability on."""
+        return any(one.threshold is not None for one in self.labels)
+
+    @property
+    def counted(self) -> str:
+        """What `labels` counts."""
+        return "rows" if self.confusion is not None or self.decided else "spans"
 
     def as_dict(self) -> dict[str, Any]:
         """As written to JSON."""
@@ -110,6 +121,8 @@ def report_of(title: str, task: Task, evaluation: Evaluation, rows: Sequence[Row
     found = [detection(label, gold, [math.exp(one.scores[label]) for one in outcomes]) for label in fixed[:2]]
     if metric.takes == "tags":
         labels = span_scores(gold, given)
+    elif isinstance(task, MultiLabel):
+        labels = set_scores(task.spec.labels, gold, given, task.thresholds)
     else:
         labels = label_scores(fixed, gold, given) if fixed else []
     return Report(
@@ -134,8 +147,8 @@ def fixed_labels(outcomes: Sequence[Outcome]) -> list[str]:
 
 
 def own_scores(metric: Metric, gold: Sequence[Any], given: Sequence[Any]) -> list[float]:
-    """The metric of each row by itself; a row without spans, of which none were tagged, has the best value."""
-    nothing = metric.takes == "tags"
+    """The metric of each row by itself; a row without spans or labels, of which none were given, has the best value."""
+    nothing = metric.takes in ("tags", "sets")
     found = []
     for right, told in zip(gold, given, strict=True):
         value = metric.measure([right], [told]).value
@@ -165,7 +178,7 @@ def _worst(
                 cut(text_of(task, row.values)),
                 cut(_said(task, row.values, one.gold)),
                 cut(_said(task, row.values, one.predicted)),
-                math.exp(max(one.scores.values())) if one.scores else None,
+                math.exp(max(one.scores.values())) if one.scores and not isinstance(task, MultiLabel) else None,
                 None if loss == -math.inf else loss,
                 None if scores is None else score,
             )
@@ -174,7 +187,9 @@ def _worst(
 
 
 def _said(task: Task, values: dict[str, Any], answer: Any) -> str:
-    """An answer as one text: of several right ones the first, of tags the spans that they make."""
+    """An answer as one text: of several right ones the first, of tags the spans that they make, of a set all labels."""
+    if isinstance(task, MultiLabel):
+        return ", ".join(answer) or "–"
     if isinstance(task, Tagging):
         text, words = task.words_of(values)
         spans = [(text[words[first][0] : words[stop - 1][1]], label) for label, first, stop in spans_of(answer)]

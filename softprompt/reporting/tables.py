@@ -34,11 +34,12 @@ def tables(report: Report) -> Iterator[Table | str]:
 
 def _labels(report: Report) -> Iterator[Table | str]:
     if report.labels:
-        what = "spans" if report.confusion is None else "rows"
-        shown = Table("label", what, "given", "precision", "recall", "F1", title="by label")
+        last = ["threshold"] if report.decided else []
+        shown = Table("label", report.counted, "given", "precision", "recall", "F1", *last, title="by label")
         for one in report.labels[:MOST_SHOWN]:
             scores = (measured(found) for found in (one.precision, one.recall, one.f1))
-            shown.add_row(one.label, str(one.right), str(one.given), *scores)
+            from_ = [share(one.threshold)] if report.decided else []
+            shown.add_row(one.label, str(one.right), str(one.given), *scores, *from_)
         yield shown
         if (left := len(report.labels) - MOST_SHOWN) > 0:
             yield f"… and {left} labels more"

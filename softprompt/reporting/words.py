@@ -56,7 +56,12 @@ def notes(report: Report) -> dict[str, str]:
         if report.distribution is None
         else "Rows of the lowest score; of equal ones those whose right answer was the least likely.",
     }
-    if report.confusion is None:
+    if report.decided:
+        found["labels"] = (
+            "Of each label: rows that have it, rows that were given it, and the probability from which on it is given. "
+            "Intervals are 95 %."
+        )
+    elif report.confusion is None:
         found["labels"] = "Of each label's spans: in truth, and given. Intervals are 95 %, rows resampled whole."
     return found
 

@@ -73,6 +73,7 @@ class Job:
         seconds, began = {"encode": time.perf_counter() - began}, time.perf_counter()
         with deferred() if self.folder and method.parameters() else nullcontext(Asked()) as asked:
             best_step, seen, learned = self._learn(store, asked)
+        seen = self._settled(seen)
         findings = learned + findings
         seconds["train"], began = time.perf_counter() - began, time.perf_counter()
         metrics = self._measure(splits, {"dev": seen}, store)
@@ -187,6 +188,13 @@ class Job:
         if warning := learned_nothing(state, self.spec.lr):
             findings += self._tell([warning])
         return best, state.evaluations.get(best), findings
+
+    def _settled(self, seen: Evaluation | None) -> Evaluation | None:
+        """The dev evaluation with what the answers' form chooses on it; as it is where there is nothing to choose."""
+        form, dev = self.ready.form, self.ready.splits.get("dev")
+        if not form.settles_on_dev or not dev:
+            return seen
+        return form.settle_on_dev(seen or evaluate(self.ready, dev, self.control))
 
     def _measure(
         self, splits: Sequence[str], seen: dict[str, Evaluation | None], store: Store

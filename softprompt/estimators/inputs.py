@@ -195,6 +195,9 @@ def listed(y: Any, who: str) -> list[Any]:
     return [next(iter(row.values())) if hasattr(row, "items") and len(row) == 1 else row for row in values]
 
 
+_SEVERAL = "several of them take a task of type multilabel and `softprompt.train`"
+
+
 def read_labels(y: Any, who: str) -> np.ndarray:
     """Labels as they come (texts, numbers, booleans, categories), [n].
 
@@ -207,7 +210,7 @@ def read_labels(y: Any, who: str) -> np.ndarray:
     try:
         values = column_or_1d(values, warn=True)
     except ValueError as error:
-        raise InputError(f"{error}; each row has one label") from None
+        raise InputError(f"{error}; each row has one label ({_SEVERAL})") from None
     if problems := _bad_labels(values.tolist()):
         refuse_all(problems, len(values), "labels")
     if len({isinstance(value, str) for value in values.tolist()}) > 1:
@@ -230,7 +233,8 @@ def _bad_labels(values: Sequence[Any]) -> list[str]:
     for place, value in enumerate(values):
         found = kind(value)
         if found not in ("a text", "a number", "true", "false"):
-            problems.append(f"y[{place}] is {found}; every row needs a label")
+            several = f" ({_SEVERAL})" if isinstance(value, (list, tuple, set, frozenset)) else ""
+            problems.append(f"y[{place}] is {found}; every row needs a label{several}")
         elif found == "a text" and is_blank(value):
             problems.append(f"y[{place}] is an empty text; give the label a name")
     return problems

@@ -272,7 +272,7 @@ def test_few_rows_get_more_epochs_unless_told():
     method = make_method("infix")
     assert TrainSpec().filled(method, 1024).epochs == 3
     few = TrainSpec().filled(method, 64)
-    assert (few.epochs, few.max_steps, few.eval_every) == (48, 96, 16)
+    assert (few.batch_size, few.epochs, few.max_steps, few.eval_every) == (16, 24, 96, 16)
     assert TrainSpec(epochs=2).filled(method, 64).max_steps == 4
     soft = TrainSpec().filled(make_method("soft"), 64)  # its batches are smaller, too
     assert (soft.batch_size, soft.epochs, soft.max_steps) == (8, 18, 144)

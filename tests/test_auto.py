@@ -10,7 +10,7 @@ from models import tiny_base
 from softprompt import PromptClassifier, Runtime, Task, auto
 from softprompt import artifact as artifacts
 from softprompt.answers import Outcome, summarize
-from softprompt.auto import Contender, Tried, choosing, contenders_for, is_open, running
+from softprompt.auto import Contender, Tried, choosing, contenders_for, is_open, running, trying
 from softprompt.auto.choosing import weighed
 from softprompt.auto.trying import folds_of
 from softprompt.errors import ConfigError, TrainingError
@@ -149,6 +149,26 @@ def test_a_run_by_auto_may_leave_an_ensemble(auto_run, two_bases, tmp_path, monk
     monkeypatch.setattr(choosing, "WORTH", 10.0)
     alone, _ = auto_run(fresh=True)  # takes its place
     assert len(alone.members) == 1 and not artifacts.is_ensemble(tmp_path / "run")
+
+
+def test_trackers_follow_what_was_chosen_and_name_no_choice(auto_run, tmp_path, monkeypatch):
+    pytest.importorskip("tensorboard")
+    monkeypatch.setattr(choosing, "WORTH", -10.0)
+    monkeypatch.setattr(choosing, "LEAST_WEIGHT", 0.0)
+    monkeypatch.setattr(choosing, "PERFECT", 2.0)
+    asked, really = [], trying.train
+
+    def watched(base, task, method, out=None, **how):
+        asked.append((None if out is None else out.name.split("-")[0], how["train"].get("report_to")))
+        return really(base, task, method, out, **how)
+
+    monkeypatch.setattr(trying, "train", watched)
+    auto_run(held={"train": {"epochs": 1, "report_to": "tensorboard"}})
+    assert {told for out, told in asked if out is None} == {None}
+    assert dict(pair for pair in asked if pair[0]) == {"probe": None, "infix": ["tensorboard"]}
+    assert "report_to" not in (tmp_path / "run" / "run.yaml").read_text()
+    monkeypatch.setattr(running, "compare", None)
+    auto_run()  # goes on from the same choice
 
 
 def test_a_run_by_auto_refuses_what_it_cannot_choose(auto_run, tmp_path):

@@ -21,14 +21,14 @@ from ..answers import Evaluation, evaluate
 from ..data import Row
 from ..ensemble import save_ensemble, weighed
 from ..errors import ConfigError, TrainingError
-from ..methods import make_method
 from ..parallel import processes
 from ..run_reader import resolved_task
 from ..runfile import RunSpec
 from ..storage import atomic_folder, digest_of, write_json, write_text
 from ..tasks import Task
 from ..tasks.classification import Classification
-from ..training import Result, RunOptions, train
+from ..trackers import check_installed
+from ..training import Result, RunOptions
 from ..training.known import remember
 from ..training.places import ARTIFACT, RESULT, RUN, earlier_report, work_folder
 from ..types import digested, ignore_notice, ignore_progress
@@ -85,29 +85,21 @@ def train_auto(spec: RunSpec, task: Task, out: Path, load: Load, kept: Kept, **o
     """
     contenders = contenders_for(spec.base.model_dump(mode="json", exclude_unset=True), spec.method)
     _refuse(task)
+    check_installed(spec.train.trackers)
+    # the comparison is not reported, and what is reported to names no run
+    settings = spec.train.model_dump(mode="json", exclude_unset=True, exclude={"report_to"})
     progress, notice = options.get("progress", ignore_progress), options.get("notice", ignore_notice)
     with work_folder(out, [CHOICE, RUN], [ARTIFACT]):
         _check_place(out)
         rows = task.load_data(progress)
-        settings = spec.train.model_dump(mode="json", exclude_unset=True)
         trainer = Trainer(task, load, kept, settings, spec.seed, spec.cache, progress)
         choice = _choice(trainer, contenders, rows, out, options.get("fresh", False))
         notice(choice["says"])
         members = []
         for one in choice["members"]:
             contender = next(known for known in contenders if known.title == one["title"])
-            base = load(contender.base, progress)
-            how: RunOptions = {**options, "reuse": kept.of(base)}
-            result = train(
-                base,
-                task,
-                make_method(contender.method),
-                out / _MEMBERS / _folder_name(contender),
-                train={} if contender.cheap else spec.train,
-                cache=spec.cache,
-                seed=spec.seed,
-                rows=rows,
-                **how,
+            result = trainer.run(
+                contender, rows, out / _MEMBERS / _folder_name(contender), spec.train.trackers, **options
             )
             members.append((float(one["weight"]), result))
         metrics = _measured(members, ("dev", "test") if options.get("test") else ("dev",))
@@ -223,7 +215,7 @@ def _leave(
         if (out / ARTIFACT).is_dir() and not artifacts.is_ensemble(out):
             shutil.rmtree(out / ARTIFACT)  # of an earlier choice
         save_ensemble(out / ARTIFACT, list(zip(folders, weights, strict=True)), told, compared)
-        held = spec.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+        held = spec.model_dump(mode="json", exclude_none=True, exclude_unset=True, exclude={"train": {"report_to"}})
         text = dump({**held, "task": resolved_task(task)})
     write_text(out / RUN, text)
     remember(out / RUN)

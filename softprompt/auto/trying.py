@@ -5,7 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
+
+from typing_extensions import Unpack
 
 from ..answers import Evaluation, Outcome, summarize
 from ..base import Base
@@ -14,7 +17,7 @@ from ..methods import make_method
 from ..prepared import Prepared
 from ..runfile import CacheSpec
 from ..tasks import Task
-from ..training import Result, train
+from ..training import Result, RunOptions, train
 from ..types import Progress, ignore_progress
 from .contenders import Contender
 
@@ -78,20 +81,34 @@ class Trainer:
         self._cache, self._progress = cache or CacheSpec(), progress
 
     def train(self, contender: Contender, rows: Sequence[Row]) -> Result:
-        """Train a contender on rows."""
-        base = self._load(contender.base, self._progress)
-        result = train(
-            base,
-            self.task,
-            make_method(contender.method),
-            train={} if contender.cheap else self.spec,
-            cache=self._cache,
-            seed=self.seed,
-            rows={"train": list(rows), "dev": []},
-            reuse=self._kept.of(base),
+        """Train a contender on rows, in memory."""
+        return self.run(
+            contender,
+            {"train": list(rows), "dev": []},
             check=False,
             progress=lambda what, done, total: self._progress(f"{contender.title}: {what}", done, total),
         )
+
+    def run(
+        self,
+        contender: Contender,
+        rows: Mapping[str, list[Row]],
+        out: Path | None = None,
+        report_to: Sequence[str] = (),
+        **options: Unpack[RunOptions],
+    ) -> Result:
+        """Train a contender on rows by split.
+
+        Args:
+            out: folder of the run.
+            report_to: trackers that follow it, where it takes steps.
+            options: see `RunOptions`.
+        """
+        base = self._load(contender.base, self._progress)
+        how: RunOptions = {**options, "reuse": self._kept.of(base)}
+        spec = {} if contender.cheap else {**self.spec, **({"report_to": list(report_to)} if report_to else {})}
+        method = make_method(contender.method)
+        result = train(base, self.task, method, out, train=spec, cache=self._cache, seed=self.seed, rows=rows, **how)
         self._kept.keep(result.prepared)
         return result
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
@@ -12,9 +11,9 @@ from ..config import suggest
 from ..data import Row
 from ..errors import ConfigError
 from ..metrics import metrics_for
-from ..types import Example, Progress, ignore_progress
+from ..types import Example
 from ..values import composed, is_blank, kind, not_text, plain, shown, text_of
-from .base import Task
+from .listed import ListedTask
 from .spec import TaskSpec
 
 MAX_LABELS = 10_000
@@ -56,7 +55,7 @@ class MultiLabelSpec(TaskSpec):
         return [text_of(one) if isinstance(one, bool) or not not_text(one) else one for one in value]
 
 
-class MultiLabel(Task):
+class MultiLabel(ListedTask):
     """Rows with `labels`, a list or a text with `separator` between them; or with a column of 0 and 1 for each label.
 
     An empty list, or an empty text, says that the row has none of the labels; null says that they are not known.
@@ -66,6 +65,7 @@ class MultiLabel(Task):
     form = head_form = "decided"
     metrics: ClassVar[tuple[str, ...]] = tuple(metrics_for("sets"))
     answer_fields: tuple[str, ...] = ("labels",)
+    listed = "labels"
     spec: MultiLabelSpec
 
     def check(self) -> None:
@@ -85,23 +85,6 @@ class MultiLabel(Task):
         # a column that the template reads is no column of a label
         self._columns = [] if {*labels} & self.fields else labels
         self.answer_fields = ("labels", *self._columns)
-
-    def load_data(
-        self, progress: Progress = ignore_progress, labelled: bool = True, rows: Any = None
-    ) -> dict[str, list[Row]]:
-        """As any task; its labels must be listed in its file, since an artifact's head is read by their order.
-
-        Raises:
-            ConfigError: they are not; proposes those of the rows.
-        """
-        splits = super().load_data(progress, labelled, rows)
-        if not self.spec.labels:
-            there = sorted({label for rows in splits.values() for row in rows for label in self.gold(row.values) or ()})
-            raise ConfigError(
-                f"task {self.name!r}: labels is missing, the list of all labels; the rows have "
-                f"labels: {json.dumps(there, ensure_ascii=False)}"
-            )
-        return splits
 
     @property
     def thresholds(self) -> list[float]:

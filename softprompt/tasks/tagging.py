@@ -18,9 +18,8 @@ from ..data import Row
 from ..errors import ConfigError
 from ..metrics import metrics_for
 from ..metrics.spans import OUTSIDE, label_of
-from ..types import Progress, ignore_progress
 from ..values import is_blank, kind, not_text, plain, shown, text_of
-from .base import Task
+from .listed import ListedTask
 from .spec import TaskSpec
 
 _EXPECTED = 'expected [{"start": …, "end": …, "label": …}], in characters of the text'
@@ -49,7 +48,7 @@ class TaggingSpec(TaskSpec):
     window_overlap: NonNegativeInt | None = None
 
 
-class Tagging(Task):
+class Tagging(ListedTask):
     """Rows with `tokens` and `tags`, one for each; or with a `text` and its `entities`, whose words are found in it.
 
     The template may read `text`: a row's own, or its tokens joined.
@@ -61,6 +60,7 @@ class Tagging(Task):
     answer_fields = ("tags", "entities")
     derived: ClassVar[dict[str, str]] = {"text": "tokens"}
     also_read: ClassVar[tuple[str, ...]] = ("text",)
+    listed = "tags"
     spec: TaggingSpec
 
     def check(self) -> None:
@@ -77,23 +77,9 @@ class Tagging(Task):
             raise ConfigError(f"tags holds {other[0]!r} beside tags with B- or I-; write them as BIO: B-x, I-x and O")
         self.places = {tag: place for place, tag in enumerate(tags)}
 
-    def load_data(
-        self, progress: Progress = ignore_progress, labelled: bool = True, rows: Any = None
-    ) -> dict[str, list[Row]]:
-        """As any task; its tags must be listed in its file, since an artifact's head is read by their order.
-
-        Raises:
-            ConfigError: they are not; proposes those of the rows.
-        """
-        splits = super().load_data(progress, labelled, rows)
-        if not self.spec.tags:
-            there = {tag for rows in splits.values() for row in rows for tag in self.gold(row.values) or ()}
-            listed = sorted(there, key=lambda tag: (tag != OUTSIDE, label_of(tag)[1] or "", tag))
-            raise ConfigError(
-                f"task {self.name!r}: tags is missing, the list of all tags; the rows have "
-                f"tags: {json.dumps(listed, ensure_ascii=False)}"
-            )
-        return splits
+    def in_order(self, answers: set[str]) -> list[str]:
+        """`O` first, then B- before I- of each label."""
+        return sorted(answers, key=lambda tag: (tag != OUTSIDE, label_of(tag)[1] or "", tag))
 
     def shown(self, values: dict[str, Any]) -> dict[str, Any]:
         """With both `tokens` and `text`, each made from the other where that is not there."""

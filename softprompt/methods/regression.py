@@ -68,6 +68,7 @@ def _folds(gold: np.ndarray, seed: int) -> Folds:
 
 
 def fitted(strength: float, rows: Rows, fit: np.ndarray) -> LogisticRegression:
+    """The regression with this inverse penalty on the rows of these indices; scikit-learn refuses a single class."""
     model = LogisticRegression(C=strength, max_iter=2000)
     return model.fit(rows.features[fit], rows.gold[fit], sample_weight=rows.weights[fit])
 

@@ -18,9 +18,7 @@ Labels = Sequence[str]
 
 def micro_f1(gold: Sequence[Labels], predicted: Sequence[Labels]) -> Measured:
     """F1 over all pairs of a row and a label (0 if there are none at all)."""
-    counts = _counts(gold, predicted)
-    point = _micro(counts.sum(axis=0).tolist())
-    return Measured(point, score_of_sums(point, counts, _micro))
+    return _measured(_counts(gold, predicted), _micro)
 
 
 def micro_f1_rows(gold: Sequence[Labels], predicted: Sequence[Labels]) -> np.ndarray:
@@ -30,9 +28,7 @@ def micro_f1_rows(gold: Sequence[Labels], predicted: Sequence[Labels]) -> np.nda
 
 def macro_f1(gold: Sequence[Labels], predicted: Sequence[Labels]) -> Measured:
     """The mean over labels, those of `gold` and of `predicted`, of each one's F1 (0 if there are none at all)."""
-    counts = _counts(gold, predicted)
-    point = _macro(counts.sum(axis=0).tolist())
-    return Measured(point, score_of_sums(point, counts, _macro))
+    return _measured(_counts(gold, predicted), _macro)
 
 
 def macro_f1_rows(gold: Sequence[Labels], predicted: Sequence[Labels]) -> np.ndarray:
@@ -102,6 +98,12 @@ def _macro(sums: list[int]) -> float:
     hits, given, right = np.reshape(sums, (-1, 3)).T
     there = given + right > 0
     return float((2 * hits[there] / (given + right)[there]).mean()) if there.any() else 0.0
+
+
+def _measured(counts: np.ndarray, value: Callable[[list[int]], float]) -> Measured:
+    """A value of the sums of `_counts`, and what its interval is made of."""
+    point = value(counts.sum(axis=0).tolist())
+    return Measured(point, score_of_sums(point, counts, value))
 
 
 def _left_out(counts: np.ndarray, value: Callable[[list[int]], float]) -> np.ndarray:

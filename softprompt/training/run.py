@@ -18,7 +18,7 @@ from ..data import Row, in_memory, usable
 from ..errors import ConfigError
 from ..interrupts import explained
 from ..methods import Method, make_method
-from ..parallel import fail_together, processes
+from ..parallel import Processes, fail_together, processes
 from ..prepared import Prepared, prepare, with_head
 from ..runfile import CacheSpec, TrainSpec, check_seed
 from ..surroundings import plain_torch
@@ -106,14 +106,7 @@ def train(
     seed, parallel = check_seed(seed), processes()
     refuse(method, base, spec, parallel)
     check_word_dropout(spec.word_dropout, base)
-    control = Control(parallel=parallel)
-    if parallel.main:
-        control = replace(
-            control,
-            progress=options.get("progress", ignore_progress),
-            notice=options.get("notice", ignore_notice),
-            on_event=options.get("on_event", ignore_event),
-        )
+    control = _control(parallel, options)
     cache = cache or CacheSpec()
     kept = cache.config(parallel.name)
     folder = Path(out) if out is not None else None
@@ -134,6 +127,14 @@ def train(
         result = job.run(wanted[1:], fresh, options.get("check", True), began)
         parallel.wait()
     return result
+
+
+def _control(parallel: Processes, options: RunOptions) -> Control:
+    """Of several processes only the first one tells."""
+    if not parallel.main:
+        return Control(parallel=parallel)
+    progress, notice = options.get("progress", ignore_progress), options.get("notice", ignore_notice)
+    return Control(parallel=parallel, progress=progress, notice=notice, on_event=options.get("on_event", ignore_event))
 
 
 def _check_given(base: Any, task: Any) -> None:

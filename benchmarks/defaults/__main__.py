@@ -1,5 +1,6 @@
-"""Measure the defaults on a folder of CSV files, or report what was measured.
+"""Make the data sets, measure the defaults on a folder of CSV files, or report what was measured.
 
+python -m softprompt.benchmarks.defaults sets FOLDER [--clones DIR] [--only trec,subj]
 python -m softprompt.benchmarks.defaults FOLDER --out RESULTS [--only infix,lora] [--tasks trec,subj] [--seeds 0-7]
 python -m softprompt.benchmarks.defaults report RESULTS
 
@@ -18,7 +19,10 @@ from softprompt.benchmarks.defaults.contenders import CONTENDERS
 from softprompt.benchmarks.defaults.records import read_all
 from softprompt.benchmarks.defaults.report import as_markdown
 from softprompt.benchmarks.defaults.runs import Settings, make_all
+from softprompt.benchmarks.defaults.sets.entries import ENTRIES
+from softprompt.benchmarks.defaults.sets.make import make_sets
 from softprompt.errors import SoftpromptError
+from softprompt.storage import cache_dir
 
 PROGRAM = "python -m softprompt.benchmarks.defaults"
 STOPPED = 130  # the exit code of a program that Ctrl-C ended
@@ -28,13 +32,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit code is 1 where a run failed, 2 where it could not begin."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if given[:1] == ["sets"]:
+            return _sets(given[1:])
         return _report(given[1:]) if given[:1] == ["report"] else _measure(given)
     except SoftpromptError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; the same command goes on with the runs that are left", file=sys.stderr)
+        print("stopped; the same command goes on with what is left", file=sys.stderr)
         return STOPPED
+
+
+def _sets(arguments: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(prog=f"{PROGRAM} sets", description="Make the data sets from public repositories.")
+    parser.add_argument("folder", type=Path, help="the files get into its folders judge and tune")
+    parser.add_argument(
+        "--clones", type=Path, help="git clones as OWNER/NAME, fetched where missing; default: clones in the cache"
+    )
+    parser.add_argument("--only", type=_names, default=(), help=f"sets: {', '.join(ENTRIES)}")
+    asked = parser.parse_args(arguments)
+    make_sets(asked.folder, asked.clones or cache_dir() / "clones", asked.only, partial(print, flush=True))
+    return 0
 
 
 def _report(arguments: Sequence[str]) -> int:

@@ -1,0 +1,1 @@
+"""The data sets that the defaults are measured on, made anew from public repositories at recorded commits."""

@@ -8,8 +8,9 @@ from itertools import product
 import pytest
 import torch
 from helpers import close, scores_of, tiny_rows, tiny_task
-from models import tiny_base
+from models import tiny_base, tiny_model, tiny_tokenizer
 
+from softprompt.base import Base
 from softprompt.engine import WordTree, distinct_beginnings
 from softprompt.methods import make_method
 from softprompt.runtime import Runtime
@@ -56,6 +57,43 @@ def test_beginnings_that_tell_answers_apart():
     assert distinct_beginnings([(1, 2), (1, 2), (3,)]) == ((1,), (1,), (3,))
     tree = WordTree.of(((1, 2, 3), (1, 2, 4), (5,)))
     assert tree.branches == {(): (1, 5), (1, 2): (3, 4)}
+    assert tree.tokens == (1, 3, 4, 5)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "bert", "t5"])
+def test_logits_of_some_tokens_are_columns_of_all(family):
+    base = tiny_base(family)
+    states, tokens = torch.randn(5, base.shape.hidden_size), torch.tensor([7, 3, 200])
+    close(base.logits(states, tokens), base.logits(states)[:, tokens])
+
+
+def test_some_tokens_are_capped_as_all_are():
+    model = tiny_model("gemma3")
+    model.config.final_logit_softcapping = 0.5
+    base = Base(model, tiny_tokenizer(), "capped")
+    states, tokens = torch.randn(5, base.shape.hidden_size), torch.tensor([7, 3])
+    close(base.logits(states, tokens), 0.5 * torch.tanh((states @ model.lm_head.weight.T)[:, tokens] / 0.5))
+
+
+def test_a_head_with_a_hook_runs_as_a_whole():
+    model = tiny_model("llama")
+    model.lm_head.register_forward_hook(lambda layer, inputs, logits: logits * 2)
+    base = Base(model, tiny_tokenizer(), "hooked")
+    states, tokens = torch.randn(5, base.shape.hidden_size), torch.tensor([7, 3])
+    close(base.logits(states, tokens), (states @ model.lm_head.weight.T)[:, tokens] * 2)
+
+
+def test_a_learned_head_has_the_gradient_of_all_logits():
+    prepared = ready(tiny_base(), "full")
+    rows, learned, tree = prepared.splits["train"], prepared.method.learned(), prepared.form.tree
+    weights = [*learned.base.model.parameters()]
+    every, _ = prepared.engine.answers(tree.shortened(rows), learned)
+    some, _ = prepared.engine.answers(tree.shortened(rows), learned, tree.tokens)
+    wanted = torch.autograd.grad(tree.loss(every[:, list(tree.tokens)], tree.shortened(rows)), weights)
+    for found, expected in zip(
+        torch.autograd.grad(tree.loss(some, tree.shortened(rows)), weights), wanted, strict=True
+    ):
+        close(found, expected)
 
 
 @pytest.mark.parametrize("family", ["llama", "t5"])

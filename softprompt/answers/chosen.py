@@ -122,7 +122,7 @@ class Chosen(AnswerForm[ScoredTask]):
         """
         if self.tree is not None:
             rows = self.tree.shortened(rows)
-            return self.tree.loss(engine.answers(rows, learned)[0], rows), len(rows)
+            return self.tree.loss(engine.answers(rows, learned, self.tree.tokens)[0], rows), len(rows)
         logits, _ = engine.answers(rows, learned)
         words = torch.tensor(self.candidates(self._words), device=logits.device)  # [C, k]
         at_masks = logits.view(len(rows), words.shape[1], -1)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .families import Kind
+from .prepacked import is_plain
 
-Head = Callable[[Tensor], Tensor]
-"""Hidden states [K, H] → logits [K, V] in fp32."""
+
+class Head(Protocol):
+    """What a family does behind its last layer."""
+
+    def __call__(self, hidden: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """Hidden states [K, H] → logits in fp32, [K, V] or of these tokens alone [K, C]."""
 
 
 def make_head(model: Any, kind: Kind, config: Any) -> Head | None:
@@ -34,9 +39,16 @@ class CausalHead:
     def __init__(self, layer: nn.Module, config: Any) -> None:
         self._layer, self._config = layer, config
 
-    def __call__(self, hidden: Tensor) -> Tensor:
-        """[K, H] → [K, V]."""
-        logits = self._layer(hidden).float()
+    def __call__(self, hidden: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """[K, H] → [K, V]; of a few tokens without the products of the others."""
+        if tokens is None:
+            logits = self._layer(hidden)
+        elif is_plain(self._layer):
+            weight, bias = self._layer.weight, self._layer.bias
+            logits = F.linear(hidden, weight[tokens], None if bias is None else bias[tokens])
+        else:  # quantized, adapted or watched by a hook: it alone knows what it computes
+            logits = self._layer(hidden)[:, tokens]
+        logits = logits.float()
         if (cap := getattr(self._config, "final_logit_softcapping", None)) is not None:  # Gemma
             logits = torch.tanh(logits / cap) * cap
         return logits
@@ -60,15 +72,16 @@ class WholeHead:
         # T5 has its stacks directly in the model
         self._model._modules[prefix if prefix in model._modules else "decoder"] = _Given(config)
 
-    def __call__(self, hidden: Tensor) -> Tensor:
-        """[K, H] → [K, V]."""
+    def __call__(self, hidden: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """[K, H] → [K, V], or [K, C] of these tokens."""
         states = hidden[None]
         if self._seq2seq:
             encoded = _Output([states])  # which nothing reads
             out = self._model(encoder_outputs=encoded, decoder_inputs_embeds=states, use_cache=False)
         else:
             out = self._model(inputs_embeds=states)
-        return out.logits[0].float()
+        logits = out.logits[0] if tokens is None else out.logits[0][:, tokens]
+        return logits.float()
 
 
 class _Given(nn.Module):

@@ -287,8 +287,8 @@ class Base(Abilities, EarlierNames, Numerics):
         """Whether artifacts of format 1 had their keys rotated as now: then some families' rotations were not found."""
         return self._rotary is None or self._rotary.since_format_1
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states [K, H] → logits [K, V] in fp32, with all that a family does behind its last layer.
+    def logits(self, hidden: Tensor, tokens: Tensor | None = None) -> Tensor:
+        """Hidden states [K, H] → logits in fp32 [K, V], or of some tokens [K, C], with all that stands behind the last layer.
 
         Raises:
             BaseModelError: an encoder, which has no language-model head.
@@ -297,4 +297,4 @@ class Base(Abilities, EarlierNames, Numerics):
             what = "take a causal, masked or seq2seq base, or a method with a head of its own"
             raise BaseModelError(f"base {self.name!r} has no language-model head; {what}")
         with self.way():
-            return self._head(hidden)
+            return self._head(hidden, tokens)

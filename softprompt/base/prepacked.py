@@ -11,7 +11,7 @@ import contextlib
 import copy
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -91,6 +91,16 @@ class _PrepackedProduct(torch.autograd.Function):
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return _LINEAR(x.contiguous(), weight, bias, "none", [], "")
+
+
+def is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether all that a layer does is x Wᵀ + b: no subclass, no hook, no forward but its own or the prepacked one."""
+    if type(layer) is not nn.Linear or type(layer.weight) is not nn.Parameter:
+        return False
+    forward = vars(layer).get("forward")
+    own = forward is None or isinstance(getattr(forward, "__self__", None), Prepacked)
+    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
+    return own and not any(hooks)
 
 
 def make_prepackable(model: nn.Module) -> None:

@@ -109,13 +109,18 @@ def score(batch: BatchOutput, candidates: Sequence[Sequence[Ids]]) -> list[Tenso
     return scores
 
 
-def predicted(batch: BatchOutput, answers: Sequence[Ids]) -> tuple[Tensor, Tensor]:
-    """Logits [A, V] and tokens [A] of answers that have run, all but the last token of each, at the rows' ends."""
+def predicted(batch: BatchOutput, answers: Sequence[Ids], among: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+    """Logits [A, V] and tokens [A] of answers that have run, all but the last token of each, at the rows' ends.
+
+    Args:
+        among: tokens whose logits are asked for alone, [A, len(among)].
+    """
     # logits at position i predict token i + 1: from the context's last token to the answer's last but one
     places = [
         end - len(ids) + step for end, ids in zip(batch.ends.tolist(), answers, strict=True) for step in range(len(ids))
     ]
-    logits = batch.base.logits(batch.states[places])
+    states = batch.states[places]
+    logits = batch.base.logits(states, None if among is None else torch.tensor(among, device=states.device))
     return logits, torch.tensor([token for ids in answers for token in ids], device=logits.device)
 
 

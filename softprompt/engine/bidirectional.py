@@ -66,12 +66,16 @@ class BidirectionalEngine(Engine):
         """The example as a row for `run`; `answer` is a mask for each of its tokens."""
         return EngineRow(prefix, (), self.pieces.of(self.plan.row_live, middle, example, answer))
 
-    def answers(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, Tensor]:
-        """Logits [A, V] at the right answers' masks, and their tokens [A]."""
+    def answers(
+        self, examples: Sequence[Example], learned: Learned, among: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits [A, V] at the right answers' masks, or of the tokens `among` alone, and the answers' tokens [A]."""
         masks = [self._masks(len(example.answer)) for example in examples]
         batch, starts = self._run(examples, learned, masks)
         places = [start + k for start, ids in zip(starts, masks, strict=True) for k in range(len(ids))]
-        logits = batch.base.logits(batch.states[places])
+        logits = batch.base.logits(
+            batch.states[places], None if among is None else torch.tensor(among, device=batch.states.device)
+        )
         return logits, torch.tensor([token for one in examples for token in one.answer], device=logits.device)
 
     def text_states(self, examples: Sequence[Example], learned: Learned) -> list[Tensor]:

@@ -72,10 +72,12 @@ class EncoderDecoderEngine(Engine):
             with torch.no_grad():
                 encode(self.cache, rows, 0, self._frozen_states, progress)
 
-    def answers(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, Tensor]:
+    def answers(
+        self, examples: Sequence[Example], learned: Learned, among: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """As for any engine."""
         answers = [example.answer for example in examples]
-        return predicted(self._begin(examples, learned, [ids[:-1] for ids in answers]), answers)
+        return predicted(self._begin(examples, learned, [ids[:-1] for ids in answers]), answers, among)
 
     def pooled(self, examples: Sequence[Example], learned: Learned) -> Tensor:
         """The decoder's state as it begins, [B, H], with gradients."""

@@ -127,14 +127,16 @@ class Engine:
             rows = [ids for example in examples if (ids := self.pieces.frozen_ids(example))]
             encode(self.cache, rows, prefix.size if prefix else 0, compute, progress)
 
-    def answers(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, Tensor]:
-        """Logits [A, V] at the right answers' positions, and their tokens [A]."""
+    def answers(
+        self, examples: Sequence[Example], learned: Learned, among: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Logits at the right answers' positions, [A, V] or of the tokens `among` alone, and the answers' tokens [A]."""
         low = self._kept(examples)
         prefix, middle = self.live_prefix(learned, low), self.middle(learned)
         rows = [self.row(example, prefix, middle, example.answer[:-1], low) for example in examples]
         first = self.plan.first_layer if low else 0
         batch = run(self.base, rows, self.cache, live=self._live(learned), first=first)
-        return predicted(batch, [example.answer for example in examples])
+        return predicted(batch, [example.answer for example in examples], among)
 
     def pooled(self, examples: Sequence[Example], learned: Learned) -> Tensor:
         """What a head reads of each row: the state at the end of its context, [B, H], with gradients."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -41,6 +42,11 @@ class WordTree:
                 found.setdefault(ids[:place], set()).add(token)
         return cls(tuple(answers), {ids: tuple(sorted(tokens)) for ids, tokens in found.items() if len(tokens) > 1})
 
+    @cached_property
+    def tokens(self) -> Ids:
+        """All tokens that compete somewhere, ascending: the only ones whose logits are asked for."""
+        return tuple(sorted({token for tokens in self.branches.values() for token in tokens}))
+
     def shortened(self, rows: Sequence[Example]) -> list[Example]:
         """The rows with the tree's answers in place of their own: what follows of itself does not run."""
         return [replace(example, candidates=self.answers) for example in rows]
@@ -49,7 +55,7 @@ class WordTree:
         """Σ over rows of -log p(right answer), each times the row's weight.
 
         Args:
-            logits: [A, V], at each token of each right answer, end to end.
+            logits: [A, len(tokens)] of `tokens`, at each token of each right answer, end to end.
             rows: `shortened`.
         """
         choices: dict[Ids, list[tuple[int, int, Example]]] = {}
@@ -60,10 +66,11 @@ class WordTree:
                 if ids[:step] in self.branches:
                     choices.setdefault(ids[:step], []).append((at + step, token, example))
             at += len(ids)
+        columns = {token: column for column, token in enumerate(self.tokens)}
         total = logits.new_zeros(())
         for before, some in choices.items():
             tokens = self.branches[before]
-            competing = logits[[place for place, _, _ in some]][:, list(tokens)]
+            competing = logits[[place for place, _, _ in some]][:, [columns[token] for token in tokens]]
             right = torch.tensor([tokens.index(token) for _, token, _ in some], device=logits.device)
             total = total + summed_loss(competing, right, [example for _, _, example in some], [1] * len(some))
         return total
@@ -75,9 +82,9 @@ class WordTree:
             batch: contexts; recorded if answers part behind their first token.
         """
         chosen = {}
-        for before, tokens in self.branches.items():  # one after the other: each has logits of the whole vocabulary
+        for before, tokens in self.branches.items():
             states = states_behind(batch, before) if before else batch.last
-            chosen[before] = batch.base.logits(states)[:, list(tokens)].log_softmax(-1)
+            chosen[before] = batch.base.logits(states, torch.tensor(tokens, device=states.device)).log_softmax(-1)
         first = batch.last
         columns = []
         for ids in self.answers:

@@ -32,7 +32,7 @@ from softprompt.adapters.options import (
 )
 from softprompt.adapters.state import asks_numbers, check_goes_round, check_merged, probe, put, saved
 from softprompt.adapters.targets import as_given, beside_text, resolved, within
-from softprompt.adapters.weights import WeightsMethod, WeightsSpec, plain, take, written_names
+from softprompt.adapters.weights import WeightsMethod, WeightsSpec, check_layers, plain, take, written_names
 from softprompt.artifact.peft_folder import PLAIN_STARTS
 from softprompt.base import Base
 from softprompt.config import suggest
@@ -150,6 +150,7 @@ class Tuner(WeightsMethod):
     def attach(self, base: Base, bound: BoundTask, seed: int) -> None:
         """Let PEFT put its modules in; their start depends on the seed."""
         self._put_in(base, seed)
+        check_layers(self._model.get_base_model(), base, self.first_layer)
 
     def _put_in(self, base: Base, seed: int, own: frozenset[str] = frozenset()) -> None:
         """PEFT's modules in a branch of the base, with a copy of each weight of the base that they train or save (biases).

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from softprompt.artifact.checks import quote
 from softprompt.base import Base
 from softprompt.engine import Learned, Slot
-from softprompt.errors import ArtifactError
+from softprompt.errors import ArtifactError, ConfigError
 from softprompt.methods.base import Layers, Method, MethodSpec, Place, Stores, layers_of
 
 
@@ -71,6 +71,29 @@ class WeightsMethod(Method):
     def layers(self, base: Base) -> range:
         """The layers that it may change."""
         return layers_of(self.spec.layers, base) if self.spec.layers else range(base.shape.layers)
+
+
+def check_layers(model: nn.Module, base: Base, first: int) -> None:
+    """Refuse what would be trained below the first layer that runs in a step: kept states enter there.
+
+    Args:
+        model: the base's with what is trained in it, by the base's own names.
+        first: the lowest layer of `method.layers`, else 0.
+
+    Raises:
+        ConfigError: such a weight; names it.
+    """
+    below = {id(base.layer(index)): f"layer {index}" for index in range(first)}
+    if below:
+        below[id(base.model.get_input_embeddings())] = "the embeddings"
+    paths = {f"{name}.": below[id(module)] for name, module in base.model.named_modules() if id(module) in below}
+    for name, weight in model.named_parameters():
+        where = next((what for path, what in paths.items() if name.startswith(path)), None)
+        if where and weight.requires_grad:
+            raise ConfigError(
+                f"these settings also train {name!r} in {where}, but method.layers begins at {first} and nothing below is "
+                "learned; take it out of modules_to_save, bias or the like, or leave out method.layers"
+            )
 
 
 def written_names(base: Base, tensors: Iterable[Tensor]) -> frozenset[str]:

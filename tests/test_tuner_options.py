@@ -275,3 +275,24 @@ def test_a_merge_that_computes_something_else_is_refused():
             weight.data.add_(0.1)
         with pytest.raises(ConfigError, match=words):
             made.merged(tiny_base(family))
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"modules_to_save": ["embed_tokens"]}, "'model.embed_tokens.*in the embeddings"),
+        ({"modules_to_save": ["input_layernorm"]}, "'model.layers.0.input_layernorm.*in layer 0"),
+        ({"trainable_token_indices": [3]}, "'model.embed_tokens.*in the embeddings"),
+    ],
+)
+def test_what_would_be_trained_below_the_first_layer_is_refused(options, named):
+    """A step starts at states that are kept, so nothing below would ever learn."""
+    lora = {"name": "lora", "r": 2, "options": options}
+    with pytest.raises(ConfigError, match=named + ".*method.layers begins at 1"):
+        attached({**lora, "layers": "1-"})
+    assert attached({**lora, "layers": "0-"}).parameters()
+
+
+def test_a_head_beside_upper_layers_learns():
+    lora = attached({"name": "lora", "r": 2, "layers": "1-", "options": {"modules_to_save": ["lm_head"]}})
+    assert any("lm_head" in name for name in lora.export())

@@ -176,7 +176,7 @@ def _form(base: Base, task: Task, method: Method) -> AnswerForm[Any]:
         soft=method.learns_slots,
         closing=reader.bidirectional,
         writes=base.max_positions - len(base.start_ids) if base.has_decoder else None,
-        base_ends=_ends(base),
+        base_ends=ends_of(base),
     )
     bound.learns = method.stores != "none"
     return form(bound, headed)
@@ -197,7 +197,7 @@ def _refuse_unseen(method: Method, slots: Sequence[Slot]) -> None:
         )
 
 
-def _ends(base: Base) -> Ids:
+def ends_of(base: Base) -> Ids:
     """Tokens that the base's `generation_config` says end a text (Llama 3 and Gemma name several)."""
     named = getattr(getattr(base.model, "generation_config", None), "eos_token_id", None)
     some = named if isinstance(named, (list, tuple)) else [named]

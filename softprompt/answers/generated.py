@@ -154,7 +154,7 @@ class Generated(AnswerForm[Generation]):
         streamer: BaseStreamer | None = None,
     ) -> list[Answer]:
         """The answers behind contexts that have run; all of these forms have the same settings, ends and stops."""
-        seeds = [_seed(form.task.spec.generation.seed, example) for form, example in zip(forms, rows, strict=True)]
+        seeds = [seed_of(form.task.spec.generation.seed, example) for form, example in zip(forms, rows, strict=True)]
         settings, tokenizer = self.task.spec.generation.settings(), self.bound.prompter.tokenizer
         return generate(batch, tokenizer, self.ends, settings, self.stops, seeds, streamer)
 
@@ -246,7 +246,7 @@ def _cut_short(cut: Sequence[bool], limit: int) -> str:
     return f"{sum(cut)} of {len(cut)} written answers were cut at generation.max_new_tokens {limit}"
 
 
-def _seed(seed: int, example: Example) -> int:
+def seed_of(seed: int, example: Example) -> int:
     """Of what a row draws: a function of the task's seed and of what the model reads of the row, not of the rows beside it."""
     digest = hashlib.sha256(repr((seed, example.text)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

@@ -124,20 +124,23 @@ def predicted(batch: BatchOutput, answers: Sequence[Ids], among: Sequence[int] |
     return logits, torch.tensor([token for ids in answers for token in ids], device=logits.device)
 
 
-def answer_states(batch: BatchOutput, answers: Sequence[Ids]) -> list[Tensor]:
-    """Last hidden states that predict one answer's tokens behind each row's context, per row [tokens, H].
+def answer_states(batch: BatchOutput, answers: Sequence[Ids], rows: Sequence[int] | None = None) -> list[Tensor]:
+    """Last hidden states that predict answers' tokens behind rows' contexts, per answer [tokens, H].
 
     Args:
         batch: contexts; recorded if any answer has more than one token.
+        rows: whose answers these are, several of a row or none; None: one of each row, in order.
     """
-    found = [state[None] for state in batch.last]
-    longer = [row for row, ids in enumerate(answers) if len(ids) > 1]
+    rows = range(len(batch.last)) if rows is None else rows
+    first = batch.last
+    found = [first[row][None] for row in rows]
+    longer = [place for place, ids in enumerate(answers) if len(ids) > 1]
     step = _at_once(batch)
     for begin in range(0, len(longer), step):
         part = longer[begin : begin + step]
-        rest = batch.follow(part, [answers[row] for row in part])
-        for row, states in zip(part, rest.split([len(answers[row]) - 1 for row in part]), strict=True):
-            found[row] = torch.cat([found[row], states])
+        rest = batch.follow([rows[place] for place in part], [answers[place] for place in part])
+        for place, states in zip(part, rest.split([len(answers[place]) - 1 for place in part]), strict=True):
+            found[place] = torch.cat([found[place], states])
     return found
 
 

@@ -76,8 +76,16 @@ class TrainSpec(Strict):
         """The names in `report_to`, each once."""
         return list(dict.fromkeys([self.report_to] if isinstance(self.report_to, str) else self.report_to or []))
 
-    def filled(self, method: Method, rows: int) -> TrainSpec:
-        """With every null replaced by the method's default for this many training rows."""
+    def filled(self, method: Method, rows: int, part_of: int | None = None) -> TrainSpec:
+        """With every null replaced by the method's default for this many training rows.
+
+        Args:
+            part_of: of so many rows, whose steps they make their share of; null: they are all.
+        """
+        if part_of is not None and part_of > rows:
+            whole = self.filled(method, part_of)
+            assert whole.max_steps is not None
+            return self.model_copy(update={"max_steps": -(-whole.max_steps * rows // part_of)}).filled(method, rows)
         defaults = method.defaults
         names = ("lr", "epochs", "batch_size", "schedule", "warmup", "weight_decay")
         values = {name: getattr(defaults, name) for name in names if getattr(self, name) is None}

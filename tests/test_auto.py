@@ -18,7 +18,9 @@ from softprompt.estimators import shared
 from softprompt.estimators.shared import SharedRows
 from softprompt.methods import make_method
 from softprompt.run_reader import load_run, make_run
+from softprompt.runfile import TrainSpec
 from softprompt.tasks.proposed import propose
+from softprompt.training import train
 
 
 def tried(title: str, probabilities: list[float], gold: list[str]) -> Tried:
@@ -89,6 +91,29 @@ def test_a_classifier_by_auto_answers_saves_and_comes_back(two_bases, tmp_path, 
     classifier.save(tmp_path / "model")
     again = PromptClassifier.load(tmp_path / "model", base=list(two_bases.values()))
     assert np.allclose(again.predict_proba(texts[:5]), probabilities, atol=1e-6)
+
+
+def test_folds_make_their_share_of_the_steps_of_all_rows(two_bases, monkeypatch):
+    method = make_method("infix")
+    whole, half = TrainSpec().filled(method, 128), TrainSpec().filled(method, 64, 128)
+    assert (whole.max_steps, half.max_steps) == (96, 48)
+    assert TrainSpec(epochs=3, batch_size=8).filled(method, 12, 20).max_steps == 6  # of 9 steps, rounded up
+    assert TrainSpec().filled(method, 128, 128) == whole
+    steps = []
+
+    def watched(base, task, method, out, **how):
+        events = []
+        done = train(base, task, method, out, **how, on_event=events.append)
+        steps.append((method.spec.name, sum(event["event"] == "step" for event in events)))
+        return done
+
+    monkeypatch.setattr(trying, "train", watched)
+    monkeypatch.setattr(choosing, "PERFECT", 2.0)
+    monkeypatch.setattr(choosing, "WORTH", -10.0)
+    monkeypatch.setattr(choosing, "LEAST_WEIGHT", 0.0)
+    rows = [row.values for row in tiny_rows(32)["train"]]
+    PromptClassifier(epochs=6, verbose=False).fit([row["text"] for row in rows], [row["label"] for row in rows])
+    assert [count for name, count in steps if name == "infix"] == [3, 3, 6]
 
 
 def test_few_rows_are_not_compared(two_bases):

@@ -15,7 +15,7 @@ from .contenders import Contender
 from .trying import Trainer, Tried, cross_validate, folds_of
 
 FOLDS = 2
-"""Each costs one more training of a learned prompt, which takes as many steps on half of the rows as on all."""
+"""All together cost a learned prompt about as much as one training on all rows, for one fold less."""
 FEW = 400
 """Rows below which all are cross-validated and then learned from; above, some are held out to compare by and stay so."""
 ENOUGH_FOLDS = 7

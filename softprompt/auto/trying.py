@@ -80,12 +80,13 @@ class Trainer:
         self._load, self._kept = load, kept
         self._cache, self._progress = cache or CacheSpec(), progress
 
-    def train(self, contender: Contender, rows: Sequence[Row]) -> Result:
-        """Train a contender on rows, in memory."""
+    def train(self, contender: Contender, rows: Sequence[Row], part_of: int | None = None) -> Result:
+        """Train a contender on rows, in memory; `part_of` as in `RunOptions`."""
         return self.run(
             contender,
             {"train": list(rows), "dev": []},
             check=False,
+            part_of=part_of,
             progress=lambda what, done, total: self._progress(f"{contender.title}: {what}", done, total),
         )
 
@@ -133,14 +134,19 @@ def cross_validate(
 ) -> Tried:
     """Train on all folds but one and ask that one, so every row is asked once by what was not trained on it.
 
+    Each is read as often as it would be among all rows: more steps on fewer rows fit them closer, so that the log loss of a
+    fold would say little of what all rows give.
+
     Args:
-        folds: indices of the rows; of one alone its rows are held out, and all others only trained on.
+        folds: indices of the rows; of one alone its rows are held out, and all others only trained on, in all steps: what is
+            learned there is what answers.
     """
     began = time.perf_counter()
     outcomes: dict[int, Outcome] = {}
     for fold in folds:
         outside = set(fold)
-        result = trainer.train(contender, [row for place, row in enumerate(rows) if place not in outside])
+        inside = [row for place, row in enumerate(rows) if place not in outside]
+        result = trainer.train(contender, inside, len(rows) if len(folds) > 1 else None)
         outcomes.update(zip(fold, trainer.outcomes(result, [rows[place] for place in fold]), strict=True))
     seconds = time.perf_counter() - began
     evaluation = summarize(trainer.task.spec.metric, [outcomes[place] for place in sorted(outcomes)])

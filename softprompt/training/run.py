@@ -46,6 +46,8 @@ class RunOptions(TypedDict, total=False):
         fresh: start over even if the folder holds a checkpoint.
         check: look first whether the method acts and can learn (`doctor.QUICK`; the default); errors stop the run.
         reuse: earlier runs whose encoded rows are used again (see `prepare`).
+        part_of: how many rows there are in all, of which the training rows are a part (a fold): their share of the steps
+            that all would take is made.
         objective: what is minimised instead of the loss on labels, e.g. the distance to a teacher (see `distil.py`).
         progress: told what is being done, and how far it is.
         notice: told what the checks warn of, at once; it is in the event log and in `Result.findings` as well.
@@ -58,6 +60,7 @@ class RunOptions(TypedDict, total=False):
     fresh: bool
     check: bool
     reuse: Sequence[Prepared]
+    part_of: int | None
     objective: CustomObjective | None
     progress: Progress
     notice: Notice
@@ -122,7 +125,7 @@ def train(
         autocast = torch.bfloat16 if spec.autocast else None
         base = base.view(gradient_checkpointing=spec.gradient_checkpointing, autocast=autocast)
         ready = prepare(base, task, method, kept, rows, options.get("reuse", ()), wanted, seed)
-        spec = spec.filled(method, len(ready.splits["train"]))
+        spec = spec.filled(method, len(ready.splits["train"]), options.get("part_of"))
         job = Job(ready, task, spec, cache, seed, folder, options.get("objective"), control)
         result = job.run(wanted[1:], fresh, options.get("check", True), began)
         parallel.wait()

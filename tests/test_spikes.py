@@ -55,6 +55,7 @@ def test_what_is_no_spike(recent):
     "recent",
     [
         steps(10.0, 8.5, 5.0, 3.8, 2.8, 1.9, 1.6, 1.1, 1.2, 0.9, 6.0, 7.0, 14.0, 13.0, 13.0),
+        steps(1.9, 2.24, 2.52, 2.76, 2.46, 2.35, 2.58, 3.16, 4.65, 3.87, 4.25, 3.85, 3.66),  # 15 labels, lost for good
         steps(*[0.9] * 8, 2.5, 7.0, 14.0, 13.0, 13.0),
         steps(*[2.5] * 4, *[6.0] * 5),  # texts: a word of no meaning costs not much more
         [*steps(*[0.3] * 8), *steps(0.31, 0.5, 0.6, 0.7, 0.6, norm=70.0)],  # gradient and loss

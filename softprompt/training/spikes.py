@@ -21,7 +21,7 @@ from .state import State, put_back
 
 LASTING = 5  # steps in a row that make a spike: if batches were all that differs, it would be one step in 1,287 at most
 BEFORE, LEAST = 8, 4  # steps that they are compared with: at most, at least
-TIMES, MARGIN = 1.5, 1.0  # of the median loss, and nats above it; both must be exceeded
+TIMES, MARGIN = 1.2, 1.0  # of the median loss, and nats above it; both must be exceeded (1.5 times overlooks 2.5 → 3.7)
 NORM_TIMES = 10.0  # of the median gradient norm
 APART = 8  # steps between two snapshots, so the older lies 9 to 16 steps back
 LARGEST = 1 << 22  # trained numbers of which snapshots are kept; with AdamW's moments each takes 48 MiB in fp32

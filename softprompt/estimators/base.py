@@ -61,9 +61,15 @@ def own_errors() -> Iterator[None]:
 
 
 class PromptEstimator(BaseEstimator):
-    """A prompt that is learned from rows in memory."""
+    """A prompt that is learned from rows in memory.
+
+    Attributes:
+        kind: the type of its tasks.
+        also: other types, which rows may ask for, and which `load` takes.
+    """
 
     kind: ClassVar[Kind]
+    also: ClassVar[tuple[Kind, ...]] = ()
     base: Any
     method: Any
     instruction: str | None
@@ -112,9 +118,10 @@ class PromptEstimator(BaseEstimator):
         """
         with own_errors():
             fitted = Fitted.read(folder)
-            if fitted.task.spec.type != cls.kind:
+            if fitted.task.spec.type not in (kinds := (cls.kind, *cls.also)):
+                fits = " and ".join(map(repr, kinds))
                 raise ArtifactError(
-                    f"{folder}: its task is of type {fitted.task.spec.type!r}, {cls.__name__} is for {cls.kind!r}"
+                    f"{folder}: its task is of type {fitted.task.spec.type!r}, {cls.__name__} is for {fits}"
                 )
             if isinstance(base, str) and base == "auto":
                 bases = [_base_of_artifact(manifest.base, f"{folder}") for manifest in fitted.manifests]
@@ -154,12 +161,16 @@ class PromptEstimator(BaseEstimator):
         return self._fitted
 
     def _settings(
-        self, reads: Reads, labels: Sequence[str] = (), words: Mapping[str, str] | None = None
+        self,
+        reads: Reads,
+        labels: Sequence[str] = (),
+        words: Mapping[str, str] | None = None,
+        kind: Kind | None = None,
     ) -> dict[str, Any]:
         """The task that is proposed for these rows, as a mapping."""
         name = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(self).__name__).lower()
         fields, told = list(reads.fields.values()), getattr(self, "instruction", None)
-        return propose(self.kind, fields, labels, name=name, instruction=told, label_words=words)
+        return propose(kind or self.kind, fields, labels, name=name, instruction=told, label_words=words)
 
     def _learn(
         self,
@@ -179,7 +190,7 @@ class PromptEstimator(BaseEstimator):
         Returns:
             what was learned, and a summary of it for people.
         """
-        given, method = resolve_auto(self.kind, self.base, self.method)
+        given, method = resolve_auto(task.spec.type, self.base, self.method)
         spec, seed = self._how()
         split = divide(rows, label, self.dev, seed) if dev is None else (list(rows), list(dev))
         parts = {"train": [row for row in split[0] if row.weight], "dev": split[1]}

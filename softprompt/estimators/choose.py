@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from ..tasks.proposed import Kind
-
-_BASES: dict[Kind, str] = {
+_BASES: dict[str, str] = {
     "classification": "smollm2",
     "generation": "smollm2",
     "span": "minilm",
     "tagging": "minilm",
+    "multilabel": "minilm",
 }
-_METHODS: dict[Kind, str] = {  # of a classification several are tried (`softprompt.auto`)
+_METHODS: dict[str, str] = {  # of a classification several are tried (`softprompt.auto`)
     "generation": "infix",
     "span": "prefix",
     "tagging": "prefix",
+    "multilabel": "probe",
 }
 
 
-def resolve_auto(kind: Kind, base: Any, method: Any) -> tuple[Any, Any]:
+def resolve_auto(kind: str, base: Any, method: Any) -> tuple[Any, Any]:
     """Base and method, with `auto` replaced.
 
     Args:
-        kind: of the task.
-        base, method: as the estimator was given them.
+        kind: type of the task.
+        base, method: as the estimator was given them; what else a mapping says holds.
     """
-    return (
-        _BASES[kind] if isinstance(base, str) and base == "auto" else base,
-        _METHODS[kind] if isinstance(method, str) and method == "auto" else method,
-    )
+    return _resolved(base, _BASES[kind]), _resolved(method, _METHODS[kind]) if kind in _METHODS else method
+
+
+def _resolved(setting: Any, name: str) -> Any:
+    if isinstance(setting, Mapping):
+        return {**setting, "name": name} if setting.get("name") == "auto" else setting
+    return name if isinstance(setting, str) and setting == "auto" else setting

@@ -8,44 +8,53 @@ from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import ClassifierMixin
+from sklearn.metrics import accuracy_score
 
 from ..auto import Trainer, choose, contenders_for, is_open
 from ..data import Row
 from ..errors import InputError
 from ..tasks import Task
+from ..tasks.multilabel import MultiLabel
 from ..tasks.proposed import Kind
 from ..values import plain, text_of
 from .base import PromptEstimator, fitted_of, own_errors
 from .dividing import divide
 from .fitted import Fitted
-from .inputs import label_texts, read_labels, read_table, read_weights, same_length
+from .inputs import Table, read_table, read_weights, same_length
+from .labels import kind_of, label_texts, labels_of, read_labels, refuse_one_class
 from .reading import Reads
+from .sets import SETS, as_given, has_sets, kept, marks_of, rarest, read_sets, refuse_alike, refuse_columns, set_rows
 from .shared import CACHE, LOCK, SharedRows, base_of
 from .shown import watching
 
-_READ: dict[str, Any] = {"int": int, "float": float, "bool": lambda text: text == "true"}
+_Learned = tuple[Fitted, dict[str, Any], np.ndarray, str]
+"""What was learned, a summary of it, the labels, and the form of y where rows have several."""
 
 
 class PromptClassifier(ClassifierMixin, PromptEstimator):
     """Tell texts apart with a prompt that is learned on a frozen base.
 
     X is a list of texts, an array or Series of them, or a table whose columns are fields of a row: a DataFrame, a
-    `datasets.Dataset`, a list of dicts. y holds a label for each row: texts, numbers, booleans or categories.
+    `datasets.Dataset`, a list of dicts. y holds a label for each row: texts, numbers, booleans or categories; or several, as a
+    set for each row (a list, tuple or set, which may be empty), or as a matrix with a column of 0 and 1 for each label. Each of
+    several labels is decided by itself.
 
     Args:
-        base: a bundled name (`smollm2`, `minilm`), a folder or hub id, a `Base`; `auto` chooses.
-        method: what is learned (`infix`, `soft`, `probe` …), by name or with its settings; `auto` chooses.
-        instruction: in front of every text; None: one that names the labels.
-        label_words: label → its word in the prompt; None: the labels in plain writing.
+        base: a bundled name (`smollm2`, `minilm`), a folder or hub id, a `Base`; `auto` chooses (of several labels: minilm).
+        method: what is learned (`infix`, `soft`, `probe` …), by name or with its settings; `auto` chooses (of several labels:
+            `probe`).
+        instruction: in front of every text; None: one that names the labels, and none where a row has several.
+        label_words: label → its word in the prompt; None: the labels in plain writing. Several labels have no words.
         lr, epochs: of training; None: the method's own.
         seed: of the initialisation, the order of rows, and which of them are dev rows.
-        dev: rows that choose the best step, and what `auto` takes: `auto` (15 % of 40 rows or more; folds where base or method
-            are `auto`), 0 (none), a fraction, a number, or (X, y).
-        class_weight: label → weight, or `balanced`.
+        dev: rows that choose the best step, what `auto` takes, and the thresholds of several labels: `auto` (15 % of 40 rows or
+            more; folds where base or method are `auto` and rows have one label), 0 (none), a fraction, a number, or (X, y).
+        class_weight: label → weight, or `balanced`; of rows with one label.
         verbose: show progress and one line at the end: `auto` in a terminal or notebook; True, False.
 
     Attributes:
-        classes_: the labels, sorted, [K].
+        classes_: the labels, [K], sorted; those of a matrix in the order of its columns, by its names where it has some.
+        thresholds_: of several labels, the probability from which on each is given, [K].
         summary_: what was learned from how many rows, for people.
 
     Example:
@@ -54,7 +63,10 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
     """
 
     kind: ClassVar[Kind] = "classification"
+    also: ClassVar[tuple[Kind, ...]] = ("multilabel",)
     classes_: np.ndarray
+    thresholds_: np.ndarray
+    _form: str = ""  # of y, where rows have several labels; see `LabelSets`
 
     def __init__(
         self,
@@ -92,36 +104,68 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
             TrainingError: a loss that is not finite.
         """
         with own_errors():
-            who = type(self).__name__
-            table, labels = read_table(X, who), read_labels(y, who)
-            same_length(table.rows, labels, who)
-            weights = read_weights(sample_weight, self.class_weight, labels, len(labels))
-            classes, places = np.unique(labels, return_inverse=True)
-            _refuse_one_class(classes, places[weights > 0])
-            texts, reads = label_texts(classes), Reads.of_table(table)
-            words = {text_of(plain(label)): word for label, word in (self.label_words or {}).items()}
-            task = Task.load(self._settings(reads, texts, words))
-            rows = [
-                Row({**values, "label": texts[place]}, f"X[{index}]", float(weight))
-                for index, (values, place, weight) in enumerate(
-                    zip(reads.rows(table, who), places.tolist(), weights, strict=True)
-                )
-            ]
-            _refuse_answers(reads, rows)
-            dev = self._dev_rows(reads, classes, texts)
-            remembered = {"labels": _kind_of(classes)}
-            if is_open(self.base, self.method):
-                if dev is None and self.dev != "auto":
-                    rows, dev = divide(rows, task.label, self.dev, self.seed)
-                fitted, summary = self._choose(task, rows, dev or [], remembered)
-            else:
-                fitted, summary = self._learn(task, rows, dev, task.label, remembered)
-        self.classes_, self.summary_ = classes, summary
+            table, y = read_table(X, type(self).__name__), kept(y)
+            reads = Reads.of_table(table)
+            learn = self._learn_sets if has_sets(y) else self._learn_labels
+            fitted, self.summary_, self.classes_, self._form = learn(table, reads, y, sample_weight)
         self._take(fitted, reads)
         return self
 
+    def _learn_labels(self, table: Table, reads: Reads, y: Any, sample_weight: Any) -> _Learned:
+        """Learn from rows with one label each."""
+        who = type(self).__name__
+        labels = read_labels(y, who)
+        same_length(table.rows, labels, who)
+        weights = read_weights(sample_weight, self.class_weight, labels, len(labels))
+        classes, places = np.unique(labels, return_inverse=True)
+        refuse_one_class(classes, places[weights > 0])
+        texts = label_texts(classes)
+        words = {text_of(plain(label)): word for label, word in (self.label_words or {}).items()}
+        task = Task.load(self._settings(reads, texts, words))
+        rows = [
+            Row({**values, "label": texts[place]}, f"X[{index}]", float(weight))
+            for index, (values, place, weight) in enumerate(
+                zip(reads.rows(table, who), places.tolist(), weights, strict=True)
+            )
+        ]
+        _refuse_answers(reads, rows)
+        dev = self._dev_rows(reads, classes, texts)
+        remembered = {"labels": kind_of(classes)}
+        if is_open(self.base, self.method):
+            if dev is None and self.dev != "auto":
+                rows, dev = divide(rows, task.label, self.dev, self.seed)
+            fitted, summary = self._choose(task, rows, dev or [], remembered)
+        else:
+            fitted, summary = self._learn(task, rows, dev, task.label, remembered)
+        return fitted, summary, classes, ""
+
+    def _learn_sets(self, table: Table, reads: Reads, y: Any, sample_weight: Any) -> _Learned:
+        """Learn from rows with any number of labels each."""
+        who = type(self).__name__
+        if (
+            setting := next((name for name in ("class_weight", "label_words") if getattr(self, name)), None)
+        ) is not None:
+            raise InputError(f"{setting} is for rows with one label each, and y has several; leave it out")
+        sets = read_sets(y, who)
+        same_length(table.rows, sets.marks, who)
+        weights = read_weights(sample_weight, None, None, len(sets.marks))
+        refuse_alike(sets, weights)
+        refuse_columns(table, sets)
+        texts = label_texts(sets.classes)
+        rows = set_rows(reads.rows(table, who), sets, texts, weights.tolist())
+        dev = None
+        if (given := self._given_dev()) is not None:
+            asked, own = self._values(given[0], reads, "X_dev"), read_sets(given[1], who, sets.classes, "y_dev")
+            same_length(asked, own.marks, who)
+            dev = set_rows(asked, own, texts, [1.0] * len(asked), "X_dev")
+        task = Task.load(self._settings(reads, texts, kind="multilabel"))
+        strata = rarest(rows)
+        remembered = {"labels": kind_of(sets.classes), "sets": sets.form}
+        fitted, summary = self._learn(task, rows, dev, lambda row: strata[id(row)], remembered)
+        return fitted, summary, sets.classes, sets.form
+
     def predict_log_proba(self, X: Any) -> np.ndarray:
-        """Log-probabilities of `classes_`, [n, K].
+        """Log-probabilities of `classes_`, [n, K]; of several labels each one's own.
 
         Raises:
             NotFittedError: nothing was learned yet.
@@ -134,22 +178,40 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
                 return fitted.predict_log_proba(asked, label_texts(self.classes_), progress)
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Probabilities of `classes_`, [n, K]; see `predict_log_proba` for what is raised."""
+        """Probabilities of `classes_`, [n, K]; of several labels each one's own. See `predict_log_proba` for what is raised."""
         return np.exp(self.predict_log_proba(X))
 
-    def predict(self, X: Any) -> np.ndarray:
-        """The most likely label of each row, [n]; see `predict_log_proba` for what is raised."""
+    def predict(self, X: Any) -> Any:
+        """The most likely label of each row, [n]; see `predict_log_proba` for what is raised.
+
+        Of several labels those that reach their thresholds, in the form of y in `fit`: a matrix [n, K], or for sets an array
+        of tuples [n].
+        """
+        if self._form:
+            return as_given(self._marks(X), self.classes_, self._form)
         likely = self.predict_log_proba(X).argmax(1)
         return self.classes_[likely]
 
+    def _marks(self, X: Any) -> np.ndarray:
+        """Whether each row is given each of several labels, [n, K]."""
+        with own_errors():
+            asked = self._asked(X)
+            with watching(self.verbose) as (progress, _):
+                outcomes = self._known().outcomes(asked, progress)
+        return marks_of([outcome.predicted for outcome in outcomes], label_texts(self.classes_))
+
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """The share of rows that are labelled right.
+        """The share of rows that are labelled right; of several labels, whose labels are all right.
 
         Raises:
             InputError: y holds a label that was not there in `fit`, which no answer can match.
         """
         self._known()
-        who = type(self).__name__
+        who, y = type(self).__name__, kept(y)
+        if self._form:
+            sets, marks = read_sets(y, who, self.classes_), self._marks(X)
+            same_length(marks, sets.marks, who)
+            return float(accuracy_score(sets.marks, marks, sample_weight=sample_weight))
         labels = read_labels(y, who)
         unseen = sorted({str(label) for label in labels.tolist()} - {str(label) for label in self.classes_.tolist()})
         if unseen:
@@ -193,25 +255,22 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
     def _take(self, fitted: Fitted, reads: Reads) -> None:
         super()._take(fitted, reads)
         if not hasattr(self, "classes_"):  # of an artifact
-            labels = list(fitted.task.labels)  # type: ignore[attr-defined]  # of a classification
-            kind = fitted.manifests[0].training.get("labels", "text")
-            self.classes_ = np.unique([_READ[kind](label) for label in labels] if kind in _READ else labels)
+            task, training = fitted.task, fitted.manifests[0].training
+            self._form = training.get("sets", SETS) if isinstance(task, MultiLabel) else ""
+            names = task.spec.labels if isinstance(task, MultiLabel) else list(task.labels)  # type: ignore[attr-defined]
+            labels = labels_of(names, training.get("labels", "text"))
+            self.classes_ = np.array(labels) if self._form else np.unique(labels)
+        if isinstance(fitted.task, MultiLabel):
+            self.thresholds_ = np.array(fitted.task.thresholds)
+        elif hasattr(self, "thresholds_"):
+            del self.thresholds_
 
     def __sklearn_tags__(self) -> Any:
         """Texts, alone or in columns (scikit-learn's checks bring numbers in columns)."""
         tags = super().__sklearn_tags__()
         tags.input_tags.string = True
+        tags.classifier_tags.multi_label = True
         return tags
-
-
-def _refuse_one_class(classes: np.ndarray, places: np.ndarray) -> None:
-    """
-    Raises:
-        InputError: nothing is to be told apart.
-    """
-    if len(np.unique(places)) < 2:
-        label = classes[places[0]].tolist() if len(places) else None
-        raise InputError(f"y has one class only, {label!r}; give rows of at least two classes")
 
 
 def _refuse_answers(reads: Reads, rows: list[Row]) -> None:
@@ -224,8 +283,3 @@ def _refuse_answers(reads: Reads, rows: list[Row]) -> None:
     for column, field in reads.fields.items():
         if all(str(row.values[field]) == row.values["label"] for row in rows):
             raise InputError(f"column {column!r} of X is y itself, the right answer; leave it out of X")
-
-
-def _kind_of(classes: np.ndarray) -> str:
-    kinds = {type(value) for value in classes.tolist()}
-    return {bool: "bool", int: "int", float: "float"}.get(kinds.pop(), "text") if len(kinds) == 1 else "text"

@@ -22,6 +22,7 @@ from ..prepared import prepare, restored
 from ..storage import atomic_folder
 from ..surroundings import plain_torch
 from ..tasks import Task
+from ..tasks.multilabel import MultiLabel
 from ..types import Progress, ignore_progress
 from .shared import CACHE, LOCK, base_of, base_of_digest, keep_rows, kept_rows
 
@@ -164,9 +165,11 @@ class Fitted:
     def predict_log_proba(
         self, rows: Sequence[Row], labels: Sequence[str], progress: Progress = ignore_progress
     ) -> np.ndarray:
-        """Log-probabilities of the labels, [n, K], each row's normalised in double precision."""
+        """Log-probabilities of the labels, [n, K], in double precision; where a row has one label they are normalised."""
         scores = [[outcome.scores[label] for label in labels] for outcome in self.outcomes(rows, progress)]
         values = np.array(scores, dtype=float).reshape(-1, len(labels))
+        if isinstance(self.task, MultiLabel):
+            return values
         return values - np.logaddexp.reduce(values, axis=1, keepdims=True)
 
 

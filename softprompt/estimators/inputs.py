@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import column_or_1d
 
 from ..config import suggest
 from ..data import rows_of
 from ..errors import InputError
-from ..values import composed, is_blank, kind, plain, text_of
+from ..values import is_blank, kind, plain
 
 TEXT = "text"
 """The field of a row that is one text."""
@@ -193,65 +191,6 @@ def listed(y: Any, who: str) -> list[Any]:
         raise InputError(f"y is {kind(y)}; expected an answer for each row")
     values = rows_of(y, "y")
     return [next(iter(row.values())) if hasattr(row, "items") and len(row) == 1 else row for row in values]
-
-
-_SEVERAL = "several of them take a task of type multilabel and `softprompt.train`"
-
-
-def read_labels(y: Any, who: str) -> np.ndarray:
-    """Labels as they come (texts, numbers, booleans, categories), [n].
-
-    Raises:
-        InputError: a label that is missing, or none; numbers that go on between each other, as of a regression.
-    """
-    if y is None or isinstance(y, (str, bytes)):
-        listed(y, who)
-    values = np.asarray(y) if hasattr(y, "__array__") else np.asarray(_listed_labels(y, who))
-    try:
-        values = column_or_1d(values, warn=True)
-    except ValueError as error:
-        raise InputError(f"{error}; each row has one label ({_SEVERAL})") from None
-    if problems := _bad_labels(values.tolist()):
-        refuse_all(problems, len(values), "labels")
-    if len({isinstance(value, str) for value in values.tolist()}) > 1:
-        raise InputError("y mixes texts and numbers, which have no common order; make them all texts")
-    try:
-        check_classification_targets(values)
-    except ValueError as error:
-        raise InputError(f"{error}") from None
-    return values
-
-
-def _listed_labels(y: Any, who: str) -> Any:
-    values = listed(y, who)
-    kinds = {type(plain(value)) for value in values}
-    return values if len(kinds) == 1 else np.array([*values, None], object)[:-1]
-
-
-def _bad_labels(values: Sequence[Any]) -> list[str]:
-    problems = []
-    for place, value in enumerate(values):
-        found = kind(value)
-        if found not in ("a text", "a number", "true", "false"):
-            several = f" ({_SEVERAL})" if isinstance(value, (list, tuple, set, frozenset)) else ""
-            problems.append(f"y[{place}] is {found}; every row needs a label{several}")
-        elif found == "a text" and is_blank(value):
-            problems.append(f"y[{place}] is an empty text; give the label a name")
-    return problems
-
-
-def label_texts(classes: Any) -> list[str]:
-    """Each class as a text, by which the task names it.
-
-    Raises:
-        InputError: two classes that are written alike.
-    """
-    texts = [text_of(value) for value in np.asarray(classes).tolist()]
-    seen: dict[str, str] = {}
-    for text in texts:
-        if (other := seen.setdefault(composed(text), text)) is not text:
-            raise InputError(f"labels {other!r} and {text!r} are written alike; rename one")
-    return texts
 
 
 def read_weights(sample_weight: Any, class_weight: Any, labels: np.ndarray | None, count: int) -> np.ndarray:

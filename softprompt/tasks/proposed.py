@@ -10,11 +10,11 @@ from typing import Any, Literal
 from ..errors import ConfigError
 from ..values import composed
 
-Kind = Literal["classification", "span", "generation", "tagging"]
+Kind = Literal["classification", "span", "generation", "tagging", "multilabel"]
 MOST_NAMED = 100
 """Labels that an instruction names at most; more would fill a small base's context."""
 
-_CUES = {"classification": "\nLabel:", "span": "\nAnswer:", "generation": "\nAnswer:"}
+_CUES = {"classification": "\nLabel:", "multilabel": "\nLabels:", "span": "\nAnswer:", "generation": "\nAnswer:"}
 _WRITES = {"max_new_tokens": 64, "stop": ["\n"]}
 
 
@@ -33,7 +33,7 @@ def propose(
 
     Args:
         fields: of a row that are read, as the template names them (Python identifiers), in their order there.
-        labels: of a classification or tagging, in the order that they are to have.
+        labels: of a classification, tagging or sets of labels, in the order that they are to have.
         instruction: in front of every row; None: one that names the labels, or asks for the answer.
         label_words: label → its word; those that are not there are made of the label.
 
@@ -50,6 +50,8 @@ def propose(
         task["verbalizer"] = words
     elif kind == "tagging":
         task["tags"] = list(labels)
+    elif kind == "multilabel":
+        task["labels"] = list(labels)
     elif kind == "generation":
         task["generation"] = {**_WRITES}
         task["metric"] = "chrf"
@@ -62,7 +64,8 @@ def propose(
     template["input"] = shown_fields(fields)
     if kind in _CUES:
         template["cue"] = _CUES[kind]
-        template["answer"] = f" {{{{ answer }}}}{_closing(list(words.values()))}"
+        if kind != "multilabel":  # whose labels a head decides
+            template["answer"] = f" {{{{ answer }}}}{_closing(list(words.values()))}"
     return task
 
 

@@ -92,7 +92,7 @@ def save(
     settings = settings or settings_of(ready, None, 0)
     if metrics is None:
         metrics = {name: found.estimate.as_dict() for name, found in result.metrics.items()}
-    told = {name: settings[name] for name in ("teaching", "labels") if name in settings}
+    told = {name: settings[name] for name in ("teaching", "labels", "sets") if name in settings}
     values: dict[str, Any] = {
         "format_version": artifacts.FORMAT_VERSION,
         "softprompt": importlib.metadata.version("softprompt"),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import pickle
+import re
 from collections import Counter
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -338,3 +341,19 @@ def test_what_is_shown_in_the_end(base, monkeypatch):
     monkeypatch.setattr("sys.stderr", stream)
     PromptClassifier(base, PROBE, verbose=True).fit(TEXTS, SETS)
     assert "PromptClassifier: method probe, base tiny-llama, learned from 24 rows" in stream.getvalue()
+
+
+def test_the_example_of_the_documentation_runs(monkeypatch, base):
+    """On a tiny base, whose answers are others."""
+    text = (Path(__file__).parents[1] / "docs/python.md").read_text(encoding="utf-8")
+    (code,) = re.findall(
+        r"```python\n(.*?)```", text.partition("## Several labels a row")[2].partition("\n## ")[0], re.DOTALL
+    )
+    assert code.count("PromptClassifier()") == 1
+    held = {"PromptClassifier": PromptClassifier, "base": base}
+    exec(code.replace("PromptClassifier()", "PromptClassifier(base)"), held)
+    classifier, shown = held["classifier"], re.findall(r"^classifier\.(\w+).*  # (\[.*\])", code, re.MULTILINE)
+    assert [name for name, _ in shown] == ["classes_", "predict", "predict_proba"]
+    assert classifier.classes_.tolist() == ast.literal_eval(shown[0][1])
+    assert {*ast.literal_eval(shown[1][1])[0]} <= {*classifier.classes_.tolist()}
+    assert np.shape(ast.literal_eval(shown[2][1])) == classifier.predict_proba(["it"]).shape

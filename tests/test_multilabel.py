@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +22,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from sklearn.preprocessing import MultiLabelBinarizer
 from test_bidirectional import encoder
 from test_cli import cli
+from test_training import events, folder_bytes
 
 from softprompt.answers import Evaluation, Outcome, summarize
 from softprompt.answers.thresholds import DRAWN, FEWEST, best_thresholds, threshold
@@ -170,6 +178,46 @@ def test_dev_answers_are_those_of_the_chosen_thresholds():
         [label for label, mark in zip(LABELS, row, strict=True) if mark] for row in given
     ]
     assert result.metrics["dev"].estimate.value == pytest.approx(f1_score(right, given, average="micro"))
+
+
+SETTINGS = {"epochs": 4, "batch_size": 4, "lr": 0.02, "eval_every": 5, "patience": 50}
+SCRIPT = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from models import tiny_base
+from test_multilabel import SETTINGS, TASK, several_rows
+from softprompt.tasks import Task
+from softprompt.training import checkpoints, train
+checkpoints.SECONDS = 0.0
+
+def slow(what, done, total):
+    print(done, flush=True)
+    time.sleep(0.05)
+
+train(tiny_base(), Task.load(TASK), "infix", {out!r}, train=SETTINGS, rows=several_rows(), progress=slow)
+"""
+
+
+def test_a_killed_run_goes_on_to_the_same_head_and_thresholds(tmp_path, forks):
+    base, rows = tiny_base("llama"), several_rows()
+    whole = train(base, Task.load(TASK), "infix", tmp_path / "whole", train=SETTINGS, rows=rows)
+    script = SCRIPT.format(tests=str(Path(__file__).parent), out=str(tmp_path / "killed"))
+    for moment in (4, 13):
+        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+        for line in process.stdout:
+            if int(line) >= moment and (tmp_path / "killed" / "checkpoint.pt").exists():
+                os.kill(process.pid, signal.SIGKILL)
+                break
+        assert process.wait() == -signal.SIGKILL
+    assert not (tmp_path / "killed" / "artifact").exists()
+    done = train(base, Task.load(TASK), "infix", tmp_path / "killed", train=SETTINGS, rows=rows)
+    assert folder_bytes(whole.artifact) == folder_bytes(done.artifact)
+    assert done.prepared.task.spec.thresholds == whole.prepared.task.spec.thresholds != dict.fromkeys(LABELS, 0.5)
+    assert done.metrics["dev"].estimate == whole.metrics["dev"].estimate
+    told = [events(tmp_path / name) for name in ("whole", "killed")]
+    steps = [[(event["step"], event["loss"]) for event in one if event["event"] == "step"] for one in told]
+    assert steps[0] == steps[1] and [step for step, _ in steps[0]] == list(range(1, 25))
+    assert sum(event["event"] == "resumed" for event in told[1]) >= 1
 
 
 # Thresholds
@@ -442,3 +490,30 @@ def test_from_a_csv_to_answers(tmp_path):
     done = cli("train", "run.yaml", "--out", "runs/other", cwd=tmp_path)
     assert done.returncode == 2 and "rows.csv:2: label 'sun' stands there twice" in done.stderr
     assert "rows.csv:3: label 'snow' is none that task.labels lists" in done.stderr
+
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def test_the_example_of_the_documentation_runs(tmp_path):
+    """The task of data.md on rows such as it shows, by the commands of methods.md."""
+    base = tiny_base("llama")
+    base.model.save_pretrained(tmp_path / "base")
+    base.tokenizer.save_pretrained(tmp_path / "base")
+    section = (DOCS / "data.md").read_text(encoding="utf-8").partition("**Multi-label classification.**")[2]
+    (task,) = re.findall(r"```yaml\n(.*?)```", section.partition("**Tagging.**")[0], re.DOTALL)
+    header, row = re.search(r"# (\S+)  and rows such as: (.*)", task).groups()
+    text, _, labels = row.rpartition(",")
+    assert set(labels.split(";")) < {"price", "delivery", "quality"}
+    rows = [f"{text.replace('.', f' {place}.')},{(labels, 'price', '')[place % 3]}" for place in range(24)]
+    (tmp_path / "orders.csv").write_text("\n".join([header, row, *rows]) + "\n", encoding="utf-8")
+    run = f"base: base\nmethod: {{name: prefix, length: 2}}\ntrain: {{max_steps: 2}}\n{task}"
+    (tmp_path / "orders.yaml").write_text(run, encoding="utf-8")
+    (tmp_path / "new.csv").write_text("text\nIt came late.\n", encoding="utf-8")
+    section = (DOCS / "methods.md").read_text(encoding="utf-8").partition("**Several labels a row**")[2]
+    (commands,) = re.findall(r"```sh\n(.*?)```", section.partition("**Tagged words**")[0], re.DOTALL)
+    done = [cli(*shlex.split(line, comments=True)[1:], cwd=tmp_path) for line in commands.strip().splitlines()]
+    assert len(done) == 3 and not any(one.returncode for one in done), [one.stderr for one in done]
+    trained, report, told = [one.stdout for one in done]
+    assert "test micro_f1" in trained and all(label in report for label in ("price", "delivery", "quality"))
+    assert set(json.loads(told)) == {"text", "artifact", "labels", "probabilities"}

@@ -23,7 +23,9 @@ LabelColumn = Annotated[
 ]
 TaskType = Annotated[
     str | None,
-    typer.Option("--type", help="classification, generation, span or tagging; default: by what the columns hold."),
+    typer.Option(
+        "--type", help="classification, multilabel, generation, span or tagging; default: by what the columns hold."
+    ),
 ]
 Settings = Annotated[
     list[str] | None, typer.Argument(help="key=value overrides, e.g. train.lr=0.01 method.length=16 seed=1.")

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..data import Row
 from ..values import is_blank, kind, not_text, plain, text_of
+from .sets import SeveralLabels, several_labels
 
 LABEL_NAMES = ("label", "labels", "class", "category", "target", "intent", "sentiment", "topic", "gold", "y")
 TEXT_NAMES = ("text", "sentence", "message", "content", "review", "body", "comment", "description")
@@ -28,6 +29,7 @@ class Column:
         characters: of a value, on average.
         numbers: all values are numbers, dates or times.
         holds: what it holds, in JSON's words.
+        several: its labels, where cells hold several each.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Column:
     characters: float
     numbers: bool
     holds: str
+    several: SeveralLabels | None = None
 
     @property
     def may_be_label(self) -> bool:
@@ -48,13 +51,15 @@ class Column:
     @property
     def may_be_text(self) -> bool:
         """Texts of several words, or of some length, that seldom repeat."""
-        if not self.counts or self.numbers or len(self.counts) < 0.3 * self.filled:
+        if not self.counts or self.numbers or self.several is not None or len(self.counts) < 0.3 * self.filled:
             return False
         words = sum(" " in value.strip() for value in self.counts) / len(self.counts)
         wide = sum(any(sign >= "\u2e80" for sign in value) for value in self.counts) / len(self.counts)
         return words >= 0.5 or wide >= 0.5
 
     def __str__(self) -> str:
+        if self.several is not None:
+            return f"{self.name} (several of {len(self.several.counts)} labels in a cell)"
         if not self.counts:
             return f"{self.name} ({self.holds})" if self.filled else f"{self.name} (empty)"
         if self.may_be_text:
@@ -87,6 +92,7 @@ def _column(name: str, values: Iterable[Any]) -> Column:
     texts = [text for value in there if (text := label_of(value)) is not None]
     other = [kind(value) for value in there if label_of(value) is None]
     if other or not texts:
-        return Column(name, len(there), Counter(), 0.0, False, other[0] if other else "nothing")
-    mean = sum(map(len, texts)) / len(texts)
-    return Column(name, len(there), Counter(texts), mean, all(map(_NUMBER.fullmatch, texts)), "text")
+        holds = other[0] if other else "nothing"
+        return Column(name, len(there), Counter(), 0.0, False, holds, several_labels(there, False))
+    mean, numbers = sum(map(len, texts)) / len(texts), all(map(_NUMBER.fullmatch, texts))
+    return Column(name, len(there), Counter(texts), mean, numbers, "text", several_labels(there, numbers))

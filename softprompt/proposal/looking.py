@@ -16,6 +16,7 @@ from ..metrics.spans import label_of as span_label_of
 from ..values import is_blank, text_of
 from .columns import Column, columns_of, label_of
 from .roles import Roles, roles_of
+from .sets import SeveralLabels, read_as_several
 
 _SENTENCE = 9  # words of a cell, which are too many for the name of a column
 _RARE = 4  # rows of a label, of which too few can be learned from and measured on
@@ -30,7 +31,9 @@ class Seen:
     Attributes:
         rows: those that can be read.
         unread: lines that cannot, each as `file:line: reason`.
-        labels: of a classification or tagging, how many rows (or words) have each, in the order that they are to have.
+        labels: of a classification, tagging or sets of labels, how many rows (or words) have each, in the order that they are
+            to have.
+        separator: what stands between labels where a cell holds several as one text.
         told: how the file was read, where that is not as it ought to be written.
         remarks: what is odd about its columns and labels, a line each.
     """
@@ -43,6 +46,7 @@ class Seen:
     labels: dict[str, int]
     told: list[str]
     remarks: list[str]
+    separator: str | None = None
 
 
 def look(path: Path, text: Sequence[str] = (), label: str | None = None, kind: str | None = None) -> Seen:
@@ -66,7 +70,8 @@ def look(path: Path, text: Sequence[str] = (), label: str | None = None, kind: s
     if path.suffix.lower() in (".csv", ".tsv"):
         _refuse_headless(path, columns)
     roles = roles_of(columns, text, label, kind, str(path))
-    labels = _labels(rows, roles)
+    several = _several(rows, columns, roles)
+    labels = _labels(rows, roles) if several is None else _in_their_order(several.counts)
     remarks = []
     if roles.kind == "classification":
         if len(labels) < 2:
@@ -75,7 +80,31 @@ def look(path: Path, text: Sequence[str] = (), label: str | None = None, kind: s
                 "or more, name another column with --label"
             )
         remarks = [*_about_labels(labels), *_giving_away(rows, columns, roles), *_telling(rows, roles)]
-    return Seen(path, rows, unread, columns, roles, labels, told, remarks)
+    if several is not None:
+        if not labels:
+            raise DataError(f"{path}: column {roles.answer!r} holds no label; name another column with --label")
+        remarks = [*_about_labels(labels), *_without_labels(rows, roles)]
+    separator = None if several is None else several.separator
+    return Seen(path, rows, unread, columns, roles, labels, told, remarks, separator)
+
+
+def _several(rows: Sequence[Row], columns: Sequence[Column], roles: Roles) -> SeveralLabels | None:
+    """The labels of rows that have several."""
+    if roles.kind != "multilabel":
+        return None
+    column = next(one for one in columns if one.name == roles.answer)
+    return column.several or read_as_several([row.values.get(roles.answer) for row in rows])
+
+
+def _without_labels(rows: Sequence[Row], roles: Roles) -> list[str]:
+    """Rows whose cell is empty."""
+    values = [row.values.get(roles.answer) for row in rows]
+    empty = sum((isinstance(value, str) and is_blank(value)) or value == [] for value in values)
+    if not empty:
+        return []
+    return [
+        f"{empty} rows have nothing in {roles.answer!r}, so none of the labels; take out those that are not labelled yet"
+    ]
 
 
 def _refuse_headless(path: Path, columns: Sequence[Column]) -> None:
@@ -104,7 +133,7 @@ def _labels(rows: Sequence[Row], roles: Roles) -> dict[str, int]:
     counts: Counter[str] = Counter()
     if roles.kind == "classification":
         counts.update(label for row in rows if (label := label_of(row.values.get(roles.answer))) is not None)
-        return {label: counts[label] for label in sorted(counts, key=_in_order)}
+        return _in_their_order(counts)
     if roles.kind != "tagging":
         return {}
     for row in rows:
@@ -120,6 +149,10 @@ def _tags(value: Any) -> list[str]:
     if named:
         return [OUTSIDE, *(f"{prefix}-{name}" for name in named for prefix in "BI")]
     return [text_of(one) for one in items if isinstance(one, (str, int))]
+
+
+def _in_their_order(counts: Counter[str]) -> dict[str, int]:
+    return {label: counts[label] for label in sorted(counts, key=_in_order)}
 
 
 def _in_order(label: str) -> tuple[bool, float, str]:

@@ -90,22 +90,26 @@ def _by_names(names: Sequence[str]) -> Roles | None:
 
 
 def _kind(answer: Column, kind: str | None) -> Kind:
-    """The type that was named; else free answers where they hardly repeat, and labels where they do."""
+    """The type that was named; else sets of labels, free answers where they hardly repeat, and labels where they do."""
     if kind is not None:
         return cast(Kind, kind)
+    if answer.several is not None:
+        return "multilabel"
     many = len(answer.counts) > max(20, answer.filled // 2)
     return "generation" if many or (answer.may_be_text and not answer.may_be_label) else "classification"
 
 
 def _answer(columns: Sequence[Column], text: Sequence[str], kind: str | None, where: str) -> str:
     others = [column for column in columns if column.name not in text]
-    labels = [] if kind == "generation" else [column for column in others if column.may_be_label]
+    sets = [column for column in others if column.several is not None and kind != "generation"]
+    labels = [column for column in others if column.may_be_label and kind != "generation"]
+    labels = sets or labels if kind == "multilabel" else labels or sets
     if len(labels) == 1:
         return labels[0].name
     if (named := _first_named(labels or others, LABEL_NAMES)) is not None:
         return named
     texts = [column for column in others if column.may_be_text]
-    if not labels and kind != "classification" and len(texts) == 2 - min(1, len(text)):
+    if not labels and kind not in ("classification", "multilabel") and len(texts) == 2 - min(1, len(text)):
         return texts[-1].name  # what is asked stands before what is answered
     which = "any of several columns" if labels else "no column"
     likely = sorted(labels, key=lambda column: (column.numbers, len(column.counts)))

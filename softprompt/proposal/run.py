@@ -21,8 +21,23 @@ from .looking import Seen
 
 BASE = "smollm2"
 SPLIT = {"train": 0.7, "dev": 0.15, "test": 0.15, "seed": 0}
-_TAKEN = {"label", "answer", "answers", "tags", "entities", "tokens", "starts", "choices", "soft", "mask", "options"}
+_TAKEN = {
+    "label",
+    "answer",
+    "answers",
+    "tags",
+    "entities",
+    "tokens",
+    "starts",
+    "choices",
+    "soft",
+    "mask",
+    "options",
+    "labels",
+}
 """Names that mean something else to a task or a template than what a column is called."""
+_ANSWERS = {"classification": "label", "generation": "answer", "span": "answers", "multilabel": "labels"}
+"""What a task calls the answer of a row."""
 
 
 @dataclass
@@ -55,7 +70,9 @@ class Proposal:
 
 
 def default_run(kind: str) -> dict[str, Any]:
-    """Base and method for a type of task: tags are read by a head, for which an encoder serves."""
+    """Base and method for a type of task: tags and sets of labels are read by a head, for which an encoder serves."""
+    if kind == "multilabel":
+        return {"base": "minilm", "method": "probe", "train": {}}
     if kind == "tagging":
         return {"base": "minilm", "method": "prefix", "train": {"epochs": 15}}
     return {"base": BASE, "method": "infix", "train": {}}
@@ -73,12 +90,14 @@ def propose_run(seen: Seen) -> Proposal:
     kind = default_run(roles.kind)
     task = propose(roles.kind, list(names.values()), list(seen.labels), name=task_name(seen.path.stem))
     columns = {ours: column for column, ours in names.items() if ours != column and roles.kind != "tagging"}
-    ours = {"classification": "label", "generation": "answer", "span": "answers"}.get(roles.kind)
+    ours = _ANSWERS.get(roles.kind)
     if ours is not None and ours != roles.answer:
         columns[ours] = roles.answer
     data: dict[str, Any] = {"source": str(seen.path.resolve())}
     if columns:
         data["columns"] = columns
+    if seen.separator is not None:
+        task["separator"] = seen.separator
     data |= {"split": {**SPLIT}, "on_bad_rows": "skip"}
     task = {**{key: task[key] for key in ("version", "name", "type")}, "data": data, **task}
     run = {"base": kind["base"], "task": task, "method": kind["method"], "train": kind["train"], "seed": 0}
@@ -147,4 +166,7 @@ def _tokenizer(base: str) -> Any:
         return None
     from tokenizers import Tokenizer
 
-    return Tokenizer.from_file(str(file))
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.no_padding()  # some are stored with a length that all texts are cut or filled up to
+    tokenizer.no_truncation()
+    return tokenizer

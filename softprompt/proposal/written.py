@@ -20,6 +20,7 @@ _TYPES = {
     "generation": "free text, written token by token",
     "span": "a stretch of the context",
     "tagging": "a tag for each word",
+    "multilabel": "any of the labels below, each by itself",
 }
 _NOTES = {
     "base": "or a folder or hub id; {name: …, dtype: bf16} halves its memory",
@@ -30,9 +31,11 @@ _NOTES = {
     "task.template.answer": "what the model is to say then",
     "task.verbalizer": "label: the word that stands for it",
     "task.tags": "all tags, in the order of the head's answers",
+    "task.labels": "all labels, in the order of the head's answers",
+    "task.separator": "what stands between the labels of a cell",
     "task.generation": "the longest answer, and what ends one",
     "task.metric": "what is reported, and decides on dev",
-    "method": "`softprompt methods` lists them; auto (base: auto) compares",
+    "method": "`softprompt methods` lists them",
     "train": "empty: the method's own defaults, e.g. {epochs: 5, lr: 0.01}",
     "seed": "of the first parameters and the order of rows",
 }
@@ -68,6 +71,9 @@ def summary(found: Proposal) -> list[str]:
         f"{seen.path}: {len(seen.rows) + len(seen.unread)} rows; columns: {', '.join(map(str, seen.columns))}",
         f"task: {roles.kind}; {read} is read, {roles.answer!r} is the answer",
     ]
+    if roles.kind == "multilabel":
+        between = "in lists" if seen.separator is None else f"with {seen.separator!r} between them"
+        lines.append(f"a cell holds several labels {between}; --type classification reads it as one")
     if seen.labels:
         names = [f"{label!r} {count}" for label, count in seen.labels.items()]
         more = f" and {len(names) - _MOST_LABELS} more" if len(names) > _MOST_LABELS else ""
@@ -76,9 +82,8 @@ def summary(found: Proposal) -> list[str]:
         )
     lines += found.notices
     parts = ", ".join(f"{len(part)} {name}" for name, part in found.splits.items())
-    lines.append(
-        f"splits: {rows} rows, stratified by label: {parts}" if seen.labels else f"splits: {rows} rows: {parts}"
-    )
+    stratified = ", stratified by label" if seen.labels and roles.kind != "multilabel" else ""
+    lines.append(f"splits: {rows} rows{stratified}: {parts}")
     lines.append(_lengths(found))
     if found.word_lengths:
         lines.append(_words(found))
@@ -111,6 +116,8 @@ def _notes(found: Proposal) -> dict[str, str]:
     rows = sum(map(len, found.splits.values()))
     shown = " / ".join(str(len(found.splits[name])) for name in ("train", "dev", "test"))
     notes = {**_NOTES}
+    if seen.roles.kind == "classification":
+        notes["method"] += "; auto (base: auto) compares"
     notes["task.type"] = f"the answer is {_TYPES[seen.roles.kind]}"
     notes["task.data.source"] = f"{len(seen.rows) + len(seen.unread)} rows, {rows} of them different and whole"
     notes["task.data.split"] = f"{shown} rows" + (", stratified by label" if task.get("verbalizer") else "")

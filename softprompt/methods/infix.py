@@ -62,7 +62,7 @@ class Infix(LearnedTensor):
     title = "learned K/V (or embeddings) between text and answer; texts are encoded once (Li & Liang 2021)"
     Spec = InfixSpec
     defaults: ClassVar[TrainDefaults] = TrainDefaults(
-        lr=5e-2, epochs=3, min_steps=96, batch_size=32, least_batch=16, warmup=0.3
+        lr=3e-2, epochs=3, min_steps=96, batch_size=32, least_batch=16, warmup=0.3
     )
     place = "infix"
     spec: InfixSpec

@@ -27,7 +27,8 @@ from softprompt.training.loop import batch_at
 from softprompt.training.places import run_folder
 from softprompt.training.sealed import DamagedError, PickledError, read_state, write_state
 from softprompt.training.state import State
-from softprompt.training.sweep import _SweepContext, sweep
+from softprompt.training.sweep import sweep
+from softprompt.training.sweep.trials import SweepContext
 from softprompt.types import ignore_progress
 from softprompt.yaml_file import dump
 
@@ -390,7 +391,7 @@ def test_a_sweep_looks_at_every_trial_before_a_base_is_loaded(tmp_path, monkeypa
 
 def test_trials_of_a_sweep_share_rows_only_where_they_read_them_alike():
     told: list[str] = []
-    context = _SweepContext(ignore_progress, told.append)
+    context = SweepContext(ignore_progress, told.append)
     rows = [{"text": f"joy {place}", "label": "good" if place % 2 else "bad"} for place in range(8)]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.jsonl"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -13,30 +13,74 @@ from .console import err, out, progress
 from .options import Json, RunFile
 from .outputs import refuse_replacing, tell_json
 
+_SETTINGS = (
+    "key=value overrides; several values: key=a,b,c. With --optuna also ranges: key=low..high, and key=low..high:log for what "
+    "counts in powers of ten; ends without a point are whole numbers."
+)
+_OPTUNA = (
+    "Trials in all that Optuna chooses for the lowest dev log loss, instead of all combinations; those of earlier calls "
+    "count. "
+    "Without settings that vary it searches the learning rate and the length round the run's own. Needs softprompt[optuna]."
+)
+_GIVEN_UP = {"median": "pruned", "not_finite": "diverged"}
+
 
 @app.command(
     "sweep",
-    epilog="Example: `softprompt sweep examples/movies.yaml train.lr=0.003,0.01,0.03 seed=0,1,2 --out runs/sweep`",
+    epilog="Examples: `softprompt sweep examples/movies.yaml train.lr=0.003,0.01,0.03 seed=0,1,2 --out runs/sweep`; "
+    "`softprompt sweep examples/movies.yaml train.lr=0.001..0.1:log method.length=4..64 --optuna 30 --out runs/search`",
 )
 def sweep_verb(
     run: RunFile,
-    settings: Annotated[list[str], typer.Argument(help="key=value overrides; several values: key=a,b,c.")],
+    settings: Annotated[list[str] | None, typer.Argument(help=_SETTINGS)] = None,
     to: Annotated[Path, typer.Option("--out", help="Folder; one run folder in it per combination.")] = Path(
         "runs/sweep"
     ),
     test: Annotated[
         bool, typer.Option("--test", help="Evaluate the best run (by dev) on the test rows, once.")
     ] = False,
+    optuna: Annotated[int | None, typer.Option("--optuna", min=1, metavar="N", help=_OPTUNA)] = None,
+    no_prune: Annotated[
+        bool,
+        typer.Option(
+            "--no-prune",
+            help="Train every trial to its end; else one stops where its dev log loss is above the median of those before.",
+        ),
+    ] = False,
     document: Json = None,
 ) -> None:
-    """Train every combination of the given values; texts are encoded once for all of them. Resumable run by run."""
+    """Train every combination of the given values, or what Optuna chooses; texts are encoded once for all of them.
+
+    Resumable run by run: the same command goes on. The best run is chosen by the dev metric, and by the dev log loss among
+    those that the metric cannot tell apart.
+    """
+    from ..errors import ConfigError
     from ..training.sweep import sweep
 
     refuse_replacing({"--json": document}, [run])
+    if optuna is None and no_prune:
+        raise ConfigError("--no-prune goes with --optuna N; a sweep over values trains every run to its end")
+    if optuna is None and not settings:
+        raise ConfigError("nothing varies; give values, e.g. train.lr=0.003,0.01,0.03, or --optuna 20 to search")
     with progress() as show:
-        report = sweep(run, settings, to, test, show, err.print)
+        report = sweep(run, settings or [], to, test, show, err.print, optuna, not no_prune)
     if cut := sum(trial["truncated"] for trial in report["trials"]):
         err.print(f"{cut} texts (all trials together) were longer than what fits and were cut at their end")
+    out.print(_table(report))
+    out.print(
+        f"best by dev: {report['best']} ({to / report['best']}); {report['seconds']:.1f} s in all, "
+        f"{report['encode_seconds']:.1f} s of it encoding"
+    )
+    if "study" in report:
+        out.print(f"study: {to / report['study']} (optuna-dashboard sqlite:///{to / report['study']})")
+    if report.get("test"):
+        low, high = report["test"]["interval"]
+        out.print(f"test {report['test']['metric']} {report['test']['value']:.3f} [{low:.3f}, {high:.3f}]")
+    tell_json(document, report)
+
+
+def _table(report: dict[str, Any]) -> Table:
+    """The trials, the best dev metric first; behind them those that were given up."""
     table = Table("run", "dev", "dev nll", "best step", "train s")
     for trial in sorted(report["trials"], key=lambda trial: (-trial["dev"]["value"], trial["dev_nll"])):
         low, high = trial["dev"]["interval"]
@@ -44,12 +88,7 @@ def sweep_verb(
         table.add_row(
             trial["name"], shown, f"{trial['dev_nll']:.3f}", str(trial["best_step"]), f"{trial['seconds']['train']:.1f}"
         )
-    out.print(table)
-    out.print(
-        f"best by dev: {report['best']} ({to / report['best']}); {report['seconds']:.1f} s in all, "
-        f"{report['encode_seconds']:.1f} s of it encoding"
-    )
-    if report.get("test"):
-        low, high = report["test"]["interval"]
-        out.print(f"test {report['test']['metric']} {report['test']['value']:.3f} [{low:.3f}, {high:.3f}]")
-    tell_json(document, report)
+    for trial in report.get("pruned", []):
+        nll = "" if trial["dev_nll"] is None else f"{trial['dev_nll']:.3f}"
+        table.add_row(trial["name"], f"{_GIVEN_UP[trial['why']]} at step {trial['step']}", nll, "", "")
+    return table

@@ -55,7 +55,7 @@ def fit(
         objective: what is minimised; by default the loss of the answers' form.
 
     Raises:
-        TrainingError: a loss or gradient that is not finite; names the step and its rows.
+        NotFiniteError: a loss or gradient is no number; names the step and its rows.
         Interrupted: a signal asked for an end.
     """
     assert spec.lr and spec.max_steps
@@ -192,6 +192,10 @@ class _Run:
         return bool(control.parallel.totals(float(control.asked.number))[0])
 
 
+class NotFiniteError(TrainingError):
+    """A loss or gradient is no number, so training cannot go on."""
+
+
 class _StoppedError(Exception):
     """A dev evaluation that is left before its end."""
 
@@ -202,14 +206,14 @@ def refuse_not_finite(
     """Stop before a loss or gradient that is no number reaches the parameters.
 
     Raises:
-        TrainingError: names the step and its rows.
+        NotFiniteError: names the step and its rows.
     """
     if math.isfinite(loss) and math.isfinite(norm):
         return
     what = f"loss {loss}" if not math.isfinite(loss) else f"gradient norm {norm}"
     where = ", ".join(example.where for example in rows[:8]) + (" …" if len(rows) > 8 else "")
     store.log("not_finite", step=state.step + 1, loss=str(loss), norm=str(norm), rows=[e.where for e in rows])
-    raise TrainingError(
+    raise NotFiniteError(
         f"step {state.step + 1}: {what} on rows {where}; lower train.lr (now {spec.lr:g}) or use base.dtype: fp32"
     )
 

@@ -31,6 +31,7 @@ from .checkpoints import goes_on
 from .choosing import resolve_scoring
 from .events import both
 from .job import Job
+from .optimizers import check_optimizer
 from .places import run_folder
 from .result import Result
 from .sharding import refuse
@@ -102,13 +103,10 @@ def train(
     _check_given(base, task)
     rows = _splits(task, rows)
     test = options.get("test", False)
-    method = with_head(method if isinstance(method, Method) else make_method(method), base, task)
-    spec = train if isinstance(train, TrainSpec) else parse(TrainSpec, train or {}, "train")
-    check_installed(trackers := spec.trackers)
-    spec = spec.model_copy(update={"report_to": None})  # no part of what names the run, nor of what it leaves
     seed, parallel = check_seed(seed), processes()
-    refuse(method, base, spec, parallel)
-    check_word_dropout(spec.word_dropout, base)
+    method, spec = _settled(base, task, method, train)
+    trackers = spec.trackers
+    spec = spec.model_copy(update={"report_to": None})  # no part of what names the run, nor of what it leaves
     control = _control(parallel, options)
     cache = cache or CacheSpec()
     kept = cache.config(parallel.name)
@@ -122,14 +120,61 @@ def train(
         control = replace(control, on_event=both(control.on_event, report))
         began, wanted = time.perf_counter(), ("train", "dev", "test") if test else ("train", "dev")
         task = resolve_scoring(base, task, rows, kept, control)
-        autocast = torch.bfloat16 if spec.autocast else None
-        base = base.view(gradient_checkpointing=spec.gradient_checkpointing, autocast=autocast)
-        ready = prepare(base, task, method, kept, rows, options.get("reuse", ()), wanted, seed)
+        ready = prepare(_viewed(base, spec), task, method, kept, rows, options.get("reuse", ()), wanted, seed)
         spec = spec.filled(method, len(ready.splits["train"]), options.get("part_of"))
         job = Job(ready, task, spec, cache, seed, folder, options.get("objective"), control)
         result = job.run(wanted[1:], fresh, options.get("check", True), began)
         parallel.wait()
     return result
+
+
+def check_run(
+    base: Base,
+    task: Task,
+    method: str | dict[str, Any] | Method,
+    rows: dict[str, list[Row]],
+    train: TrainSpec | dict[str, Any] | None = None,
+    seed: int = 0,
+) -> Prepared:
+    """Look at a run as `train` does before it encodes a row.
+
+    Args:
+        rows: by split, loaded.
+
+    Returns:
+        the run, bound and with its method initialised, without examples.
+
+    Raises:
+        SoftpromptError: settings, task and base do not go together; see `train`.
+    """
+    method, spec = _settled(base, task, method, train)
+    base = _viewed(base, spec)
+    tasks = [task.scored_by(way) for way in task.ways] or [task]
+    ready = [prepare(base, each, method, rows=rows, splits=(), seed=seed) for each in tasks]
+    return ready[0]
+
+
+def _settled(
+    base: Base, task: Task, method: str | dict[str, Any] | Method, train: TrainSpec | dict[str, Any] | None
+) -> tuple[Method, TrainSpec]:
+    """The method with its head, and how it is trained.
+
+    Raises:
+        SoftpromptError: they do not go together with the base, the task or this installation.
+    """
+    method = with_head(method if isinstance(method, Method) else make_method(method), base, task)
+    spec = train if isinstance(train, TrainSpec) else parse(TrainSpec, train or {}, "train")
+    check_installed(spec.trackers)
+    check_optimizer(spec.optimizer)
+    refuse(method, base, spec, processes())
+    check_word_dropout(spec.word_dropout, base)
+    return method, spec
+
+
+def _viewed(base: Base, spec: TrainSpec) -> Base:
+    """The base as it is run in this training; see `Base.view`."""
+    autocast = torch.bfloat16 if spec.autocast else None
+    return base.view(gradient_checkpointing=spec.gradient_checkpointing, autocast=autocast)
 
 
 def _control(parallel: Processes, options: RunOptions) -> Control:

@@ -255,6 +255,26 @@ def test_sweep_encodes_once(work):
     assert held["metrics"]["test"]["value"] == report["test"]["value"]
 
 
+def test_a_search_from_the_command_line(work):
+    refused(cli("sweep", "run.yaml", cwd=work), "nothing varies; give values")
+    refused(cli("sweep", "run.yaml", "seed=0,1", "--no-prune", cwd=work), "--no-prune goes with --optuna N")
+    refused(cli("sweep", "run.yaml", "seed=0..3", cwd=work), "a range is searched with --optuna N")
+    command = ["sweep", "run.yaml", "train.lr=0.01..0.1:log", "--optuna", "2", "--out", "search"]
+    done = cli(*command, "--test", "--json", cwd=work)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (
+        len(report["trials"]) == 2 and report["searched"] == ["train.lr=0.01..0.1:log"] and report["test"]["rows"] == 12
+    )
+    assert (work / "search" / report["best"] / "artifact").is_dir() and (work / "search" / report["study"]).is_file()
+    assert "searching train.lr=0.01..0.1:log for the lowest dev log loss, 2 trials in all" in done.stderr
+    shown = cli(*command, cwd=work)
+    assert all(trial["name"] in shown.stdout for trial in report["trials"])
+    assert (
+        "optuna-dashboard sqlite:///search/study.db" in shown.stdout and "train" not in shown.stderr.partition("all")[2]
+    )
+
+
 def test_as_a_process(work):
     """(What it does beyond starting and ending is tested within this process.)"""
     refused(process("train", "run.yaml", "method.lenght=3", "--out", "bad", cwd=work), "did you mean 'length'")

@@ -227,6 +227,29 @@ def test_killed_runs_go_on_and_only_the_first_process_is_heard(work, fresh):
     assert names == {"artifact", "checkpoint.pt", "checkpoint.before.pt", "events.jsonl", "result.json", "run.yaml"}
 
 
+SEARCHING = """
+from softprompt.training.sweep.study import Study
+Study.is_worse = lambda self: self.done == 1
+from softprompt.cli import main
+main()
+"""
+
+
+def test_a_search_asks_in_the_first_process_and_prunes_in_all(work):
+    pytest.importorskip("optuna")
+    (work / "searching.py").write_text(SEARCHING)
+    settings = ["train.lr=0.01..0.1:log", "train.epochs=2"]
+    process = start("searching.py", "sweep", "run.yaml", *settings, "--optuna", "3", "--out", "search", cwd=work)
+    out, err = finish(process)
+    assert process.returncode == 0, err
+    report = json.loads((work / "search" / "sweep.json").read_text())
+    (pruned,) = report["pruned"]
+    assert len(report["trials"]) == 2 and (pruned["why"], pruned["step"]) == ("median", 5)
+    assert out.count("best by dev") == 1 and out.count("pruned at step 5") == 1, out
+    steps = [event["step"] for event in events(work / "search" / report["best"]) if event["event"] == "step"]
+    assert steps == list(range(1, 15))
+
+
 @pytest.mark.parametrize("fresh", [False, pytest.param(True, marks=pytest.mark.full)])
 def test_sigterm_ends_all_processes_behind_the_same_step(work, fresh):
     """A scheduler's SIGTERM goes to the launcher, which sends it on to its processes, each at another moment."""

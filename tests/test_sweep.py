@@ -138,6 +138,13 @@ def test_a_sweep_looks_at_every_point_before_the_first_run(run, monkeypatch, set
     assert not Path("out").exists()
 
 
+def test_what_is_not_installed_is_told_before_the_first_run(run, scripted, monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(SoftpromptError, match="trial 'optimizer=adamw8bit' cannot be run: .* needs bitsandbytes: pip"):
+        sweep(run, ["train.optimizer=adamw,adamw8bit"], Path("out"))
+    assert not scripted[0]
+
+
 def test_a_search_looks_at_the_ends_of_its_ranges(run, scripted):
     with pytest.raises(ConfigError, match=r"trial 'length=900' cannot be run: method.length is 900"):
         sweep(run, ["method.length=4..900"], Path("out"), optuna=3)

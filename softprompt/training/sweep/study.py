@@ -79,7 +79,7 @@ class Study:
                 self.done = len(done)
                 values = self._next()
                 name = name_of(self._settings, values)
-                known = next((trial for trial in done if trial.user_attrs[_RUN] == name), None)
+                known = next((trial for trial in done if trial.user_attrs.get(_RUN) == name), None)
                 self.trial.set_user_attr(_RUN, name)
                 if known is None:
                     return values

@@ -140,7 +140,7 @@ def test_a_sweep_looks_at_every_point_before_the_first_run(run, monkeypatch, set
 
 def test_what_is_not_installed_is_told_before_the_first_run(run, scripted, monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    with pytest.raises(SoftpromptError, match="trial 'optimizer=adamw8bit' cannot be run: .* needs bitsandbytes: pip"):
+    with pytest.raises(SoftpromptError, match=r"trial 'optimizer=adamw8bit' cannot be run: .* needs bitsandbytes: pip"):
         sweep(run, ["train.optimizer=adamw,adamw8bit"], Path("out"))
     assert not scripted[0]
 

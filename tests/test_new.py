@@ -32,7 +32,7 @@ def tickets(count: int = 24) -> list[str]:
 
 
 def proposed(path: Path, *text, label=None, kind=None):
-    return propose_run(look(path, text, label, kind))
+    return propose_run(look(path, text, [] if label is None else [label], kind))
 
 
 def test_a_proposal_is_a_run_and_its_file_is_read_as_the_same(tmp_path):

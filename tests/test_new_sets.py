@@ -12,7 +12,7 @@ from test_new import proposed, saved
 
 from softprompt import yaml_file
 from softprompt.errors import DataError
-from softprompt.proposal import look, summary, written
+from softprompt.proposal import look, propose_run, summary, written
 from softprompt.proposal.sets import several_labels
 from softprompt.tasks import Task
 
@@ -84,7 +84,7 @@ def test_the_type_that_is_named_decides(tmp_path):
     assert proposed(few, label="codes").task["type"] == "classification"
     empty = saved(tmp_path / "empty.csv", "message,codes", [f"text number {k}," for k in range(12)])
     with pytest.raises(DataError, match="column 'codes' holds no label"):
-        look(empty, ["message"], "codes", "multilabel")
+        look(empty, ["message"], ["codes"], "multilabel")
 
 
 def genres(count=300):
@@ -166,6 +166,49 @@ def test_a_column_of_one_label_goes_first(tmp_path):
     assert proposed(saved(tmp_path / "w.csv", "plot,genres", [row.rpartition(",")[0] for row in wide])).seen.labels
 
 
+def marked_lines(count=48):
+    """A row with a column of 0 and 1 for each topic."""
+    own = topics(count)
+    return [f"ticket number {k} of them," + ",".join(str(int(t in row)) for t in TOPICS) for k, row in enumerate(own)]
+
+
+def test_a_column_of_0_and_1_for_each_label(tmp_path):
+    path = saved(tmp_path / "t.csv", ",".join(["message", *TOPICS]), marked_lines())
+    found = propose_run(look(path, (), TOPICS[::-1]))
+    assert found.task["labels"] == TOPICS[::-1] and not {"separator", "verbalizer"} & {*found.task}
+    assert found.seen.labels == {topic: sum(topic in own for own in topics()) for topic in TOPICS[::-1]}
+    assert found.seen.roles.fields == ("message",) and "columns" not in found.task["data"]
+    task = Task.load(found.run["task"])
+    read = [task.gold(row.values) for part in found.splits.values() for row in part]
+    assert sorted(map(sorted, read)) == sorted(map(sorted, topics()))
+    said = "\n".join(summary(found))
+    assert "'billing' and 'account' are the answer" in said and "each label has a column of 0 and 1" in said
+    assert yaml_file.load(written(found, tmp_path / "other", "x"), "f") == found.run
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "told"),
+    [
+        ("message,a,b", ["--label", "a", "--label", "c"], "has no column 'c'"),
+        ("message,a,b", ["--label", "a", "--label", "message"], "column 'message' holds 'text number 0"),
+        ("message,a,b", ["--label", "a", "--label", "a"], "--label a: is named twice"),
+        (
+            "message,a,b",
+            ["--label", "a", "--label", "b", "--type", "span"],
+            "has one answer, and --label names 2 columns",
+        ),
+        ("message,a,labels", ["--label", "a", "--label", "b"], "has no column 'b'"),
+        ("message,a,b,labels", ["--label", "a", "--label", "b"], "has a column 'labels', which a task reads first"),
+    ],
+)
+def test_columns_that_are_no_labels(tmp_path, columns, options, told):
+    rows = [
+        ",".join([f"text number {k}", str(k % 2), str(k % 3 // 2), "x"][: columns.count(",") + 1]) for k in range(12)
+    ]
+    saved(tmp_path / "t.csv", columns, rows)
+    refused(cli("new", "t.csv", *options, cwd=tmp_path), told)
+
+
 def test_from_a_table_to_labels(tmp_path):
     """`train` on the rows, the file that `new` writes, and answers."""
     base = tiny_base("llama")
@@ -182,4 +225,8 @@ def test_from_a_table_to_labels(tmp_path):
     (tmp_path / "new.csv").write_text("message\na ticket on billing\n", encoding="utf-8")
     done = cli("predict", "runs/t", "--input", "new.csv", cwd=tmp_path)
     assert done.returncode == 0 and set(json.loads(done.stdout)["probabilities"]) == {*TOPICS}, done.stderr
+    saved(tmp_path / "m.csv", ",".join(["message", *TOPICS]), marked_lines())
+    named = [word for topic in TOPICS for word in ("--label", topic)]
+    done = cli("train", "m.csv", *named, "base=base", "--out", "runs/m", cwd=tmp_path)
+    assert done.returncode == 0 and "dev micro_f1" in done.stdout, done.stderr
     refused(cli("train", "t.csv", "method=auto", cwd=tmp_path), "auto chooses for classifications", "type 'multilabel'")

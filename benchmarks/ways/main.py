@@ -92,7 +92,7 @@ def _classification(data: Path, text: Sequence[str], label: str | None) -> Propo
     Raises:
         ConfigError: the file's rows have no labels to choose from.
     """
-    seen = look(data, text, label)
+    seen = look(data, text, [] if label is None else [label])
     if seen.roles.kind != "classification":
         raise ConfigError(
             f"{data}: its rows are for {seen.roles.kind}; try is for rows with one label each. `softprompt new` writes a "

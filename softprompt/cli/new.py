@@ -9,7 +9,7 @@ import typer
 
 from .app import app
 from .console import err, out
-from .options import Json, LabelColumn, TaskType, TextColumns
+from .options import Json, LabelColumns, TaskType, TextColumns
 from .outputs import behind_links, refuse_replacing, tell_json
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def new_verb(
     data: Annotated[Path, typer.Argument(help="Rows: a file in CSV, TSV, JSONL, JSON or Parquet.")],
     text: TextColumns = None,
-    label: LabelColumn = None,
+    label: LabelColumns = None,
     kind: TaskType = None,
     to: Annotated[
         Path | None,
@@ -46,7 +46,7 @@ def new_verb(
     if to.exists() and not force:
         raise ConfigError(f"{to}: is there already; --force replaces it, --out names another file")
     refuse_replacing({"--out": to, "--json": document}, [data])
-    found = propose_run(look(data, text or [], label, kind))
+    found = propose_run(look(data, text or [], label or [], kind))
     for line in summary(found):
         out.print(line)
     write_text(to, written(found, to.parent, command_of(to)))
@@ -57,7 +57,7 @@ def new_verb(
 
 
 def run_for_rows(
-    data: Path, settings: list[str], text: list[str] | None, label: str | None, kind: str | None
+    data: Path, settings: list[str], text: list[str] | None, label: list[str] | None, kind: str | None
 ) -> RunSpec:
     """The run that is proposed for a file of rows, with what the command line sets; says what was seen.
 
@@ -69,7 +69,7 @@ def run_for_rows(
     from ..proposal import look, propose_run, summary
     from ..run_reader import make_run
 
-    found = propose_run(look(data, text or [], label, kind))
+    found = propose_run(look(data, text or [], label or [], kind))
     said = summary(found)
     keys = {item.partition("=")[0].partition(".")[0] for item in settings}
     if found.seen.roles.kind == "classification" and "method" not in keys:

@@ -21,6 +21,14 @@ TextColumns = Annotated[
 LabelColumn = Annotated[
     str | None, typer.Option("--label", help="Column with the answer; default: the one with few values that repeat.")
 ]
+LabelColumns = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--label",
+        help="Column with the answer; default: the one with few values that repeat. Again for each label that has a column "
+        "of 0 and 1.",
+    ),
+]
 TaskType = Annotated[
     str | None,
     typer.Option(

@@ -10,7 +10,7 @@ import typer
 from .app import app
 from .console import err, out, progress, tell_answers, tell_cut
 from .new import run_for_rows
-from .options import Fresh, Json, LabelColumn, RunFolder, RunOrRows, Settings, TaskType, Test, TextColumns
+from .options import Fresh, Json, LabelColumns, RunFolder, RunOrRows, Settings, TaskType, Test, TextColumns
 from .outputs import refuse_replacing, tell_json
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def train_verb(
     run: RunOrRows,
     settings: Settings = None,
     text: TextColumns = None,
-    label: LabelColumn = None,
+    label: LabelColumns = None,
     kind: TaskType = None,
     to: RunFolder = Path("runs/run"),
     fresh: Fresh = False,

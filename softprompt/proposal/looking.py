@@ -13,10 +13,11 @@ from ..data import Row, read_rows
 from ..errors import DataError
 from ..metrics.spans import OUTSIDE
 from ..metrics.spans import label_of as span_label_of
+from ..tasks.multilabel import MARKS
 from ..values import is_blank, text_of
 from .columns import Column, columns_of, label_of
 from .roles import Roles, roles_of
-from .sets import SeveralLabels, read_as_several
+from .sets import read_as_several
 
 _SENTENCE = 9  # words of a cell, which are too many for the name of a column
 _RARE = 4  # rows of a label, of which too few can be learned from and measured on
@@ -49,12 +50,12 @@ class Seen:
     separator: str | None = None
 
 
-def look(path: Path, text: Sequence[str] = (), label: str | None = None, kind: str | None = None) -> Seen:
+def look(path: Path, text: Sequence[str] = (), label: Sequence[str] = (), kind: str | None = None) -> Seen:
     """Look at a file of rows.
 
     Args:
         text: columns that are read; empty: they are guessed.
-        label: the column with the answer; None: it is guessed.
+        label: the column with the answer, or those of 0 and 1 for each label; empty: it is guessed.
         kind: type of the task; None: by the columns.
 
     Raises:
@@ -70,8 +71,11 @@ def look(path: Path, text: Sequence[str] = (), label: str | None = None, kind: s
     if path.suffix.lower() in (".csv", ".tsv"):
         _refuse_headless(path, columns)
     roles = roles_of(columns, text, label, kind, str(path))
-    several = _several(rows, columns, roles)
-    labels = _labels(rows, roles) if several is None else _in_their_order(several.counts)
+    separator = None
+    if roles.kind == "multilabel":
+        labels, separator = _sets(rows, columns, roles)
+    else:
+        labels = _labels(rows, roles)
     remarks = []
     if roles.kind == "classification":
         if len(labels) < 2:
@@ -80,20 +84,21 @@ def look(path: Path, text: Sequence[str] = (), label: str | None = None, kind: s
                 "or more, name another column with --label"
             )
         remarks = [*_about_labels(labels), *_giving_away(rows, columns, roles), *_telling(rows, roles)]
-    if several is not None:
+    if roles.kind == "multilabel":
         if not labels:
             raise DataError(f"{path}: column {roles.answer!r} holds no label; name another column with --label")
-        remarks = [*_about_labels(labels), *_without_labels(rows, roles)]
-    separator = None if several is None else several.separator
+        remarks = [*_about_labels(labels), *([] if roles.marked else _without_labels(rows, roles))]
     return Seen(path, rows, unread, columns, roles, labels, told, remarks, separator)
 
 
-def _several(rows: Sequence[Row], columns: Sequence[Column], roles: Roles) -> SeveralLabels | None:
-    """The labels of rows that have several."""
-    if roles.kind != "multilabel":
-        return None
+def _sets(rows: Sequence[Row], columns: Sequence[Column], roles: Roles) -> tuple[dict[str, int], str | None]:
+    """How many rows have each of several labels, and what stands between them in a cell."""
+    if roles.marked:
+        cells = {name: [label_of(row.values.get(name)) for row in rows] for name in roles.answers}
+        return {name: sum(MARKS[cell.strip().lower()] for cell in own if cell) for name, own in cells.items()}, None
     column = next(one for one in columns if one.name == roles.answer)
-    return column.several or read_as_several([row.values.get(roles.answer) for row in rows])
+    several = column.several or read_as_several([row.values.get(roles.answer) for row in rows])
+    return _in_their_order(several.counts), several.separator
 
 
 def _without_labels(rows: Sequence[Row], roles: Roles) -> list[str]:

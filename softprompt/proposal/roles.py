@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast, get_args
 
 from ..config import suggest
 from ..errors import ConfigError, DataError
+from ..tasks.multilabel import MARKS
 from ..tasks.proposed import Kind
 from .columns import LABEL_NAMES, TEXT_NAMES, Column
 
@@ -34,15 +36,27 @@ class Roles:
 
     Attributes:
         fields: columns that are read, in their order in the template.
-        answer: column with the answer.
+        answers: column with the answer, or one of 0 and 1 for each label.
     """
 
     kind: Kind
     fields: tuple[str, ...]
-    answer: str
+    answers: tuple[str, ...]
+
+    @property
+    def answer(self) -> str:
+        """The column with the answer, where there is one."""
+        return self.answers[0]
+
+    @property
+    def marked(self) -> bool:
+        """Whether each label has a column of its own."""
+        return len(self.answers) > 1
 
 
-def roles_of(columns: Sequence[Column], text: Sequence[str], label: str | None, kind: str | None, where: str) -> Roles:
+def roles_of(
+    columns: Sequence[Column], text: Sequence[str], label: Sequence[str], kind: str | None, where: str
+) -> Roles:
     """What each column is for.
 
     Args:
@@ -50,27 +64,55 @@ def roles_of(columns: Sequence[Column], text: Sequence[str], label: str | None, 
         where: the file, for messages.
 
     Raises:
-        ConfigError: no such type of a task.
+        ConfigError: no such type of a task, or one that has no several labels.
         DataError: a column that is not there, or that cannot be told from the others; names the options that tell it.
     """
     names = [column.name for column in columns]
     if kind is not None and kind not in KINDS:
         raise ConfigError(f"--type {kind}: is not proposed{suggest(kind, KINDS)}; write such a task by hand")
-    for name in (*text, *([label] if label is not None else [])):
+    for name in (*text, *label):
         if name not in names:
             raise DataError(f"{where}: has no column {name!r}{suggest(name, names)}")
-    if label is not None and label in text:
-        raise DataError(f"{where}: column {label!r} is named as text and as label; the answer itself must not be read")
-    named = _by_names(names) if label is None else None
+        if name in text and name in label:
+            raise DataError(
+                f"{where}: column {name!r} is named as text and as label; the answer itself must not be read"
+            )
+    if len(label) > 1:
+        _check_marks(columns, label, kind, where)
+        others = [column for column in columns if column.name not in label[1:]]
+        return Roles("multilabel", tuple(text) or _text(others, label[0], where), tuple(label))
+    named = None if label else _by_names(names)
     if named is not None and kind in (None, named.kind) and not (text and named.kind == "tagging"):
-        return Roles(named.kind, tuple(text) or named.fields, named.answer)
-    if label is None and {"choices", "messages"} & {*names} and not text:
+        return Roles(named.kind, tuple(text) or named.fields, named.answers)
+    if not label and {"choices", "messages"} & {*names} and not text:
         what = "choices" if "choices" in names else "messages"
         raise DataError(f"{where}: has a column {what!r}, for which no task is proposed; write one (docs/data.md)")
-    answer = label or _answer(columns, text, kind, where)
+    answer = label[0] if label else _answer(columns, text, kind, where)
     column = next(one for one in columns if one.name == answer)
     fields = tuple(text) or _text(columns, answer, where)
-    return Roles(_kind(column, kind), fields, answer)
+    return Roles(_kind(column, kind), fields, (answer,))
+
+
+def _check_marks(columns: Sequence[Column], label: Sequence[str], kind: str | None, where: str) -> None:
+    """Several columns must each say of one label whether a row has it."""
+    if kind not in (None, "multilabel"):
+        raise ConfigError(f"--type {kind}: has one answer, and --label names {len(label)} columns; name one")
+    if twice := [name for name, count in Counter(label).items() if count > 1]:
+        raise ConfigError(f"--label {twice[0]}: is named twice; name each column once")
+    for column in columns:
+        if column.name in label and (other := [value for value in column.counts if value.strip().lower() not in MARKS]):
+            raise DataError(
+                f"{where}: column {column.name!r} holds {other[0][:40]!r}; where --label names several columns, each holds 1 "
+                "where the row has the label, else 0"
+            )
+        if column.name in label and not column.counts:
+            raise DataError(
+                f"{where}: column {column.name!r} holds {column.holds}; expected 1 where the row has the label"
+            )
+    if "labels" not in label and any(column.name == "labels" for column in columns):
+        raise DataError(
+            f"{where}: has a column 'labels', which a task reads first; rename it, or name it alone as --label"
+        )
 
 
 def _by_names(names: Sequence[str]) -> Roles | None:
@@ -78,14 +120,14 @@ def _by_names(names: Sequence[str]) -> Roles | None:
     there = {*names}
     answers = next((name for name in ("answers", "answer") if name in there), None)
     if answers is not None and {"question", "context"} <= there:
-        return Roles("span", ("context", "question"), answers)
+        return Roles("span", ("context", "question"), (answers,))
     if {"tokens", "tags"} <= there:
-        return Roles("tagging", ("text",), "tags")
+        return Roles("tagging", ("text",), ("tags",))
     if {"text", "entities"} <= there:
-        return Roles("tagging", ("text",), "entities")
+        return Roles("tagging", ("text",), ("entities",))
     for fields, answer in _WRITTEN:
         if {*fields, answer} <= there and not there & {*LABEL_NAMES} - {answer}:
-            return Roles("generation", fields, answer)
+            return Roles("generation", fields, (answer,))
     return None
 
 

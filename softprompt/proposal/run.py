@@ -91,7 +91,7 @@ def propose_run(seen: Seen) -> Proposal:
     task = propose(roles.kind, list(names.values()), list(seen.labels), name=task_name(seen.path.stem))
     columns = {ours: column for column, ours in names.items() if ours != column and roles.kind != "tagging"}
     ours = _ANSWERS.get(roles.kind)
-    if ours is not None and ours != roles.answer:
+    if ours is not None and not roles.marked and ours != roles.answer:
         columns[ours] = roles.answer
     data: dict[str, Any] = {"source": str(seen.path.resolve())}
     if columns:

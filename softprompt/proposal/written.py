@@ -65,13 +65,16 @@ def summary(found: Proposal) -> list[str]:
     """What was seen, a line each."""
     seen, roles = found.seen, found.seen.roles
     read = " and ".join(map(repr, roles.fields)) if roles.kind != "tagging" else "the words"
+    answer = " and ".join(map(repr, roles.answers)) + (" are" if roles.marked else " is")
     rows = sum(map(len, found.splits.values()))
     lines = [
         *seen.told,
         f"{seen.path}: {len(seen.rows) + len(seen.unread)} rows; columns: {', '.join(map(str, seen.columns))}",
-        f"task: {roles.kind}; {read} is read, {roles.answer!r} is the answer",
+        f"task: {roles.kind}; {read} is read, {answer} the answer",
     ]
-    if roles.kind == "multilabel":
+    if roles.marked:
+        lines.append("each label has a column of 0 and 1")
+    elif roles.kind == "multilabel":
         between = "in lists" if seen.separator is None else f"with {seen.separator!r} between them"
         lines.append(f"a cell holds several labels {between}; --type classification reads it as one")
     if seen.labels:

@@ -19,7 +19,8 @@ from .spec import TaskSpec
 MAX_LABELS = 10_000
 HALF = 0.5
 _LISTED = 6  # labels that a remark names
-_MARKS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+MARKS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+"""What a column of a label may hold, in small letters, and whether a row then has the label."""
 _EXPECTED = 'expected a list of labels, e.g. ["a", "b"]'
 
 Probability = Annotated[float, Field(gt=0, lt=1)]
@@ -153,9 +154,9 @@ class MultiLabel(ListedTask):
         for name in self._columns:
             value = plain(values[name])
             mark = None if kind(value) not in ("a text", "a number", "true", "false") else text_of(value).strip()
-            if mark is None or mark.lower() not in _MARKS:
+            if mark is None or mark.lower() not in MARKS:
                 return [], f"column {name!r} is {shown(value)}; expected 1 where the row has the label, else 0"
-            if _MARKS[mark.lower()]:
+            if MARKS[mark.lower()]:
                 labels.append(name)
         return labels, None
 

@@ -86,6 +86,11 @@ def _row(value: Any) -> Any:
     return dict(value) if hasattr(value, "items") else value
 
 
+def _cell(value: Any) -> Any:
+    """A cell of a table without the types of NumPy and pandas, whose missing values cannot be compared."""
+    return None if type(value).__name__ in ("NAType", "NaTType") else plain(value)
+
+
 def _is_matrix(rows: Sequence[Any]) -> bool:
     """Whether lists are rows of a matrix, as scikit-learn reads them: of one length, two or more, and all 0 and 1."""
     if not all(isinstance(row, (list, tuple)) for row in rows) or len({len(row) for row in rows}) != 1:
@@ -97,7 +102,7 @@ def _of_matrix(values: Any, names: Sequence[Any], classes: np.ndarray | None, fo
     """A column of 0 and 1 for each label."""
     table = np.asarray(values)
     if table.dtype == object:  # columns of several types, or of texts
-        table = np.array([[plain(value) for value in row] for row in table.tolist()], object)
+        table = np.array([[_cell(value) for value in row] for row in table.tolist()], object)
     if table.ndim != 2 or not table.shape[1]:
         raise InputError(f"{name} has no columns; give a column of 0 and 1 for each label")
     _refuse_other_marks(table, names, name)
@@ -147,7 +152,7 @@ def _of_sets(rows: Sequence[Any], classes: np.ndarray | None, name: str) -> Labe
         [told for place, row in enumerate(rows) for told in _problems(row, f"{name}[{place}]")], len(rows), "rows"
     )
     there = dict.fromkeys(plain(label) for row in rows for label in row)
-    if len({_order(label) for label in there}) > 1:
+    if len({_order(plain(label)) for row in rows for label in row}) > 1:
         raise InputError(f"{name} mixes texts, numbers or booleans, which have no common order; make them all texts")
     if classes is None:
         if not there:

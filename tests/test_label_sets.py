@@ -30,7 +30,7 @@ from softprompt.data import Row
 from softprompt.errors import ArtifactError, InputError, SoftpromptError
 from softprompt.estimators.choose import resolve_auto
 from softprompt.estimators.dividing import divide
-from softprompt.estimators.sets import has_sets, rarest
+from softprompt.estimators.sets import has_sets
 from softprompt.methods import make_method
 from softprompt.runtime import Runtime
 from softprompt.tasks import Task
@@ -166,9 +166,9 @@ def test_dev_rows_have_every_label_that_can_be_spared():
     """Rows are divided by their rarest label, as a whole set mostly stands there once."""
     sets = [["often", f"label{place % 5}", f"once{place}"][: 2 + (place == 7)] for place in range(40)]
     rows = [Row({"text": f"text {place}", "labels": own}, f"X[{place}]") for place, own in enumerate(sets)]
-    strata = rarest(rows)
+    task = Task.load({**TASK, "labels": sorted({label for own in sets for label in own})})
     with pytest.warns(UserWarning, match=r"labels that are seen once .* \('once7'\)"):
-        kept, dev = divide(rows, lambda row: strata[id(row)], 0.25, 0)
+        kept, dev = divide(rows, task.strata(rows), 0.25, 0)
     assert rows[7] in kept and len(dev) == 10
     counts = Counter(label for row in dev for label in row.values["labels"])
     assert counts == {"often": 10} | {f"label{place}": 2 for place in range(5)}

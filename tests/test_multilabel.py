@@ -10,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -415,6 +416,23 @@ def test_labels_that_no_training_row_has_are_told():
     told = {finding.what for finding in examine(Case(ready, ready.splits["train"][:4]))}
     assert "train: no row has the label 'snow'" in told
     assert "a classifier decides each label, so none has words" in told
+
+
+def test_test_rows_have_as_many_labels_as_training_rows(tmp_path):
+    """Rows whose whole set stands once are dealt out, too; each label is, in about its share."""
+    rng = random.Random(1)
+    names = [f"genre{k}" for k in range(10)]
+    sets = [sorted(rng.sample(names, rng.choices((1, 2, 3, 4), (3, 4, 2, 1))[0])) for _ in range(400)]
+    lines = [json.dumps({"text": f"film {k}", "labels": own}) for k, own in enumerate(sets)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    data = {"source": str(tmp_path / "rows.jsonl"), "split": {"train": 0.7, "dev": 0.15, "test": 0.15}}
+    parts = Task.load({**TASK, "labels": names, "data": data}).load_data()
+    assert {name: len(part) for name, part in parts.items()} == {"train": 280, "dev": 60, "test": 60}
+    counts = {name: Counter(label for row in part for label in row.values["labels"]) for name, part in parts.items()}
+    means = {name: counts[name].total() / len(parts[name]) for name in parts}
+    assert max(means.values()) - min(means.values()) < 0.3, means
+    once = {tuple(own) for own in sets if sets.count(own) == 1}
+    assert all(any(tuple(row.values["labels"]) in once for row in part) for part in parts.values())
 
 
 def test_what_cannot_be_done_is_said(tmp_path):

@@ -23,7 +23,7 @@ from .fitted import Fitted
 from .inputs import Table, read_table, read_weights, same_length
 from .labels import kind_of, label_texts, labels_of, read_labels, refuse_one_class
 from .reading import Reads
-from .sets import SETS, as_given, has_sets, kept, marks_of, rarest, read_sets, refuse_alike, refuse_columns, set_rows
+from .sets import SETS, as_given, has_sets, kept, marks_of, read_sets, refuse_alike, refuse_columns, set_rows
 from .shared import CACHE, LOCK, SharedRows, base_of
 from .shown import watching
 
@@ -159,9 +159,8 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
             same_length(asked, own.marks, who)
             dev = set_rows(asked, own, texts, [1.0] * len(asked), "X_dev")
         task = Task.load(self._settings(reads, texts, kind="multilabel"))
-        strata = rarest(rows)
         remembered = {"labels": kind_of(sets.classes), "sets": sets.form}
-        fitted, summary = self._learn(task, rows, dev, lambda row: strata[id(row)], remembered)
+        fitted, summary = self._learn(task, rows, dev, task.strata(rows), remembered)
         return fitted, summary, sets.classes, sets.form
 
     def predict_log_proba(self, X: Any) -> np.ndarray:

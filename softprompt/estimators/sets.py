@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -222,12 +221,6 @@ def as_given(marks: np.ndarray, classes: np.ndarray, form: str) -> Any:
     found = np.empty(len(marks), object)
     found[:] = [tuple(classes[row].tolist()) for row in marks]
     return found
-
-
-def rarest(rows: Sequence[Row]) -> dict[int, Hashable]:
-    """Of each row, by its `id`, the label that the fewest rows have; rows are divided by it."""
-    counts = Counter(label for row in rows for label in row.values["labels"])
-    return {id(row): min(row.values["labels"], key=lambda label: (counts[label], label), default="") for row in rows}
 
 
 def marks_of(answers: Sequence[Sequence[str]], labels: Sequence[str]) -> np.ndarray:

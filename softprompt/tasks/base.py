@@ -275,7 +275,11 @@ class Task(ABC):
 
     @abstractmethod
     def label(self, row: Row) -> Hashable:
-        """What splits are stratified by."""
+        """The answer, as rows are told apart by it."""
+
+    def strata(self, rows: Sequence[Row]) -> Callable[[Row], Hashable]:
+        """What a split of these rows is stratified by."""
+        return self.label
 
     def answer(self, row: Row) -> Hashable:
         """By what rows that ask the same contradict each other, unless several answers may be right."""

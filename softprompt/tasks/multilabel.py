@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field, field_validator
@@ -168,6 +169,15 @@ class MultiLabel(ListedTask):
     def label(self, row: Row) -> Hashable:
         """The set as a whole."""
         return tuple(self.gold(row.values) or ())
+
+    def strata(self, rows: Sequence[Row]) -> Callable[[Row], Hashable]:
+        """Each row's rarest label: whole sets mostly stand there once, and such rows would all be trained on."""
+        sets = {id(row): self.gold(row.values) or [] for row in rows}
+        counts = Counter(label for labels in sets.values() for label in labels)
+        rarest = {
+            place: min(labels, key=lambda label: (counts[label], label), default="") for place, labels in sets.items()
+        }
+        return lambda row: rarest[id(row)]
 
     def remarks(self, splits: Mapping[str, Sequence[Row | Example]]) -> list[tuple[str, str]]:
         """Labels that no training row has."""

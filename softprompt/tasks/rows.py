@@ -52,8 +52,8 @@ class ReadsRows(Protocol):
     def content(self, row: Row) -> str:
         """All that is read of a row, and asked."""
 
-    def label(self, row: Row) -> Hashable:
-        """What splits are stratified by."""
+    def strata(self, rows: Sequence[Row]) -> Callable[[Row], Hashable]:
+        """What a split of these rows is stratified by."""
 
     def gold(self, values: dict[str, Any]) -> Any:
         """The right answer."""
@@ -200,7 +200,8 @@ class RowLoader:
                 256 if cut.dev in ("auto", None) or (self._published and cut.dev == 0) else float(cut.dev)
             )
             size = size if 0 < size < 1 else min(int(size), len(rows) // 5)
-            found |= split(rows, {"dev": size, "train": None}, self._task.label, cut.seed, self._together(rows))
+            strata = self._task.strata(rows)
+            found |= split(rows, {"dev": size, "train": None}, strata, cut.seed, self._together(rows))
         splits = {part: found.get(part, []) for part in ("test", "dev", "train")}
         dropped = {
             id(row)
@@ -217,10 +218,10 @@ class RowLoader:
         """The splits of the rows of one source; held-out ones before anything is left out, so that they are all there."""
         cut, held = self._data.split, self._data.hold_out
         sizes: Sizes = {part: getattr(cut, part) for part in ("train", "dev", "test")}
-        label = self._task.label
+        strata = self._task.strata
         if held is None:
             rows = self._different(rows)
-            return split(rows, self._resolved(sizes, len(rows)), label, cut.seed, self._together(rows))
+            return split(rows, self._resolved(sizes, len(rows)), strata(rows), cut.seed, self._together(rows))
         tests, others = hold_out(rows, held.field, held.values)
         if absent := [value for value in held.values if not has_value(tests, held.field, value)]:
             self.notices.append(f"warning: data.hold_out: no row has {held.field} {', '.join(map(repr, absent))}")
@@ -234,8 +235,8 @@ class RowLoader:
         sizes = self._resolved({**sizes, "test": 0}, len(others))
         del sizes["test"]
         # groups are apart from the others already, so a sample of the test rows may cut them
-        return split(others, sizes, label, cut.seed, self._together(others)) | split(
-            tests, {"test": wanted}, label, cut.seed
+        return split(others, sizes, strata(others), cut.seed, self._together(others)) | split(
+            tests, {"test": wanted}, strata(tests), cut.seed
         )
 
     def _resolved(self, sizes: Sizes, rows: int) -> Sizes:

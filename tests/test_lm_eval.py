@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,38 +23,15 @@ from softprompt.training import train
 
 SETTINGS = {"epochs": 1, "batch_size": 8, "lr": 0.05}
 STORY = "an instruction that all of these contexts begin with, and that is longer than a few tokens. "
-ROWS = [
-    {"text": f"Text {place}: joy and sun" if place % 2 else f"Text {place}: rain", "gold": place % 2}
-    for place in range(10)
-]
-CHOICE = {
-    "task": "local_choice",
-    "dataset_path": "json",
-    "test_split": "test",
-    "output_type": "multiple_choice",
-    "description": STORY,
-    "doc_to_text": "{{text}}\nIt is:",
-    "doc_to_choice": ["bad", "good", "very good"],
-    "doc_to_target": "gold",
-}
-WRITTEN = {
-    **{key: value for key, value in CHOICE.items() if key != "doc_to_choice"},
-    "task": "local_written",
-    "output_type": "generate_until",
-    "doc_to_target": "{{gold}}",
-    "generation_kwargs": {"until": ["\n", "e"], "max_gen_toks": 12},
-    "metric_list": [{"metric": "exact_match"}],
-}
+ROOT = Path(__file__).parents[1]
 
 
 def asked(kind, *arguments):
     return [Instance(request_type=kind, doc={}, arguments=each, idx=place) for place, each in enumerate(arguments)]
 
 
-def theirs(peft=None, bos=False):
-    return HFLM(
-        pretrained=tiny_model("llama").eval(), tokenizer=tiny_tokenizer(bos), device="cpu", peft=peft, batch_size=4
-    )
+def theirs(bos=False):
+    return HFLM(pretrained=tiny_model("llama").eval(), tokenizer=tiny_tokenizer(bos), device="cpu", batch_size=4)
 
 
 def same(ours, others):
@@ -113,35 +90,33 @@ def test_draws_follow_the_seed_and_the_number_of_times_asked():
     "method", [{"name": "soft", "length": 5}, {"name": "prefix", "length": 5}, {"name": "lora", "r": 2}]
 )
 def test_an_artifact_is_the_same_folder_in_peft(method, tmp_path):
-    pytest.importorskip("peft")
+    peft = pytest.importorskip("peft")
     train(tiny_base(), tiny_task(), method, tmp_path, train=SETTINGS, rows=tiny_rows(), check=False)
     pairs = [(f"{STORY}Text {place}:", word) for place in range(9) for word in (" yes", " no", " perhaps not")]
     requests = asked("loglikelihood", *pairs, ("", "alone"))
     model = SoftpromptLM(tiny_base(), artifact=tmp_path)
     found = model.loglikelihood(requests, disable_tqdm=True)
-    peft = HFLM(pretrained=tiny_model("llama").eval(), tokenizer=tiny_tokenizer(), device="cpu", batch_size=4)
-    from peft import PeftModel
-
-    peft._model = PeftModel.from_pretrained(peft.model, tmp_path / "artifact").eval()
-    same(found, peft.loglikelihood(requests, disable_tqdm=True))
+    other = theirs()
+    other._model = peft.PeftModel.from_pretrained(other.model, tmp_path / "artifact").eval()
+    same(found, other.loglikelihood(requests, disable_tqdm=True))
     bare = SoftpromptLM(tiny_base()).loglikelihood(requests, disable_tqdm=True)
     assert max(abs(a[0] - b[0]) for a, b in zip(found, bare, strict=True)) > 1e-2
     assert model.max_length == 256 - model.method.positions
 
 
-def test_tasks_run_by_the_harness(tmp_path):
-    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, ROWS)), encoding="utf-8")
-    data = {"dataset_kwargs": {"data_files": {"test": str(tmp_path / "rows.jsonl")}}}
-    for task in (CHOICE, WRITTEN):
-        (tmp_path / f"{task['task']}.yaml").write_text(json.dumps({**task, **data}), encoding="utf-8")
-    manager = TaskManager(include_path=str(tmp_path), include_defaults=False)
-    how = {"tasks": [CHOICE["task"], WRITTEN["task"]], "bootstrap_iters": 0, "task_manager": manager}
-    results = [lm_eval.simple_evaluate(model=model, **how) for model in (SoftpromptLM(tiny_base()), theirs())]
-    for task in ("local_choice", "local_written"):
-        ours, others = (result["results"][task] for result in results)
-        assert ours == others
-        answers, expected = ([row["filtered_resps"] for row in result["samples"][task]] for result in results)
-        if task == "local_written":
+def test_the_example_is_run_by_the_harness(monkeypatch):
+    monkeypatch.chdir(ROOT)  # its data stand at a path from there
+    names = ["tickets_team", "tickets_written"]
+    manager = TaskManager(include_path="examples/lm_eval", include_defaults=False)
+    results = [
+        lm_eval.simple_evaluate(model=model, tasks=names, task_manager=manager, bootstrap_iters=0)
+        for model in (SoftpromptLM(tiny_base()), theirs())
+    ]
+    for name in names:
+        ours, others = (result["results"][name] for result in results)
+        assert ours == others and ours["sample_len"] == 20
+        answers, expected = ([row["filtered_resps"] for row in result["samples"][name]] for result in results)
+        if name == "tickets_written":
             assert answers == expected
         else:
             same([pair for row in answers for pair in row], [pair for row in expected for pair in row])

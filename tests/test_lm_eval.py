@@ -17,6 +17,7 @@ from lm_eval.api.registry import get_model
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
+from softprompt.base import Base
 from softprompt.errors import ConfigError, DataError
 from softprompt.lm_eval import SoftpromptLM
 from softprompt.training import train
@@ -126,6 +127,15 @@ def test_the_example_is_run_by_the_harness(monkeypatch):
 def test_the_name_is_registered_beside_the_harness_own():
     assert get_model("softprompt") is SoftpromptLM
     assert get_model("hf") is HFLM
+
+
+def test_the_command_line_names_a_gpu_where_nobody_did(monkeypatch):
+    loaded = []
+    monkeypatch.setattr(Base, "load", lambda name, dtype, device, **how: loaded.append((name, device)) or tiny_base())
+    for there, device in ((False, "cuda:0"), (True, "cuda:0"), (False, "cpu"), (False, None)):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        get_model("softprompt").create_from_arg_obj({"base": "x"}, {"batch_size": 1, "device": device})
+    assert loaded == [("x", "auto"), ("x", "cuda:0"), ("x", "cpu"), ("x", "auto")]
 
 
 def test_conversations_and_caches():

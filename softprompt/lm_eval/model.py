@@ -65,9 +65,9 @@ class SoftpromptLM(TemplateLM):
     ) -> None:
         super().__init__()
         most = _batch_size(batch_size, max_batch_size)
-        self.base = (
-            base if isinstance(base, Base) else Base.load(str(base), dtype, device or "auto", quantization=quantization)
-        )
+        if not isinstance(base, Base):
+            base = Base.load(str(base), dtype, _device(device), quantization=quantization)
+        self.base = base
         self.artifact = artifact
         method, cue = learned_of(self.base, artifact)
         self.method = method
@@ -249,6 +249,11 @@ class SoftpromptLM(TemplateLM):
                     keep(place, value)
                 bar.update(1)
         return [values[place] for place in range(count)]
+
+
+def _device(asked: str | None) -> str:
+    """Where a base is loaded; the harness's command line says `cuda:0` on any machine where its user says nothing."""
+    return "auto" if asked is None or (asked == "cuda:0" and not torch.cuda.is_available()) else asked
 
 
 def _batch_size(asked: int | str, most: int | None) -> int | None:

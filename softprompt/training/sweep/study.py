@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ...errors import ConfigError, MissingExtraError, SoftpromptError
 from ...types import Notice
 from .space import Choices, Range, Setting, name_of
@@ -106,8 +108,9 @@ class Study:
             else:  # it was killed while its values were written
                 self._study.tell(one.number, state=states.FAIL)
         if self._trial is None:
-            number = (self._seed * 1_000_003 + self.done) % 2**32
-            self._study.sampler = optuna.samplers.TPESampler(n_startup_trials=RANDOM_TRIALS, seed=number)
+            # mixed, as numpy's seeds 0 and 3 begin with nearly the same two numbers
+            mixed = np.random.SeedSequence([self._seed % 2**64, self.done]).generate_state(1)
+            self._study.sampler = optuna.samplers.TPESampler(n_startup_trials=RANDOM_TRIALS, seed=int(mixed[0]))
             if self._start and not self.done and not self._study.get_trials(states=[states.WAITING]):
                 self._study.enqueue_trial(self._start)
             self._trial = self._study.ask(wanted)

@@ -47,12 +47,17 @@ def combine(log_probs: Sequence[np.ndarray], weights: Sequence[float]) -> np.nda
     return np.asarray(mixed - logsumexp(mixed, axis=-1, keepdims=True))
 
 
-def fit_weights(log_probs: Sequence[np.ndarray], gold: Sequence[int] | np.ndarray) -> list[float]:
+def fit_weights(
+    log_probs: Sequence[np.ndarray],
+    gold: Sequence[int] | np.ndarray,
+    sample_weight: Sequence[float] | np.ndarray | None = None,
+) -> list[float]:
     """The members' weights with the least log loss, drawn towards equal ones as by `EQUAL_ROWS` more rows.
 
     Args:
         log_probs: of each member [n, K], for rows that it was not trained on.
         gold: [n] right labels.
+        sample_weight: [n] how many rows each one counts for; None: each for one.
 
     Returns:
         weights ≥ 0 whose sum is 1.
@@ -72,15 +77,16 @@ def fit_weights(log_probs: Sequence[np.ndarray], gold: Sequence[int] | np.ndarra
         )
     members = np.maximum(members, -1e4)
     count, rows = len(members), np.arange(len(right))
+    times = np.ones(len(right)) if sample_weight is None else np.asarray(sample_weight, dtype=float)
     own = members[:, rows, right]  # [M, n]
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
         mixed = np.tensordot(weights, members, 1)
         total = logsumexp(mixed, axis=1)
         shares = np.exp(mixed - total[:, None])
-        slope = np.einsum("mnk,nk->m", members, shares) - own.sum(1)
+        slope = np.einsum("mnk,nk->m", members, shares * times[:, None]) - own @ times
         apart = weights - 1 / count
-        return float((total - weights @ own).sum() + EQUAL_ROWS * (apart @ apart)), slope + 2 * EQUAL_ROWS * apart
+        return float((total - weights @ own) @ times + EQUAL_ROWS * (apart @ apart)), slope + 2 * EQUAL_ROWS * apart
 
     found = minimize(
         loss,

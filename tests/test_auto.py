@@ -13,7 +13,8 @@ from softprompt.answers import Outcome, summarize
 from softprompt.auto import Contender, Tried, choosing, contenders_for, is_open, running, trying
 from softprompt.auto.choosing import weighed
 from softprompt.auto.trying import folds_of
-from softprompt.errors import ConfigError, TrainingError
+from softprompt.ensemble import fit_weights
+from softprompt.errors import ConfigError, DataError, TrainingError
 from softprompt.estimators import shared
 from softprompt.estimators.shared import SharedRows
 from softprompt.methods import make_method
@@ -23,13 +24,14 @@ from softprompt.tasks.proposed import propose
 from softprompt.training import train
 
 
-def tried(title: str, probabilities: list[float], gold: list[str]) -> Tried:
+def tried(title: str, probabilities: list[float], gold: list[str], counts: list[float] | None = None) -> Tried:
     """A contender that gives the label `good` these probabilities."""
     outcomes = []
     for place, (p, label) in enumerate(zip(probabilities, gold, strict=True)):
         scores = {"bad": float(np.log(1 - p)), "good": float(np.log(p))}
         outcomes.append(Outcome(str(place), label, "good" if p > 0.5 else "bad", scores, -scores[label]))
-    return Tried(Contender(title, "base"), summarize("accuracy", outcomes), 0.0)
+    counts = tuple(counts or [1.0] * len(gold))
+    return Tried(Contender(title, "base"), summarize("accuracy", outcomes), counts, 0.0)
 
 
 def test_what_is_open():
@@ -69,6 +71,29 @@ def test_those_that_err_on_other_rows_answer_together():
     assert together < min(item.log_loss for item in chosen) - choosing.WORTH
 
 
+def test_rows_count_by_their_weights():
+    """A member that errs only where rows count for next to nothing answers alone."""
+    gold = ["good", "bad"] * 30
+    counts = [1e-9 if place % 3 == 0 else 1.0 for place in range(60)]
+    right = [0.9 if label == "good" else 0.1 for label in gold]
+    errs = [1 - p if place % 3 == 0 else p for place, p in enumerate(right)]
+    guess = [0.5] * 60
+    assert [one.contender.title for one in weighed([tried("errs", errs, gold), tried("guess", guess, gold)])[0]] != [
+        "errs"
+    ]
+    counted = [tried("errs", errs, gold, counts), tried("guess", guess, gold, counts)]
+    assert [one.contender.title for one in weighed(counted)[0]] == ["errs"]
+    assert counted[0].log_loss == pytest.approx(-np.log(0.9))
+
+
+def test_weights_of_rows_are_as_if_rows_stood_there_several_times():
+    rng = np.random.default_rng(0)
+    scores = [np.log(rng.dirichlet([1, 1, 1], 40)) for _ in range(3)]
+    gold, times = rng.integers(0, 3, 40), rng.integers(1, 4, 40)
+    repeated = fit_weights([one.repeat(times, 0) for one in scores], gold.repeat(times))
+    assert fit_weights(scores, gold, times) == pytest.approx(repeated, abs=1e-4)
+
+
 @pytest.fixture
 def two_bases(monkeypatch):
     """Tiny bases in place of the bundled ones."""
@@ -91,6 +116,26 @@ def test_a_classifier_by_auto_answers_saves_and_comes_back(two_bases, tmp_path, 
     classifier.save(tmp_path / "model")
     again = PromptClassifier.load(tmp_path / "model", base=list(two_bases.values()))
     assert np.allclose(again.predict_proba(texts[:5]), probabilities, atol=1e-6)
+
+
+def test_copies_of_two_texts_are_not_compared(two_bases):
+    """Copies stay in one fold, so no training part would have two labels."""
+    for texts, labels in (
+        (["good film", "bad film"] * 10, ["good", "bad"] * 10),
+        ([f"text {place}" for place in range(8)] + ["dup", "dup"], ["a"] * 8 + ["b", "b"]),
+    ):
+        classifier = PromptClassifier(epochs=1, verbose=False).fit(texts, labels)
+        assert "too few rows to compare" in classifier.summary_["chosen"]
+
+
+def test_settings_beside_auto_are_refused():
+    with pytest.raises(ConfigError, match=r"method\.length stands beside method auto"):
+        contenders_for("auto", {"name": "auto", "length": 3})
+
+
+def test_a_contenders_folder_is_named_by_the_bases_last_name():
+    probe, infix = contenders_for("/home/me/my bases/tiny b", "auto")
+    assert (probe.folder_name, infix.folder_name) == ("probe-on-tiny b", "infix-on-tiny b")
 
 
 def test_folds_make_their_share_of_the_steps_of_all_rows(two_bases, monkeypatch):
@@ -143,6 +188,15 @@ def auto_run(two_bases, tmp_path):
         return done, told
 
     return run
+
+
+def test_rows_of_one_label_are_refused_in_one_line(two_bases, tmp_path):
+    path = tmp_path / "one.csv"
+    path.write_text("text,label\n" + "".join(f"text {place},bad\n" for place in range(12)))
+    task = propose("classification", ["text"], ["bad", "good"]) | {"data": {"train": str(path)}}
+    spec = make_run({"base": "auto", "task": task, "method": "auto"}, [], "run", whole=True)
+    with pytest.raises(DataError, match="all 12 training rows have the label 'bad'"):
+        auto.train_auto(spec, Task.load(spec.task), tmp_path / "run", shared.base_of, SharedRows())
 
 
 def test_a_run_by_auto_trains_what_it_chose_and_goes_on_from_there(auto_run, tmp_path, monkeypatch):

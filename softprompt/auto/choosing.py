@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 from .. import ensemble
 from ..data import Row
 from ..ensemble import fit_weights, scores_of
+from ..errors import DataError
 from ..tasks import Task
 from ..training import Result
 from .contenders import Contender
-from .trying import Trainer, Tried, cross_validate, folds_of
+from .trying import Trainer, Tried, cross_validate, folds_of, mean_loss
 
 FOLDS = 2
 """All together cost a learned prompt about as much as one training on all rows, for one fold less."""
@@ -63,7 +64,7 @@ def compare(
         dev: nothing is learned from them.
 
     Raises:
-        SoftpromptError: see `softprompt.train`.
+        SoftpromptError: see `softprompt.train`; all rows have one label.
     """
     folds = _folds(trainer.task, rows, dev, trainer.seed)
     if not folds:  # too few rows to hold any back
@@ -96,13 +97,28 @@ def choose(
 
 
 def _folds(task: Task, rows: Sequence[Row], dev: Sequence[Row], seed: int) -> list[list[int]]:
-    """Indices of the rows that are held out, of all rows and dev rows; in each training part there are two labels."""
+    """Indices of the rows that are held out, of all rows and dev rows; none where a training part would have one label.
+
+    Raises:
+        DataError: all rows have one label.
+    """
+    labels = list(map(task.label, rows))
+    if len(set(labels)) < 2:
+        told = f"all {len(rows)} training rows have the label {labels[0]!r}" if labels else "there are no training rows"
+        raise DataError(f"{told}, so nothing is to be told apart; give rows of at least two labels")
     if dev:
         return [list(range(len(rows), len(rows) + len(dev)))]
     if len(rows) >= FEW:
-        return folds_of(task, rows, ENOUGH_FOLDS, seed)[:1]
-    second = sorted(Counter(map(task.label, rows)).values())[-2]
-    return folds_of(task, rows, min(FOLDS, second), seed) if second > 1 else []
+        folds = folds_of(task, rows, ENOUGH_FOLDS, seed)[:1]
+    else:
+        second = sorted(Counter(labels).values())[-2]
+        folds = folds_of(task, rows, min(FOLDS, second), seed) if second > 1 else []
+    return folds if all(fold and _several_outside(labels, set(fold)) for fold in folds) else []
+
+
+def _several_outside(labels: Sequence[Hashable], fold: set[int]) -> bool:
+    """Whether rows outside a fold have several labels; copies of a text stay together, so it may hold all of one label."""
+    return len({label for place, label in enumerate(labels) if place not in fold}) > 1
 
 
 def weighed(tried: Sequence[Tried]) -> tuple[list[Tried], list[float], float | None]:
@@ -114,10 +130,11 @@ def weighed(tried: Sequence[Tried]) -> tuple[list[Tried], list[float], float | N
     chosen = list(tried)
     while len(chosen) > 1:
         evaluations = [one.evaluation for one in chosen]
-        weights = fit_weights(*scores_of(evaluations))
+        weights = fit_weights(*scores_of(evaluations), best.counts)
         heavy = [one for one, weight in zip(chosen, weights, strict=True) if weight >= LEAST_WEIGHT]
         if len(heavy) == len(chosen):
-            loss = ensemble.weighed(evaluations, weights, best.evaluation.estimate.metric).nll
+            together = ensemble.weighed(evaluations, weights, best.evaluation.estimate.metric)
+            loss = mean_loss(together, best.counts)
             if loss <= best.log_loss - WORTH:
                 return chosen, weights, loss
             break

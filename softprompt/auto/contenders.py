@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+from ..errors import ConfigError
 
 AUTO = "auto"
 ENCODER, CAUSAL = "minilm", "smollm2"
@@ -26,15 +29,27 @@ class Contender:
     method: dict[str, Any] = field(default_factory=dict)
     cheap: bool = False
 
+    @property
+    def folder_name(self) -> str:
+        """Of its run, for a folder: `probe-on-minilm`; of a base in a folder its last name."""
+        return f"{self.method['name']}-on-{Path(_name(self.base)).name}"
+
 
 def contenders_for(base: Any, method: Any) -> list[Contender]:
     """Those that are tried, the cheap ones first; none where nothing is open.
 
     Args:
         base, method: as they were asked for; `auto` where they are open.
+
+    Raises:
+        ConfigError: settings beside `method: auto`, of which nobody knows what they are for.
     """
     bases = _bases(base)
     if _is_auto(method):
+        if isinstance(method, Mapping) and (more := [key for key in method if key != "name"]):
+            raise ConfigError(
+                f"method.{more[0]} stands beside method auto, which chooses among several methods; name one, or leave it out"
+            )
         learned = "prefix" if _reads_both_ways(bases[-1]) else "infix"
         return [*map(_probe, bases), Contender(f"{learned} on {_name(bases[-1])}", bases[-1], {"name": learned})]
     return list(map(_probe, bases)) if len(bases) > 1 and method in ("probe", {"name": "probe"}) else []

@@ -99,7 +99,7 @@ def train_auto(spec: RunSpec, task: Task, out: Path, load: Load, kept: Kept, **o
         for one in choice["members"]:
             contender = next(known for known in contenders if known.title == one["title"])
             result = trainer.run(
-                contender, rows, out / _MEMBERS / _folder_name(contender), spec.train.trackers, **options
+                contender, rows, out / _MEMBERS / contender.folder_name, spec.train.trackers, **options
             )
             members.append((float(one["weight"]), result))
         metrics = _measured(members, ("dev", "test") if options.get("test") else ("dev",))
@@ -168,12 +168,6 @@ def _check_place(out: Path) -> None:
         raise TrainingError(f"{out}: holds a run of one method, and this one is to choose; take another --out")
     if not artifacts.is_ensemble(out):
         artifacts.check_place(out / ARTIFACT)
-
-
-def _folder_name(contender: Contender) -> str:
-    """`probe on minilm` → `probe-on-minilm`; of a base in a folder only its last name."""
-    *words, base = contender.title.split(" ")
-    return "-".join([*words, Path(base).name])
 
 
 def _measured(members: Sequence[tuple[float, Result]], splits: Sequence[str]) -> dict[str, Evaluation]:

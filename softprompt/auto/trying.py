@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 from typing_extensions import Unpack
 
 from ..answers import Evaluation, Outcome, summarize
@@ -31,19 +32,26 @@ class Tried:
 
     Attributes:
         evaluation: of the rows that were held out once, in their order.
+        counts: how many rows each of them counts for.
         seconds: of training and answering on all folds.
         result: what was learned, where it is from all rows that are not held out for good; None of several folds.
     """
 
     contender: Contender
     evaluation: Evaluation
+    counts: tuple[float, ...]
     seconds: float
     result: Result | None = None
 
     @property
     def log_loss(self) -> float:
         """Mean −log p of the right labels."""
-        return self.evaluation.nll
+        return mean_loss(self.evaluation, self.counts)
+
+
+def mean_loss(evaluation: Evaluation, counts: Sequence[float]) -> float:
+    """Mean −log p of the right labels, where rows count for several or for less than one."""
+    return float(np.average([outcome.nll for outcome in evaluation.outcomes], weights=counts))
 
 
 class Kept(Protocol):
@@ -149,5 +157,7 @@ def cross_validate(
         result = trainer.train(contender, inside, len(rows) if len(folds) > 1 else None)
         outcomes.update(zip(fold, trainer.outcomes(result, [rows[place] for place in fold]), strict=True))
     seconds = time.perf_counter() - began
-    evaluation = summarize(trainer.task.spec.metric, [outcomes[place] for place in sorted(outcomes)])
-    return Tried(contender, evaluation, seconds, result if len(folds) == 1 else None)
+    asked = sorted(outcomes)
+    evaluation = summarize(trainer.task.spec.metric, [outcomes[place] for place in asked])
+    counts = tuple(rows[place].weight for place in asked)
+    return Tried(contender, evaluation, counts, seconds, result if len(folds) == 1 else None)

@@ -90,6 +90,17 @@ def test_splits_may_be_tables():
     ("rows", "error", "told"),
     [
         ({"text": ["x"]}, ConfigError, "a mapping with 'text'; expected them by split"),
+        ({"train": DICTS, "validation": DICTS}, ConfigError, r"^rows\['validation'\] is no split .*; name it 'dev'$"),
+        (
+            {"train": DICTS, "dev": DICTS, "val": DICTS},
+            ConfigError,
+            r"rows\['val'\] .* \(known: dev, test, train\); rename it",
+        ),
+        (
+            {"train": DICTS, "tset": DICTS, 7: DICTS},
+            ConfigError,
+            r"\(did you mean 'test'\?\); .*; rows\[7\] is no split",
+        ),
         ([], DataError, "rows are empty"),
         ([{"text": "x", "label": "ugly"}], DataError, "rows: 1 of 1 rows cannot be used"),
         ({"train": ["x"]}, DataError, "rows cannot be used"),

@@ -180,6 +180,21 @@ BAD_ROWS = {
     "tools": ([{**CHATS[0], "tools": [{"name": "x"}]}], "tools"),
     "settings of the chat template": ([{**CHATS[0], "chat_template_kwargs": {"x": 1}}], "chat_template_kwargs"),
     "nothing": ([], "rows are empty"),
+    "no split": ({}, "rows are a mapping with nothing; expected them by split"),
+    "nothing to learn from": ({"dev": TEXTS}, "rows hold 'dev' only; give what is learned as rows['train']"),
+    "no rows to learn from": ({"train": [], "dev": TEXTS}, "rows['train'] are empty"),
+    "columns": (
+        {"prompt": ["x"], "completion": ["y"]},
+        "rows are a mapping with 'prompt', 'completion'; expected them",
+    ),
+    "a split of another name": (
+        {"train": TEXTS, "validation": TEXTS},
+        "rows['validation'] is no split that is read; name",
+    ),
+    "a table's split of another name": (
+        datasets.DatasetDict({name: datasets.Dataset.from_list(TEXTS) for name in ("train", "evaluation", "dev")}),
+        "rows['evaluation'] is no split that is read (known: dev, test, train); rename it or leave it out",
+    ),
 }
 
 

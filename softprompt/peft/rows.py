@@ -11,6 +11,7 @@ from ..data.formats import unify
 from ..errors import ConfigError
 from ..tasks import Task
 from ..template import Prompter
+from ..training.run import check_splits
 from ..values import kind
 
 Values = dict[str, Any]
@@ -30,9 +31,10 @@ def task_of(rows: Any, base: Base, activated: Sequence[int] = ()) -> tuple[Task,
 
     Raises:
         DataError: rows of another shape, of several, or that are read otherwise than TRL reads them; all of them are named.
-        ConfigError: other tokens than those of `activated` stand between prompt and completion.
+        ConfigError: a mapping without `train` or with another split than those of `sp.train`; or other tokens than those of
+            `activated` stand between prompt and completion.
     """
-    by_split = rows if isinstance(rows, Mapping) else {"train": rows}
+    by_split = _by_split(rows)
     splits = {name: _read(part, name if isinstance(rows, Mapping) else "") for name, part in by_split.items()}
     every = [row for part in splits.values() for row in part]
     first = _shape(every[0][1])
@@ -47,6 +49,19 @@ def task_of(rows: Any, base: Base, activated: Sequence[int] = ()) -> tuple[Task,
             f"{list(between)} ({base.tokenizer.decode(between)!r}); name those"
         )
     return task, {name: [values for _, values in part] for name, part in splits.items()}
+
+
+def _by_split(rows: Any) -> Mapping[str, Any]:
+    """
+    Raises:
+        ConfigError: a mapping that is not by split, or that has nothing to learn from.
+    """
+    if not isinstance(rows, Mapping):
+        return {"train": rows}
+    check_splits(rows)
+    if "train" not in rows:
+        raise ConfigError(f"rows hold {' and '.join(map(repr, rows))} only; give what is learned as rows['train']")
+    return rows
 
 
 def _read(rows: Any, split: str) -> list[Row]:

@@ -12,7 +12,7 @@ import torch
 from typing_extensions import Unpack
 
 from ..base import Base
-from ..config import parse
+from ..config import parse, suggest
 from ..control import Control
 from ..data import Row, in_memory, usable
 from ..errors import ConfigError
@@ -37,6 +37,11 @@ from .result import Result
 from .sharding import refuse
 from .state import CustomObjective
 from .word_dropout import check_word_dropout
+
+SPLITS = ("train", "dev", "test")
+_VALIDATION = ("validation", "valid", "val", "eval", "evaluation")
+"""What other libraries call the split that training is evaluated on."""
+_MOST_NAMED = 6  # names that a message lists
 
 
 class RunOptions(TypedDict, total=False):
@@ -209,10 +214,29 @@ def _splits(task: Task, rows: Any) -> dict[str, list[Row]] | None:
         if isinstance(given, list) and any(isinstance(row, Row) for row in given):
             raise ConfigError("rows are a list of Rows; give them by split, e.g. {'train': […], 'dev': […]}")
         return task.load_data(rows=given)
-    if not {"train", "dev", "test"} & {*rows}:
-        shown = ", ".join(map(repr, list(rows)[:6])) or "nothing"
-        raise ConfigError(f"rows are a mapping with {shown}; expected them by split, e.g. {{'train': […], 'dev': […]}}")
+    check_splits(rows)
     return {"train": [], **{name: _split(task, name, given) for name, given in rows.items()}}
+
+
+def check_splits(rows: Mapping[Any, Any]) -> None:
+    """
+    Raises:
+        ConfigError: a mapping of something else than splits, or with a split that nothing would read; each is named.
+    """
+    other = [name for name in rows if name not in SPLITS]
+    if len(other) == len(rows):
+        shown = ", ".join(map(repr, other[:_MOST_NAMED])) or "nothing"
+        raise ConfigError(f"rows are a mapping with {shown}; expected them by split, e.g. {{'train': […], 'dev': […]}}")
+    if other:
+        problems = [_unread(name, "dev" in rows) for name in other]
+        raise ConfigError("; ".join(problems[:_MOST_NAMED]), problems)
+
+
+def _unread(name: Any, has_dev: bool) -> str:
+    """What to do with a split of another name."""
+    if not has_dev and str(name).lower() in _VALIDATION:
+        return f"rows[{name!r}] is no split that is read; name it 'dev'"
+    return f"rows[{name!r}] is no split that is read{suggest(str(name), SPLITS)}; rename it or leave it out"
 
 
 def _split(task: Task, name: str, given: Any) -> list[Row]:

@@ -141,6 +141,29 @@ def test_a_label_that_begins_another_is_closed(tmp_path):
     assert found.task["template"]["answer"] == " {{ answer }}." and not found.begins
 
 
+@pytest.mark.parametrize("separator", ["", ";"])
+def test_a_label_in_two_unicode_forms_is_one(tmp_path, separator):
+    forms = ("caf\u00e9", "cafe\u0301", "bar")
+    cells = [forms[k % 3] + (f"{separator}wine" if separator and k % 2 else "") for k in range(24)]
+    rows = [f"text number {k} here,{cell}" for k, cell in enumerate(cells)]
+    found = proposed(saved(tmp_path / "t.csv", "text,label", rows))
+    assert {**found.seen.labels} == {"bar": 8, "caf\u00e9": 16, **({"wine": 12} if separator else {})}
+    task = Task.load(found.task)
+    gold = [task.gold(row.values) for part in found.splits.values() for row in part]
+    assert len(gold) == 24 and sum("caf\u00e9" in one for one in gold) == 16
+    told = [line for line in summary(found) if "Unicode forms" in line]
+    assert told == [
+        "warning: labels in several Unicode forms (é as one character or as two) are read as one each: 'caf\u00e9'"
+    ]
+
+
+def test_a_label_in_one_unicode_form_stays_as_it_is_written(tmp_path):
+    forms = ("cafe\u0301", "bar")
+    rows = [f"text number {k} here,{forms[k % 2]}" for k in range(12)]
+    found = proposed(saved(tmp_path / "t.csv", "text,label", rows))
+    assert [*found.seen.labels] == ["bar", "cafe\u0301"] and not [line for line in summary(found) if "Unicode" in line]
+
+
 BAD = [
     ("no such column", "text,label", ["x y,a", "z w,b"] * 8, ["--text", "mesage"], ["has no column 'mesage'"]),
     (
@@ -149,6 +172,13 @@ BAD = [
         ["x y,a", "z w,b"] * 8,
         ["--text", "label", "--label", "label"],
         ["text and as label"],
+    ),
+    (
+        "a text twice",
+        "text,label",
+        ["x y,a", "z w,b"] * 8,
+        ["--text", "text", "--text", "text"],
+        ["--text text: is named twice; name each column once"],
     ),
     (
         "header is a row",

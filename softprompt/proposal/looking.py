@@ -14,7 +14,7 @@ from ..errors import DataError
 from ..metrics.spans import OUTSIDE
 from ..metrics.spans import label_of as span_label_of
 from ..tasks.multilabel import MARKS
-from ..values import is_blank, text_of
+from ..values import composed, is_blank, text_of
 from .columns import Column, columns_of, label_of
 from .roles import Roles, roles_of
 from .sets import read_as_several
@@ -73,9 +73,11 @@ def look(path: Path, text: Sequence[str] = (), label: Sequence[str] = (), kind: 
     roles = roles_of(columns, text, label, kind, str(path))
     separator = None
     if roles.kind == "multilabel":
-        labels, separator = _sets(rows, columns, roles)
+        spellings, separator = _sets(rows, columns, roles)
     else:
-        labels = _labels(rows, roles)
+        spellings = _labels(rows, roles)
+    to_the_letter = roles.kind == "tagging" or roles.marked
+    labels = spellings if to_the_letter else _composed_alike(spellings)
     remarks = []
     if roles.kind == "classification":
         if len(labels) < 2:
@@ -88,6 +90,7 @@ def look(path: Path, text: Sequence[str] = (), label: Sequence[str] = (), kind: 
         if not labels:
             raise DataError(f"{path}: column {roles.answer!r} holds no label; name another column with --label")
         remarks = [*_about_labels(labels), *([] if roles.marked else _without_labels(rows, roles))]
+    remarks += [] if to_the_letter else _about_forms(spellings)
     return Seen(path, rows, unread, columns, roles, labels, told, remarks, separator)
 
 
@@ -160,6 +163,24 @@ def _in_their_order(counts: Counter[str]) -> dict[str, int]:
     return {label: counts[label] for label in sorted(counts, key=_in_order)}
 
 
+def _composed_alike(spellings: dict[str, int]) -> dict[str, int]:
+    """How many rows have each label, where one that is written in several Unicode forms is one, in the composed form."""
+    forms = Counter(map(composed, spellings))
+    counts: Counter[str] = Counter()
+    for label, count in spellings.items():
+        counts[composed(label) if forms[composed(label)] > 1 else label] += count
+    return _in_their_order(counts)
+
+
+def _about_forms(spellings: dict[str, int]) -> list[str]:
+    """Labels that tasks take for one although their characters differ."""
+    several = [label for label, count in Counter(map(composed, spellings)).items() if count > 1]
+    if not several:
+        return []
+    shown = ", ".join(map(repr, several[:_FEW])) + (" …" if len(several) > _FEW else "")
+    return [f"labels in several Unicode forms (é as one character or as two) are read as one each: {shown}"]
+
+
 def _in_order(label: str) -> tuple[bool, float, str]:
     """Numbers by what they are, texts by their letters."""
     number = label.lstrip("-").isdecimal()
@@ -194,7 +215,7 @@ def _giving_away(rows: Sequence[Row], columns: Sequence[Column], roles: Roles) -
         for row in rows:
             value, label = label_of(row.values.get(column.name)), label_of(row.values.get(roles.answer))
             if value is not None and label is not None:
-                beside[value].add(label)
+                beside[value].add(composed(label))
         if len(beside) > 1 and all(len(found) == 1 for found in beside.values()):
             read = "take it out of what is read" if column.name in roles.fields else "it is not read"
             remarks.append(

@@ -64,10 +64,13 @@ def roles_of(
         where: the file, for messages.
 
     Raises:
-        ConfigError: no such type of a task, or one that has no several labels.
+        ConfigError: a column that is named twice; no such type of a task, or one that has no several labels.
         DataError: a column that is not there, or that cannot be told from the others; names the options that tell it.
     """
     names = [column.name for column in columns]
+    for option, given in (("--text", text), ("--label", label)):
+        if twice := [name for name, count in Counter(given).items() if count > 1]:
+            raise ConfigError(f"{option} {twice[0]}: is named twice; name each column once")
     if kind is not None and kind not in KINDS:
         raise ConfigError(f"--type {kind}: is not proposed{suggest(kind, KINDS)}; write such a task by hand")
     for name in (*text, *label):
@@ -97,8 +100,6 @@ def _check_marks(columns: Sequence[Column], label: Sequence[str], kind: str | No
     """Several columns must each say of one label whether a row has it."""
     if kind not in (None, "multilabel"):
         raise ConfigError(f"--type {kind}: has one answer, and --label names {len(label)} columns; name one")
-    if twice := [name for name, count in Counter(label).items() if count > 1]:
-        raise ConfigError(f"--label {twice[0]}: is named twice; name each column once")
     for column in columns:
         if column.name in label and (other := [value for value in column.counts if value.strip().lower() not in MARKS]):
             raise DataError(

@@ -324,6 +324,25 @@ def test_dev_rows():
         assert divide(rows_of("abc" * 1), label_of, 0.5, 0)[1] == []
 
 
+def test_rows_of_weight_0_are_no_dev_rows(base):
+    texts, labels = TEXTS * 4, LABELS * 4
+    turned = ["bad" if label == "good" else "good" for label in labels]
+    weights = np.repeat([1.0, 0.0], len(texts))
+    for method in (PROBE, "auto"):  # `auto` divides by itself
+        one, other = (PromptClassifier(base, method, **QUICK, dev=0.25) for _ in range(2))
+        left, want = one.fit(texts * 2, labels + turned, weights), other.fit(texts, labels)
+        assert {**left.summary_, "in": ""} == {**want.summary_, "in": ""}
+        assert np.allclose(left.predict_proba(TEXTS), want.predict_proba(TEXTS), atol=1e-6)
+    written = PromptGenerator(base, "hard", dev=0.25).fit(texts[:8], labels[:8], [0.0] * 4 + [1.0] * 4)
+    assert "on 1 row" in written.summary_["dev"]
+
+
+def test_dev_that_is_an_array_is_refused(base):
+    for method in (PROBE, "auto"):
+        with pytest.raises(InputError, match="dev is 'a list'; expected 'auto'"):
+            PromptClassifier(base, method, dev=np.array([1, 2])).fit(TEXTS, LABELS)
+
+
 def test_dev_rows_of_ones_own(base):
     classifier = PromptClassifier(base, "infix", **QUICK, dev=(TEXTS[8:], LABELS[8:])).fit(TEXTS[:8], LABELS[:8])
     assert classifier.summary_["learned from"] == "8 rows" and "on 4 rows" in classifier.summary_["dev"]

@@ -187,6 +187,17 @@ def test_weights(base):
     assert np.allclose(left.predict_proba(TEXTS), want.predict_proba(TEXTS), atol=1e-6)
 
 
+def test_rows_of_weight_0_choose_no_threshold(base):
+    rows = several_rows(160)["train"]
+    texts = [row.values["text"] for row in rows]
+    marks = BINARIZER.transform([row.values["labels"] for row in rows])
+    given = (texts * 2, np.concatenate([1 - marks, marks]), np.repeat([0.0, 1.0], len(texts)))
+    left, want = PromptClassifier(base, PROBE).fit(*given), PromptClassifier(base, PROBE).fit(texts, marks)
+    assert len(texts) == 80
+    assert left.thresholds_.tolist() == want.thresholds_.tolist()
+    assert np.array_equal(left.predict(texts), want.predict(texts)) and left.summary_["dev"] == want.summary_["dev"]
+
+
 def test_an_artifact_as_everywhere(base, fitted, tmp_path):
     fitted.save(tmp_path / "a")
     assert load(tmp_path / "a").manifest.task["labels"] == NAMES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -177,14 +177,12 @@ class PromptEstimator(BaseEstimator):
         task: Task,
         rows: Sequence[Row],
         dev: Sequence[Row] | None,
-        label: Callable[[Row], Hashable],
         remembered: Mapping[str, Any] | None = None,
     ) -> tuple[Fitted, dict[str, Any]]:
         """Train on these rows.
 
         Args:
             dev: those that choose the best step; None: some of the rows.
-            label: what dev rows are to have in the same proportions.
             remembered: what `load` must know beside the task; written into the manifest.
 
         Returns:
@@ -192,8 +190,7 @@ class PromptEstimator(BaseEstimator):
         """
         given, method = resolve_auto(task.spec.type, self.base, self.method)
         spec, seed = self._how()
-        split = divide(rows, label, self.dev, seed) if dev is None else (list(rows), list(dev))
-        parts = {"train": [row for row in split[0] if row.weight], "dev": split[1]}
+        parts = dict(zip(("train", "dev"), self._divided(task, rows, dev), strict=True))
         began = time.perf_counter()
         with watching(self.verbose) as (progress, tell), LOCK:
             base = base_of(given, progress)
@@ -213,6 +210,16 @@ class PromptEstimator(BaseEstimator):
             summary = self._summed_up(result.summary(), began, tell)
         result.settings |= remembered or {}
         return fitted_of([(1.0, result)]), summary
+
+    def _divided(self, task: Task, rows: Sequence[Row], dev: Sequence[Row] | None) -> tuple[list[Row], list[Row]]:
+        """Rows to learn from, and dev rows: those that were given, or some of the others.
+
+        Rows of weight 0 are left out first, as they would decide steps and thresholds from among the dev rows.
+        """
+        counted = [row for row in rows if row.weight]
+        if dev is not None:
+            return counted, list(dev)
+        return divide(counted, task.strata(counted), self.dev, check_seed(plain(self.seed)))
 
     def _how(self) -> tuple[dict[str, Any], int]:
         """Settings of training that were given, and the seed."""

@@ -18,7 +18,6 @@ from ..tasks.multilabel import MultiLabel
 from ..tasks.proposed import Kind
 from ..values import plain, text_of
 from .base import PromptEstimator, fitted_of, own_errors
-from .dividing import divide
 from .fitted import Fitted
 from .inputs import Table, read_table, read_weights, same_length
 from .labels import kind_of, label_texts, labels_of, read_labels, refuse_one_class
@@ -131,12 +130,8 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
         _refuse_answers(reads, rows)
         dev = self._dev_rows(reads, classes, texts)
         remembered = {"labels": kind_of(classes)}
-        if is_open(self.base, self.method):
-            if dev is None and self.dev != "auto":
-                rows, dev = divide(rows, task.label, self.dev, self.seed)
-            fitted, summary = self._choose(task, rows, dev or [], remembered)
-        else:
-            fitted, summary = self._learn(task, rows, dev, task.label, remembered)
+        learn = self._choose if is_open(self.base, self.method) else self._learn
+        fitted, summary = learn(task, rows, dev, remembered)
         return fitted, summary, classes, ""
 
     def _learn_sets(self, table: Table, reads: Reads, y: Any, sample_weight: Any) -> _Learned:
@@ -160,7 +155,7 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
             dev = set_rows(asked, own, texts, [1.0] * len(asked), "X_dev")
         task = Task.load(self._settings(reads, texts, kind="multilabel"))
         remembered = {"labels": kind_of(sets.classes), "sets": sets.form}
-        fitted, summary = self._learn(task, rows, dev, task.strata(rows), remembered)
+        fitted, summary = self._learn(task, rows, dev, remembered)
         return fitted, summary, sets.classes, sets.form
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
@@ -221,15 +216,17 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
         return float(super().score(X, labels, sample_weight))
 
     def _choose(
-        self, task: Task, rows: list[Row], dev: list[Row], remembered: Mapping[str, Any]
+        self, task: Task, rows: list[Row], dev: list[Row] | None, remembered: Mapping[str, Any]
     ) -> tuple[Fitted, dict[str, Any]]:
         """Try what `auto` leaves open, and learn what does best; with a summary for people."""
         spec, seed = self._how()
+        by_folds = dev is None and isinstance(self.dev, str) and self.dev == "auto"
+        rows, dev = self._divided(task, rows, [] if by_folds else dev)
         began = time.perf_counter()
         with watching(self.verbose) as (progress, tell), LOCK:
             trainer = Trainer(task, base_of, SharedRows(), spec, seed, CACHE, progress)
             contenders = contenders_for(self.base, self.method)
-            comparison, members = choose(trainer, contenders, [row for row in rows if row.weight], dev)
+            comparison, members = choose(trainer, contenders, rows, dev)
             for _, result in members:
                 result.settings |= remembered
             fitted = fitted_of(members)

@@ -76,7 +76,7 @@ class PromptGenerator(PromptEstimator):
             rows = self._rows(values, answers, weights)
             dev = self._dev_rows(reads)
             refuse_all(_unfit(task, [*rows, *(dev or ())]), len(rows), "rows")
-            fitted, summary = self._learn(task, rows, dev, lambda row: "")
+            fitted, summary = self._learn(task, rows, dev)
         self.summary_ = summary
         self._take(fitted, reads)
         return self

@@ -61,6 +61,21 @@ def test_a_small_file_gives_what_it_has_and_a_smaller_one_is_refused(folder):
         read_data_set(folder / "mails.csv", 90, 500)
 
 
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ("billing  text, number 3 of mails ,billing", "1 rows that are copies of other rows"),
+        ("billing text, number 3 of mails,rare", "2 rows that ask the same as others and have different labels"),
+    ],
+)
+def test_a_text_that_stands_twice_is_refused_as_it_could_be_learned_and_measured(folder, row, told):
+    text, _, label = row.rpartition(",")
+    with (folder / "mails.csv").open("a", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerow([text, label])
+    with pytest.raises(DataError, match=rf"mails\.csv: holds {told} .*mails\.csv:102.*; take these out"):
+        read_data_set(folder / "mails.csv", 20, 30)
+
+
 def test_labelled_rows_are_divided_for_training(folder):
     data = read_data_set(folder / "mails.csv", 50, 30)
     task = Task.load(propose("classification", ["text"], data.labels))

@@ -10,6 +10,7 @@ from typing import Any
 
 from softprompt.config import suggest
 from softprompt.data import Row, read_rows, split
+from softprompt.data.duplicates import deduplicate
 from softprompt.errors import DataError
 from softprompt.storage import sha256_file
 from softprompt.tasks import Task
@@ -76,9 +77,12 @@ def read_data_set(path: Path, rows: int, test: int) -> DataSet:
         test: test rows at most.
 
     Raises:
-        DataError: no such file; a row without text or label; one label only; too few rows.
+        DataError: no such file; a row without text or label; a text that stands twice; one label only; too few rows.
     """
     every = read_rows(path, _unusable)
+    _, again = deduplicate(every, _folded, label_of)
+    if again:
+        raise DataError(f"{path}: holds {again}; take these out, so that no test row is learned from")
     labels = tuple(sorted(set(map(label_of, every))))
     if len(labels) < 2:
         raise DataError(f"{path}: all rows have the label {labels[0]!r}; a classification takes at least two")
@@ -89,6 +93,11 @@ def read_data_set(path: Path, rows: int, test: int) -> DataSet:
         )
     parts = split(every, {"test": count, "pool": None}, label_of, TEST_SEED)
     return DataSet(path.stem, labels, tuple(parts["pool"]), tuple(parts["test"]), sha256_file(path))
+
+
+def _folded(row: Row) -> str:
+    """The text with white space folded, as the sets that `sets/` makes are told apart."""
+    return " ".join(str(row.values["text"]).split())
 
 
 def _unusable(values: dict[str, Any]) -> str | None:

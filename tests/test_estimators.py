@@ -324,6 +324,46 @@ def test_dev_rows():
         assert divide(rows_of("abc" * 1), label_of, 0.5, 0)[1] == []
 
 
+def content_of(row):
+    return row.values["text"]
+
+
+def test_copies_of_a_text_are_no_dev_rows_beside_each_other():
+    texts = [f"t{place % 15}" for place in range(60)]
+    rows = [Row({"text": text, "label": "ab"[int(text[1:]) % 2]}, "X") for text in texts]
+    for dev, least in (("auto", 9), (0.5, 30), (2, 2)):
+        train, held = divide(rows, label_of, dev, 0, content_of)
+        assert least <= len(held) < least + 4 and len(train) + len(held) == 60
+        assert not {*map(content_of, train)} & {*map(content_of, held)}
+    # a label of one text is learned from, and so is a text with more copies than dev rows
+    few = [Row({"text": text, "label": label}, "X") for text, label in (("one", "c"), ("one", "c"), ("t0", "c"))]
+    many = [Row({"text": "often", "label": "a"}, "X") for _ in range(30)]
+    for seed in range(5):
+        with pytest.warns(UserWarning, match=r"seen once \(copies count as one\) .* \('d'\)"):
+            train, held = divide(
+                [*rows, *few, *many, *(Row({"text": "two", "label": "d"}, "X") for _ in "xx")],
+                label_of,
+                10,
+                seed,
+                content_of,
+            )
+        assert 5 <= len(held) < 15 and {*map(label_of, train)} == {*"abcd"} and "often" not in map(content_of, held)
+        assert not {*map(content_of, train)} & {*map(content_of, held)}
+
+
+def test_copies_share_no_split_where_an_estimator_divides(base, monkeypatch):
+    divided = []
+    monkeypatch.setattr(
+        "softprompt.estimators.base.divide", lambda *given: divided.append(divide(*given)) or divided[-1]
+    )
+    for method in (PROBE, "auto"):
+        PromptClassifier(base, method, **QUICK, dev=0.25).fit(TEXTS * 4, LABELS * 4)
+    PromptGenerator(base, "hard", dev=0.5).fit(TEXTS[:4] * 2, LABELS[:4] * 2)
+    for train, held in divided:
+        assert held and not {str(row.values) for row in train} & {str(row.values) for row in held}
+    assert len(divided) == 3
+
+
 def test_rows_of_weight_0_are_no_dev_rows(base):
     texts, labels = TEXTS * 4, LABELS * 4
     turned = ["bad" if label == "good" else "good" for label in labels]
@@ -333,7 +373,7 @@ def test_rows_of_weight_0_are_no_dev_rows(base):
         left, want = one.fit(texts * 2, labels + turned, weights), other.fit(texts, labels)
         assert {**left.summary_, "in": ""} == {**want.summary_, "in": ""}
         assert np.allclose(left.predict_proba(TEXTS), want.predict_proba(TEXTS), atol=1e-6)
-    written = PromptGenerator(base, "hard", dev=0.25).fit(texts[:8], labels[:8], [0.0] * 4 + [1.0] * 4)
+    written = PromptGenerator(base, "hard", dev=0.25).fit(TEXTS[:8], LABELS[:8], [0.0] * 4 + [1.0] * 4)
     assert "on 1 row" in written.summary_["dev"]
 
 

@@ -219,7 +219,7 @@ class PromptEstimator(BaseEstimator):
         counted = [row for row in rows if row.weight]
         if dev is not None:
             return counted, list(dev)
-        return divide(counted, task.strata(counted), self.dev, check_seed(plain(self.seed)))
+        return divide(counted, task.strata(counted), self.dev, check_seed(plain(self.seed)), task.content)
 
     def _how(self) -> tuple[dict[str, Any], int]:
         """Settings of training that were given, and the seed."""

@@ -15,14 +15,22 @@ ENOUGH = 40
 SHARE = 0.15
 
 
-def divide(rows: Sequence[Row], label: Callable[[Row], Hashable], dev: Any, seed: int) -> tuple[list[Row], list[Row]]:
+def divide(
+    rows: Sequence[Row],
+    label: Callable[[Row], Hashable],
+    dev: Any,
+    seed: int,
+    content: Callable[[Row], Hashable] = id,
+) -> tuple[list[Row], list[Row]]:
     """Rows to learn from, and dev rows, which have the labels in about the same proportions.
 
-    Every label keeps a row to learn from; one that is seen once has no other.
+    Every label keeps a row to learn from; one that is seen once has no other. Copies stay together, as dev rows that were
+    learned from say nothing.
 
     Args:
         dev: `auto` (15 % of 40 rows or more, else none), 0 or None for none (the last step is kept), a fraction below 1, or how
-            many rows.
+            many rows; copies may make them a few more.
+        content: what copies share.
 
     Raises:
         InputError: something else; more rows than there are.
@@ -30,26 +38,35 @@ def divide(rows: Sequence[Row], label: Callable[[Row], Hashable], dev: Any, seed
     count = _count(dev, len(rows))
     if not count:
         return list(rows), []
-    counts = Counter(map(label, rows))
+    copies: dict[Hashable, list[Row]] = {}
+    for row in rows:
+        copies.setdefault(content(row), []).append(row)
+    labels = {one: set(map(label, group)) for one, group in copies.items()}
+    counts = Counter(name for names in labels.values() for name in names)
     single = sorted(str(name) for name, number in counts.items() if number == 1)
-    spare = [row for row in rows if counts[label(row)] > 1]
-    if not spare:
+    free = [one for one, names in labels.items() if all(counts[name] > 1 for name in names)]
+    if not free:
         return list(rows), []
     if single and len(counts) > 1:
         shown = ", ".join(map(repr, single[:5])) + (" …" if len(single) > 5 else "")
         warnings.warn(
-            f"labels that are seen once are learned from and never among the dev rows ({shown}); give more rows of them",
+            f"labels that are seen once (copies count as one) are learned from and never among the dev rows ({shown}); give "
+            "more rows of them",
             UserWarning,
             stacklevel=2,
         )
-    held = split(spare, {"dev": min(count, len(spare)), "train": None}, label, seed)["dev"]
-    left = counts - Counter(map(label, held))
-    for row in list(held):
-        if left[label(row)] < 1:  # a share above one half may take all rows of a label
-            held.remove(row)
-            left[label(row)] += 1
-    chosen = set(map(id, held))
-    return [row for row in rows if id(row) not in chosen], held
+    # a text with more copies than there are to be dev rows would take the place of all others
+    small = [one for one in free if len(copies[one]) <= count]
+    spare = [row for one in small or free for row in copies[one]]
+    group = (lambda row: str(content(row))) if len(copies) < len(rows) else None
+    held = split(spare, {"dev": min(count, len(spare)), "train": None}, label, seed, group)["dev"]
+    chosen = dict.fromkeys(map(content, held))
+    left = counts - Counter(name for one in chosen for name in labels[one])
+    for one in list(chosen):
+        if any(left[name] < 1 for name in labels[one]):  # a share above one half may take all rows of a label
+            del chosen[one]
+            left.update(labels[one])
+    return [row for row in rows if content(row) not in chosen], [row for row in held if content(row) in chosen]
 
 
 def _count(dev: Any, rows: int) -> int:

@@ -119,6 +119,17 @@ def test_columns_are_fields(base, tmp_path):
         PromptClassifier(base, PROBE).fit(frame.assign(kind=LABELS), LABELS)
 
 
+def test_columns_keep_their_order_in_an_artifact(base, tmp_path):
+    """Also where the name of one stands within that of another."""
+    table = [{"username": text, "name": f"no. {place % 3}"} for place, text in enumerate(TEXTS)]
+    classifier = PromptClassifier(base, PROBE).fit(table, LABELS)
+    classifier.save(tmp_path / "a")
+    loaded = PromptClassifier.load(tmp_path / "a", base)
+    assert loaded.feature_names_in_.tolist() == ["username", "name"]
+    without_names = [list(row.values()) for row in table]
+    assert np.allclose(loaded.predict_proba(without_names), classifier.predict_proba(table), atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "y",
     [

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from jinja2 import nodes
 
 from ..config import suggest
 from ..errors import InputError
 from ..tasks import Task
+from ..template import TemplateSpec
+from ..template.sandbox import parse
 from .inputs import TEXT, Table, field_names
 
 
@@ -36,8 +39,7 @@ class Reads:
     @classmethod
     def of_task(cls, task: Task) -> Reads:
         """Of a task that was loaded: each field is a column of its name."""
-        shown = task.spec.template.input
-        names = sorted(task.spec.template.fields, key=lambda name: shown.find(name))
+        names = _in_order(task.spec.template)
         return cls({name: name for name in names}, len(names) == 1, True)
 
     def rows(self, table: Table, who: str, name: str = "X") -> list[dict[str, Any]]:
@@ -74,6 +76,12 @@ class Reads:
         what = "a list of texts" if self.texts else f"column {absent!r}, which is not there"
         shown = ", ".join(map(repr, columns))
         raise InputError(f"{name} has columns {shown}; {who} was fitted on {what}{suggest(absent, columns)}")
+
+
+def _in_order(template: TemplateSpec) -> list[str]:
+    """The fields of a template in the order in which it reads them, as an estimator wrote it in the order of X's columns."""
+    read = dict.fromkeys(name.name for name in parse(template.input).find_all(nodes.Name))
+    return [name for name in read if name in template.fields] or sorted(template.fields)
 
 
 def _as_text(value: Any) -> Any:

@@ -142,6 +142,27 @@ def test_one_label_or_several_is_read_off_y():
     )
 
 
+def test_lists_of_0_and_1_are_sets_where_fit_had_sets(base, tmp_path):
+    sets = [[0], [1], [0, 1], []] * 6
+    texts = [
+        ("zero " if 0 in row else "") + ("one" if 1 in row else "") + f" no. {place}" for place, row in enumerate(sets)
+    ]
+    pairs, asked = [[1, 0], [0, 1]], texts[2:4]  # of sets that are alike, and of a matrix that are not
+    same, other = [{1, 0}, {0, 1}], np.array(pairs)
+    classifier = PromptClassifier(base, PROBE, dev=(asked, pairs)).fit(texts, sets)
+    assert (
+        classifier.summary_["dev"] == PromptClassifier(base, PROBE, dev=(asked, same)).fit(texts, sets).summary_["dev"]
+    )
+    classifier.save(tmp_path / "a")
+    for one in (classifier, PromptClassifier.load(tmp_path / "a", base)):
+        given = [[*labels] for labels in one.predict(asked)]
+        assert one.score(asked, given) == 1
+        assert one.score(asked, pairs) == one.score(asked, same)
+        assert one.score(asked, other) == accuracy_score(other, [[0 in row, 1 in row] for row in given])
+        with pytest.raises(InputError, match=r"y\[0\] names 1 twice; name it once \(give a matrix as an array\)"):
+            one.score(asked, [[1, 1], [0, 0]])
+
+
 def test_a_fit_again_with_one_label_a_row(base):
     classifier = PromptClassifier(base, PROBE, dev=0).fit(TEXTS, SETS)
     one = ["sun" if "sun" in row else "none" for row in SETS]

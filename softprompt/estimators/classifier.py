@@ -150,7 +150,10 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
         rows = set_rows(reads.rows(table, who), sets, texts, weights.tolist())
         dev = None
         if (given := self._given_dev()) is not None:
-            asked, own = self._values(given[0], reads, "X_dev"), read_sets(given[1], who, sets.classes, "y_dev")
+            asked, own = (
+                self._values(given[0], reads, "X_dev"),
+                read_sets(given[1], who, sets.classes, "y_dev", sets.form),
+            )
             same_length(asked, own.marks, who)
             dev = set_rows(asked, own, texts, [1.0] * len(asked), "X_dev")
         task = Task.load(self._settings(reads, texts, kind="multilabel"))
@@ -203,7 +206,7 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
         self._known()
         who, y = type(self).__name__, kept(y)
         if self._form:
-            sets, marks = read_sets(y, who, self.classes_), self._marks(X)
+            sets, marks = read_sets(y, who, self.classes_, form=self._form), self._marks(X)
             same_length(marks, sets.marks, who)
             return float(accuracy_score(sets.marks, marks, sample_weight=sample_weight))
         labels = read_labels(y, who)

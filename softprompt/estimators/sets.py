@@ -51,13 +51,14 @@ def has_sets(y: Any) -> bool:
     return any(isinstance(_row(one), (*_COLLECTIONS, dict)) for one in listed(y, ""))
 
 
-def read_sets(y: Any, who: str, classes: np.ndarray | None = None, name: str = "y") -> LabelSets:
+def read_sets(y: Any, who: str, classes: np.ndarray | None = None, name: str = "y", form: str = "") -> LabelSets:
     """Labels of each row.
 
     Args:
         who: the estimator, for messages.
         classes: the labels that there are, [K]; None: those of y.
         name: of the argument.
+        form: of the y of `fit`, see `LabelSets`; where it was sets, lists of 0 and 1 are sets, and no rows of a matrix.
 
     Raises:
         InputError: y is no sets of labels and no matrix of 0 and 1, or holds labels that are not in `classes`.
@@ -74,9 +75,9 @@ def read_sets(y: Any, who: str, classes: np.ndarray | None = None, name: str = "
     if rows and all(isinstance(row, dict) for row in rows):
         names = list(dict.fromkeys(column for row in rows for column in row))
         return _of_matrix([[row.get(column) for column in names] for row in rows], names, classes, "", name)
-    if _is_matrix(rows):
+    if form != SETS and _is_matrix(rows):
         return _of_matrix(rows, range(len(rows[0])), classes, "", name)
-    return _of_sets(rows, classes, name)
+    return _of_sets(rows, classes, name, form)
 
 
 def _row(value: Any) -> Any:
@@ -145,11 +146,11 @@ def _refuse_other_marks(table: np.ndarray, names: Sequence[Any], name: str) -> N
     raise InputError(f"{where}; expected 1 where the row has the label, else 0")
 
 
-def _of_sets(rows: Sequence[Any], classes: np.ndarray | None, name: str) -> LabelSets:
+def _of_sets(rows: Sequence[Any], classes: np.ndarray | None, name: str, form: str) -> LabelSets:
     """A set of labels for each row."""
-    refuse_all(
-        [told for place, row in enumerate(rows) for told in _problems(row, f"{name}[{place}]")], len(rows), "rows"
-    )
+    matrix = "give a matrix as an array" if form == SETS else "rows of a matrix of 0 and 1 are of one length"
+    problems = [told for place, row in enumerate(rows) for told in _problems(row, f"{name}[{place}]", matrix)]
+    refuse_all(problems, len(rows), "rows")
     there = dict.fromkeys(plain(label) for row in rows for label in row)
     if len({_order(plain(label)) for row in rows for label in row}) > 1:
         raise InputError(f"{name} mixes texts, numbers or booleans, which have no common order; make them all texts")
@@ -164,8 +165,12 @@ def _of_sets(rows: Sequence[Any], classes: np.ndarray | None, name: str) -> Labe
     return LabelSets(marks, classes, SETS)
 
 
-def _problems(row: Any, where: str) -> Iterator[str]:
-    """Why a row is no set of labels."""
+def _problems(row: Any, where: str, matrix: str) -> Iterator[str]:
+    """Why a row is no set of labels.
+
+    Args:
+        matrix: advice where it looks like a row of a matrix.
+    """
     if not isinstance(row, _COLLECTIONS):
         yield f"{where} is {kind(row)}; expected a set of labels, which is empty where the row has none"
         return
@@ -180,7 +185,7 @@ def _problems(row: Any, where: str) -> Iterator[str]:
             yield f"{where} holds an empty text; give the label a name"
         elif label in seen:
             same = f"{where} names {label!r} twice; name it once"
-            yield f"{same} (rows of a matrix of 0 and 1 are of one length)" if label in (0, 1) else same
+            yield f"{same} ({matrix})" if label in (0, 1) else same
         else:
             seen.add(label)
 

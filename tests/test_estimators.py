@@ -269,7 +269,11 @@ BAD_INPUT = {
     "method": ((TEXTS, LABELS), {"method": "infx"}, "did you mean 'infix'"),
     "dev": ((TEXTS, LABELS), {"dev": "some"}, "dev is 'some'; expected 'auto'"),
     "dev rows": ((TEXTS, LABELS), {"dev": 12}, "dev asks for 12 of 12 rows"),
-    "dev label": ((TEXTS, LABELS), {"dev": (["x"], ["ugly"])}, "y_dev holds 'ugly'"),
+    "dev label": (
+        (TEXTS, LABELS),
+        {"dev": (["x"], ["ugly"])},
+        r"y_dev holds labels that .* has not seen in fit \('ugly'\)",
+    ),
     "epochs": ((TEXTS, LABELS), {"epochs": -1}, "epochs"),
     "seed": ((TEXTS, LABELS), {"seed": "x"}, "seed"),
     "base": ((TEXTS, LABELS), {"base": "no/such-base"}, "base 'no/such-base' is neither"),
@@ -295,6 +299,17 @@ def test_bad_questions(probe, base):
         with pytest.raises(NotFittedError, match="not fitted yet; call fit") as caught:
             call(PromptClassifier(base))
         assert isinstance(caught.value, InputError)
+
+
+def test_right_answers_are_compared_by_value(base):
+    classifier = PromptClassifier(base, PROBE).fit(TEXTS, [1, 0] * 6)
+    for equal in ([1.0, 0.0], [True, False], np.array([1, 0], np.uint8)):
+        assert classifier.score(TEXTS[:2], equal) == 1 and classifier.score(TEXTS[:2], equal[::-1]) == 0
+        own = PromptClassifier(base, PROBE, dev=(TEXTS[:2], equal)).fit(TEXTS, [1, 0] * 6)
+        assert "1.000" in own.summary_["dev"]
+    assert PromptClassifier(base, PROBE).fit(TEXTS, [True, False] * 6).score(TEXTS[:2], [1, 0]) == 1
+    with pytest.raises(InputError, match=r"y holds labels that .* has not seen in fit \('1', '0'\)"):
+        classifier.score(TEXTS[:2], ["1", "0"])
 
 
 def test_a_fit_that_fails_changes_nothing(base):

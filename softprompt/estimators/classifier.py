@@ -20,7 +20,7 @@ from ..values import plain, text_of
 from .base import PromptEstimator, fitted_of, own_errors
 from .fitted import Fitted
 from .inputs import Table, read_table, read_weights, same_length
-from .labels import kind_of, label_texts, labels_of, read_labels, refuse_one_class
+from .labels import kind_of, label_texts, labels_of, places_of, read_labels, refuse_one_class
 from .reading import Reads
 from .sets import SETS, as_given, has_sets, kept, marks_of, read_sets, refuse_alike, refuse_columns, set_rows
 from .shared import CACHE, LOCK, SharedRows, base_of
@@ -209,14 +209,8 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
             sets, marks = read_sets(y, who, self.classes_, form=self._form), self._marks(X)
             same_length(marks, sets.marks, who)
             return float(accuracy_score(sets.marks, marks, sample_weight=sample_weight))
-        labels = read_labels(y, who)
-        unseen = sorted({str(label) for label in labels.tolist()} - {str(label) for label in self.classes_.tolist()})
-        if unseen:
-            shown = ", ".join(map(repr, unseen[:5])) + (" …" if len(unseen) > 5 else "")
-            raise InputError(
-                f"y holds labels that {who} has not seen in fit ({shown}); fit on them, or leave these rows out"
-            )
-        return float(super().score(X, labels, sample_weight))
+        right = self.classes_[places_of(read_labels(y, who), self.classes_, who)]
+        return float(super().score(X, right, sample_weight))
 
     def _choose(
         self, task: Task, rows: list[Row], dev: list[Row] | None, remembered: Mapping[str, Any]
@@ -243,12 +237,10 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
         who = type(self).__name__
         asked, labels = self._values(given[0], reads, "X_dev"), read_labels(given[1], who)
         same_length(asked, labels, who)
-        names = dict(zip(classes.tolist(), texts, strict=True))
-        if absent := [label for label in labels.tolist() if label not in names]:
-            raise InputError(f"y_dev holds {absent[0]!r}, which is no label of y; leave these rows out of dev")
+        right = places_of(labels, classes, who, "y_dev").tolist()
         return [
-            Row({**values, "label": names[label]}, f"X_dev[{place}]")
-            for place, (values, label) in enumerate(zip(asked, labels.tolist(), strict=True))
+            Row({**values, "label": texts[one]}, f"X_dev[{place}]")
+            for place, (values, one) in enumerate(zip(asked, right, strict=True))
         ]
 
     def _take(self, fitted: Fitted, reads: Reads) -> None:

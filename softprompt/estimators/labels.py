@@ -57,6 +57,21 @@ def _bad_labels(values: Sequence[Any]) -> list[str]:
     return problems
 
 
+def places_of(labels: np.ndarray, classes: np.ndarray, who: str, name: str = "y") -> np.ndarray:
+    """Where labels stand in `classes`, [n]; by value, so that 1, 1.0 and True are one label, and the text "1" is another.
+
+    Raises:
+        InputError: some are not there.
+    """
+    known = {label: place for place, label in enumerate(classes.tolist())}
+    if unseen := [label for label in dict.fromkeys(labels.tolist()) if label not in known]:
+        shown = ", ".join(map(repr, unseen[:5])) + (" …" if len(unseen) > 5 else "")
+        raise InputError(
+            f"{name} holds labels that {who} has not seen in fit ({shown}); fit on them, or leave these rows out"
+        )
+    return np.array([known[label] for label in labels.tolist()], dtype=int)
+
+
 def label_texts(classes: Any) -> list[str]:
     """Each class as a text, by which the task names it.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
@@ -15,7 +17,7 @@ from .errors import ConfigError
 from .methods import Method
 from .parallel import processes
 from .types import Progress, ignore_progress
-from .values import shown
+from .values import kind, shown
 
 Seed = Annotated[int, Field(ge=-(2**42), lt=2**42)]  # each epoch's own is made of it, and has 64 bits
 TrackerName = Literal["tensorboard", "trackio", "wandb", "mlflow"]
@@ -211,6 +213,18 @@ def check_seed(seed: Any) -> int:
         ConfigError: it is none.
     """
     return parse(_Given, {"seed": seed}, "train()").seed
+
+
+def base_section(given: Any) -> BaseSpec:
+    """The section of a base that is given by its name, its folder or the section itself.
+
+    Raises:
+        ConfigError: something else, or settings of a base that there are not.
+    """
+    section = short_form(str(given) if isinstance(given, Path) else given)
+    if not isinstance(section, Mapping):
+        raise ConfigError(f"base is {kind(given)}; expected a name such as smollm2, a folder or a Base")
+    return parse(BaseSpec, dict(section), "base")
 
 
 def short_form(value: Any) -> Any:

@@ -9,20 +9,17 @@ import dataclasses
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..base import Base
 from ..base.memory import give_back_freed_memory
-from ..config import parse
-from ..errors import BaseModelError, ConfigError, DataError, InputError
+from ..errors import BaseModelError, DataError, InputError
 from ..methods import make_method
 from ..prepared import Prepared
-from ..runfile import BaseSpec, CacheSpec, short_form
+from ..runfile import CacheSpec, base_section
 from ..storage import digest_of
 from ..types import Progress, ignore_progress
-from ..values import kind
 
 LOCK = threading.RLock()
 """Held while an estimator trains or answers: the rows that are kept are changed by one thread at a time."""
@@ -50,10 +47,7 @@ def base_of(given: Any, progress: Progress = ignore_progress) -> Base:
     if isinstance(given, Base):
         _known[given.digest] = given
         return given
-    section = short_form(str(given) if isinstance(given, Path) else given)
-    if not isinstance(section, Mapping):
-        raise ConfigError(f"base is {kind(given)}; expected a name such as smollm2, a folder or a Base")
-    spec = parse(BaseSpec, dict(section), "base")
+    spec = base_section(given)
     name = Path(spec.name)
     key = digest_of({**spec.model_dump(mode="json"), "folder": str(name.resolve()) if name.is_dir() else ""})
     with LOCK:

@@ -10,13 +10,10 @@ from peft import PeftConfig
 from typing_extensions import Unpack
 
 from ..base import Base
-from ..config import parse
-from ..errors import ConfigError
 from ..methods import make_method
-from ..runfile import BaseSpec, TrainSpec, short_form
+from ..runfile import TrainSpec, base_section
 from ..training import Result, RunOptions
 from ..training import train as run
-from ..values import kind
 from .configs import method
 from .rows import task_of
 
@@ -59,8 +56,5 @@ def fit(
 def _base(given: Any, options: Mapping[str, Any]) -> Base:
     if isinstance(given, Base):
         return given
-    section = short_form(str(given) if isinstance(given, Path) else given)
-    if not isinstance(section, Mapping):
-        raise ConfigError(f"base is {kind(given)}; expected a name such as smollm2, a folder or a Base")
-    spec = parse(BaseSpec, dict(section), "base")
+    spec = base_section(given)
     return spec.load(options["progress"]) if "progress" in options else spec.load()

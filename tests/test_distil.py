@@ -230,3 +230,8 @@ def test_nothing_learned_is_the_teacher_of_itself():
     states = {task.content(row): one for row, one in zip(dev, taught.states, strict=True)}
     loss, _ = match(ready.engine, task, states)(ready.form.encode_rows(dev), NOTHING)
     assert abs(loss.item()) < 1e-4
+
+
+def test_a_split_of_another_name_is_refused():
+    with pytest.raises(ConfigError, match="'validation'"):
+        distil(tiny_base(), tiny_task(), "soft", rows={**tiny_rows(), "validation": []})

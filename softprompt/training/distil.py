@@ -31,6 +31,7 @@ from ..tasks import Task
 from ..types import Notice, OnEvent, Progress, ignore_event, ignore_notice, ignore_progress
 from .places import earlier_report, run_folder
 from .result import Result
+from .run import check_splits
 from .run import train as run_training
 from .saving import run_digest
 from .state import CustomObjective
@@ -97,6 +98,8 @@ def distil(
     method = method if isinstance(method, Method) else make_method(method)
     _refuse(base, task, method)
     spec = train if isinstance(train, TrainSpec) else parse(TrainSpec, train or {}, "train")
+    if rows is not None:
+        check_splits(rows)
     rows = rows if rows is not None else task.load_data(progress, labelled=False)
     rows = {name: rows[name] for name in (("train", "dev", "test") if test else ("train", "dev")) if rows.get(name)}
     folder = Path(out) if out is not None else None

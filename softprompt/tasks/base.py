@@ -287,10 +287,7 @@ class Task(ABC):
 
     @abstractmethod
     def candidates(self, values: dict[str, Any]) -> tuple[list[str], int | None]:
-        """The texts of all possible answers of a row, and which is right (None: the row has no answer).
-
-        Of a free answer there is one, the right one, or none.
-        """
+        """Texts of a row's possible answers (of a free one the right one alone), and which is right; None: it has no answer."""
 
     @abstractmethod
     def gold(self, values: dict[str, Any]) -> Any:

@@ -92,6 +92,15 @@ def ignore_progress(what: str, done: int, total: int) -> None:
     """The progress callback that shows nothing."""
 
 
+def named(progress: Progress, name: str) -> Progress:
+    """Progress that says of which of several runs it is."""
+
+    def tell(what: str, done: int, total: int) -> None:
+        progress(f"{name}: {what}", done, total)
+
+    return tell
+
+
 def ignore_notice(line: str) -> None:
     """The notice that tells nobody."""
 

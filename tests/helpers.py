@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import torch
 from models import VOCABULARY
@@ -73,3 +79,28 @@ def scores_of(found: list[Outcome]) -> torch.Tensor:
 def scores(ready: Prepared, split: str = "dev") -> torch.Tensor:
     """What a run's method gives the rows of a split, [B, K]."""
     return scores_of(ready.form.predict(ready, ready.splits[split]))
+
+
+SLOW_RUN = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from softprompt.training import checkpoints, train
+checkpoints.SECONDS = 0.0
+
+def slow(what, done, total):
+    print(done, flush=True)
+    time.sleep(0.05)
+
+"""
+"""How a script begins whose run tells each step (`progress=slow`) and keeps a checkpoint of it; to be formatted (`tests`)."""
+
+
+def killed_at(script: str, moment: int, checkpoint: Path, wait: float = 0.0) -> bool:
+    """Run a script that prints its steps, and kill it from this one on, once there is a checkpoint; whether that was so."""
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    for line in process.stdout:
+        if int(line) >= moment and checkpoint.exists():
+            time.sleep(wait)
+            os.kill(process.pid, signal.SIGKILL)
+            break
+    return process.wait() == -signal.SIGKILL

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 import shlex
-import signal
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import close
+from helpers import SLOW_RUN, close, killed_at
 from models import tiny_base
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
@@ -182,20 +178,12 @@ def test_dev_answers_are_those_of_the_chosen_thresholds():
 
 
 SETTINGS = {"epochs": 4, "batch_size": 4, "lr": 0.02, "eval_every": 5, "patience": 50}
-SCRIPT = """
-import sys, time
-sys.path.insert(0, {tests!r})
+SCRIPT = f"""{SLOW_RUN}
 from models import tiny_base
 from test_multilabel import SETTINGS, TASK, several_rows
 from softprompt.tasks import Task
-from softprompt.training import checkpoints, train
-checkpoints.SECONDS = 0.0
 
-def slow(what, done, total):
-    print(done, flush=True)
-    time.sleep(0.05)
-
-train(tiny_base(), Task.load(TASK), "infix", {out!r}, train=SETTINGS, rows=several_rows(), progress=slow)
+train(tiny_base(), Task.load(TASK), "infix", {{out!r}}, train=SETTINGS, rows=several_rows(), progress=slow)
 """
 
 
@@ -204,12 +192,7 @@ def test_a_killed_run_goes_on_to_the_same_head_and_thresholds(tmp_path, forks):
     whole = train(base, Task.load(TASK), "infix", tmp_path / "whole", train=SETTINGS, rows=rows)
     script = SCRIPT.format(tests=str(Path(__file__).parent), out=str(tmp_path / "killed"))
     for moment in (4, 13):
-        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-        for line in process.stdout:
-            if int(line) >= moment and (tmp_path / "killed" / "checkpoint.pt").exists():
-                os.kill(process.pid, signal.SIGKILL)
-                break
-        assert process.wait() == -signal.SIGKILL
+        assert killed_at(script, moment, tmp_path / "killed" / "checkpoint.pt")
     assert not (tmp_path / "killed" / "artifact").exists()
     done = train(base, Task.load(TASK), "infix", tmp_path / "killed", train=SETTINGS, rows=rows)
     assert folder_bytes(whole.artifact) == folder_bytes(done.artifact)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import tiny_rows, tiny_task
+from helpers import SLOW_RUN, killed_at, tiny_rows, tiny_task
 from models import tiny_base
 
 from softprompt.errors import ArtifactError, ConfigError, SoftpromptError, TrainingError
@@ -25,19 +22,12 @@ from softprompt.training.results import recorded
 
 SETTINGS = {"epochs": 4, "batch_size": 4, "lr": 0.02, "eval_every": 5, "patience": 50}
 
-SCRIPT = """
-import sys, time
-sys.path.insert(0, {tests!r})
+SCRIPT = f"""{SLOW_RUN}
 from helpers import tiny_rows, tiny_task
 from models import tiny_base
-from softprompt.training import checkpoints, train
-checkpoints.SECONDS = 0.0
 
-def slow(what, done, total):
-    print(done, flush=True)
-    time.sleep(0.05)
-
-train(tiny_base(), tiny_task(), {{"name": "infix", "length": 3}}, {out!r}, train={settings!r}, rows=tiny_rows(), progress=slow)
+method = {{{{"name": "infix", "length": 3}}}}
+train(tiny_base(), tiny_task(), method, {{out!r}}, train={{settings!r}}, rows=tiny_rows(), progress=slow)
 """
 
 
@@ -51,16 +41,8 @@ def test_kill_9_at_any_moment_and_resume_is_bit_exact(tmp_path, forks):
         tiny_base(), tiny_task(), {"name": "infix", "length": 3}, tmp_path / "whole", train=SETTINGS, rows=tiny_rows()
     )
     script = SCRIPT.format(tests=tests, out=str(tmp_path / "killed"), settings=SETTINGS)
-    kills = 0
-    for moment in (3, 11, 19):
-        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-        for line in process.stdout:
-            if int(line) >= moment and (tmp_path / "killed" / "checkpoint.pt").exists():
-                time.sleep(0.02 * (moment % 3))
-                os.kill(process.pid, signal.SIGKILL)
-                kills += 1
-                break
-        process.wait()
+    checkpoint = tmp_path / "killed" / "checkpoint.pt"
+    kills = sum(killed_at(script, moment, checkpoint, 0.02 * (moment % 3)) for moment in (3, 11, 19))
     assert kills == 3
     assert not (tmp_path / "killed" / "artifact").exists()
     done = train(

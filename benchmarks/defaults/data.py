@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from softprompt.benchmarks.defaults.sets.cleaning import folded
 from softprompt.config import suggest
 from softprompt.data import Row, read_rows, split
 from softprompt.data.duplicates import deduplicate
@@ -80,7 +81,7 @@ def read_data_set(path: Path, rows: int, test: int) -> DataSet:
         DataError: no such file; a row without text or label; a text that stands twice; one label only; too few rows.
     """
     every = read_rows(path, _unusable)
-    _, again = deduplicate(every, _folded, label_of)
+    _, again = deduplicate(every, lambda row: folded(str(row.values["text"])), label_of)
     if again:
         raise DataError(f"{path}: holds {again}; take these out, so that no test row is learned from")
     labels = tuple(sorted(set(map(label_of, every))))
@@ -93,11 +94,6 @@ def read_data_set(path: Path, rows: int, test: int) -> DataSet:
         )
     parts = split(every, {"test": count, "pool": None}, label_of, TEST_SEED)
     return DataSet(path.stem, labels, tuple(parts["pool"]), tuple(parts["test"]), sha256_file(path))
-
-
-def _folded(row: Row) -> str:
-    """The text with white space folded, as the sets that `sets/` makes are told apart."""
-    return " ".join(str(row.values["text"]).split())
 
 
 def _unusable(values: dict[str, Any]) -> str | None:

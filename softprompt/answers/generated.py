@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from ..base import Base
-from ..engine import Answer, BatchOutput, Engine, Learned, buckets, generate, run, stops_in, text_of
+from ..engine import Answer, BatchOutput, Engine, Learned, before_stops, buckets, generate, run, stops_in, text_of
 from ..errors import ConfigError
 from ..tasks import BoundTask, Task
 from ..tasks.generation import Generation
@@ -83,9 +83,7 @@ class Generated(AnswerForm[Generation]):
             ended: it was not cut at `max_new_tokens`; what was may end inside a character, which is left out.
             more: what follows is not known yet, so what may be the beginning of a text that ends it is left out, too.
         """
-        text = text_of(self.bound.prompter.tokenizer, ids)
-        first = min((index for stop in self.stops if (index := text.find(stop)) >= 0), default=len(text))
-        text = text[:first]
+        text = before_stops(text_of(self.bound.prompter.tokenizer, ids), self.stops)
         if more:
             sizes = [size for stop in self.stops for size in range(1, len(stop)) if text.endswith(stop[:size])]
             text = text[: len(text) - max(sizes, default=0)]

@@ -19,7 +19,7 @@ from ..prepared import Prepared
 from ..runfile import CacheSpec
 from ..tasks import Task
 from ..training import Result, RunOptions, train
-from ..types import Progress, ignore_progress
+from ..types import Progress, ignore_progress, named
 from .contenders import Contender
 
 Load = Callable[[Any, Progress], Base]
@@ -95,7 +95,7 @@ class Trainer:
             {"train": list(rows), "dev": []},
             check=False,
             part_of=part_of,
-            progress=lambda what, done, total: self._progress(f"{contender.title}: {what}", done, total),
+            progress=named(self._progress, contender.title),
         )
 
     def run(

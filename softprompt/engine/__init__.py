@@ -11,7 +11,7 @@ from .losses import summed_loss
 from .past import Past, join, kv_of, learned_past
 from .plan import NOTHING, SLOTS, Learned, Plan, Slot, lay_out, plan
 from .rows import EngineRow, run
-from .texts import stops_in, text_of
+from .texts import before_stops, stops_in, text_of
 from .tree import WordTree, distinct_beginnings
 from .windows import in_forwards, token_states
 
@@ -30,6 +30,7 @@ __all__ = [
     "Slot",
     "WordTree",
     "answer_states",
+    "before_stops",
     "buckets",
     "distinct_beginnings",
     "generate",

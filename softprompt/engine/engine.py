@@ -134,8 +134,7 @@ class Engine:
         low = self._kept(examples)
         prefix, middle = self.live_prefix(learned, low), self.middle(learned)
         rows = [self.row(example, prefix, middle, example.answer[:-1], low) for example in examples]
-        first = self.plan.first_layer if low else 0
-        batch = run(self.base, rows, self.cache, live=self._live(learned), first=first)
+        batch = run(self.base, rows, self.cache, live=self._live(learned), first=self.plan.first_layer if low else 0)
         return predicted(batch, [example.answer for example in examples], among)
 
     def pooled(self, examples: Sequence[Example], learned: Learned) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config import parse
+from ..engine import before_stops
 from ..tasks.generation import GenerationSpec
 from ..types import Ids
 
@@ -32,7 +33,7 @@ class Writing:
 
     def cut(self, text: str) -> str:
         """An answer up to the first text that ends it."""
-        return text[: min((at for stop in self.stops if (at := text.find(stop)) >= 0), default=len(text))]
+        return before_stops(text, self.stops)
 
 
 def writing(asked: Mapping[str, Any], limit: int, tokenizer: Any, ends: Sequence[int]) -> Writing:

@@ -98,9 +98,9 @@ def distil(
     method = method if isinstance(method, Method) else make_method(method)
     _refuse(base, task, method)
     spec = train if isinstance(train, TrainSpec) else parse(TrainSpec, train or {}, "train")
-    if rows is not None:
-        check_splits(rows)
-    rows = rows if rows is not None else task.load_data(progress, labelled=False)
+    if rows is None:
+        rows = task.load_data(progress, labelled=False)
+    check_splits(rows)
     rows = {name: rows[name] for name in (("train", "dev", "test") if test else ("train", "dev")) if rows.get(name)}
     folder = Path(out) if out is not None else None
     with run_folder(folder, WRITTEN):

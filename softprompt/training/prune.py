@@ -37,7 +37,7 @@ from ..runfile import CacheSpec, TrainSpec
 from ..storage import write_json
 from ..surroundings import plain_torch
 from ..tasks import Task
-from ..types import Example, Notice, Progress, ignore_notice, ignore_progress
+from ..types import Example, Notice, Progress, ignore_notice, ignore_progress, named
 from .places import check_run_folders, earlier_report, work_folder
 from .result import Result
 from .run import train as run_training
@@ -251,9 +251,6 @@ def _one(
     if "residual" in settings:
         settings["residual"] = True  # or the encoder would begin at random, not at what is kept
 
-    def told(what: str, done: int, total: int) -> None:
-        progress(f"{length} tokens: {what}", done, total)
-
     result = run_training(
         base,
         task,
@@ -264,7 +261,7 @@ def _one(
         seed=seed,
         rows=rows,
         reuse=[ready],
-        progress=told,
+        progress=named(progress, f"{length} tokens"),
         notice=notice,
         check=False,  # what it starts from was trained before
     )

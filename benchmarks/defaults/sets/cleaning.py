@@ -25,6 +25,11 @@ def count_words(text: str) -> int:
     return chinese + len(_CHINESE.sub(" ", text).split())
 
 
+def folded(text: str) -> str:
+    """The text with a blank for each run of white space, and none at its ends."""
+    return " ".join(text.split())
+
+
 def keep(rows: Iterable[LabelledText]) -> list[LabelledText]:
     """Rows with white space folded, in their order; empty and long texts and copies go.
 
@@ -32,7 +37,7 @@ def keep(rows: Iterable[LabelledText]) -> list[LabelledText]:
     """
     labels_of: dict[str, set[str]] = {}
     for raw_text, raw_label in rows:
-        text, label = " ".join(raw_text.split()), " ".join(raw_label.split())
+        text, label = folded(raw_text), folded(raw_label)
         if text and label and count_words(text) <= MAX_WORDS:
             labels_of.setdefault(text, set()).add(label)
     return [(text, next(iter(labels))) for text, labels in labels_of.items() if len(labels) == 1]

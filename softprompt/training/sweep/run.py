@@ -11,13 +11,13 @@ from ...interrupts import explained
 from ...parallel import fail_together, processes
 from ...run_reader import load_run
 from ...storage import write_json
-from ...types import Notice, Progress, ignore_notice, ignore_progress
+from ...types import Notice, Progress, ignore_notice, ignore_progress, named
 from ..keeping import best_of
 from ..places import check_run_folders, earlier_report, work_folder
 from .search import search
 from .space import Point, Setting, corners, grid, ranges_around, read_settings
 from .study import STUDY, Ended, check_optuna
-from .trials import SweepContext, Trial, named
+from .trials import SweepContext, Trial
 
 REPORT = "sweep.json"
 

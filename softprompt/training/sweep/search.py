@@ -10,11 +10,11 @@ from typing import Any
 from ...errors import SoftpromptError, TrainingError
 from ...parallel import processes
 from ...storage import digest_of
-from ...types import ignore_progress
+from ...types import ignore_progress, named
 from ..loop import NotFiniteError
 from .space import Point, Setting, point
 from .study import Ended, Study, opened
-from .trials import SweepContext, named
+from .trials import SweepContext
 
 
 class PrunedError(SoftpromptError):

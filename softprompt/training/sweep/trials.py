@@ -168,15 +168,6 @@ class SweepContext:
         return rows
 
 
-def named(progress: Progress, name: str) -> Progress:
-    """Progress that says of which run it is."""
-
-    def tell(what: str, done: int, total: int) -> None:
-        progress(f"{name}: {what}", done, total)
-
-    return tell
-
-
 def _without_rate_and_seed(spec: RunSpec) -> str:
     """What of a run decides whether it can be run."""
     train = spec.train.model_copy(update={"lr": None})

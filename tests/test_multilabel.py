@@ -501,8 +501,8 @@ def test_the_example_of_the_documentation_runs(tmp_path):
     base = tiny_base("llama")
     base.model.save_pretrained(tmp_path / "base")
     base.tokenizer.save_pretrained(tmp_path / "base")
-    section = (DOCS / "data.md").read_text(encoding="utf-8").partition("**Multi-label classification.**")[2]
-    (task,) = re.findall(r"```yaml\n(.*?)```", section.partition("**Tagging.**")[0], re.DOTALL)
+    section = (DOCS / "data.md").read_text(encoding="utf-8").partition("### Multi-label classification\n")[2]
+    (task,) = re.findall(r"```yaml\n(.*?)```", section.partition("\n### ")[0], re.DOTALL)
     header, row = re.search(r"# (\S+)  and rows such as: (.*)", task).groups()
     text, _, labels = row.rpartition(",")
     assert set(labels.split(";")) < {"price", "delivery", "quality"}

@@ -13,7 +13,6 @@ NOT_YET = {
     "docs/metrics.md",
     "docs/models.md",
     "docs/statistics.md",
-    "docs/upgrading.md",
 }
 
 

@@ -11,7 +11,6 @@ NOT_YET = {
     "docs/cli.md",
     "docs/methods.md",
     "docs/metrics.md",
-    "docs/models.md",
     "docs/statistics.md",
 }
 

@@ -13,14 +13,29 @@ PAGE = Path(__file__).parents[1] / "docs" / "models.md"
 _TITLES = {"causal": "Causal models", "masked": "Masked models", "seq2seq": "Sequence-to-sequence models"}
 _HEAD = """# Models
 
-Which architectures are exact here. The page is generated: `python tests/zoo.py --docs` builds a tiny random model of every
-type in transformers' own mappings ({version}). It compares losses and gradients of `soft`, `prefix` and `infix` with an
-untouched copy in eager attention. `exact`: they agree to 1e-4 (measured: 1e-6). Everything else is refused at load, in one line
-that names the cause. `python tests/zoo.py gemma2` tries one type. A checkpoint of an exact type may use options that are not.
+Which types of model the engine runs exactly.
 
-| | types | exact | exact, but for some methods | refused | not tried |
+- `exact`: losses and gradients of `soft`, `prefix` and `infix` agree to 1e-4 with those of the plain model.
+- `exact, but`: some methods are refused, and the others are exact.
+- `refused`: loading such a base fails with one line that names the cause.
+- `not tried`: the test could not build a small model of this type. At load it is checked like any other.
+
+The check runs for every base at load, because a checkpoint of an exact type may use options that are not exact.
+
+`python tests/zoo.py --docs` generates this page. It builds a tiny random model of every type in the mappings of
+{version} and compares it with an untouched copy in eager attention. `python tests/zoo.py gemma2` checks one type.
+
+| | types | exact | exact, but | refused | not tried |
 | --- | --- | --- | --- | --- | --- |
 """
+_VERDICTS = {"exact": "exact", "exact, but": "exact, but", "refused": "refused", "not built": "not tried"}
+"""Each verdict of an entry, and its word on the page."""
+# what a message says about one model, or repeats in every refusal
+_LEFT_OUT = re.compile(
+    r"(^|base '[^']*':? ?)(\(\w+\) )?(is not supported: )?|(;|, or) take another base$"
+    r"|; the engine is exact for full_attention and sliding_attention only"
+    r"| \(the engine's logits differ from the plain model's by [^()]*(\([^()]*\))?\)"
+)
 
 
 @dataclass
@@ -54,13 +69,12 @@ class Record:
         """What the page says of it: a verdict, and a reason without what differs between processors."""
         if self.verdict == "exact":
             return ("exact, but" if self.exceptions else "exact"), _plain(self.exceptions)
-        return self.verdict, _plain(self.reason)
+        return self.verdict, _plain(self.reason) if self.verdict == "refused" else ""
 
 
 def _plain(reason: str) -> str:
-    """A reason as a cell, without the base's name and without measured numbers."""
-    reason = re.sub(r"base '[^']*':? ?", "", reason)
-    return re.sub(r"by \d[\d.e+-]*( \(allowed [^)]*\))?", "by too much", reason).replace("|", "\\|").strip()
+    """A reason as a cell, without the base's name, measured numbers, and advice that all reasons share."""
+    return _LEFT_OUT.sub("", reason).replace("|", "\\|").strip()
 
 
 def write(records: Sequence[Record]) -> None:
@@ -68,35 +82,31 @@ def write(records: Sequence[Record]) -> None:
     lines = [_HEAD.format(version=f"transformers {transformers.__version__}").rstrip("\n")]
     kinds = list(dict.fromkeys(record.kind for record in records))
     for kind in kinds:
-        found = [record.entry[0] for record in records if record.kind == kind]
-        counts = [found.count(verdict) for verdict in ("exact", "exact, but", "refused", "not built")]
-        lines.append(f"| {_TITLES[kind]} | {len(found)} | {' | '.join(map(str, counts))} |")
+        verdicts = [record.entry[0] for record in records if record.kind == kind]
+        counts = [verdicts.count(verdict) for verdict in _VERDICTS]
+        lines.append(f"| {_TITLES[kind]} | {len(verdicts)} | {' | '.join(map(str, counts))} |")
     for kind in kinds:
-        mine = [record for record in records if record.kind == kind]
-        exact = [f"`{record.type}`" for record in mine if record.entry[0] == "exact"]
-        lines += [
-            "",
-            f"## {_TITLES[kind]}",
-            "",
-            f"Exact: {', '.join(exact)}.",
-            "",
-            "| type | | why |",
-            "| --- | --- | --- |",
-        ]
-        others = [record for record in mine if record.entry[0] != "exact"]
-        lines += [f"| `{record.type}` | {' | '.join(record.entry)} |" for record in others]
+        lines += ["", f"## {_TITLES[kind]}", "", "| | types |", "| --- | --- |"]
+        types: dict[tuple[str, str], list[str]] = {}
+        for record in records:
+            if record.kind == kind:
+                types.setdefault(record.entry, []).append(f"`{record.type}`")
+        order = list(_VERDICTS)
+        for verdict, reason in sorted(types, key=lambda entry: (order.index(entry[0]), -len(types[entry]))):
+            title = f"{_VERDICTS[verdict]}: {reason}" if reason else _VERDICTS[verdict]
+            lines.append(f"| {title} | {', '.join(types[verdict, reason])} |")
     PAGE.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def written() -> dict[tuple[str, str], tuple[str, str]]:
     """What the page says of each kind and type, as `Record.entry`."""
-    found: dict[tuple[str, str], tuple[str, str]] = {}
+    entries: dict[tuple[str, str], tuple[str, str]] = {}
     text = PAGE.read_text(encoding="utf-8")
     for kind, title in _TITLES.items():
-        part = text.partition(f"## {title}\n")[2].partition("\n## ")[0]
-        exact = re.search(r"^Exact: (.*)\.$", part, re.MULTILINE)
-        assert exact is not None, f"{PAGE} has no list of exact {kind} types; run python tests/zoo.py --docs"
-        found |= {(kind, name): ("exact", "") for name in re.findall(r"`([^`]+)`", exact[1])}
-        for name, verdict, reason in re.findall(r"^\| `([^`]+)` \| ([^|]+) \| (.*) \|$", part, re.MULTILINE):
-            found[kind, name] = (verdict, reason)
-    return found
+        section = text.partition(f"## {title}\n")[2].partition("\n## ")[0]
+        for cell, types in re.findall(r"^\| (\S.*) \| (`[^|]*) \|$", section, re.MULTILINE):
+            word, _, reason = cell.partition(": ")
+            verdict = next(verdict for verdict, shown in _VERDICTS.items() if shown == word)
+            entries |= {(kind, name): (verdict, reason) for name in re.findall(r"`([^`]+)`", types)}
+        assert any(one == kind for one, _ in entries), f"{PAGE} has no {kind} types; run python tests/zoo.py --docs"
+    return entries

@@ -497,7 +497,7 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 
 def test_the_example_of_the_documentation_runs(tmp_path):
-    """The task of data.md on rows such as it shows, by the commands of methods.md."""
+    """The task of data.md on rows such as it shows, by the commands of task-types.md."""
     base = tiny_base("llama")
     base.model.save_pretrained(tmp_path / "base")
     base.tokenizer.save_pretrained(tmp_path / "base")
@@ -511,8 +511,8 @@ def test_the_example_of_the_documentation_runs(tmp_path):
     run = f"base: base\nmethod: {{name: prefix, length: 2}}\ntrain: {{max_steps: 2}}\n{task}"
     (tmp_path / "orders.yaml").write_text(run, encoding="utf-8")
     (tmp_path / "new.csv").write_text("text\nIt came late.\n", encoding="utf-8")
-    section = (DOCS / "methods.md").read_text(encoding="utf-8").partition("**Several labels a row**")[2]
-    (commands,) = re.findall(r"```sh\n(.*?)```", section.partition("**Tagged words**")[0], re.DOTALL)
+    section = (DOCS / "task-types.md").read_text(encoding="utf-8").partition("## Several labels a row")[2]
+    (commands,) = re.findall(r"```sh\n(.*?)```", section.partition("\n## ")[0], re.DOTALL)
     done = [cli(*shlex.split(line, comments=True)[1:], cwd=tmp_path) for line in commands.strip().splitlines()]
     assert len(done) == 3 and not any(one.returncode for one in done), [one.stderr for one in done]
     trained, report, told = [one.stdout for one in done]

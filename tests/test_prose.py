@@ -9,7 +9,6 @@ NOT_YET = {
     "docs/architecture.md",
     "docs/benchmarks.md",
     "docs/cli.md",
-    "docs/methods.md",
     "docs/metrics.md",
     "docs/statistics.md",
 }

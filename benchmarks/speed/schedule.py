@@ -11,7 +11,7 @@ from softprompt.benchmarks.speed.cases import ENCODING, Case
 from softprompt.benchmarks.speed.sweep import SWEEP
 from softprompt.benchmarks.speed.turns import Turns
 
-# On SmolLM2-135M, two cores of an AMD EPYC with AVX-512, fp32: seconds of our step and of the peer's (docs/methods.md)
+# On SmolLM2-135M, two cores of an AMD EPYC with AVX-512, fp32: seconds of our step and of the peer's (benchmarks/LOG.md)
 RECORDED = {
     "soft-p20": (1.86, 6.20),
     "soft-p100": (2.37, 12.93),

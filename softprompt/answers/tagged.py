@@ -37,7 +37,7 @@ class Tagged(AnswerForm[Tagging]):
     reads_tokens = needs_head = True
     rate = 2.5
     word_dropout = 0.15
-    epochs = 10  # after 3, words of 256 addresses were tagged 6 points worse or more (docs/methods.md)
+    epochs = 10  # after 3, words of 256 addresses were tagged 6 points worse or more (benchmarks/LOG.md)
 
     @classmethod
     def head_size(cls, task: Task) -> int:

@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class TrainDefaults:
-    """Settings that train this method well when the user sets none (measured; see `docs/methods.md`).
+    """Settings that train this method well when the user sets none (measured; see `benchmarks/LOG.md`).
 
     `min_steps`: with few rows more epochs are made of them, up to this many steps, and batches are smaller, down to
     `least_batch` rows. `head_lr`: of a head, in proportion to `lr`.

@@ -21,7 +21,7 @@ from ..tasks import BoundTask
 from .base import Method, Place, Stores, TrainDefaults
 
 _WEIGHT, _BIAS, _TRANSITIONS = "head.weight", "head.bias", "head.transitions"
-_TRANSITIONS_RATE = 10.0  # at the head's own rate they are hardly learned (docs/methods.md)
+_TRANSITIONS_RATE = 10.0  # at the head's own rate they are hardly learned (benchmarks/LOG.md)
 _ALONE = 10  # epochs of a head alone
 
 

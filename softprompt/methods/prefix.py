@@ -21,7 +21,7 @@ from .encoder import PrefixEncoder
 from .init import init_kv
 from .soft import Soft, SoftSpec
 
-_LENGTH, _AVERAGED = 20, 5  # under a head that reads means 5 tokens are a point above 20 (docs/methods.md)
+_LENGTH, _AVERAGED = 20, 5  # under a head that reads means 5 tokens are a point above 20 (benchmarks/LOG.md)
 
 
 class PrefixSpec(SoftSpec):

@@ -22,7 +22,6 @@ NOT_YET = {
     "data.md",
     "doctor.md",
     "lm-eval.md",
-    "methods.md",
     "python.md",
     "statistics.md",
 }

@@ -1,9 +1,13 @@
-# The two commands of the README. Each sets up what it needs: one virtual environment, made once and reused.
+# `make demo` and `make test` are the two commands of the README. Each sets up what it needs: one virtual environment, made once
+# and reused. VENV=… names another one.
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
+# the versions that the tests were last run with; empty: the newest that pyproject.toml allows
+PINS ?= -c constraints.txt
+EXTRAS ?= dev
 
-.PHONY: demo test test-all setup clean
+.PHONY: demo test test-all test-newest setup lock dist clean
 
 demo: setup
 	$(BIN)/python examples/demo.py
@@ -19,17 +23,32 @@ test: setup
 test-all: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 --dist worksteal --durations=15
 
+# The same tests with the newest release of each package, in an environment of its own that is brought up to date each time.
+test-newest:
+	rm -f .venv-newest/.ready
+	$(MAKE) test VENV=.venv-newest PINS='--upgrade --upgrade-strategy eager'
+
 setup: $(VENV)/.ready
 
 # torch first and by itself, so that no resolver picks it among others. On Linux the package index gives a CUDA build of
 # several GB; for a processor only: make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
-$(VENV)/.ready: pyproject.toml
+$(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "softprompt needs Python 3.10 or newer; set PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade 'pip<26' 'setuptools>=77'
-	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install --quiet torch==2.13.0 $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet $(PINS) --upgrade 'pip<26' 'setuptools>=77'
+	$(BIN)/python -m pip install --quiet $(PINS) 'torch>=2.6' $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	$(BIN)/python -m pip install --quiet $(PINS) --editable '.[$(EXTRAS)]'
 	touch $@
 
+# constraints.txt anew, from what is installed. Install a new package with its extra first (CONTRIBUTING.md).
+lock:
+	$(BIN)/python .ci/lock.py
+
+# The wheel is built from the sdist, so that both are whole.
+dist: setup
+	rm -rf dist
+	$(BIN)/python -c "from setuptools import build_meta; build_meta.build_sdist('dist')"
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist dist/*.tar.gz
+
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) .venv-newest build dist *.egg-info

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+
+from ..version import __version__
 
 MAY_NAME_A_FILE = {"--json": (".json",), "--report": (".html", ".json")}
 """Options that may stand alone, which means stdout, or before a file's name, and the endings of such names."""
@@ -55,7 +56,7 @@ app = typer.Typer(
 
 def _tell_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"softprompt {version('softprompt')}")
+        typer.echo(f"softprompt {__version__}")
         raise typer.Exit
 
 

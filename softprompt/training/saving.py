@@ -95,7 +95,6 @@ def save(
     told = {name: settings[name] for name in ("teaching", "labels", "sets") if name in settings}
     values: dict[str, Any] = {
         "format_version": artifacts.FORMAT_VERSION,
-        "softprompt": importlib.metadata.version("softprompt"),
         "kind": ready.base.kind,
         "method": _without_paths(method.spec.model_dump(mode="json", exclude_none=True)),
         "layout": method.layout(),

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PINS ?= -c constraints.txt
 EXTRAS ?= dev
 
-.PHONY: demo test test-all test-newest setup lock dist clean
+.PHONY: demo test test-all test-newest docs docs-links setup lock dist clean
 
 demo: setup
 	$(BIN)/python examples/demo.py
@@ -27,6 +27,18 @@ test-all: setup
 test-newest:
 	rm -f .venv-newest/.ready
 	$(MAKE) test VENV=.venv-newest PINS='--upgrade --upgrade-strategy eager'
+
+# The documentation as a site, docs/_build/html/index.html. A warning is an error.
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+
+# Whether links to other sites still lead somewhere: needs the network, so no test asks it.
+docs-links: $(VENV)/.docs
+	$(BIN)/sphinx-build -q -b linkcheck docs docs/_build/links
+
+$(VENV)/.docs: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --editable '.[docs]' $(PINS)
+	touch $@
 
 setup: $(VENV)/.ready
 

@@ -13,6 +13,7 @@ from ..errors import DataError
 from ..metrics import Estimate, estimate
 
 LIKELIHOOD = "log_likelihood"
+"""Name of the metric that is the mean log-probability of the right answers, in nats."""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from ..version import __version__
 from .files import MAX_JSON_BYTES, MAX_TENSORS, WHOLE_MODEL, decode, one_line, parse_json, read_bytes
 
 FORMAT_VERSION = 2
+"""The format that artifacts are written in; older formats are read, newer ones are refused."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}\z")]
 LoadsIn = Annotated[str, Field(pattern=r"^(transformers|peft( within the window of [1-9]\d{0,8} tokens)?)\z")]

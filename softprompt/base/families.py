@@ -31,7 +31,9 @@ from ..config import suggest
 from ..errors import BaseModelError
 
 Kind = Literal["causal", "masked", "encoder", "seq2seq"]
+"""The kind of a base, by the task that its architecture was pretrained for."""
 KINDS: tuple[Kind, ...] = get_args(Kind)
+"""All kinds of bases."""
 NAMED = {
     "causal": "a causal language model",
     "masked": "a masked language model",

@@ -15,6 +15,7 @@ from .formats import unify
 from .json_files import Found
 
 Check = Callable[[dict[str, Any]], "str | None"]
+"""What a task asks of a row's fields: None where they can be used, else what is wrong with them."""
 
 
 @dataclass(frozen=True)

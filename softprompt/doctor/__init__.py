@@ -19,6 +19,7 @@ from .case import Case, sample
 __all__ = ["QUICK", "Case", "Check", "Finding", "before_training", "checks", "examine", "refuse", "sample"]
 
 Check = Callable[[Case], Iterator[Finding]]
+"""A check: it gets a case and yields its findings."""
 GROUP = "softprompt.checks"
 QUICK = ("rows", "labels", "joints", "effect", "gradient")
 """What runs before every training: the checks of what a training takes for granted."""

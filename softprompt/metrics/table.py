@@ -120,6 +120,7 @@ METRICS: dict[str, Metric] = {
         ),
     )
 }
+"""All metrics by name; docs/metrics.md describes them."""
 
 _AGREEMENT = re.compile(r"agreement(?: \((\w+)\))?")
 

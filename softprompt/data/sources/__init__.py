@@ -8,3 +8,4 @@ CATALOGUE: dict[str, Source] = {
     for sources in (vader, ui_strings, addresses, newspaper, definitions, arithmetic)
     for source in sources.SOURCES
 }
+"""All ready data by name; `softprompt data list` shows it."""

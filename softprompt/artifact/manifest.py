@@ -1,6 +1,6 @@
-"""`manifest.json`, format version 2 (1 is still read): what an artifact is, on which base, made how, and how good.
+"""`manifest.json`: what an artifact is, on which base, made how, and how good.
 
-The file holds nothing that changes between two runs of the same seed: no times, no host, no paths of the machine.
+It has no times, no host and no paths of the machine, so the same seed gives the same file.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from ..version import __version__
 from .files import MAX_JSON_BYTES, MAX_TENSORS, WHOLE_MODEL, decode, one_line, parse_json, read_bytes
 
 FORMAT_VERSION = 2
-"""The format that artifacts are written in; older formats are read, newer ones are refused."""
-
+"""The format that artifacts are written in. Format 1 is still read; newer ones are refused."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}\z")]
 LoadsIn = Annotated[str, Field(pattern=r"^(transformers|peft( within the window of [1-9]\d{0,8} tokens)?)\z")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*\z", max_length=80)]  # of the folder itself

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,11 @@ sys.path.insert(0, str(Path(__file__).parent))
 from public import public_names
 from sphinx.util.logging import getLogger
 
+from softprompt import __version__
+
 project = "softprompt"
 author = "the softprompt authors"
-version = release = installed("softprompt")
+version = release = __version__
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",

@@ -9,7 +9,6 @@ NOT_YET = {
     "docs/benchmarks.md",
     "docs/cli.md",
     "docs/metrics.md",
-    "docs/statistics.md",
 }
 
 

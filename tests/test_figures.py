@@ -5,7 +5,7 @@ import json
 import pytest
 
 from softprompt.benchmarks import commands
-from softprompt.benchmarks.figures import formats
+from softprompt.benchmarks.figures import formats, picture
 from softprompt.benchmarks.figures.__main__ import ROOT, main, pages
 from softprompt.benchmarks.figures.check import complaints
 from softprompt.benchmarks.figures.commands import name_of
@@ -15,7 +15,6 @@ from softprompt.benchmarks.figures.marks import figures, unmarked, written
 from softprompt.errors import DataError
 
 NOT_YET = {
-    "README.md",
     "benchmarks.md",
     "cli.md",
     "doctor.md",
@@ -183,3 +182,10 @@ def test_figures_of_a_suite_by_a_plain_reading_of_its_runs():
         KEYS["quick/infix/accuracy"] == f"{100 * sum(run['tests']['movie-reviews']['value'] for run in runs) / 3:.1f} %"
     )
     assert KEYS["quick/infix/size"] == f"{sum(run['artifact_bytes'] for run in runs) / 3 / 1024:.0f} KiB"
+
+
+@pytest.mark.parametrize("mode", picture.COLOURS)
+def test_the_picture_shows_the_records_of_today(mode):
+    shown = (ROOT / f"docs/pictures/ten-tasks-{mode}.svg").read_text("utf-8")
+    told = "run python -m softprompt.benchmarks.figures.picture"
+    assert picture.digest(picture.points(ROOT)) in shown, told

@@ -29,7 +29,7 @@ TITLES = {
 
 
 def values(root: Path) -> Iterator[tuple[str, str]]:
-    """(key, text) of each contender that ran on all tasks, and of the whole table."""
+    """(key, text) of each contender that ran on all tasks, of single runs (`defaults/TASK/CONTENDER-SEED`), of the table."""
     folder = root / "benchmarks/results/defaults"
     if not folder.is_dir():
         return
@@ -47,6 +47,10 @@ def values(root: Path) -> Iterator[tuple[str, str]]:
         yield from _against(cells, name, shown)
         for task in cells.tasks:
             yield f"{key}@{task}/accuracy", formats.percent(mean(_of(cells, task, name, seed) for seed in shown[name]))
+    for record in (record for runs in cells.by_name.values() for record in runs.values()):
+        key = f"defaults/{record.task}/{record.contender}-{record.seed}"
+        yield f"{key}/accuracy", formats.percent(record.accuracy)
+        yield f"{key}/processor-time", formats.seconds(record.cpu_seconds)
     yield "defaults/table", _table(cells, shown, means)
     yield (
         "defaults/commits",
@@ -79,6 +83,9 @@ def _against(cells: Cells, name: str, shown: dict[str, tuple[int, ...]]) -> Iter
             task: mean(_of(cells, task, name, seed) - _of(cells, task, other, seed) for seed in both)
             for task in cells.tasks
         }
+        yield f"defaults/{name}/over-{other}", formats.signless(mean(gaps.values()) * 100)
+        for task, gap in gaps.items():
+            yield f"defaults/{name}@{task}/over-{other}", formats.signless(gap * 100)
         yield f"defaults/{name}/against-{other}", formats.points(mean(gaps.values()))
         yield f"defaults/{name}/worst-against-{other}", formats.points(min(gaps.values()))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from statistics import mean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from softprompt.benchmarks.defaults import records
 from softprompt.benchmarks.defaults.report import Cells, interval_of
@@ -100,7 +100,7 @@ def draw(shown: list[Point], mode: str, path: Path) -> None:
     from matplotlib import pyplot as plt
 
     colour = COLOURS[mode]
-    style = {"svg.hashsalt": "softprompt", "svg.fonttype": "path", "font.size": 11, "font.family": "DejaVu Sans"}
+    style: Any = {"svg.hashsalt": "softprompt", "svg.fonttype": "path", "font.size": 11, "font.family": "DejaVu Sans"}
     with plt.rc_context(style):
         figure, axes = plt.subplots(figsize=(8, 4.4))
         _dress(axes, colour)
@@ -145,6 +145,7 @@ def _name_points(axes: Axes, shown: list[Point], colour: dict[str, str]) -> None
         text = axes.annotate(
             NAMES.get(point.name, point.name),
             (max(point.seconds, LEAST_SECONDS), point.accuracy),
+            xytext=SIDES[0][0],
             textcoords="offset points",
             color=_tone(point, colour),
             fontweight="bold" if point.name == OURS else "normal",

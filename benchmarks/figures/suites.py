@@ -38,6 +38,8 @@ def values(root: Path) -> Iterator[tuple[str, str]]:
 def _row(key: str, line: dict[str, str]) -> Iterator[tuple[str, str]]:
     yield f"{key}/accuracy", formats.percent(float(line["mean"]))
     yield f"{key}/interval", formats.interval(float(line["low"]), float(line["high"]))
+    if line["table_size"]:
+        yield f"{key}/labels", line["table_size"]
     yield f"{key}/trained", formats.count(float(line["trained"]))
     yield f"{key}/size", formats.size(float(line["artifact_bytes"]))
     yield f"{key}/seconds", formats.seconds(float(line["working_seconds"]))

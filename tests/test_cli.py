@@ -483,7 +483,8 @@ def test_every_package_is_installed():
     root = Path(__file__).parents[1]
     listed = set(re.findall(r'^    "(softprompt[\w.]*)",$', (root / "pyproject.toml").read_text("utf-8"), re.MULTILINE))
     folders = {path.parent.relative_to(root) for path in (root / "softprompt").rglob("__init__.py")}
-    there = {".".join(folder.parts) for folder in folders} | {"softprompt.adapters", "softprompt.benchmarks"}
+    there = {".".join(folder.parts) for folder in folders}
+    there |= {"softprompt.adapters", "softprompt.benchmarks", "softprompt.examples"}
     inside = [path.parent.relative_to(root) for path in (root / "benchmarks").rglob("__init__.py")]
     there |= {".".join(("softprompt", *folder.parts)) for folder in inside}
     assert listed == there

@@ -188,6 +188,7 @@ def test_readme_names_commands_that_exist():
         doctor,
         ensemble,
         evaluate,
+        examples,
         importing,
         inspect,
         main,

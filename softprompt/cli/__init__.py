@@ -26,6 +26,7 @@ def main() -> None:
             doctor,
             ensemble,
             evaluate,
+            examples,
             importing,
             inspect,
             merge,

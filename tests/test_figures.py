@@ -15,7 +15,6 @@ from softprompt.benchmarks.figures.marks import figures, unmarked, written
 from softprompt.errors import DataError
 
 NOT_YET = {
-    "benchmarks.md",
     "cli.md",
     "doctor.md",
     "lm-eval.md",

@@ -16,8 +16,6 @@ from softprompt.errors import DataError
 
 NOT_YET = {
     "cli.md",
-    "doctor.md",
-    "lm-eval.md",
 }
 """Pages whose figures are still written by hand; their marked figures are checked all the same."""
 

@@ -137,6 +137,9 @@ class BaseSpec(Strict):
     """Which base: bundled name, folder or hub id; how it is held; where it runs.
 
     Attributes:
+        name: bundled name, folder, GGUF file or hub id; `auto` chooses.
+        dtype: type of the base's weights.
+        device: `cpu`, `cuda`, `cuda:1` …; `auto` takes a GPU where there is one.
         quantization: `int8` or `nf4` hold the linear layers' weights in 8 or 4 bits (needs the extra `quant`); `dtype` is then
             that of everything else.
         kind: `causal`, `masked`, `encoder` or `seq2seq`, where a checkpoint can be run as several; null: what its config says.
@@ -177,6 +180,8 @@ class RunSpec(Strict):
     Attributes:
         base, method: a name, or a mapping with `name` and settings.
         task: a ready task's name, a file, or the task itself.
+        train: how it is trained; what is left out has the method's own default.
+        cache: where encoded rows are kept.
         seed: of the initialisation and the order of rows. (Splits and demonstrations have seeds of their own in the task.)
     """
 

@@ -19,7 +19,7 @@ from helpers import tiny_rows
 from models import tiny_model, tiny_tokenizer
 
 from softprompt import registry
-from softprompt.cli.methods import explained
+from softprompt.schema import explained
 from softprompt.training import TrainSpec
 
 KINDS = [registry.find("softprompt.methods", name) for name in registry.names("softprompt.methods")]

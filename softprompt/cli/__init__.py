@@ -17,28 +17,7 @@ def main() -> None:
 
     make_streams_safe()
     with ended():
-        from . import (  # noqa: F401 - each adds its verb
-            base,
-            bench,
-            compare,
-            data,
-            distil,
-            doctor,
-            ensemble,
-            evaluate,
-            examples,
-            importing,
-            inspect,
-            merge,
-            methods,
-            new,
-            predict,
-            prune,
-            sweep,
-            train,
-            trying,
-            tutorial,
-        )
+        import_verbs()
         from .console import as_one_process
 
         with as_one_process():
@@ -46,3 +25,30 @@ def main() -> None:
                 app(standalone_mode=True)
             finally:
                 sys.stdout.flush()  # a pipe that is closed is told here, not while Python ends
+
+
+def import_verbs() -> None:
+    """Import every verb, which adds itself to the program."""
+    from . import (  # noqa: F401 - each adds its verb
+        base,
+        bench,
+        compare,
+        data,
+        distil,
+        doctor,
+        ensemble,
+        evaluate,
+        examples,
+        importing,
+        inspect,
+        merge,
+        methods,
+        new,
+        predict,
+        prune,
+        schema,
+        sweep,
+        train,
+        trying,
+        tutorial,
+    )

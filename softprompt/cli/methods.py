@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import re
 from typing import Annotated, Any
 
 import typer
@@ -42,6 +41,7 @@ def _describe(name: str) -> dict[str, Any]:
     """
     from ..methods import make_method
     from ..runfile import TrainSpec
+    from ..schema import explained
 
     method = make_method(name)
     out.print(f"{name}: {method.title}")
@@ -70,13 +70,3 @@ def _describe(name: str) -> dict[str, Any]:
 def _shown(value: object) -> str:
     """A setting as YAML would have it."""
     return json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value
-
-
-def explained(spec: type) -> dict[str, str]:
-    """What the docstrings of a settings class and those it extends say of each setting."""
-    found: dict[str, str] = {}
-    for kind in reversed(spec.__mro__):
-        _, _, listed = inspect.cleandoc(kind.__dict__.get("__doc__") or "").partition("Attributes:\n")
-        for names, text in re.findall(r"^    (\w[\w, ]*): (.*(?:\n {5,}.*)*)", listed, re.MULTILINE):
-            found |= dict.fromkeys(names.split(", "), " ".join(text.split()))
-    return found

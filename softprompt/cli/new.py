@@ -35,9 +35,13 @@ def new_verb(
     force: Annotated[bool, typer.Option("--force", help="Replace a run file that is there.")] = False,
     document: Json = None,
 ) -> None:
-    """Look at a file of rows, say what is in it, and write a run file for it with a comment for each key."""
+    """Look at a file of rows, say what is in it, and write a run file for it with a comment for each key.
+
+    Beside it stands `.softprompt-run.schema.json`, by which editors complete and check its keys.
+    """
     from ..errors import ConfigError
     from ..proposal import command_of, look, propose_run, summary, written
+    from ..schema import BESIDE, as_json, modeline
     from ..storage import write_text
 
     to = to or Path(f"{data.stem}.yaml")
@@ -49,7 +53,8 @@ def new_verb(
     found = propose_run(look(data, text or [], label or [], kind))
     for line in summary(found):
         out.print(line)
-    write_text(to, written(found, to.parent, command_of(to)))
+    write_text(to.with_name(BESIDE), as_json("run"))
+    write_text(to, modeline(BESIDE) + written(found, to.parent, command_of(to)))
     out.print(f"wrote {to}; next: {command_of(to)}")
     splits = {name: len(part) for name, part in found.splits.items()}
     told = {"seen": summary(found), "labels": found.seen.labels, "splits": splits, "run": found.run}

@@ -34,6 +34,7 @@ class MethodSpec(Strict):
     """What every method's settings share.
 
     Attributes:
+        name: the method, as in the run file.
         head: learn a classifier that reads answers off the states, instead of the base's own words; null: where the base has
             none (encoders such as minilm).
     """

@@ -28,6 +28,10 @@ class GenerationSpec(Strict):
         num_beams: 1 is greedy (or sampling).
         do_sample: draw each token; `temperature`, `top_p`, `top_k` and `seed` apply, and are refused without it. What a row
             draws depends on the seed and on its own text: equal rows are answered alike, in any batch.
+        temperature: below 1 likely tokens become likelier.
+        top_p: tokens are drawn from the likeliest that together have this probability.
+        top_k: tokens are drawn from this many of the likeliest (null: of all).
+        seed: of the draws.
         repetition_penalty: above 1, what has been written in the answer becomes less likely.
         stop: an answer ends before the first of these strings; the base's own end tokens always end it.
         eval_metric: what dev evaluations in training compare: `likelihood` of the right answers (one forward), or `metric`

@@ -32,6 +32,8 @@ class SplitSpec(Strict):
     is given, or if that does not fit.
 
     Attributes:
+        train, dev, test: rows, a fraction below 1, or null for all the rest.
+        seed: of the order in which rows are drawn.
         group: a field; rows that share its value land in the same split. Stratified only if no group has two labels.
     """
 
@@ -67,6 +69,10 @@ class HoldOutSpec(Strict):
     """Test rows by what they are: those whose `field` has one of `values`. Others that share a text (or group) are left out.
 
     `split.test` is a sample of them, null all of them; `split.train` and `split.dev` are of the others.
+
+    Attributes:
+        field: the field that decides.
+        values: its values in test rows.
     """
 
     field: str = Field(examples=["language"])
@@ -86,6 +92,7 @@ class DataSpec(Strict):
             files of their own; in one source no text is in two splits.
         on_bad_rows: `skip` leaves out and counts every row that cannot be used (an empty or missing cell, no label or an
             unknown one); `refuse`, as null does, tells all of them by file and line.
+        split: sizes of the splits of `source`.
         hold_out: which rows of `source` are the test rows (see `HoldOutSpec`).
     """
 
@@ -128,7 +135,13 @@ class DataSpec(Strict):
 
 
 class DemonstrationSpec(Strict):
-    """k labelled rows in front of every row; `rows` holds them once they are drawn, so that an artifact carries them."""
+    """k labelled rows in front of every row; `rows` holds them once they are drawn, so that an artifact carries them.
+
+    Attributes:
+        k: how many.
+        seed: of the draw.
+        rows: the rows themselves; left out, they are drawn from the training rows.
+    """
 
     k: int = Field(default=0, ge=0, le=100)
     seed: int = Field(default=0, ge=0)
@@ -141,8 +154,12 @@ class TaskSpec(Strict):
     """What all task files share, version 1. Each type adds its own keys.
 
     Attributes:
+        version: of this format.
         name: used in artifacts and tables.
         type: what an answer is; one of `softprompt.tasks` in the registry.
+        data: where rows come from.
+        template: how a row becomes text.
+        demonstrations: labelled rows in front of every row.
         metric: what is reported and, where answers are scored, decides on dev (see docs/metrics.md).
         max_text_tokens: longer row texts are cut (and counted), or read in windows where a head reads their tokens; default:
             what fits the base.

@@ -1,0 +1,30 @@
+"""`softprompt schema`."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+
+from .app import app
+
+
+class File(str, Enum):
+    """Files that people write."""
+
+    run = "run"
+    task = "task"
+
+
+@app.command("schema", epilog="Example: `softprompt schema run > run.schema.json`")
+def schema_verb(
+    file: Annotated[File, typer.Argument(help="Which file: a run file, or a task file.")],
+) -> None:
+    """Print the JSON schema of a run file or a task file, by which editors complete and check keys.
+
+    A first line `# yaml-language-server: $schema=run.schema.json` in the YAML file names it, relative to that file.
+    """
+    from ..schema import as_json
+
+    typer.echo(as_json(file.value), nl=False)

@@ -54,7 +54,7 @@ class Full(WeightsMethod):
         if getattr(base, "quantization", None):
             raise ConfigError(
                 f"full fine-tuning cannot train {base.quantization} weights: they are whole numbers without a gradient; "
-                "take method: lora, or a base without base.quantization"
+                "use method: lora, or a base without base.quantization"
             )
         inside = None
         if self.spec.layers:
@@ -67,7 +67,7 @@ class Full(WeightsMethod):
         if not names:
             raise ConfigError(
                 f"method.train is {self.spec.train!r}, but base {base.name!r} has no such weights"
-                + ("; this family has no biases, take method: lora" if self.spec.train == "bitfit" else "")
+                + ("; this family has no biases; use method: lora" if self.spec.train == "bitfit" else "")
             )
         return names
 

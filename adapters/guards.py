@@ -62,7 +62,7 @@ def base_kept(branch: Base, name: str) -> Iterator[None]:
     if changed:
         raise ConfigError(
             f"PEFT's {name} with these settings starts by changing the base's own weights, which stay as they are here; "
-            "take another start"
+            "use another start"
         )
 
 

@@ -1,7 +1,7 @@
 """LoRA (Hu et al. 2021, arXiv:2106.09685) through PEFT, and activated LoRA (Greenewald et al. 2025, arXiv:2504.12397).
 
-Activated LoRA acts from the cue on only. So nothing learned stands before the text, its K/V never changes, and a training step
-runs the cue and the answer on texts that were encoded once, as infix tuning does.
+Activated LoRA acts from the cue on only. So nothing learned stands before the text, and its K/V never changes. As in
+infix tuning, a training step runs only the cue and the answer, on texts that were encoded once.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The options of PEFT's tuners that we know, with their types and bounds. Everything else is an unknown key.
 
-An artifact, a folder of PEFT's or a run file beside it may come from a stranger. So PEFT sees no option that names a module of
-Python, a class, a path, an address or a base, and no size that was not bounded before something is allocated.
+An artifact, a folder of PEFT's or a run file beside it may come from a stranger. So PEFT sees no option that names a
+Python module, a class, a path, an address or a base. Every size is bounded before anything is allocated.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def check_sizes(config: type[PeftConfig], options: Mapping[str, Any], widest: in
         limit = max(limit, usual if isinstance(usual, int) else 0)
         largest = max(value.values(), default=0) if isinstance(value, dict) else value
         if largest > limit:
-            raise ConfigError(f"{name} is {largest:,}, but {what} has room for {limit:,} at most; take a smaller one")
+            raise ConfigError(f"{name} is {largest:,}, but {what} has room for {limit:,} at most; use a smaller one")
 
 
 def check_tokens(options: Mapping[str, Any], vocabulary: int) -> None:

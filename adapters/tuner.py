@@ -94,7 +94,7 @@ def check_given(kind: str, options: Mapping[str, Any]) -> None:
     if isinstance(start, str) and start not in PLAIN_STARTS:
         raise ValueError(
             f"PEFT's init_lora_weights {start[:40]!r} changes the base's own weights or needs calls of its own; the base stays "
-            f"as it is here, so take one of true, {', '.join(PLAIN_STARTS)}"
+            f"as it is here, so use one of true, {', '.join(PLAIN_STARTS)}"
         )
     try:
         check_options(types()[kind], {key: value for key, value in options.items() if key not in OTHER_OPTIONS})

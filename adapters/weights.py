@@ -92,7 +92,7 @@ def check_layers(model: nn.Module, base: Base, first: int) -> None:
         if where and weight.requires_grad:
             raise ConfigError(
                 f"these settings also train {name!r} in {where}, but method.layers begins at {first} and nothing below is "
-                "learned; take it out of modules_to_save, bias or the like, or leave out method.layers"
+                "learned; remove it from modules_to_save, bias or the like, or leave out method.layers"
             )
 
 

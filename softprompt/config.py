@@ -63,7 +63,7 @@ def with_new_keys(model: type[Strict], data: dict[Any, Any]) -> dict[Any, Any]:
         if old not in data:
             continue
         if new in data:
-            raise ValueError(f"{old} is now called {new}, and both are given; take {old} out")
+            raise ValueError(f"{old} is now called {new}, and both are given; remove {old}")
         tell_renamed(f"the setting {old} is now called {new}")
         data = {new if key == old else key: value for key, value in data.items()}
     return data

@@ -132,8 +132,8 @@ class Several(Processes):
         if refused := next((name for name in _REFUSED if _asked(name)), None):
             raise ConfigError(
                 f"{refused} is not supported: each process holds the whole model and its own share of the rows; start "
-                "without it, and to save memory take train.gradient_checkpointing, train.optimizer: adafactor, method: lora, "
-                "or for full fine-tuning accelerate launch --use_fsdp"
+                "without it. To save memory, use train.gradient_checkpointing, train.optimizer: adafactor or method: lora; "
+                "for full fine-tuning, accelerate launch --use_fsdp"
             )
 
     def gather(self, mine: list[T]) -> list[T]:

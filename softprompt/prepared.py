@@ -47,8 +47,8 @@ def prepare(
     Args:
         cache: how encoded rows are kept.
         rows: splits that were loaded already (default: the task's own data).
-        reuse: earlier runs. Of the first fitting ones what was encoded is used again, where base and what rows are encoded
-            behind are the same; and all that was made ready, where the plan and the rows are the same, too.
+        reuse: earlier runs. Encoded rows are used again from the first run with the same base and the same ids and K/V
+            before the text. If plan and rows are the same, too, everything prepared is used again.
         splits: which of them become examples.
         seed: initialise what the method learns; None for a method that holds it already.
 
@@ -151,19 +151,18 @@ def _form(base: Base, task: Task, method: Method) -> AnswerForm[Any]:
     form.check(base, task)
     if name is None:
         raise ConfigError(
-            "a head tells fixed labels apart, decides them one by one, points at spans or tags words, "
-            f"task {task.name!r} is of type {task.spec.type!r}; take type classification, "
-            "or a causal base such as smollm2"
+            f"task {task.name!r} is of type {task.spec.type!r}, which a head cannot answer. A head classifies, gives sets of "
+            "labels, points at spans or tags words; use type classification, or a causal base such as smollm2"
         )
     if form.needs_head and not headed and (form.reads_tokens or method.stores != "head"):
         raise ConfigError(
             f"method {method.spec.name!r} answers by one state a row, but a task of type {task.spec.type!r} needs a head that "
-            "reads each token; take hard, prefix, lora or full"
+            "reads each token; use hard, prefix, lora or full"
         )
     if task.spec.template.end and base.answers_at_end:
         raise ConfigError(
             f"template.end is {task.spec.template.end[:40]!r}, but base {base.name!r} ({base.kind}) answers at the end of the "
-            "text; leave it out, or take a masked base"
+            "text; leave it out, or use a masked base"
         )
     if base.bidirectional and base.has_words and base.mask_id is None and not headed:
         raise ConfigError(f"base {base.name!r} has no mask token to answer at; set method.head: true")
@@ -193,7 +192,7 @@ def _refuse_unseen(method: Method, slots: Sequence[Slot]) -> None:
     if acts_behind or any(slot.learned for slot in behind):
         raise ConfigError(
             f"method {method.spec.name!r} learns behind the text, so a head that reads the text's tokens sees nothing of it; "
-            "take soft, prefix, full or lora (without activate: cue)"
+            "use soft, prefix, full or lora (without activate: cue)"
         )
 
 

@@ -36,9 +36,9 @@ class TrainSpec(Strict):
         schedule: how the learning rate goes down: `linear`, `cosine` or `constant`.
         warmup: fraction of the steps in which it goes up first.
         weight_decay: AdamW's, of what is learned.
-        word_dropout: share of a text's tokens that a step reads as the mask token (Kondratyuk & Straka 2019, arXiv:1904.02099,
-            §3.3), so that words are not learned by heart; only on bases that read both ways and have one (null: 0.15 where a
-            task tags words there, else none).
+        word_dropout: fraction of a text's tokens that a step reads as the mask token, so that words are not learned by
+            heart (Kondratyuk & Straka 2019, arXiv:1904.02099, §3.3). Only on bidirectional bases with a mask token;
+            null: 0.15 where a task tags words there, else none.
         clip: largest gradient norm.
         optimizer: `adamw`, or `adafactor` or `adamw8bit` (less memory; full fine-tuning wants it).
         autocast: `bf16` runs matrix products in that type, in training and evaluation; weights stay as they are.

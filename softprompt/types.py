@@ -31,9 +31,9 @@ class Example:
         truncated: whether the text was cut to fit the context.
         offsets: where each text token begins and ends in what a head reads, in characters; (0, 0) outside of it. Empty
             where no head reads the tokens.
-        target: what such a head is to say of the tokens, or one of the row of each label (see the form of the answers); None
-            where there is no right answer.
-        places: of what a head reads one state each (words), the text token whose state it is; -1: it has none.
+        target: the right outputs of a head that reads the tokens, or of a head that decides each label of the row (see
+            the answer form). None where there is no right answer.
+        places: for each word of which a head reads one state, the text token with that state; -1: it has none.
         holes: before which of the text's ids its slots stand, in order (T: behind all).
         windows: how many of the text's ids each window has; empty where the text runs as one.
         weight: what its loss is multiplied by: a row of weight 2 counts as if it stood twice in its step.

@@ -1,8 +1,9 @@
 """YAML as people mean it: a text stays as it is written, a key stands once, nothing unfolds into millions of nodes.
 
-YAML 1.1 reads `no` as false, `12:30` as 750 and `010` as 8. Where a file holds texts (labels, words, demonstrations, names)
-a plain scalar is a number or `true` / `false` only if that, written back, gives the same characters; else it is text. In
-settings `yes`, `1_000` and `0x1F` are what YAML 1.1 says, and `1e-3` is a number; `12:30`, `010` and dates are texts.
+YAML 1.1 reads `no` as false, `12:30` as 750 and `010` as 8. Where a file holds texts (labels, words, demonstrations,
+names), a plain scalar is text. It is a number or `true` / `false` only if writing that back gives the same characters.
+In settings `yes`, `1_000` and `0x1F` are what YAML 1.1 says, and `1e-3` is a number; `12:30`, `010` and dates are
+texts.
 """
 
 from __future__ import annotations

@@ -1,8 +1,15 @@
-"""How long the sentences of a Markdown page are. From the command line: python tests/prose.py [PAGE …]"""
+"""How long the sentences of a Markdown page or of a Python module are.
+
+A module's sentences are those of its docstrings and of its texts: messages, warnings, help.
+
+    python tests/prose.py [PAGE or MODULE …]
+"""
 
 from __future__ import annotations
 
+import ast
 import itertools
+import math
 import re
 import sys
 from collections.abc import Iterator
@@ -14,12 +21,20 @@ from markdown_it.token import Token
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MODULES = sorted(file for folder in ("softprompt", "adapters", "benchmarks") for file in (ROOT / folder).rglob("*.py"))
 MAX_WORDS, MAX_MEAN, MAX_LINES = 35, 20.0, 300
+MAX_MODULE_WORDS, MAX_MODULES_MEAN = 30, 15.0  # the mean is that of all modules together
 
-ABBREVIATIONS = re.compile(r"\b(e\.g|i\.e|et al|cf|vs|etc|ca|approx)\.")
+ABBREVIATIONS = re.compile(r"\b(e\.g|i\.e|et\s+al|cf|vs|etc|ca|approx)\.")
 # A stop, marks that close with it, then white space and what a sentence can begin with: no small letter.
 SENTENCE_END = re.compile(r"(?<=[.!?])[\"”’)\]*]*\s+(?=[^\sa-z])")
 WORD = re.compile(r"\S*\w\S*")
+NAMES = re.compile(r"\S*|[\w\s]*")  # a key, or a list of names
+CODE = re.compile(r"``.+?``|`[^`\n]+`")
+SECTION = re.compile(r"(Args|Attributes|Raises|Returns|Yields):\s*$")
+ENTRY = re.compile(r"[\w`*\"'{][^:]{0,60}:\s")  # an argument, a key or an error, then what it is
+# A list's item, a table's line, or a term with what it means in a second column.
+ITEM = re.compile(r"[-*|] |\d+\. |\S.*? {2,}\S")
 
 
 @dataclass(frozen=True)
@@ -37,28 +52,39 @@ class Page:
     name: str
     lines: int
     sentences: list[Sentence]
+    max_words: int = MAX_WORDS
+    max_mean: float = MAX_MEAN
+    max_lines: int = MAX_LINES
 
     @property
     def mean(self) -> float:
-        return sum(sentence.words for sentence in self.sentences) / max(1, len(self.sentences))
+        return mean(self.sentences)
 
     def faults(self) -> list[str]:
         """One line for each limit that the page breaks; long sentences with `file:line`."""
         faults = [
-            f"{self.name}:{sentence.line}: {sentence.words} words (limit {MAX_WORDS}): {sentence.text}"
+            f"{self.name}:{sentence.line}: {sentence.words} words (limit {self.max_words}): {sentence.text}"
             for sentence in self.sentences
-            if sentence.words > MAX_WORDS
+            if sentence.words > self.max_words
         ]
-        if self.mean > MAX_MEAN:
-            faults.append(f"{self.name}: {self.mean:.1f} words a sentence on average (limit {MAX_MEAN:.0f})")
-        if self.lines > MAX_LINES:
-            faults.append(f"{self.name}: {self.lines} lines (limit {MAX_LINES}); split the page")
+        if self.mean > self.max_mean:
+            faults.append(f"{self.name}: {self.mean:.1f} words a sentence on average (limit {self.max_mean:.0f})")
+        if self.lines > self.max_lines:
+            faults.append(f"{self.name}: {self.lines} lines (limit {self.max_lines}); split the page")
         return faults
+
+
+def mean(sentences: list[Sentence]) -> float:
+    """Words a sentence."""
+    return sum(sentence.words for sentence in sentences) / max(1, len(sentences))
 
 
 def read(path: Path) -> Page:
     text = path.read_text(encoding="utf-8")
-    return Page(path.resolve().relative_to(ROOT).as_posix(), len(text.splitlines()), sentences(text))
+    name, lines = path.resolve().relative_to(ROOT).as_posix(), len(text.splitlines())
+    if path.suffix == ".py":
+        return Page(name, lines, module_sentences(text), MAX_MODULE_WORDS, max_mean=math.inf, max_lines=sys.maxsize)
+    return Page(name, lines, sentences(text))
 
 
 def sentences(markdown: str) -> list[Sentence]:
@@ -78,19 +104,67 @@ def _prose(markdown: str) -> Iterator[Token]:
 
 
 def _split(block: Token) -> Iterator[Sentence]:
-    text = ""  # with the line breaks of the file, by which lines are counted
+    text = ""
     for child in block.children or []:
         if child.type in ("softbreak", "hardbreak"):
             text += "\n"
         elif child.type == "code_inline":  # a name or a command is read as one word
-            text += re.sub(r"\s+", "_", f"`{child.content}`")
+            text += f"`{child.content}`"
         elif child.type == "text":
-            text += ABBREVIATIONS.sub(r"\1", child.content)
+            text += child.content
+    return _of_text(text, 1 + (block.map or [0])[0])
+
+
+def module_sentences(source: str) -> list[Sentence]:
+    """The sentences of a module's docstrings and of its other texts: messages, help, what is written into files."""
+    tree = ast.parse(source)
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    read: list[Sentence] = []
+    skipped: set[ast.AST] = set()
+    for node in ast.walk(tree):  # breadth first: a docstring or an f-string comes before its parts
+        if isinstance(node, documented) and ast.get_docstring(node) is not None:
+            (docstring,) = ast.iter_child_nodes(node.body[0])
+            skipped.add(docstring)
+            for offset, block in _blocks(ast.get_docstring(node) or ""):
+                read += _of_text(block, docstring.lineno + offset)
+        elif isinstance(node, ast.JoinedStr):
+            skipped.update(node.values)
+            text = "".join(str(part.value) if isinstance(part, ast.Constant) else "X" for part in node.values)
+            read += [Sentence(node.lineno, sentence.text) for sentence in _of_text(text, 0)]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in skipped:
+            text = "" if NAMES.fullmatch(node.value) else node.value
+            read += [Sentence(node.lineno, sentence.text) for sentence in _of_text(text, 0)]
+    return sorted(read, key=lambda sentence: sentence.line)
+
+
+def _blocks(docstring: str) -> Iterator[tuple[int, str]]:
+    """Paragraphs, list items and entries of a section, each with its first line's number; no code, no tables."""
+    block: list[str] = []
+    in_section, code, after_blank = False, False, True
+    for number, line in enumerate([*docstring.splitlines(), ""]):
+        text, indent = line.strip(), len(line) - len(line.lstrip())
+        section = bool(SECTION.match(line))
+        item = bool(ITEM.match(text))
+        in_section = section or (in_section and (not text or indent > 0))
+        if after_blank:
+            code = indent >= 4 and not in_section and not item
+        entry = in_section and indent <= 4 and bool(ENTRY.match(text))
+        if block and (not text or section or item or entry):
+            yield number - len(block), "\n".join(block)
+            block = []
+        after_blank = not text
+        if text and not (section or code or text.startswith("|")):
+            block.append(text)
+
+
+def _of_text(text: str, line: int) -> Iterator[Sentence]:
+    """The sentences of one paragraph that begins at this line. A name or a command is read as one word."""
+    text = CODE.sub(lambda code: re.sub(r"\s+", "_", code[0]), text)
+    text = ABBREVIATIONS.sub(r"\1", text)
     starts = [0, *(end.end() for end in SENTENCE_END.finditer(text)), len(text)]
     for start, stop in itertools.pairwise(starts):
         if WORD.search(text[start:stop]):
-            line = 1 + (block.map or [0])[0] + text[:start].count("\n")
-            yield Sentence(line, " ".join(text[start:stop].split()))
+            yield Sentence(line + text[:start].count("\n"), " ".join(text[start:stop].split()))
 
 
 if __name__ == "__main__":

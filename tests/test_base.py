@@ -66,7 +66,7 @@ def test_an_architecture_that_the_hook_does_not_reach_is_refused():
     model = BloomForCausalLM(BloomConfig(vocab_size=320, hidden_size=32, n_layer=2, n_head=2))
     with pytest.raises(
         BaseModelError,
-        match=r"not supported: its layers do not call transformers' attention interface; take another base",
+        match=r"not supported: its layers do not call transformers' attention interface; use another base",
     ):
         Base(model, tiny_tokenizer(), "bloom")
 

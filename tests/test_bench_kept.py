@@ -98,7 +98,7 @@ def test_the_same_command_goes_on(measured, monkeypatch, tmp_path, number, code)
 def test_rows_of_other_settings_are_refused(measured, monkeypatch, tmp_path):
     assert cli(*BENCH[:6], cwd=tmp_path).returncode == 0
     other_steps = (
-        "soft-p20 was measured with another number of steps (then 3 to 7, now 2); take another --out, or --fresh"
+        "soft-p20 was measured with another number of steps (then 3 to 7, now 2); use another --out, or --fresh"
     )
     refused(cli(*BENCH, "--steps", 2, cwd=tmp_path), other_steps)
     assert (

@@ -191,8 +191,8 @@ def test_what_these_bases_cannot_do_is_said_in_one_line():
     choice = Task.load({"name": "c", "type": "choice", "template": {"input": "{{ text }}"}})
     write = Task.load({"name": "w", "type": "generation", "template": {"input": "{{ text }}"}})
     for base, task, method, message in (
-        (tiny_base("bert"), write, "soft", "take a causal base"),
-        (encoder(), choice, "prefix", "take type classification"),
+        (tiny_base("bert"), write, "soft", "use a causal base"),
+        (encoder(), choice, "prefix", "use type classification"),
         (tiny_base("llama"), tiny_task(**TASK), "soft", "template.end"),
         (tiny_base("bert"), tiny_task(), {"name": "prefix", "length": 3, "layers": "1-"}, "method.layers"),
         (encoder(), tiny_task(), {"name": "soft", "head": False}, "cannot be false"),

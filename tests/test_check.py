@@ -220,7 +220,7 @@ def test_a_keyword_that_nobody_knows_is_refused_by_name():
     layer = model.model.layers[1].self_attn
     layer.forward = functools.partial(layer.forward, block_indices=torch.zeros(1), seq_idx=None)
     said = refusal(model)
-    assert "asks for block_indices, which the engine does not know; take another base" in said
+    assert "asks for block_indices, which the engine does not know; use another base" in said
 
 
 @pytest.mark.parametrize("window", [9, 5, None])
@@ -290,7 +290,7 @@ def test_half_precision_held_as_fp32_is_the_fp32_model(kind, family):
 )
 def test_reasons_are_in_the_users_words(family, reason):
     said = refusal(build("causal", family), family)
-    assert reason in said and said.endswith("take another base")
+    assert reason in said and said.endswith("use another base")
 
 
 @pytest.mark.parametrize(
@@ -336,7 +336,7 @@ def test_prefixes_are_refused_on_it_and_all_else_trains(tmp_path):
     base, _ = taken("masked", "mpnet")
     rows, settings = tiny_rows(train=8, dev=4), {"epochs": 1, "batch_size": 8, "lr": 0.01}
     task = tiny_task(template={"input": "Text: {{ text }}", "cue": " is"})
-    with pytest.raises(BaseModelError, match="no learned keys and values can stand in front of a text; take soft"):
+    with pytest.raises(BaseModelError, match="no learned keys and values can stand in front of a text; use soft"):
         train(base, task, "prefix", train=settings, rows=rows)
     result = train(base, task, "soft", tmp_path, train=settings, rows=rows)
     served_as_trained(base, result, rows["dev"], tmp_path)

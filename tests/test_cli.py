@@ -299,7 +299,7 @@ def test_as_a_process(work):
         (["task.template.answer=' yes'"], ["{{ answer }}"]),
         (["task.data.split.seed=-1"], ["split.seed"]),
         (["task.data.split.train=.nan"], ["split.train"]),
-        (["base.device=cuad"], ["device 'cuad'", "take auto, cpu or cuda"]),
+        (["base.device=cuad"], ["device 'cuad'", "use auto, cpu or cuda"]),
         (["method.init=artifact", "method.artifact=base"], ["manifest.json"]),
     ],
 )

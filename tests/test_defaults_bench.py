@@ -71,7 +71,7 @@ def test_a_text_that_stands_twice_is_refused_as_it_could_be_learned_and_measured
     text, _, label = row.rpartition(",")
     with (folder / "mails.csv").open("a", encoding="utf-8", newline="") as file:
         csv.writer(file).writerow([text, label])
-    with pytest.raises(DataError, match=rf"mails\.csv: holds {told} .*mails\.csv:102.*; take these out"):
+    with pytest.raises(DataError, match=rf"mails\.csv: holds {told} .*mails\.csv:102.*; remove these"):
         read_data_set(folder / "mails.csv", 20, 30)
 
 

@@ -167,7 +167,7 @@ def test_what_cannot_be_distilled_is_said_in_one_line():
         distil(base, tiny_task(), "infix", demonstrations=0, rows=rows)
     with pytest.raises(DataError, match="4 demonstrations asked for"):
         distil(base, tiny_task(), "infix", demonstrations=4, rows=unlabelled(rows, 2))
-    with pytest.raises(ConfigError, match="is of kind masked; take a causal or seq2seq base"):
+    with pytest.raises(ConfigError, match="is of kind masked; use a causal or seq2seq base"):
         distil(tiny_base("bert"), tiny_task(verbalizer={"good": "g", "bad": "b"}), "soft", demonstrations=2, rows=rows)
     with pytest.raises(ConfigError, match=r"method\.head: true learns a head that has none"):
         distil(base, tiny_task(), {"name": "soft", "head": True}, demonstrations=2, rows=rows)
@@ -218,7 +218,7 @@ def test_command(tmp_path):
     for share, told in ((0.91, True), (0.9, False)):  # whatever this base's answers are
         with console.err.capture() as captured:
             distil._tell({**report, "commonest": {"dev": share}, "agreement": {}})
-        assert told == ("take other demonstrations" in " ".join(captured.get().split()))
+        assert told == ("use other demonstrations" in " ".join(captured.get().split()))
 
 
 def test_nothing_learned_is_the_teacher_of_itself():

@@ -419,13 +419,11 @@ def test_windows_too_long_to_be_proved_and_other_attention_are_refused():
     far = ModernBertConfig(**sizes, local_attention=4096, pad_token_id=2, bos_token_id=0, eos_token_id=1)
     with pytest.raises(BaseModelError, match="sliding window of 2048 tokens"):
         Base(ModernBertForMaskedLM(far), tiny_tokenizer(frame="masked"))
-    with pytest.raises(
-        BaseModelError, match="BertForPreTraining; take a class with a language-model head and no other"
-    ):
+    with pytest.raises(BaseModelError, match="BertForPreTraining; use a class with a language-model head and no other"):
         from transformers import BertConfig, BertForPreTraining
 
         Base(BertForPreTraining(BertConfig(**sizes)), tiny_tokenizer(frame="masked"))
-    with pytest.raises(BaseModelError, match="is a T5Model; take one with a language-model head"):
+    with pytest.raises(BaseModelError, match="is a T5Model; use one with a language-model head"):
         from transformers import T5Model
 
         Base(T5Model(tiny_model("t5").config), tiny_tokenizer(frame="seq2seq"))

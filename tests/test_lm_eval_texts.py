@@ -188,7 +188,7 @@ def test_ensembles_and_other_kinds_of_bases_are_refused(tmp_path):
     save_ensemble(tmp_path / "both", [(tmp_path / "0", 0.5), (tmp_path / "1", 0.5)])
     with pytest.raises(ConfigError, match=r"is an ensemble.*Name one member"):
         learned_of(tiny_base(), tmp_path / "both")
-    with pytest.raises(ConfigError, match="take a causal base"):
+    with pytest.raises(ConfigError, match="use a causal base"):
         learned_of(tiny_base("bert"), None)
 
 

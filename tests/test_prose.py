@@ -1,4 +1,4 @@
-"""README and docs keep to sentences and pages of a readable length."""
+"""README, docs, docstrings and messages keep to sentences of a readable length, pages to a readable length."""
 
 import prose
 import pytest
@@ -16,6 +16,14 @@ def test_sentences_and_pages_are_short(path):
         assert page.faults(), f"{page.name} keeps to the limits now: take it off the list in this test"
     else:
         assert not page.faults(), "\n".join(page.faults())
+
+
+def test_docstrings_and_messages_are_short():
+    modules = [prose.read(path) for path in prose.MODULES]
+    faults = [fault for module in modules for fault in module.faults()]
+    assert not faults, "\n".join(faults)
+    mean = prose.mean([sentence for module in modules for sentence in module.sentences])
+    assert mean <= prose.MAX_MODULES_MEAN, f"{mean:.1f} words a sentence on average"
 
 
 def test_only_prose_is_counted():
@@ -53,3 +61,48 @@ def test_faults_name_the_limit_and_the_line():
     assert second == "docs/a.md: 36.0 words a sentence on average (limit 20)"
     assert third == "docs/a.md: 301 lines (limit 300); split the page"
     assert not prose.Page("docs/a.md", 300, [prose.Sentence(1, " ".join(["word"] * 20))]).faults()
+
+
+MODULE = '''\
+"""What it does. And
+why, e.g. so.
+
+    import code
+    code.is_not = "counted in a docstring"
+
+file.json     its first file, of
+              two lines
+| table | of words |
+"""
+
+
+def verb(name):
+    """Return it.
+
+    Args:
+        name: of whom
+            or of what. Or none
+        other: three words more
+
+    Raises:
+        KeyError: none has it.
+    """
+    names = "not a sentence".split()
+    raise KeyError(f"no {name} here. " "Take one of: " + ", ".join(names))
+'''
+
+
+def test_docstrings_and_texts_of_a_module_are_read():
+    counted = [(sentence.line, sentence.text) for sentence in prose.module_sentences(MODULE)]
+    assert counted == [
+        (1, "What it does."),
+        (1, "And why, e.g so."),
+        (7, "file.json its first file, of two lines"),
+        (14, "Return it."),
+        (17, "name: of whom or of what."),
+        (18, "Or none"),
+        (19, "other: three words more"),
+        (22, "KeyError: none has it."),
+        (25, "no X here."),
+        (25, "Take one of:"),
+    ]

@@ -132,7 +132,7 @@ def test_losses_and_gradients_are_those_of_the_dequantised_model(load, family, k
 def test_every_method_trains_and_leaves_the_base_as_it_was(load, family, kind, caplog):
     base = load(family, *kind)
     before = bytes_of(base)
-    with pytest.raises(ConfigError, match=rf"cannot train {base.quantization} weights.*take method: lora"):
+    with pytest.raises(ConfigError, match=rf"cannot train {base.quantization} weights.*use method: lora"):
         train(base, tiny_task(), "full", rows=tiny_rows(8, 4, 4))
     for method in TRAINABLE:
         result = train(base, tiny_task(), method, train=SETTINGS, rows=tiny_rows(8, 4, 4))
@@ -248,7 +248,7 @@ def test_sizes_that_nf4_cannot_cut_on_the_cpu_are_refused(tmp_path):
     sizes = {"vocab_size": 320, "hidden_size": 80, "intermediate_size": 64, "num_hidden_layers": 1}
     LlamaForCausalLM(LlamaConfig(**sizes, num_attention_heads=4)).save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
-    with pytest.raises(BaseModelError, match=r"80 inputs; nf4 on the CPU needs multiples of 64; take int8"):
+    with pytest.raises(BaseModelError, match=r"80 inputs; nf4 on the CPU needs multiples of 64; use int8"):
         Base.load(tmp_path, device="cpu", quantization="nf4")
     assert Base.load(tmp_path, device="cpu", quantization="int8").quantization == "int8"
 

@@ -70,7 +70,7 @@ def test_settings_that_are_not_the_files_are_refused(folder, settings, words):
 def test_plain_weights_that_are_called_quantised(folder, config):
     pytest.importorskip("bitsandbytes")
     with_settings(folder, quantization_config=config)
-    assert "but they are plain numbers; take quantization_config out of it" in refusal(folder)
+    assert "but they are plain numbers; remove quantization_config from it" in refusal(folder)
 
 
 @pytest.mark.parametrize(

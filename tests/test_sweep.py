@@ -238,7 +238,7 @@ def test_where_all_is_given_up_it_says_so(run, scripted):
 
 def test_a_study_is_of_one_search(run, scripted):
     sweep(run, SEARCHED, Path("out"), optuna=1)
-    with pytest.raises(ConfigError, match=r"study of another search \(train.lr=0.001..0.1:log .*take another --out"):
+    with pytest.raises(ConfigError, match=r"study of another search \(train.lr=0.001..0.1:log .*use another --out"):
         sweep(run, SEARCHED[:1], Path("out"), optuna=2)
     Path("run.yaml").write_text(RUN.replace("max_steps: 4", "max_steps: 5"))
     with pytest.raises(ConfigError, match=r"another search \(another run, data or base\)"):

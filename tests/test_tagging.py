@@ -279,7 +279,7 @@ def test_words_without_a_token_are_not_learned_from(tmp_path):
     with pytest.raises(DataError) as caught:
         train(base, Task.load(TASK), "full", rows=rows)
     assert caught.value.problems == [
-        "f.jsonl:2: this base's tokenizer has no token for the word '\ufffd'; take it out, and its tag"
+        "f.jsonl:2: this base's tokenizer has no token for the word '\ufffd'; remove it, and its tag"
     ]
 
 
@@ -431,7 +431,7 @@ TEXT = {"text": "Anna lives in Rome."}
         ({"tokens": [], "tags": []}, "field 'tokens' is empty"),
         ({"tokens": "a b", "tags": ["O", "O"]}, "field 'tokens' is 'a b'; expected a list of words"),
         ({"tokens": ["a", ["b"]], "tags": ["O", "O"]}, "tokens[1] is a list; expected text"),
-        ({"tokens": ["a", " "], "tags": ["O", "O"]}, "tokens[1] is empty; take it out, and its tag"),
+        ({"tokens": ["a", " "], "tags": ["O", "O"]}, "tokens[1] is empty; remove it, and its tag"),
         ({**TEXT, "tags": ["O"]}, "tags stand beside tokens, which the row has none of"),
         ({"text": " ", "entities": []}, "field 'text' is empty"),
         ({**TEXT, "entities": "none"}, "entities is 'none'; expected [{"),

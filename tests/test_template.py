@@ -97,10 +97,10 @@ def test_a_rows_text_cannot_break_out_of_the_template():
         ({"instruction": "{{- soft(3) }}"}, "cannot be read"),
         ({"instruction": "It is {{ mask }}."}, "stands in input or cue"),
         ({"input": "{{ mask }} {{ text }}", "cue": " {{ mask }}"}, "2 times {{ mask }}"),
-        ({"cue": " {{ mask }}", "chat": True}, "take {{ mask }} out"),
+        ({"cue": " {{ mask }}", "chat": True}, "remove {{ mask }}"),
         ({"separator": "{{ soft(3) }}"}, "holds a slot"),
         ({"end": ".", "chat": True}, "template.end"),
-        ({"messages": "messages"}, "take out template.input and template.cue"),
+        ({"messages": "messages"}, "remove template.input and template.cue"),
         ({"input": "", "cue": "", "messages": " "}, "name the field"),
     ],
 )

@@ -233,7 +233,7 @@ def test_a_key_of_the_version_before_is_read_with_one_warning(tmp_path):
     assert len(told) == 1
     path.write_text("task: sst2\nmethod: soft\ntrain: {checkpointing: true, gradient_checkpointing: false}\n")
     with pytest.raises(
-        ConfigError, match=r"train: checkpointing is now called .*, and both are given; take checkpointing out"
+        ConfigError, match=r"train: checkpointing is now called .*, and both are given; remove checkpointing"
     ):
         load_run(path, [])
 

@@ -279,7 +279,7 @@ def test_writing_leaves_the_processs_random_numbers_alone():
     "settings, message",
     [
         ({"temperature": 0.7}, "generation.temperature has no effect without generation.do_sample: true"),
-        ({"top_p": 0.9, "top_k": 5}, "take generation.top_p, generation.top_k out"),
+        ({"top_p": 0.9, "top_k": 5}, "remove generation.top_p, generation.top_k"),
         ({"seed": 3}, "generation.seed has no effect"),
         ({"num_beams": 4, "seed": 3}, "generation.seed has no effect"),
         ({"do_sample": True, "temperature": 0}, "generation.temperature"),

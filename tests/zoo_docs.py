@@ -32,7 +32,7 @@ _VERDICTS = {"exact": "exact", "exact, but": "exact, but", "refused": "refused",
 """Each verdict of an entry, and its word on the page."""
 # what a message says about one model, or repeats in every refusal
 _LEFT_OUT = re.compile(
-    r"(^|base '[^']*':? ?)(\(\w+\) )?(is not supported: )?|(;|, or) take another base$"
+    r"(^|base '[^']*':? ?)(\(\w+\) )?(is not supported: )?|(;|, or) use another base$"
     r"|; the engine is exact for full_attention and sliding_attention only"
     r"| \(the engine's logits differ from the plain model's by [^()]*(\([^()]*\))?\)"
 )

@@ -29,8 +29,8 @@ _NODES, _WEIGHTS = special.roots_hermitenorm(201)
 class World:
     """Where answers come from: P(right) = logistic(method + row + method × row + seed), each but the first normal.
 
-    The defaults make two methods of an accuracy of .88 answer differently on 10 % of the rows, two seeds of one method on 6 %,
-    and seeds differ in accuracy with a standard deviation of 1 point.
+    With the defaults two methods of an accuracy of .88 answer differently on 10 % of the rows, two seeds of one method
+    on 6 %. The accuracy of seeds has a standard deviation of 1 point.
 
     Attributes:
         accuracy: over the population of rows and seeds.
@@ -89,9 +89,14 @@ def rates(
     """Shares of comparisons, in percent, of a method `gap` below another.
 
     Returns:
-        {"ours", "satterthwaite", "rows only", "mcnemar"}: found different at 5 %, by the comparison's own test, by that with
-        Satterthwaite's degrees of freedom (see `satterthwaite`), by a t test over rows' mean differences, by McNemar's of the
-        first seeds; {"no worse"}: the interval's lower bound is above −2 points; {"smallest"}: median, in points.
+        By name, the share of comparisons that are significant at 5 %, or another figure:
+
+        - "ours": by the comparison's own test;
+        - "satterthwaite": by that test with Satterthwaite's degrees of freedom (see `satterthwaite`);
+        - "rows only": by a t test over rows' mean differences;
+        - "mcnemar": by McNemar's test of the first seeds;
+        - "no worse": share whose interval's lower bound is above −2 points;
+        - "smallest": median of the smallest difference that would be found, in points.
     """
     counts = dict.fromkeys(("ours", "satterthwaite", "rows only", "mcnemar", "no worse"), 0.0)
     smallest = []

@@ -208,9 +208,9 @@ def refuse(name: Name, workers: int, artifacts: bool) -> None:
         MissingExtraError: Ray is not installed.
     """
     if name == "here" and workers > 1:
-        raise ConfigError("--workers: --executor here has one; take --executor pool")
+        raise ConfigError("--workers: --executor here has one; use --executor pool")
     if name == "ray" and artifacts:
-        raise ConfigError("--artifacts: a cluster's workers may have no folder in common; take --executor pool")
+        raise ConfigError("--artifacts: a cluster's workers may have no folder in common; use --executor pool")
     if name == "ray" and find_spec("ray") is None:
         raise MissingExtraError("--executor ray needs Ray: pip install 'softprompt[ray]'")
 
@@ -228,7 +228,7 @@ def _on_ray(workers: int, cache: CacheSpec, isolate: bool, address: str | None) 
     processors, gpus = (int(sum(node.get(kind, 0) for node in nodes)) for kind in ("CPU", "GPU"))
     if workers > processors or 0 < gpus < workers:
         has = f"{processors} processors" + (f" and {gpus} GPUs" if gpus else "")
-        raise ConfigError(f"--workers {workers}: the cluster has {has}; take fewer")
+        raise ConfigError(f"--workers {workers}: the cluster has {has}; use fewer")
     smallest = min(int(node.get("CPU", 0)) or processors for node in nodes)
     threads = max(1, min(processors // workers, smallest))
     return [RayActor(threads, 1 if gpus else 0, cache, isolate) for _ in range(workers)]

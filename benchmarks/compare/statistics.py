@@ -55,8 +55,8 @@ class Comparison:
         p_holm: p adjusted for all comparisons of the table (Holm 1979).
         rows_interval, p_permutation: over rows only, seeds as they are: paired bootstrap; sign flips of rows' mean differences.
         p_mcnemar: over rows only, of the first seed of each; None unless scores are 0 or 1.
-        smallest: the difference that would be found significant in 4 of 5 cases, with so many seeds and rows, were it the first
-            of its table that Holm's method looks at (the strictest step).
+        smallest: the difference that would be significant in 4 of 5 cases, with so many seeds and rows, at the first
+            and strictest step of Holm's method.
         seeds: of one, of other.
         of: how many comparisons `p_holm` is adjusted for.
         words: for people, in points (hundredths of the scale).
@@ -99,8 +99,9 @@ def scores_of(tested: Tested) -> np.ndarray:
 def mean_over(scores: np.ndarray, limits: Interval | None = None) -> Mean:
     """Mean over seeds with a 95 % interval over seeds and rows.
 
-    Scores of 0 and 1 get Wilson's interval (1927), with the number of rows that would give this spread (Korn & Graubard 1998;
-    Dean & Pagano 2015): it stays on the scale, and is no point where all rows are right. One seed gives that of `estimate`.
+    Scores of 0 and 1 get Wilson's interval (1927), with the number of rows that would give this spread (Korn & Graubard
+    1998; Dean & Pagano 2015). It stays on the scale, and is no point where all rows are right. One seed gives that of
+    `estimate`.
 
     Args:
         scores: [k, n].
@@ -147,9 +148,9 @@ def compare(
 ) -> Comparison:
     """One contender's scores minus another's, on the same rows.
 
-    Seeds are paired by position where both have the same number, as equal seeds draw the same training rows; a single run
-    (a prompt that is not trained) stands against every seed of the other. Other numbers of seeds: the rows are paired, and each
-    side's seeds add their own variance.
+    Where both have the same number of seeds, they are paired by position, as equal seeds draw the same training rows. A
+    single run (a prompt that is not trained) is compared with every seed of the other. With other numbers of seeds the
+    rows are paired, and each side's seeds add their own variance.
 
     Args:
         a, b: scores [k, n] and [k2, n].

@@ -141,8 +141,8 @@ class SuiteSpec(Strict):
         test: test rows; null: as the task has it. Of folds: rows in all, each of which is tested once.
         seeds: of runs that are reported: initialisation, order of rows, and with `draws: seeded` the training rows themselves.
         draws: `seeded`: every seed draws its own training rows, so that intervals cover the draw; `fixed`: the task's.
-            `folds`: cross-validation. Seed s of k tests fold s of all rows and takes its training rows from the other folds;
-            dev rows are among these, and only what learns by gradients sets some aside.
+            `folds`: cross-validation. Seed s of k tests fold s of all rows and draws its training rows from the other
+            folds. Dev rows are among these; only what learns by gradients sets some aside.
         few_shot: demonstrations of the few-shot row.
         without: of the usual rows (lora, full) those to leave out; majority, zero-shot and few-shot are always there.
         reference: the row that the others are compared with.
@@ -209,7 +209,7 @@ class SuiteSpec(Strict):
                     "every method gets the same number"
                 )
         if self.search.seed in [*self.seeds, *(seed for row in rows for seed in row.seeds or [])]:
-            raise ValueError(f"search.seed {self.search.seed} is among the seeds that are reported; take another")
+            raise ValueError(f"search.seed {self.search.seed} is among the seeds that are reported; use another")
         if isinstance(self.dev, int) is False and self.dev > 4:
             raise ValueError(f"dev: {self.dev} is a share of the training rows; give rows as a whole number")
         self._check_bases(rows)

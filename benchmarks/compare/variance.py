@@ -50,8 +50,8 @@ class Variance:
     def detectable(self, alpha: float = ALPHA) -> Any:
         """The difference that a test at level alpha finds with a power of 80 %: √Σ c²·variance, c from a t test (`_needed`).
 
-        A variance with few degrees of freedom is mostly estimated too low (with two, in 63 of 100 cases), so each is divided
-        by the median of χ²/df first: the figure is then as often too high as too low.
+        A variance with few degrees of freedom is mostly estimated too low: with two, in 63 of 100 cases. So each is
+        divided by the median of χ²/df first, and the result is as often too high as too low.
         """
         typical = ((variance * df / stats.chi2.median(df), df) for variance, df in self.parts)
         return np.sqrt(sum(_needed(df, alpha) ** 2 * variance for variance, df in typical))

@@ -83,7 +83,7 @@ def read_data_set(path: Path, rows: int, test: int) -> DataSet:
     every = read_rows(path, _unusable)
     _, again = deduplicate(every, lambda row: folded(str(row.values["text"])), label_of)
     if again:
-        raise DataError(f"{path}: holds {again}; take these out, so that no test row is learned from")
+        raise DataError(f"{path}: holds {again}; remove these, so that no test row is learned from")
     labels = tuple(sorted(set(map(label_of, every))))
     if len(labels) < 2:
         raise DataError(f"{path}: all rows have the label {labels[0]!r}; a classification takes at least two")

@@ -1,10 +1,12 @@
-"""The model FLOPs of a step, and the machine's peak: utilisation is the one over the other and the seconds.
+"""The model FLOPs of a step, and the machine's peak FLOPs a second. Utilisation is FLOPs / (peak · seconds).
 
-Model FLOPs utilisation (Chowdhery et al. 2022, PaLM, arXiv:2204.02311, appendix B) sets what the model's own arithmetic
-needs against what the machine could do meanwhile; whatever an implementation computes besides counts for nothing. FLOPs of a
-forward are as in Kaplan et al. 2020 (arXiv:2001.08361, §2.1): 2 for each weight of a linear layer and token, and in each
-layer 2 · 2 · A · D for each pair of a query and a key that it sees (`QKᵀ` and `AV`). A causal token sees itself and what
-stands before it, no more. Norms, activations, softmax, rotations, embeddings and the optimizer count for nothing, as there.
+Model FLOPs utilisation (Chowdhery et al. 2022, PaLM, arXiv:2204.02311, appendix B) compares what the model's own
+arithmetic needs with what the machine could do meanwhile. Whatever else an implementation computes is not counted.
+
+FLOPs of a forward are as in Kaplan et al. 2020 (arXiv:2001.08361, §2.1). Each weight of a linear layer counts 2 for
+each token. In each layer `QKᵀ` and `AV` count 2 · 2 · A · D for each query and key that it sees. A causal token sees
+itself and what stands before it. Norms, activations, softmax, rotations, embeddings and the optimizer count for
+nothing, as there.
 """
 
 from __future__ import annotations
@@ -60,13 +62,18 @@ class _Run:
 def step_flops(engine: Engine, examples: Sequence[Example], learned: Learned, training: bool = True) -> Flops:
     """What a step on these rows needs, on a causal base of dense layers without sliding windows.
 
-    A token runs once: what all rows share once per step, what is kept not at all. The backward through frozen weights is
-    once the forward (gradients of activations only), through trained ones twice (theirs as well); attention's has four
-    products for the forward's two, in all layers. The head runs at scored positions. Not needed, and not counted: gradients
-    of what enters the first layer that runs, where nothing learned comes in there (its projections to queries, keys and
-    values); and of shared tokens, in the last layer, all but their keys and values. Counted, though a step could do without:
-    the last layer of a row's tokens that are not scored (as in PaLM's count), and what stands in the first layer in front
-    of the first adapter. Left out: the encoder of `p_tuning`, and trained weights that are no linear layers.
+    A token runs once: what all rows share once per step, what is kept not at all. The head runs at scored positions.
+    Through frozen weights the backward costs as much as the forward (gradients of activations only), through trained
+    weights twice as much (their gradients as well). In attention it has four products for the forward's two, in all
+    layers.
+
+    Not needed, and not counted: gradients of the input of the first layer that runs (its projections to queries, keys
+    and values), where nothing learned comes in there. In the last layer, all but the keys and values of shared tokens.
+
+    Counted, though a step could do without: the last layer of tokens that are not scored (as in PaLM's count). Also the
+    first layer's modules in front of its first adapter.
+
+    Left out: the encoder of `p_tuning`, and trained weights that are no linear layers.
 
     Args:
         training: with a backward.

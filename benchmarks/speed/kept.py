@@ -47,7 +47,7 @@ class Kept:
         for name in names:
             if name in self._entries and (told := _difference(self._entries[name]["settings"], self.settings)):
                 raise ConfigError(
-                    f"{self.folder}: {name} was measured with {told}; take another --out, or --fresh to measure it again"
+                    f"{self.folder}: {name} was measured with {told}; use another --out, or --fresh to measure it again"
                 )
 
     def forget(self, names: Iterable[str]) -> None:
@@ -151,7 +151,7 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise DataError(
-            f"{path}: holds no rows of `bench speed`, or is damaged; remove it, or take another --out"
+            f"{path}: holds no rows of `bench speed`, or is damaged; remove it, or use another --out"
         ) from None
     rows: dict[str, dict[str, Any]] = content["rows"]
     return rows

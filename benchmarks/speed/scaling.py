@@ -46,8 +46,8 @@ def slope(
 ) -> Slope | None:
     """Least squares of log seconds on log size, every group with a constant of its own (`scipy.stats.linregress`).
 
-    Taking each group's means off both sides gives that slope (Frisch & Waugh 1933; Lovell 1963); its standard error is then
-    corrected for the constants: one degree of freedom less for each group.
+    Subtracting each group's means on both sides gives that slope (Frisch & Waugh 1933; Lovell 1963). Its standard error
+    is then corrected for the constants: one degree of freedom less for each group.
 
     Args:
         measured: (size, seconds, group); all other sizes are equal within a group.

@@ -45,10 +45,11 @@ def measure(
         inside: folder for what the trials write, which is removed; by default that of temporary files.
 
     Returns:
-        The row of the table. `our_seconds` of the sweep and `peer_seconds` of the trial alone: from the first row that is
-        tokenized to the last metric on dev, encoding included, loading of the base and of the file of rows not. `ratio` is
-        the one over the other, `process_ratio` that of the whole processes, from start to exit, and `cpu_ratio` the same in
-        processor time, which others that use the machine hardly change (None on Windows, which does not count it so).
+        The row of the table. `our_seconds` are those of the sweep, `peer_seconds` those of the trial alone. Both run
+        from the first row that is tokenized to the last metric on dev. They include encoding, but not loading the base
+        and the file of rows. `ratio` divides one by the other, `process_ratio` the times of the whole processes, from
+        start to exit. `cpu_ratio` divides their processor times, which hardly depend on other users of the machine
+        (None on Windows, which does not count them so).
 
     Raises:
         SoftpromptError: a process failed; its last line.

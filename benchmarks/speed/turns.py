@@ -104,9 +104,9 @@ class Steps:
 
         Args:
             flops: of our steps, in order, from the first on again at the end.
-            threads: take the processor time that each of so many threads was given instead of the clock's, for step and peak:
-                where others use the machine, a step of seconds loses time to them that the best of many short products does
-                not. (What threads wait for each other is not in it.)
+            threads: use the processor time of each of so many threads instead of the clock's, for step and peak. On a
+                shared machine a step of seconds loses time to others; the best of many short products does not. Waiting
+                of threads for each other is not in it.
         """
         shares, done = [], 0
         for index, turn in enumerate(self.ours):

@@ -3,9 +3,9 @@
 The losses of "1" and of "10" both raise P(1); only the second raises P(0 | 1), and it does so on every text, up to 1. Then
 P(10) = P(1) whatever the text says. An end behind every candidate of such a row makes P(end | 1) and P(0 | 1) compete.
 
-A masked-LM base is given the number of its masks, so answers of different lengths never compete at a mask: once learned,
-"bad" at one mask and "not bad" at two are both certain. There all answers take as many masks as the longest, and an end
-token fills up the others.
+A masked-LM base is given the number of its masks, so answers of different lengths never compete at a mask. Once
+learned, "bad" at one mask and "not bad" at two would both be certain. So all answers get as many masks as the longest,
+and an end token fills those that are left.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Answers that are pointed at: which token of the row's text begins the answer, and which one ends it.
 
 The head reads every token of the text (Devlin et al. 2019, arXiv:1810.04805, §4.2): two logits each, a softmax over the
-tokens of the context for either end. Of a row in several windows it is one softmax over the tokens of all of them ("shared
-normalization": Clark & Gardner 2018, arXiv:1710.10723), so a window without the answer learns to say so, and what it
-says can be compared with what the others say.
+tokens of the context for either end. A row in several windows gets one softmax over the tokens of all its windows
+("shared normalization": Clark & Gardner 2018, arXiv:1710.10723). So a window without the answer learns to give it
+little, and the scores of windows can be compared.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Extracted(AnswerForm[Span]):
         if not base.bidirectional:
             raise ConfigError(
                 f"base {base.name!r} ({base.kind}) writes its answers, a head cannot point at them there; "
-                "let it write the answer (method.head: null), or take an encoder such as minilm"
+                "let it write the answer (method.head: null), or use an encoder such as minilm"
             )
 
     def encode(self, values: dict[str, Any], where: str = "row") -> Example:

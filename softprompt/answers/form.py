@@ -79,8 +79,8 @@ class AnswerForm(ABC, Generic[T]):
         reads_tokens: a head reads the state of every token of the text; else one state a row.
         needs_head: only a head can answer so, whatever words the base has.
         settles_on_dev: something is chosen on answers to dev rows once training has ended (see `settle_on_dev`).
-        rate, epochs, word_dropout: a head's method is trained at so many times its own learning rate, for at least so many
-            epochs, and with this share of the tokens hidden, unless the user says otherwise.
+        rate, epochs, word_dropout: how a head's method is trained by default: its own learning rate times `rate`, at
+            least so many epochs, this fraction of the tokens hidden.
         bound: the task with the tokenizer.
         headed: a head reads the answers off the base's states; else the base's own words are the answers.
     """

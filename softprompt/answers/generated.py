@@ -55,8 +55,8 @@ class Generated(AnswerForm[Generation]):
         if not base.generates:
             raise ConfigError(
                 f"task {task.name!r} (type {task.spec.type!r}) writes its answers, which base {base.name!r} ({base.kind}) "
-                "cannot; take a causal base such as smollm2 or a sequence-to-sequence one, type classification or choice, or "
-                "for type span method.head: true"
+                "cannot; use a causal base such as smollm2, a sequence-to-sequence base, type classification or type choice. "
+                "With type span, method.head: true works too"
             )
 
     def encode(self, values: dict[str, Any], where: str = "row") -> Example:

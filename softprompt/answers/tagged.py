@@ -56,7 +56,7 @@ class Tagged(AnswerForm[Tagging]):
         if base.has_decoder:
             raise ConfigError(
                 f"base {base.name!r} ({base.kind}) writes its answers with a decoder, which has no state for each word; set "
-                "base.kind: encoder to take its encoder alone, or take another base"
+                "base.kind: encoder to use its encoder alone, or use another base"
             )
         if not cls.head_size(task):
             raise ConfigError(
@@ -87,7 +87,7 @@ class Tagged(AnswerForm[Tagging]):
         if -1 in example.places:
             text, words = self.task.words_of(example.values)
             begin, end = words[example.places.index(-1)]
-            return f"this base's tokenizer has no token for the word {text[begin:end]!r}; take it out, and its tag"
+            return f"this base's tokenizer has no token for the word {text[begin:end]!r}; remove it, and its tag"
         return super().lacking(example)
 
     def word_logits(self, engine: Engine, rows: Sequence[Example], learned: Learned) -> list[Tensor]:

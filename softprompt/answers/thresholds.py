@@ -1,12 +1,16 @@
 """The probability from which on a label is given, chosen on rows that were not trained on.
 
-A head that is trained by cross-entropy gives a rare label seldom more than one half, and the best F1 lies below it: of
-calibrated probabilities at half of the best F1 (Lipton et al. 2014, arXiv:1402.1892). Few rows choose badly, so a label's
-threshold is drawn towards one half.
+A head trained by cross-entropy seldom gives a rare label more than one half, so the threshold of the best F1 is lower.
+With calibrated probabilities it is half of the best F1 (Lipton et al. 2014, arXiv:1402.1892). Few rows choose badly, so
+a label's threshold is drawn towards one half.
 
-How much was chosen on made-up scores: shares of 3, 10 and 30 %, 50 to 1,000 dev rows, calibrated or not. With 5 to 9 rows that
-have the label, the mean F1 of 8,000 other rows was .32 at one half, .44 at the best threshold of the dev rows, .44 drawn by 2
-rows and .42 by 5. With 10 to 29 rows it was .47, .56, .57 and .56.
+`DRAWN` was chosen on simulated scores: label shares of 3, 10 and 30 %, 50 to 1,000 dev rows, calibrated or not. Mean F1
+on 8,000 other rows, by the number of dev rows that have the label:
+
+| rows     | at one half | at the dev rows' best | drawn by 2 rows | by 5 rows |
+| -------- | ----------- | --------------------- | --------------- | --------- |
+| 5 to 9   | .32         | .44                   | .44             | .42       |
+| 10 to 29 | .47         | .56                   | .57             | .56       |
 """
 
 from __future__ import annotations

@@ -152,9 +152,9 @@ def check_base(manifest: Manifest, base: Base) -> None:
                 )
     if made.tokenizer_digest != tokenizer:
         raise ArtifactError(
-            f"the artifact was made with the tokenizer of {quote(made.id)} (digest "
-            f"{one_line(made.tokenizer_digest, 12)}), this one is that of {base.name!r} (digest {tokenizer[:12]}); "
-            "use the tokenizer, its special tokens and the chat template that came with the base"
+            f"the artifact was made with another tokenizer: that of {quote(made.id)} (digest "
+            f"{one_line(made.tokenizer_digest, 12)}), not {base.name!r} (digest {tokenizer[:12]}); "
+            "use the tokenizer, special tokens and chat template that came with the base"
         )
 
 

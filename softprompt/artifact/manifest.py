@@ -42,9 +42,10 @@ class LayoutSpec(Exact):
     """How the learned segment is read back.
 
     Attributes:
-        stores: `embeddings` (`prompt_embeddings` [P, H]), `kv` (front: PEFT's `prompt_embeddings` [P, L·2·G·D];
-            infix: `infix_kv` [L, 2, G, P, D], keys relative to the cue), `head` (a classifier over the base's features),
-            `weights` (adapters, or weights of the base), `other` (tensors that only the method knows), `none` (no segment).
+        stores: which tensors. `embeddings`: `prompt_embeddings` [P, H]. `kv` in front: PEFT's `prompt_embeddings` [P,
+            L·2·G·D]; as infix: `infix_kv` [L, 2, G, P, D], keys relative to the cue. `head`: a classifier over the
+            base's features. `weights`: adapters, or weights of the base. `other`: tensors that only the method knows.
+            `none`: no segment.
         place: in front of the text, between text and answer, elsewhere, or nowhere.
         length: P.
     """

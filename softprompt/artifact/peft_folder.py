@@ -138,8 +138,8 @@ def read_peft_weights(folder: str | Path) -> tuple[str, dict[str, Tensor], dict[
     """Read a folder of one of PEFT's tuners that change modules (LoRA, IA3 …).
 
     Returns:
-        PEFT's name of the tuner, its tensors in fp32 under PEFT's keys, and the configuration as it stands in the file; None
-        where the folder holds a prompt (see `read_peft`) or is none of PEFT's.
+        PEFT's name of the tuner, its tensors in fp32 under PEFT's keys, and the configuration as it stands in the file.
+        None where the folder holds a prompt (see `read_peft`) or was not written by PEFT.
 
     Raises:
         ArtifactError: a configuration of other types, made for another kind of task, pickled weights, or tensors that are no

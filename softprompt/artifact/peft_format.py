@@ -5,8 +5,8 @@ PEFT keeps every prompt as one tensor `prompt_embeddings`:
     PROMPT_TUNING, P_TUNING   [P, H]           (P-tuning is saved as what its encoder gives)
     PREFIX_TUNING             [P, L·2·G·D]     (with prefix_projection, too, it is saved as what the projection gives)
 
-`PeftModel.get_prompt` views a prefix as [B, P, L·2, G, D] and permutes it to [L·2, B, G, P, D], keys before values in every
-layer; under grouped queries `num_attention_heads` holds the key/value heads G and `token_dim` is G·D.
+`PeftModel.get_prompt` views a prefix as [B, P, L·2, G, D] and permutes it to [L·2, B, G, P, D], keys before values in
+every layer. Under grouped queries `num_attention_heads` holds the key/value heads G and `token_dim` is G·D.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def soft_config(base_id: str | None, length: int, shape: BaseShape) -> dict[str,
     """`adapter_config.json` of a soft prompt [P, H].
 
     Args:
-        base_id: the hub's, written down for the reader (PEFT uses the model that it is given); None of a folder, whose path
-            says nothing elsewhere, and whose bare name might be another's on the hub.
+        base_id: the hub id, for the reader alone (PEFT uses the model that it is given). None for a folder: its path
+            says nothing on another machine, and its bare name may be another model's on the hub.
         length: P.
     """
     return {

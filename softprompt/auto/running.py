@@ -127,7 +127,7 @@ def _choice(
     if earlier := {} if fresh else earlier_report(out / CHOICE):
         if earlier.get("run") != run:
             raise TrainingError(
-                f"{out}: holds a choice that was made with other settings, rows or version; take another --out, or --fresh "
+                f"{out}: holds a choice that was made with other settings, rows or version; use another --out, or --fresh "
                 "to start over"
             )
         return earlier
@@ -165,7 +165,7 @@ def _check_place(out: Path) -> None:
         ArtifactError: `artifact/` holds something else.
     """
     if (out / RESULT).exists():
-        raise TrainingError(f"{out}: holds a run of one method, and this one is to choose; take another --out")
+        raise TrainingError(f"{out}: holds a run of one method, and this one is to choose; use another --out")
     if not artifacts.is_ensemble(out):
         artifacts.check_place(out / ARTIFACT)
 

@@ -142,8 +142,8 @@ def cross_validate(
 ) -> Tried:
     """Train on all folds but one and ask that one, so every row is asked once by what was not trained on it.
 
-    Each is read as often as it would be among all rows: more steps on fewer rows fit them closer, so that the log loss of a
-    fold would say little of what all rows give.
+    Each row is read as often as it would be among all rows. More steps on fewer rows would fit them closer, and the log
+    loss of a fold would say little about training on all rows.
 
     Args:
         folds: indices of the rows; of one alone its rows are held out, and all others only trained on, in all steps: what is

@@ -1,9 +1,9 @@
 """Who sees what: rows that share their past, and the forward that runs them.
 
-A forward gets *packed* live tokens (the rows laid end to end as one sequence, so that linear layers never see padding) and,
-for each row, *blocks* of keys and values that were computed before: a shared prefix, the row's own cached text, learned K/V.
-Only inside attention (`interface.py`) are the rows padded. Bidirectional models and decoders with an encoder keep their rows
-as a padded grid throughout (`grid.py`).
+A forward gets *packed* live tokens: the rows laid end to end as one sequence, so that linear layers never see padding.
+For each row it also gets *blocks* of keys and values computed before: a shared prefix, the row's own cached text,
+learned K/V. Only inside attention (`interface.py`) are the rows padded. Bidirectional models and decoders with an
+encoder keep their rows as a padded grid throughout (`grid.py`).
 
 Shapes: B rows, N live tokens of all rows together, Q the longest row's live tokens, S keys, L layers, A query heads,
 G key/value heads, D head size.

@@ -63,8 +63,8 @@ def has_windows(model: Any, tokens: int) -> bool:
 def narrow_windows(model: Any, tokens: int) -> None:
     """Let the sliding windows of a copy be `tokens` wide, and no wider than that.
 
-    Masks are made by configs, attention is called with what modules hold; both lose the same number, so that a family that adds
-    one to its window on one side still does.
+    Masks read the configs, attention reads the modules. Both get narrower by the same number, because some families add
+    one to the window on one side.
     """
     sizes = [size for config in _configs(model) for size in _windows(config).values() if size > tokens]
     for config in _configs(model):
@@ -118,8 +118,10 @@ def in_fp32(model: nn.Module) -> Iterator[None]:
 
 
 def _units(module: nn.Module) -> Iterator[tuple[nn.Module, list[nn.Module]]]:
-    """What is converted at once, when it is called: a layer with all in it, whose code may look at any of its weights; of what
-    is outside of layers each module alone.
+    """What is converted at once, when it is called: (module, modules in it).
+
+    A layer is converted as a whole, because its code may look at any of its weights. Outside of layers each module is
+    converted alone.
     """
     for child in module.children():
         if isinstance(module, nn.ModuleList) and not isinstance(child, nn.ModuleList):

@@ -80,7 +80,7 @@ def choose_kind(config: Any, name: str, asked: str | None = None) -> Kind:
     if kind is None:
         raise BaseModelError(
             f"base {name!r} is a {what}, not a causal language model, nor a masked one, an encoder or a "
-            "sequence-to-sequence model of texts; take one such as 'smollm2' or 'minilm'"
+            "sequence-to-sequence model of texts; use one such as 'smollm2' or 'minilm'"
         )
     return kind
 
@@ -140,7 +140,7 @@ def kind_of(model: Any, name: str) -> Kind:
     headed = model.get_output_embeddings() is not None
     if both or (headed and _encodes_texts(model.config)):
         instead = "one with a language-model head" if both else "a class with a language-model head and no other"
-        raise BaseModelError(f"base {name!r} is a {type(model).__name__}; take {instead}")
+        raise BaseModelError(f"base {name!r} is a {type(model).__name__}; use {instead}")
     return "causal" if headed else "encoder"  # a class of the user's own; an encoder, with a task's head or without
 
 

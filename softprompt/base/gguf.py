@@ -96,7 +96,7 @@ def convert(gguf: Path, to: Path) -> None:
         tokenizer.save_pretrained(to)
     except _BROKEN as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BaseModelError(f"{gguf}: transformers cannot read this GGUF file ({reason}); take another one") from None
+        raise BaseModelError(f"{gguf}: transformers cannot read this GGUF file ({reason}); use another one") from None
     finally:
         logging.enable_progress_bar()
 
@@ -116,11 +116,11 @@ def _check_tensors(gguf: Path, config: Any) -> None:
     layers = config.get_text_config().num_hidden_layers
     if blocks and max(blocks) >= layers:
         raise BaseModelError(
-            f"{gguf}: holds block {max(blocks)}, but says that there are {layers}; it was changed, take another one"
+            f"{gguf}: holds block {max(blocks)}, but says that there are {layers}; it was changed; use another one"
         )
     scaling = getattr(config.get_text_config(), "rope_parameters", None) or {}
     if any(name.startswith("rope_f") for name in names) and scaling.get("rope_type", "default") == "default":
         raise BaseModelError(
-            f"{gguf}: holds scaled rotary frequencies, which transformers does not read from GGUF files; take the model as "
+            f"{gguf}: holds scaled rotary frequencies, which transformers does not read from GGUF files; use the model as "
             "safetensors"
         )

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 NOTHING_IN_FRONT = (
     "this base's layers do not call transformers' attention interface, so no learned keys and values can stand in front of a "
-    "text; take soft, p_tuning, lora, full or probe"
+    "text; use soft, p_tuning, lora, full or probe"
 )
 
 

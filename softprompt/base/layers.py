@@ -1,8 +1,8 @@
 """A gate round every layer: start at a layer from kept states, stop at one, or compute a layer again in the backward.
 
-Where learning begins in an upper layer, everything below it is frozen per row, so the states that enter that layer are
-computed once per row and kept (as late prompt tuning does for the shape of its prompts: Liu et al. 2022, arXiv:2210.11292).
-The layers keep their own code; only whether, and on what, they run is decided here.
+Where learning begins in an upper layer, everything below it is frozen per row. So the states that enter that layer are
+computed once per row and kept. Late prompt tuning does the same to compute its prompts (Liu et al. 2022,
+arXiv:2210.11292). The layers keep their own code; this module only decides whether they run, and on what.
 """
 
 from __future__ import annotations

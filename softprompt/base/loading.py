@@ -132,7 +132,7 @@ def _device(name: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise BaseModelError(f"device {name!r} cannot be used ({reason}); take auto, cpu or cuda") from None
+        raise BaseModelError(f"device {name!r} cannot be used ({reason}); use auto, cpu or cuda") from None
     return device
 
 

@@ -294,7 +294,7 @@ class Base(Abilities, EarlierNames, Numerics):
             BaseModelError: an encoder, which has no language-model head.
         """
         if self._head is None:
-            what = "take a causal, masked or seq2seq base, or a method with a head of its own"
+            what = "use a causal, masked or seq2seq base, or a method with a head of its own"
             raise BaseModelError(f"base {self.name!r} has no language-model head; {what}")
         with self.way():
             return self._head(hidden, tokens)

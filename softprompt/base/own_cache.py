@@ -16,8 +16,8 @@ _OTHER_LAYOUT = ("bloom", "gpt_bigcode")  # families whose prefixes PEFT lays ou
 def prefix_in_peft(base: Base) -> str | None:
     """Where PEFT loads a prefix of this base as it is here: `peft`, or only in rows within a sliding window; None: nowhere.
 
-    PEFT sets the prefix's sizes by the model's config, writes it into the cache that the model keeps (of latents, in latent
-    attention), and sees it hidden as any token that lies further back than a window.
+    PEFT takes the prefix's sizes from the model's config and writes the prefix into the model's own cache. With latent
+    attention that cache holds latents. A sliding window hides the prefix like any token that lies further back.
     """
     if base.kind != "causal" or base.config.model_type in _OTHER_LAYOUT:
         return None

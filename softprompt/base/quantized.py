@@ -1,10 +1,11 @@
 """Quantised bases: what knows bitsandbytes, which is imported only where one is asked for.
 
-`int8` (Dettmers et al. 2022, arXiv:2208.07339): 8 bits a weight, one scale per output. By default (`isolated`) activations stay
-as they are (`int8.py`), so a row never depends on its company, and CPU and GPU compute the same. bitsandbytes' own way
-(`isolated: false`) rounds activations too and spares columns that it chooses over the whole batch; there a row's company moved
-a logit by up to 2.5 of a spread of 5. `nf4` (Dettmers et al. 2023, arXiv:2305.14314): 4 bits a weight, one scale per 64 of
-them, isolated always. Embeddings, norms, biases and the LM head stay as they are in both.
+`int8` (Dettmers et al. 2022, arXiv:2208.07339): 8 bits a weight, one scale per output. By default (`isolated`)
+activations are not rounded (`int8.py`). So a row never depends on the other rows of its batch, and CPU and GPU compute
+the same. With `isolated: false` bitsandbytes rounds activations too, and spares columns that it chooses over the whole
+batch. There the other rows moved a logit by up to 2.5 of a spread of 5. `nf4` (Dettmers et al. 2023, arXiv:2305.14314):
+4 bits a weight, one scale per 64 of them, isolated always. Embeddings, norms, biases and the LM head stay as they are
+in both.
 
 Measured on the bundled base, KL of the next token from fp32 (4 texts): int8 0.008, not isolated 0.035, nf4 0.87.
 """
@@ -127,8 +128,8 @@ def _check_held(layer: Any, what: str, quantization: str, name: str) -> None:
     """Refuse (BaseModelError) a layer whose weights its config.json, and nothing else, calls quantised."""
     if not hasattr(layer.weight, what):
         raise BaseModelError(
-            f"base {name!r}: its config.json says that its weights are quantised, but they are plain numbers; take "
-            f"quantization_config out of it, and give quantization: {quantization}"
+            f"base {name!r}: its config.json says that its weights are quantised, but they are plain numbers; remove "
+            f"quantization_config from it, and give quantization: {quantization}"
         )
 
 
@@ -136,12 +137,12 @@ def _settle_4bit(layer: Any, name: str) -> None:
     _check_held(layer, "quant_state", "nf4", name)
     state = layer.weight.quant_state
     if state.quant_type != "nf4":
-        raise BaseModelError(f"base {name!r} is quantised as {state.quant_type}; take int8 or nf4")
+        raise BaseModelError(f"base {name!r} is quantised as {state.quant_type}; use int8 or nf4")
     if layer.weight.device.type != "cpu":
         return
     if layer.in_features % state.blocksize:  # it would crash, or give other numbers
         sizes = f"has a layer of {layer.in_features} inputs; nf4 on the CPU needs multiples of {state.blocksize}"
-        raise BaseModelError(f"base {name!r} {sizes}; take int8")
+        raise BaseModelError(f"base {name!r} {sizes}; use int8")
     if getattr(state, "packing_format_for_cpu", False):
         raise BaseModelError(f"base {name!r} has run before, and bitsandbytes has re-packed its weights; load it again")
     # in eval() bitsandbytes would re-pack the weights in place at the first forward, for products without gradients

@@ -94,28 +94,28 @@ def _odd_window(base: Base) -> str | None:
 def not_finite(base: Base) -> BaseModelError:
     """What to raise where the plain model's own numbers are none."""
     return BaseModelError(
-        f"base {base.name!r} gives no numbers (nan or inf) for plain text, in transformers as well: some of its weights are "
-        "damaged, or too large for fp16; copy it again, or take fp32 or bf16"
+        f"base {base.name!r} gives no numbers (nan or inf) for plain text, in transformers as well. Some of its weights are "
+        "damaged, or too large for fp16; copy it again, or use fp32 or bf16"
     )
 
 
 def check_numbers(values: Tensor, where: str) -> None:
-    """Refuse (BaseModelError) to take an answer from values of which one is NaN.
+    """Raise BaseModelError if a value is NaN: no answer can be read from such values.
 
     Args:
         where: the row, or the base.
     """
     if values.isnan().any():
         raise BaseModelError(
-            f"{where}: the base gives no numbers (nan), so there is no answer: they are too large for fp16, or weights of the "
-            "base or of what was learned are damaged; take base.dtype: fp32 or bf16"
+            f"{where}: the base gives no numbers (nan), so there is no answer. They are too large for fp16, or weights of the "
+            "base or of the artifact are damaged; use base.dtype: fp32 or bf16"
         )
 
 
 def refused(base: Base, reason: str) -> BaseModelError:
     """The line for a base that the engine is not exact for."""
     return BaseModelError(
-        f"base {base.name!r} ({type(base.model).__name__}) is not supported: {reason}; take another base"
+        f"base {base.name!r} ({type(base.model).__name__}) is not supported: {reason}; use another base"
     )
 
 

@@ -1,9 +1,9 @@
 """Rotating keys to another position, in models whose positions are rotations.
 
-A rotary model (Su et al. 2021, arXiv:2104.09864) rotates queries and keys by an angle that grows with their position, so two
-tokens meet by their distance alone. A key that is learned, and stands behind texts of many lengths, must be rotated to
-where it stands in each row, or every row would see it at another distance. (Measured on 2,000 reviews, infix, P=10:
-.886 with the rotation, .876 without, two seeds each.)
+A rotary model (Su et al. 2021, arXiv:2104.09864) rotates queries and keys by an angle that grows with their position,
+so two tokens meet by their distance alone. A learned key stands behind texts of many lengths. It must be rotated to its
+position in each row, or every row would see it at another distance. (Measured on 2,000 reviews, infix, P=10: .886 with
+the rotation, .876 without, two seeds each.)
 
 A layer's rotation is found from its keys (`rotations.py`) and differs between layers: some have no positions.
 """
@@ -62,8 +62,8 @@ class Rotary:
         """
         if self._unknown:
             raise BaseModelError(
-                f"base {self._name!r}: how keys turn with their position was not found in layer {self._unknown[0]}, so learned "
-                "keys behind texts of many lengths would stand at another distance in each row; use method.form: embeddings"
+                f"base {self._name!r}: the rotation of keys in layer {self._unknown[0]} was not found. Learned keys would "
+                "stand at another distance in each row; use method.form: embeddings"
             )
         rotated: list[KV] = list(kv)
         for kind, layers in self._groups:
@@ -85,8 +85,8 @@ class Rotary:
 def find_rotary(base: Base) -> Rotary | None:
     """The base's rotation, proved on real keys near and far; None where keys hold no position, or not as rotations (GPT-2).
 
-    A token that stands alone sees only itself, so in a rotary model its keys at two positions differ by the rotation alone, and
-    its values do not differ at all.
+    A token that stands alone sees only itself. So in a rotary model its keys at two positions differ by the rotation
+    alone, and its values do not differ at all.
 
     Raises:
         BaseModelError: keys are no numbers.

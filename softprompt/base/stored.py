@@ -33,7 +33,7 @@ _COMPUTED = re.compile(
     r"attention\.bias)$"
 )
 _NUMBER = re.compile(r"\.(\d{1,9})(?=\.)")
-_REMEDY = "take the checkpoint with the config.json that it was saved with"
+_REMEDY = "use the checkpoint with the config.json that it was saved with"
 
 
 def broken_json(folder: Path, names: Sequence[str]) -> str | None:
@@ -143,8 +143,8 @@ def check_types(config: Any, files: Sequence[Path]) -> None:
 def check_left_out(model: Any, config: Any, keys: Iterable[str]) -> None:
     """Refuse (ValueError) weights of the model's own layers that its settings leave out.
 
-    Heads for other tasks are no such weights, nor are layers that a config calls further predictions (DeepSeek's), or that
-    have parts which the others lack, nor what an older version kept and a newer one computes.
+    Some weights may be left out: heads for other tasks; layers with modules that the others lack; and what an older
+    version saved and a newer one computes. So may layers that a config calls further predictions (DeepSeek's).
 
     Args:
         keys: names in the checkpoint that the model has no place for.

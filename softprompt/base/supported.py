@@ -20,25 +20,25 @@ def check_supported(model: Any, name: str) -> None:
     """
     text = model.config.get_text_config(decoder=True)
     if getattr(model.get_input_embeddings(), "weight", None) is None:
-        raise BaseModelError(f"base {name!r} has no single table of embeddings of texts; take another base")
+        raise BaseModelError(f"base {name!r} has no single table of embeddings of texts; use another base")
     other = set(getattr(text, "layer_types", None) or []) - _LAYER_TYPES
     if rope := sorted(_rope_types(getattr(text, "rope_parameters", None)) & _ROPE_BY_LENGTH):
         raise BaseModelError(
             f"base {name!r} has position encodings of type {rope[0]!r}, which change with the length of the sequence, so a "
-            "text's keys cannot be kept; take a base with fixed ones"
+            "text's keys cannot be kept; use a base with fixed ones"
         )
     if other:
         states = " (which keep a state of the row instead of its keys and values)" if other & _STATES else ""
         raise BaseModelError(
             f"base {name!r} has layers of type {', '.join(sorted(other))}{states}; "
-            f"the engine is exact for {' and '.join(sorted(_LAYER_TYPES))} only; take another base"
+            f"the engine is exact for {' and '.join(sorted(_LAYER_TYPES))} only; use another base"
         )
     if getattr(text, "hidden_size_per_layer_input", None):
-        raise BaseModelError(f"base {name!r} is not supported: {READS_IDS}; take another base")
+        raise BaseModelError(f"base {name!r} is not supported: {READS_IDS}; use another base")
     if getattr(text, "attention_type", None) == "block_sparse":
         raise BaseModelError(
             f"base {name!r} attends sparsely in long rows and fully in short ones, so a row's company would change it; "
-            "set attention_type to 'original_full' in its config.json, or take another base"
+            "set attention_type to 'original_full' in its config.json, or use another base"
         )
 
 
@@ -77,5 +77,5 @@ def check_tokens(tokenizer: Any, embeddings: int, name: str) -> None:
         first = min(outside)
         raise BaseModelError(
             f"base {name!r} has embeddings of {embeddings} tokens, and {len(outside)} tokens of its tokenizer have higher ids "
-            f"(the first is {outside[first][:40]!r}, {first}); take the base's own tokenizer, or resize its embeddings"
+            f"(the first is {outside[first][:40]!r}, {first}); use the base's own tokenizer, or resize its embeddings"
         )

@@ -82,7 +82,7 @@ def _tell(report: dict[str, Any]) -> None:
     if leaning := [name for name, share in report["commonest"].items() if share > LEANS]:
         err.print(
             f"warning: the long prompt gives one answer to {report['commonest'][leaning[0]]:.0%} of the {leaning[0]} rows, so "
-            "agreement says little; unless they are really so, take other demonstrations (demonstrations.seed of the task), "
+            "agreement says little. If they are not really so, use other demonstrations (demonstrations.seed of the task), "
             "an --instruction, or scoring.calibration: contextual"
         )
     for name, found in report["agreement"].items():

@@ -77,7 +77,7 @@ def _plain(error: Exception) -> str | None:
         what = f"{error.filename}: " if error.filename else ""
         return f"{what}{error.strerror or error}"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, without importing torch
-        return "out of memory; take a smaller train.micro_batch, train.gradient_checkpointing: true, or a smaller base"
+        return "out of memory; use a smaller train.micro_batch, train.gradient_checkpointing: true, or a smaller base"
     if isinstance(error, UnicodeError):
         return f"a text that cannot be encoded or decoded ({error}); save the file as UTF-8"
     return None

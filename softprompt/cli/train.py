@@ -41,8 +41,8 @@ def train_verb(
 ) -> None:
     """Train a prompt and save its artifact. The same command goes on where it was cut short (bit-exact on the CPU).
 
-    Of a file of rows the task is proposed as `new` does it. With `base=auto` or `method=auto` probes and a learned prompt are
-    compared first, and what does best is trained; for a file of rows that is the default where it has labels.
+    For a file of rows the task is proposed, as `new` does it. With `base=auto` or `method=auto`, probes and a learned
+    prompt are compared first, and the best is trained. That is the default for a file of rows with labels.
     """
     from ..auto import is_open
     from ..errors import ConfigError

@@ -25,16 +25,16 @@ def split(
     seed: int,
     group: str | Callable[[Row], str] | None = None,
 ) -> dict[str, list[Row]]:
-    """Cut rows into parts whose label proportions follow the whole.
+    """Cut rows into splits whose label proportions follow the whole.
 
     Duplicates must have been left out before (see `deduplicate`). `test` is dealt first, then `dev`, then `train`; a
     smaller `train` of the same seed is the beginning of a larger one.
 
     Args:
         sizes: rows, a fraction below 1, or None for the rest (one part at most).
-        group: a field (or what it would hold); rows that share its value stay together, so parts may be a few rows larger
-            than asked for. Groups whose rows have one label each are dealt out by it, so that parts are stratified up to a
-            group; as soon as one group holds several labels, they are drawn whatever their labels.
+        group: a field (or a function that gives its value). Rows that share its value stay together, so a split may be
+            a few rows larger than asked for. If every group has a single label, splits are stratified up to a group. If
+            any group holds several labels, groups are drawn whatever their labels.
 
     Raises:
         DataError: more asked for than there is; says how many there are.

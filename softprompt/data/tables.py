@@ -104,8 +104,8 @@ def _delimiter(head: str, text: str) -> str:
 def _is_quoted(text: str) -> bool:
     """Whether quotes in a TSV stand round cells, or belong to the texts (by its definition a TSV has none round cells).
 
-    Round cells, where lines have unequal numbers of tabs, or where every cell with a quote is one that a writer of CSV quotes:
-    it begins and ends with one, and those inside are doubled.
+    They stand round cells where lines have unequal numbers of tabs. They also do where every cell with a quote looks
+    like one from a CSV writer: it begins and ends with a quote, and quotes inside are doubled.
     """
     rows = [line.split("\t") for line in re.split(r"\r\n|\n|\r", text)]
     rows = rows if rows[-1] != [""] else rows[:-1]

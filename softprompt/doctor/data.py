@@ -58,7 +58,7 @@ def rows(case: Case) -> Iterator[Finding]:
         f"{', '.join(f'{len(part)} {name}' for name, part in splits.items())}; {cut:.1%} of the texts are cut "
         f"(longest {longest} tokens, room for {case.bound.room})"
         + (f"; {parted / len(everything):.1%} are read in windows" if parted else ""),
-        "raise task.max_text_tokens, shorten the template, or take a base with a longer context" if cut > CUT else "",
+        "raise task.max_text_tokens, shorten the template, or use a base with a longer context" if cut > CUT else "",
     )
     for what, advice in case.form.remarks(everything):
         yield Finding("rows", "warning", what, advice)
@@ -68,7 +68,7 @@ def rows(case: Case) -> Iterator[Finding]:
     yield from _ceiling(case, everything)
     if case.bound.task.spec.template.in_chat and (opened := _THINKS.search(case.decode(case.bound.cue))):
         what = f"the base's chat template opens {opened[0]} in front of the answer, which is learned inside of it"
-        yield Finding("rows", "warning", what, "take a base that answers at once, or set template.chat: false")
+        yield Finding("rows", "warning", what, "use a base that answers at once, or set template.chat: false")
     for what, advice in (*case.bound.task.remarks(splits), *case.bound.task.spec.template.remarks):
         yield Finding("rows", "warning", what, advice)
 
@@ -94,7 +94,7 @@ def _ceiling(case: Case, everything: list[Example]) -> Iterator[Finding]:
     if found is not None and found.value < 0.9 * metric_of(task.spec.metric).top:
         what = f"the right answers themselves get {found} {task.spec.metric} (the first {len(gold)} of them)"
         advice = (
-            "it does not read this script, or they are too short for it: take another metric (…_zh, chrf, exact_text)"
+            "it does not read this script, or they are too short for it: use another metric (…_zh, chrf, exact_text)"
         )
         yield Finding("rows", "warning", what, advice)
 
@@ -115,7 +115,7 @@ def _balance(case: Case, split: str) -> Iterator[Finding]:
     if len(counts) == 1:
         yield Finding("rows", "warning", what, "rows of one label teach and measure nothing: add rows of the others")
     elif max(counts.values()) > SKEW * len(gold):
-        yield Finding("rows", "warning", what, "take metric: macro_f1 or mcc, and more rows of the rare labels")
+        yield Finding("rows", "warning", what, "use metric: macro_f1 or mcc, and more rows of the rare labels")
     else:
         yield Finding("rows", "ok", what)
 

@@ -43,7 +43,7 @@ def _against_plain(case: Case) -> Iterator[Finding]:
         off = far(ours, _padded(base, whole, side))
         yield _agrees(
             "padding", off, allowed, f"the plain model, {side}-padded, against packed rows without padding",
-            "take attn_implementation and transformers as tested, and report this base",
+            "use attn_implementation and transformers as tested, and report this base",
         )  # fmt: skip
 
 
@@ -51,8 +51,8 @@ def _against_plain(case: Case) -> Iterator[Finding]:
 def positions(case: Case) -> Iterator[Finding]:
     """The tokens that are scored are the answer's, at the places where a naive forward of one whole row has them.
 
-    On bases that are not causal the other side is the same engine with one row at a time and nothing kept; loading has compared
-    these bases with their plain models.
+    On bases that are not causal, the reference is the same engine with one row at a time and nothing kept. Loading has
+    already compared these bases with their plain models.
     """
     if not case.rows:
         yield Finding("positions", "skipped", "there are no labelled rows to run")

@@ -20,8 +20,8 @@ from .texts import stops_in, text_of
 class GenerationAdapter(PreTrainedModel, GenerationMixin):
     """What `generate` takes for a model: its first forward reads the contexts' logits, each later one runs one token a row.
 
-    Rows of the same item that begin alike have the same keys and values, so a row of a new step (beams change places) finds
-    its own by what has been written so far.
+    Rows of one item that begin alike have the same keys and values. Beams change places between steps, so a row finds
+    its own keys and values by the tokens written so far.
 
     Args:
         draws: where beams draw their continuations.

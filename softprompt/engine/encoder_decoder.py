@@ -1,7 +1,7 @@
 """Sequence-to-sequence models: an encoder reads the row, a decoder writes the answer (Raffel et al. 2020, arXiv:1910.10683).
 
-What is learned may stand on either side. On the decoder's, nothing learned stands before the text, so what the encoder makes
-of a row never changes: its states are computed once per row and kept, and a step runs the decoder over the answer.
+What is learned may stand on either side. On the decoder's side nothing learned stands before the text, so the encoder's
+states of a row never change. They are computed once per row and kept; a step runs only the decoder over the answer.
 """
 
 from __future__ import annotations

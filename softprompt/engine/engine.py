@@ -28,9 +28,10 @@ class Engine:
     Args:
         prefix_ids, cue, tail: ids of the slots that all rows share; `prefix_ids` stand before the text.
         cache: how rows' K/V, or their states below the first learned layer, are kept.
-        reuse: rows of the first of these that keeps the same are used, whatever is learned behind them.
-        start: what the method brings before its first step, for a plan that begins in an upper layer: its K/V in the layers
-            below is part of what rows are encoded behind.
+        reuse: other engines. The rows of the first one that keeps the same K/V or states are used, whatever is learned
+            behind them.
+        start: what the method brings before its first step, for a plan that begins in an upper layer. Rows are encoded
+            behind its K/V in the layers below.
 
     Attributes:
         context: digest of all that decides what is kept of a row.

@@ -9,8 +9,8 @@ before it. On a causal model these two facts decide its whole cost:
 | frozen | `shared_frozen`: run once per task                | `row_frozen`: run once per row, K/V kept       |
 | live   | `shared_live`: run once per step as a batch of one | `row_live`: run every step                     |
 
-Where learning begins in an upper layer, everything below that layer is frozen in every box: `first_layer` says so, and the
-states that enter it are computed once (per task or per row) and kept.
+Where learning begins in an upper layer (`first_layer`), everything below it is frozen in every box. The states that
+enter that layer are computed once (per task or per row) and kept.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Slot:
     """One place in a row's sequence.
 
     Attributes:
-        name: which ids stand here: `prefix_ids` (in front of the text), `text`, `cue`, `answer`, `tail` (behind everything that
-            is read both ways), `start` (of a decoder); `prompt` for the learned one.
+        name: which ids stand here: `prefix_ids` (in front of the text), `text`, `cue`, `answer`, `tail` or `start`. The
+            learned slot is `prompt`; `tail` stands behind everything that is read both ways, `start` begins a decoder.
         same: its ids are the same for all rows of a task.
         learned: what a learned slot holds: `embeddings` [P, H] or `kv` [L, 2, G, P, D]; None for ids.
         start, stop: the part of the named ids that stands here (as in a Python slice).
@@ -100,7 +100,7 @@ def lay_out(
     masked = any("mask" in some for some in names.values())
     if masked and decoder:
         raise ConfigError(
-            "the template holds {{ mask }}, but this base's decoder writes the answer; take it out (a T5's own marks, such as "
+            "the template holds {{ mask }}, but this base's decoder writes the answer; remove it (a T5's own marks, such as "
             "<extra_id_0>, can be written as text)"
         )
 

@@ -1,9 +1,9 @@
 """Fixed answers as a tree of tokens: where several of them go on differently, only those compete, not the whole vocabulary.
 
-The probability of an answer is the product, over the tokens at which answers part, of the token's probability among those
-that some answer goes on with there (as constrained decoding over the same tree would draw it). So the probabilities of all
-answers sum to one, tokens that follow of themselves are not run, and a loss starts at the log of the number of answers and
-not at that of the vocabulary.
+At each branch, a token's probability is taken among the tokens with which some answer goes on there. The product of
+these is the answer's probability, as constrained decoding over the same tree would draw it. So the probabilities of all
+answers sum to one, and tokens that follow by themselves are not run. A loss starts at the log of the number of answers,
+not of the vocabulary's size.
 """
 
 from __future__ import annotations

@@ -15,10 +15,10 @@ from .plan import Learned
 
 
 def token_states(engine: Engine, examples: Sequence[Example], learned: Learned) -> list[Tensor]:
-    """Last hidden states of the text's tokens, of all of a row's windows, end to end; per row [T, H].
+    """Last hidden states of the text's tokens, per row [T, H]: all windows of a row, end to end.
 
-    Rows in windows take no more memory than as many rows of one window each (or `TOKENS_PER_FORWARD`): more windows run in
-    several forwards, which a backward computes again, one by one.
+    Rows in windows need no more memory than as many rows of one window each (or `TOKENS_PER_FORWARD`). More windows run
+    in several forwards, which a backward computes again, one by one.
     """
     windows = [window for one in examples for window in one.runs]
     sizes = [engine.size(window) for window in windows]

@@ -31,29 +31,34 @@ _Learned = tuple[Fitted, dict[str, Any], np.ndarray, str]
 
 
 class PromptClassifier(ClassifierMixin, PromptEstimator):
-    """Tell texts apart with a prompt that is learned on a frozen base.
+    """Classify texts with a prompt that is learned on a frozen base.
 
-    X is a list of texts, an array or Series of them, or a table whose columns are fields of a row: a DataFrame, a
-    `datasets.Dataset`, a list of dicts. y holds a label for each row: texts, numbers, booleans or categories; or several, as a
-    set for each row (a list, tuple or set, which may be empty), or as a matrix with a column of 0 and 1 for each label. Each of
-    several labels is decided by itself.
+    X is a list of texts, or an array or Series of them. It may also be a table whose columns are the fields of a row: a
+    DataFrame, a `datasets.Dataset` or a list of dicts.
+
+    Y holds one label for each row: a text, number, boolean or category. Where rows have any number of labels, y is a
+    set (list, tuple) of labels for each row, which may be empty. Or y is a matrix with a column of 0 and 1 for each
+    label. Each label is then decided by itself.
 
     Args:
-        base: a bundled name (`smollm2`, `minilm`), a folder or hub id, a `Base`; `auto` chooses (of several labels: minilm).
-        method: what is learned (`infix`, `soft`, `probe` …), by name or with its settings; `auto` chooses (of several labels:
-            `probe`).
-        instruction: in front of every text; None: one that names the labels, and none where a row has several.
-        label_words: label → its word in the prompt; None: the labels in plain writing. Several labels have no words.
-        lr, epochs: of training; None: the method's own.
+        base: a bundled name (`smollm2`, `minilm`), a folder or hub id, or a `Base`. `auto` chooses (with several labels
+            a row: minilm).
+        method: what is learned (`infix`, `soft`, `probe` …), by name or with its settings. `auto` chooses (with several
+            labels a row: `probe`).
+        instruction: stands in front of every text. None: an instruction that names the labels; no instruction where a
+            row has several labels.
+        label_words: label → its word in the prompt. None: the labels themselves. Not used with several labels a row.
+        lr, epochs: learning rate and passes over the rows; None: the method's own.
         seed: of the initialisation, the order of rows, and which of them are dev rows.
-        dev: rows that choose the best step, what `auto` takes, and the thresholds of several labels: `auto` (15 % of 40 rows or
-            more; folds where base or method are `auto` and rows have one label), 0 (none), a fraction, a number, or (X, y).
-        class_weight: label → weight, or `balanced`; of rows with one label.
-        verbose: show progress and one line at the end: `auto` in a terminal or notebook; True, False.
+        dev: the rows that choose the best step, the base and method of `auto`, and the thresholds of several labels. A
+            fraction, a number of rows, 0 for none, (X, y), or `auto`: 15 % of the rows if there are 40 or more. If base
+            or method is `auto` and rows have one label, `auto` cross-validates instead.
+        class_weight: label → weight, or `balanced`; only for rows with one label.
+        verbose: show progress and one line at the end: True, False, or `auto` (in a terminal or notebook).
 
     Attributes:
-        classes_: the labels, [K], sorted; those of a matrix in the order of its columns, by its names where it has some.
-        thresholds_: of several labels, the probability from which on each is given, [K].
+        classes_: the labels, [K], sorted. For a matrix: its columns in their order, by name where they have names.
+        thresholds_: with several labels a row, the probability from which on each label is given, [K].
         summary_: what was learned from how many rows, for people.
 
     Example:

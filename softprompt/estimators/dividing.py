@@ -24,12 +24,12 @@ def divide(
 ) -> tuple[list[Row], list[Row]]:
     """Rows to learn from, and dev rows, which have the labels in about the same proportions.
 
-    Every label keeps a row to learn from; one that is seen once has no other. Copies stay together, as dev rows that were
-    learned from say nothing.
+    Every label keeps a row to learn from, also a label with a single row. Copies stay together, because dev rows that
+    were learned from say nothing.
 
     Args:
-        dev: `auto` (15 % of 40 rows or more, else none), 0 or None for none (the last step is kept), a fraction below 1, or how
-            many rows; copies may make them a few more.
+        dev: a fraction below 1, a number of rows, or 0 or None for none (the last step is kept). `auto`: 15 % of the
+            rows if there are 40 or more, else none. Copies may make them a few more.
         content: what copies share.
 
     Raises:

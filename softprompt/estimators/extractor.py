@@ -16,10 +16,12 @@ _ALONE = "Give the words of the text that are asked for."
 
 
 class PromptExtractor(PromptGenerator):
-    """Find the words of a text that answer, with a prompt that is learned on a frozen base.
+    """Find the words of a text that answer a question, with a prompt that is learned on a frozen base.
 
-    X is a table with the text to look in and what is asked of it, or a list of texts, where the same is asked of each. y holds
-    the answer of each row, which stands in its text to the letter: a text, or a list of texts that are all right.
+    X is a table with a text and a question in each row, or a list of texts that all have the same question.
+
+    Y holds the answer of each row: a text, or a list of texts that are all right. Answers stand in the row's text to the
+    letter.
 
     Args:
         context: the column of the text to look in; None: `context`, else `text`, else the last one.

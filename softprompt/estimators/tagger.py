@@ -25,9 +25,10 @@ TOKENS = "tokens"
 class PromptTagger(PromptGenerator):
     """Give each word of a text a tag, with a prompt that is learned on a frozen base.
 
-    X is a list of texts, or a list of lists of words. y holds for a list of words a tag for each (`B-person`, `I-person`,
-    `O`, or labels without prefixes); for a text its entities, in characters: [{"start": 0, "end": 3, "label": "person"}].
-    `predict` gives the same.
+    X is a list of lists of words, or a list of texts.
+
+    Y holds for a list of words a tag for each word: `B-person`, `I-person`, `O`, or labels without prefixes. For a text it
+    holds the entities, in characters: [{"start": 0, "end": 3, "label": "person"}]. `predict` gives the same.
 
     Args:
         base, method, lr, epochs, seed, dev, verbose: see `PromptClassifier`.

@@ -32,7 +32,7 @@ def learned_of(base: Base, folder: str | Path | None) -> tuple[Method, int]:
     """
     if not base.answers_at_end:
         raise ConfigError(
-            f"base {base.name!r} ({base.kind}) gives no likelihood of a text behind another; take a causal base, e.g. smollm2"
+            f"base {base.name!r} ({base.kind}) gives no likelihood of a text behind another; use a causal base, e.g. smollm2"
         )
     if folder is None:
         return make_method("hard"), 0

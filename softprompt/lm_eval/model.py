@@ -76,7 +76,7 @@ class SoftpromptLM(TemplateLM):
         self._device = self.base.device
         if max_length is not None and not 1 <= max_length <= self.texts.limit:
             raise ConfigError(
-                f"max_length is {max_length}; base {self.base.name!r} reads up to {self.texts.limit} tokens here, so take 1 to "
+                f"max_length is {max_length}; base {self.base.name!r} reads up to {self.texts.limit} tokens here, so use 1 to "
                 f"{self.texts.limit}"
             )
         self.max_length: int = max_length or self.texts.limit
@@ -98,7 +98,7 @@ class SoftpromptLM(TemplateLM):
                 return int(token)
         raise ConfigError(
             f"the tokenizer of base {self.base.name!r} has no token that begins or ends a text, behind which a text without a "
-            "context could be read; take tasks with contexts"
+            "context could be read; use tasks with contexts"
         )
 
     @property
@@ -213,11 +213,11 @@ class SoftpromptLM(TemplateLM):
         """
         shown = repr(texts[1][:60]) if texts else "a window"
         if not continuation:
-            raise DataError(f"the continuation {shown} has no tokens; take it out of the task's choices")
+            raise DataError(f"the continuation {shown} has no tokens; remove it from the task's choices")
         if len(continuation) > self.max_length:
             raise DataError(
                 f"the continuation {shown} has {len(continuation)} tokens, there is room for {self.max_length}; shorten it, or "
-                "take another base"
+                "use another base"
             )
         room = self.max_length + 1 - len(continuation)  # a continuation's last token does not run
         return tuple(context[-room:]), tuple(continuation)
@@ -265,5 +265,5 @@ def _batch_size(asked: int | str, most: int | None) -> int | None:
     if str(asked).startswith("auto"):
         return most
     if not str(asked).isdigit() or int(asked) < 1:
-        raise ConfigError(f"batch_size is {asked!r}; take a number from 1 on, or auto")
+        raise ConfigError(f"batch_size is {asked!r}; use a number from 1 on, or auto")
     return int(asked)

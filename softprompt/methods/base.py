@@ -1,7 +1,7 @@
 """The contract of a method: what is learned, where it stands, what is saved.
 
-A new method is one file with a `Method` subclass and one registration: a line in `registry.py`, or in a package of one's
-own an entry point in the group `softprompt.methods`. The core never asks which method it holds.
+A new method is one file with a `Method` subclass, and one registration: a line in `registry.py`. A package of its own
+registers an entry point in the group `softprompt.methods` instead. The core never asks which method it runs.
 """
 
 from __future__ import annotations

@@ -190,8 +190,8 @@ class Headed(Method):
         width = base.shape.hidden_size
         if weight is None and bias is None:
             raise ArtifactError(
-                f"the artifact holds no head ({_WEIGHT} [K, {width}], {_BIAS} [K]), and base {base.name!r} has no words to "
-                "answer with; merge it (softprompt merge), then train a head on the merged folder (method: probe)"
+                f"the artifact holds no head ({_WEIGHT} [K, {width}], {_BIAS} [K]), and base {base.name!r} cannot answer "
+                "with words; run softprompt merge, then train a head on the merged folder (method: probe)"
             )
         fits = weight is not None and weight.dim() == 2 and weight.shape[1] == width
         if weight is None or bias is None or not fits or bias.shape != weight.shape[:1]:

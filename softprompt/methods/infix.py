@@ -1,8 +1,8 @@
 """Infix tuning: the prompt between the input and the answer (Li & Liang 2021, §7.2), on texts that are encoded once.
 
 Nothing learned stands before the text, so on a causal model its K/V never changes: a training step runs only the cue's
-last tokens and the answer. The task's instruction stays in front (run once per task), so the text is read with the task
-in mind; that is what brings it up to the methods that stand in front.
+last tokens and the answer. The task's instruction stays in front and is run once per task, so the text is read with the
+task in mind. This brings infix up to the methods whose prompt stands in front.
 """
 
 from __future__ import annotations
@@ -138,8 +138,8 @@ class Infix(LearnedTensor):
         if self.spec.form == "kv" and self.spec.turned is None and not base.rotated_in_format_1:
             self.spec = self.spec.model_copy(update={"turned": False})
             warnings.warn(
-                f"this infix was trained on base {base.name!r} when the rotation of its keys was not found: they stay as they "
-                "are, at another distance in rows of other lengths; train it again to have them turned",
+                f"this infix was trained on base {base.name!r} when the rotation of its keys was not known. So they are not "
+                "rotated, and stand at another distance in rows of other lengths; train it again to have them rotated",
                 stacklevel=2,
             )
 

@@ -42,9 +42,10 @@ def init_embeddings(
 
     Args:
         length: P; None: that of the whole text (see `text_ids`), or of the artifact.
-        how: `text` (embeddings of a text), `vocabulary` (sampled common tokens), `labels` (the label words, the rest
-            sampled), `random` (normal with the vocabulary's spread), `artifact` (another soft prompt), `normal` (mean 0,
-            variance 1), `any_tokens` (sampled from the whole vocabulary, each time anew), `zero`.
+        how: where they start. `text`: embeddings of a text. `vocabulary`: sampled common tokens. `labels`: the label
+            words, the rest sampled. `random`: normal with the vocabulary's spread. `artifact`: another soft prompt.
+            `normal`: mean 0, variance 1. `any_tokens`: sampled from the whole vocabulary, each time anew. `zero`:
+            zeros.
 
     Raises:
         ConfigError: nothing to start from, or more tokens than the base has positions for.

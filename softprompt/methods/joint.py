@@ -48,9 +48,7 @@ class Joint(Method):
             if isinstance(part, Joint):
                 raise ConfigError("method.parts: a joint method is no part of another; name its parts here")
             if not part.defaults.lr:
-                raise ConfigError(
-                    f"method.parts: {part.spec.name!r} is not trained by gradients; take methods that are"
-                )
+                raise ConfigError(f"method.parts: {part.spec.name!r} is not trained by gradients; use methods that are")
 
     @property
     def defaults(self) -> TrainDefaults:  # type: ignore[override]

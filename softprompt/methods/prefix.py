@@ -28,13 +28,14 @@ class PrefixSpec(SoftSpec):
     """Settings of `prefix`, beside those of `soft`.
 
     Attributes:
-        length: P (default: 20, or 5 where a head reads the mean of an encoder's states; with `layers` the whole text it starts
-            from, as often as makes 40 tokens or more, as rows are read behind it; with `init: artifact` that of the artifact).
-        layers: `20-` learns keys and values from layer 20 on. Below they stay those of the text that the prefix starts
-            from, so texts are run through these layers once, behind that text, and kept.
-        reparameterization: `mlp` trains a small network whose output is added to where the prefix starts (Li & Liang 2021,
-            §4.3); of `projection`, which is PEFT's, it is the prefix by itself, which begins at random or, with `init: zero`,
-            at zero. Only the finished prefix is saved.
+        length: P. Null: 20, or 5 where a head reads the mean of an encoder's states. With `layers` null is the length
+            of the text it starts from, repeated to at least 40 tokens. With `init: artifact` it is the artifact's
+            length.
+        layers: `20-` learns keys and values from layer 20 on. The layers below keep those of the text that the prefix
+            starts from. So rows run through these layers once, behind that text, and are kept.
+        reparameterization: `mlp` trains a small network whose output is added to the initial prefix (Li & Liang 2021,
+            §4.3). With `projection`, which is PEFT's, the output is the prefix itself; it starts at random or, with
+            `init: zero`, at zero. Only the finished prefix is saved.
         hidden: width of that network.
     """
 
@@ -59,7 +60,7 @@ class PrefixSpec(SoftSpec):
         if self.reparameterization == "projection" and self.init not in ("normal", "zero"):
             raise ValueError(
                 f"method.reparameterization 'projection' begins at random or at zero, not from init {self.init!r}; "
-                "set init: normal or zero, or take reparameterization: mlp"
+                "set init: normal or zero, or use reparameterization: mlp"
             )
         return self
 

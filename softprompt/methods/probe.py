@@ -2,11 +2,12 @@
 
 It answers "was the knowledge there already?": a learned prompt that does not beat it has learned a classifier, not a prompt.
 
-How features are scaled and which penalties there are was chosen on eight data sets of single sentences (topics, intents, spam,
-sentiment; 128 training rows, no dev rows, 500 test rows, four draws). On minilm's means the accuracy was .716, that of
-scikit-learn's own settings on bare means .715, and on means of length 1 .671; with 400 rows .751 (.745), with 32 .671 (.665).
-One spread for all features was better there than each feature's own (.712); on SmolLM2's state at the cue, where a few
-features are very large, each one's own was better (.943 against .938, two data sets).
+The scaling of features and the penalties were chosen on eight data sets of single sentences: topics, intents, spam,
+sentiment. Each had 128 training rows, no dev rows, 500 test rows and four draws. On minilm's means the accuracy was
+.716. scikit-learn's own settings gave .715 on bare means and .671 on means of length 1. With 400 rows it was .751
+(scikit-learn: .745), with 32 rows .671 (.665). On these means one spread for all features was better than each
+feature's own (.712). On SmolLM2's state at the cue a few features are very large, and each one's own spread was better
+(.943 against .938, two data sets).
 """
 
 from __future__ import annotations
@@ -35,10 +36,10 @@ class ProbeSpec(MethodSpec):
 
     Attributes:
         strengths: inverse L2 penalties to choose from, of features with a mean square of 1.
-        pool: what is read of a row: the `last` state, which on a causal base is the cue's, or the `mean` of all its tokens'
-            (needs a base that reads both ways). Null: the mean where the base reads both ways, else the last; training
-            writes which.
-        instruction: keep the task's instruction in front of the text (null: unless it would be averaged along).
+        pool: the state that is read from a row. `last` is the last token's, on a causal base the cue's. `mean` is the
+            mean over all tokens and needs a bidirectional base. Null: `mean` on a bidirectional base, else `last`; the
+            artifact records which.
+        instruction: keep the task's instruction in front of the text (null: yes with `last`, no with `mean`).
     """
 
     strengths: Annotated[tuple[float, ...], Field(min_length=1, max_length=100)] = STRENGTHS
@@ -63,7 +64,7 @@ class Probe(Method):
         if pool == "mean" and not base.bidirectional:
             raise ConfigError(
                 f"method.pool is mean, but base {base.name!r} reads forwards: only its last state has seen the whole row; "
-                "leave it out, or take an encoder such as minilm"
+                "leave it out, or use an encoder such as minilm"
             )
         self.spec = self.spec.model_copy(update={"pool": pool})
         self.averaged = pool == "mean"
@@ -86,7 +87,7 @@ class Probe(Method):
         """
         if any(example.candidates != train[0].candidates for example in train):
             raise TrainingError(
-                "method probe needs the same answers for every row; take infix or soft for options per row"
+                "method probe needs the same answers for every row; use infix or soft for options per row"
             )
         sets = [example.target for example in [*train, *dev] if example.target is not None]
         one: list[Any] = [example.gold for example in [*train, *dev]]

@@ -36,13 +36,13 @@ def exact_text(references: Sequence[str], predicted: str) -> float:
 
 
 def final_number(references: Sequence[str], predicted: str) -> float:
-    """1 if the answer that the text ends with is that of a reference, as numbers where both are numbers, else 0.
+    """1 if the final answer of the text is that of a reference, else 0; two numbers are compared as numbers.
 
-    As PEFT's comparison of methods has it (method_comparison/MetaMathQA, `get_accuracy`): what stands behind the last
-    "The answer is: ", "#### " or the like, up to the end of its line, without " .!?$%" around it; `20/35` is a number; what
-    is none is compared as text. A text without such words is wrong, unless the reference has none either: then each is taken
-    whole. Two differences: commas between thousands are left out, as in GSM8K's own grader (Cobbe et al. 2021), and a full
-    stop in front stays (.5 is not 5).
+    As in PEFT's comparison of methods (method_comparison/MetaMathQA, `get_accuracy`), the answer is what stands behind
+    the last "The answer is: ", "#### " or the like. It ends with its line, and " .!?$%" around it is removed. `20/35`
+    is a number; an answer that is no number is compared as text. A text without such words is wrong, unless the
+    reference has none either: then both are compared whole. Two differences from PEFT: commas between thousands are
+    removed, as in GSM8K's own grader (Cobbe et al. 2021), and a leading full stop stays (.5 is not 5).
     """
     said = _final_answer(predicted)
     for text in references:
@@ -76,8 +76,8 @@ def _as_number(text: str) -> float | str:
 def f1(references: Sequence[str], predicted: str) -> float:
     """F1 of the bags of words of the normalised texts (Rajpurkar et al. 2016, §6.1).
 
-    Two texts without a word score 1, as in the script of SQuAD 2.0 (Rajpurkar et al. 2018); that of 1.1 gives them 0 in F1,
-    though 1 in exact match.
+    Two texts without a word score 1, as in the script of SQuAD 2.0 (Rajpurkar et al. 2018). The script of SQuAD 1.1
+    gives them 0 in F1, but 1 in exact match.
     """
     answer = Counter(squad_normalised(predicted).split())
     return max(_bag_f1(Counter(squad_normalised(text).split()), answer) for text in references)
@@ -97,8 +97,8 @@ def exact_match_zh(references: Sequence[str], predicted: str) -> float:
 def f1_zh(references: Sequence[str], predicted: str) -> float:
     """F1 of the longest run of tokens that both texts hold, as CMRC 2018's script has it (Cui et al. 2019).
 
-    Precision is its length over the answer's, recall its length over the reference's. Two texts without a token score 1, so
-    that a perfect answer always does; that script gives them 0 in F1, though 1 in exact match.
+    Precision is its length over the answer's, recall its length over the reference's. Two texts without a token score
+    1, so that a perfect answer always does. CMRC's script gives them 0 in F1, but 1 in exact match.
     """
     answer = mixed_segmentation(predicted)
     return max(_run_f1(mixed_segmentation(text), answer) for text in references)
@@ -107,8 +107,8 @@ def f1_zh(references: Sequence[str], predicted: str) -> float:
 def mixed_segmentation(text: str) -> list[str]:
     """Tokens of mixed text: each Chinese character by itself, all else by NLTK's word tokenizer; punctuation dropped.
 
-    CMRC 2018's script has NLTK also split the text between two Chinese characters into sentences; we do not, as that takes a
-    download and matters only to a full stop between two English sentences.
+    CMRC 2018's script has NLTK also split the text between two Chinese characters into sentences. We do not: it needs a
+    download, and it only matters for a full stop between two English sentences.
     """
     from nltk import word_tokenize  # takes a second to import
 

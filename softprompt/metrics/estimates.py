@@ -61,9 +61,10 @@ def estimate(metric: str, gold: Sequence[Any], predicted: Sequence[Any]) -> Esti
     """A metric of predictions with its 95 % interval, the same at every call.
 
     Args:
-        gold: of label metrics the right labels [rows]; of text metrics one or more reference texts a row [rows, any]; of tag
-            metrics a tag for each word of a row [rows, words]; of set metrics any number of labels a row.
-        predicted: labels, texts, tags of as many words, or sets, of the same rows, at least one.
+        gold: the right answers of at least one row. Label metrics: labels [rows]. Text metrics: one or more reference
+            texts a row [rows, any]. Tag metrics: a tag for each word [rows, words]. Set metrics: any number of labels a
+            row.
+        predicted: labels, texts, tags of as many words, or sets, for the same rows.
 
     Raises:
         ConfigError: no such metric.

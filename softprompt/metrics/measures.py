@@ -55,8 +55,8 @@ def percentile(
     """95 % percentile bootstrap over rows (Efron 1979), seeded: the same rows give the same interval.
 
     Args:
-        point: the statistic of all rows. The interval is widened to hold it: a statistic that is not a mean may lie
-            elsewhere in resamples, which lack a third of the rows, than in the rows themselves.
+        point: the statistic of all rows. The interval is widened to hold it, because a resample lacks a third of the
+            rows. A statistic that is not a mean may therefore lie outside the interval of its resamples.
         data: arrays of the same n rows [n], resampled together.
         statistic: of such arrays; if vectorized of arrays [batch, n] and `axis`.
         width: numbers that the vectorized statistic holds for each row.

@@ -1,7 +1,7 @@
 """F1 of spans that words are tagged with, as the evaluation of CoNLL 2000 to 2003 has it (`conlleval`).
 
-A tag is `O` (nothing), `B-x` (begins a span of x), `I-x` (inside of one), or `x` alone, which is read as `I-x`: neighbours of
-one such tag are one span. An `I-x` behind anything but a span of x begins one.
+A tag is `O` (nothing), `B-x` (begins a span of x), `I-x` (inside of one), or `x` alone. `x` is read as `I-x`, so
+neighbouring words with the tag `x` are one span. An `I-x` behind anything but a span of x begins one.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def method(config: PeftConfig, base: Base) -> dict[str, Any]:
     where, name = type(config).__name__, str(as_json(config.peft_type))
     if name not in PROMPTS and name not in types():
         known = ", ".join([*PROMPTS, *types()])
-        raise refusal(where, "peft_type", name, f", which is not learned here; take one of {known}")
+        raise refusal(where, "peft_type", name, f", which is not learned here; use one of {known}")
     wanted, given = _TASK_TYPES.get(base.kind, "FEATURE_EXTRACTION"), as_json(config.task_type)
     if given not in (None, wanted):
         raise refusal(where, "task_type", given, f"; on base {base.name!r} ({base.kind}) it is {wanted}")

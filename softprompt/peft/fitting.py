@@ -28,15 +28,16 @@ def fit(
     seed: int = 0,
     **options: Unpack[RunOptions],
 ) -> Result:
-    """Train what a configuration of PEFT's says, on rows in TRL's shapes.
+    """Train the method of a PEFT configuration, on rows in TRL's formats.
 
-    Minimised is the mean over the tokens of completions (of a conversation: of its last turn) and of the token that ends them.
+    The loss is the mean over the tokens of completions and the token that ends them. In a conversation the completion
+    is its last turn.
 
     Args:
         config: see `method`.
-        rows: `{"prompt", "completion"}`, both texts or both turns, or `{"messages"}`, whose last turn is learned: a list of
-            dicts, a DataFrame or a `datasets.Dataset`, all of it to learn from; or a mapping of such by split (`train`,
-            `dev`, `test`).
+        rows: `{"prompt", "completion"}`, both texts or both turns, or `{"messages"}`, whose last turn is learned. A
+            list of dicts, a DataFrame or a `datasets.Dataset`, all of it to learn from, or a mapping from split
+            (`train`, `dev`, `test`) to such rows.
         base: a bundled name, a folder, a hub id, a `base` section as in a run file, or a loaded `Base`.
         out: folder of the run; its `artifact/` is what `PeftModel.from_pretrained` loads. None keeps everything in memory;
             `Result.save` writes it then.
@@ -44,8 +45,8 @@ def fit(
         options: see `RunOptions`.
 
     Raises:
-        SoftpromptError: a field of the configuration that is not honoured (by its name and value), rows of another shape, and
-            what `softprompt.train` raises.
+        SoftpromptError: a field of the configuration is not supported (the message names it and its value), rows of
+            another format, and what `softprompt.train` raises.
     """
     base = _base(base, options)
     learned = make_method(method(config, base), type(config).__name__)

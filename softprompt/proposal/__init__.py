@@ -1,7 +1,7 @@
 """A run that is proposed for a file of rows: its columns are looked at, a task is made, and both are written with comments.
 
-`look` reads a file and says what its columns are for; `propose_run` makes the run of it, and knows what its rows are;
-`written` is its file, `summary` what was seen. Nothing here asks a person or prints.
+`look` reads a file and says what its columns are for. `propose_run` makes the run of it, and knows what its rows are.
+`written` gives the run file's text, `summary` what was seen. Nothing here asks a person or prints.
 """
 
 from .looking import Seen, look

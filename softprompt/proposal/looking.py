@@ -111,7 +111,7 @@ def _without_labels(rows: Sequence[Row], roles: Roles) -> list[str]:
     if not empty:
         return []
     return [
-        f"{empty} rows have nothing in {roles.answer!r}, so none of the labels; take out those that are not labelled yet"
+        f"{empty} rows have nothing in {roles.answer!r}, so none of the labels; remove those that are not labelled yet"
     ]
 
 
@@ -217,7 +217,7 @@ def _giving_away(rows: Sequence[Row], columns: Sequence[Column], roles: Roles) -
             if value is not None and label is not None:
                 beside[value].add(composed(label))
         if len(beside) > 1 and all(len(found) == 1 for found in beside.values()):
-            read = "take it out of what is read" if column.name in roles.fields else "it is not read"
+            read = "remove it from what is read" if column.name in roles.fields else "it is not read"
             remarks.append(
                 f"column {column.name!r} gives the label away: each of its {len(beside)} values goes with one label; {read}"
             )

@@ -24,12 +24,13 @@ class ChoiceScoring(Normalized):
     """How options are compared, beside `normalize`.
 
     Attributes:
-        by: `likelihood` of the option's own text behind the row, per token; `letter`: of the letter that names it in
-            `{{ options }}`; `pmi`: of its text, relative to what the same template gives it without the row (domain-conditional
-            PMI, Holtzman et al. 2021, arXiv:2104.08315); `auto`: the one that does best on dev before anything is learned.
-        train: `options` raises the right option above the others (cross-entropy over the options' likelihoods or letters; what
-            `pmi` subtracts is no part of the loss); `answer` raises the likelihood of the right one alone, which costs one
-            option a row instead of all.
+        by: `likelihood` compares the likelihood of the options' own texts behind the row, per token. `letter` compares
+            that of the letters that name them in `{{ options }}`. `pmi` compares that of their texts, relative to the
+            same template without the row (domain-conditional PMI, Holtzman et al. 2021, arXiv:2104.08315). `auto` is
+            the best of these on dev before anything is learned.
+        train: `options` raises the right option above the others: cross-entropy over the options' likelihoods or
+            letters, without the term that `pmi` subtracts. `answer` raises the likelihood of the right option alone,
+            and so runs one option a row instead of all.
     """
 
     by: Literal["likelihood", "letter", "pmi", "auto"] = "likelihood"

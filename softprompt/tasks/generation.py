@@ -98,14 +98,14 @@ class Generation(Task):
         if spec.idle:
             problem = f"generation.{spec.idle[0]} has no effect without generation.do_sample: true"
             if self.rules > 1:
-                raise ConfigError(f"{problem}; set that, or take generation.{', generation.'.join(spec.idle)} out")
+                raise ConfigError(f"{problem}; set that, or remove generation.{', generation.'.join(spec.idle)}")
             warnings.warn(f"task {self.name!r}: {problem}", stacklevel=2)
         if self.rules < 2:
             return
         lead, _ = answer_frame(self.spec.template)
         if (early := next((stop for stop in spec.stop if stop in lead), None)) is not None:
             raise ConfigError(
-                f"template.answer begins with {early!r}, which ends an answer before it has begun; take it out there, or "
+                f"template.answer begins with {early!r}, which ends an answer before it has begun; remove it there, or "
                 "out of generation.stop"
             )
 
@@ -137,7 +137,7 @@ class Generation(Task):
             return "answer is empty"
         ends = [stop for stop in self.spec.generation.stop if stop in answers[0].strip()]
         if ends:
-            return f"answer holds {ends[0]!r}, which ends an answer; take it out, or out of generation.stop"
+            return f"answer holds {ends[0]!r}, which ends an answer; remove it, or remove it from generation.stop"
         return None
 
     def label(self, row: Row) -> Hashable:

@@ -188,7 +188,7 @@ class MultiLabel(ListedTask):
             return []
         more = f" and {len(missing) - _LISTED} more" if len(missing) > _LISTED else ""
         names = ", ".join(map(repr, missing[:_LISTED])) + more
-        return [(f"train: no row has the label {names}", "it is never learned: add rows, or take it out of labels")]
+        return [(f"train: no row has the label {names}", "it is never learned: add rows, or remove it from labels")]
 
     def floor(self, metric: str, rows: Sequence[dict[str, Any]]) -> tuple[float, str]:
         """As ever, of sets."""

@@ -65,8 +65,8 @@ class ReadsRows(Protocol):
 class RowLoader:
     """Loads the rows of one task.
 
-    Catalogue data keep the splits that results were published with, and tasks of format 1 those that they were trained with:
-    there, rows whose texts differ in case, width or white space only are the same, whatever their answers.
+    Catalogue data keep the splits that results were published with; tasks of format 1 keep those that they were trained
+    with. There, rows whose texts differ only in case, width or white space are the same, whatever their answers.
 
     Attributes:
         left_out: rows that were left out.
@@ -102,7 +102,7 @@ class RowLoader:
             raise ConfigError(f"task {name!r}: {data.problem}")
         if leaks_out := sorted({*self._task.fields} & {*self._task.answer_fields}):
             raise ConfigError(
-                f"task {name!r}: template.input reads {{{{ {leaks_out[0]} }}}}, the right answer itself; take it out"
+                f"task {name!r}: template.input reads {{{{ {leaks_out[0]} }}}}, the right answer itself; remove it"
             )
         self._look_at_columns()
         try:

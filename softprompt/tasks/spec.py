@@ -85,13 +85,13 @@ class DataSpec(Strict):
     Attributes:
         source: a catalogue name (`softprompt data list`), a JSONL/CSV/Parquet file, or `datasets:NAME`; it is split.
         train, dev, test: files of their own, instead of `source`.
-        columns: our field name → the file's column name, or a list of them, of which the first that a row has is taken.
-        skip_unlabelled: rows without a label (null, empty, -1) are left out and counted; null: only those of `datasets:`, which
-            cannot be edited. Else they are refused.
-        skip_leaked: rows of train (or dev) whose text stands in dev or test, too, are left out and counted; null: as above. For
-            files of their own; in one source no text is in two splits.
-        on_bad_rows: `skip` leaves out and counts every row that cannot be used (an empty or missing cell, no label or an
-            unknown one); `refuse`, as null does, tells all of them by file and line.
+        columns: our field name → the file's column name, or a list of names: the first that a row has is used.
+        skip_unlabelled: leave out and count rows without a label (null, empty, -1); otherwise they are an error. Null:
+            only rows of `datasets:`, which cannot be edited, are left out.
+        skip_leaked: leave out and count rows of train (or dev) whose text is also in dev or test; null: as above. It
+            matters for `train`, `dev` and `test`; one `source` never has a text in two splits.
+        on_bad_rows: what happens to rows that cannot be used: an empty or missing cell, no label or an unknown one.
+            `skip` leaves them out and counts them. `refuse` (also null) is an error that lists them by file and line.
         split: sizes of the splits of `source`.
         hold_out: which rows of `source` are the test rows (see `HoldOutSpec`).
     """

@@ -283,4 +283,4 @@ def _no_tags(values: dict[str, Any]) -> str | None:
     if len(tags) != len(tokens):
         return f"there are {len(tokens)} tokens and {len(tags)} tags; give each token its own"
     blank = [place for place, token in enumerate(tokens) if is_blank(text_of(token))]
-    return f"tokens[{blank[0]}] is empty; take it out, and its tag" if blank else None
+    return f"tokens[{blank[0]}] is empty; remove it, and its tag" if blank else None

@@ -95,7 +95,7 @@ class Conversations:
         common = wholes[0][: _border(texts, wholes)]
         if common.count(MARK) != system.count(MARK):
             raise ConfigError(
-                "this base's chat template changes the system message, so its soft slots are lost; take them out of "
+                "this base's chat template changes the system message, so its soft slots are lost; remove them from "
                 "template.instruction"
             )
         self._begin, self._back = common, back
@@ -120,7 +120,7 @@ class Conversations:
             raise DataError(f"{where}: the base's chat template begins or ends this conversation as it does no other")
         own = whole[len(self._begin) : len(whole) - len(self._back)]
         if MARK in own:
-            raise DataError(f"{where}: the conversation holds the mark that stands for a slot; take it out of the row")
+            raise DataError(f"{where}: the conversation holds the mark that stands for a slot; remove it from the row")
         return own
 
     def _whole(self, turns: Sequence[Turn], ask: bool = True) -> str:

@@ -1,7 +1,7 @@
 """What one rendering of a template may use: a stranger may have written it, so it may fill neither memory nor time.
 
-Every operation that makes something new (a filter, a call, `~`, `+`, `*`, a slice, a list, an output) says how large it is;
-where a small argument makes a large result, before it is made. `Budget` adds it up.
+Every operation that makes something new (a filter, a call, `~`, `+`, `*`, a slice, a list, an output) reports its size.
+Where a small argument makes a large result, it reports before it is made. `Budget` adds the sizes up.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A template bound to a tokenizer: rows to ids, by segment.
 
-The whole prompt is tokenized as one text, so the ids are those that a plain forward would see, and cut where the row's own
-part begins and ends; it is also cut at its slots, which are borders of tokens. Texts are armoured (see `tokens.py`), so no
-row and no demonstration makes a special token.
+The whole prompt is tokenized as one text, so the ids are those that a plain forward would see. They are cut where the
+row's own part begins and ends. The text is also cut at its slots, where a token always ends. Texts are armoured (see
+`tokens.py`), so no row and no demonstration makes a special token.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class Prompter:
         keeps_end: whether the end of a text that is too long matters more than its beginning (a conversation).
 
     Raises:
-        ConfigError: a soft slot without a text that is not learned, a mask on a base that goes on behind the text, a base
-            without the chat template that is asked for.
+        ConfigError: a soft slot without a text, where no method learns it; a mask on a causal base; a base without the
+            chat template that the task asks for.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class Prompter:
         """
         if not self.texts.fast:
             raise ConfigError(
-                "this base's tokenizer does not tell where its tokens stand in a text; take a base with a fast tokenizer, or "
+                "this base's tokenizer does not tell where its tokens stand in a text; use a base with a fast tokenizer, or "
                 "type generation"
             )
         own = "".join(self._own(values, where))
@@ -239,7 +239,7 @@ class Prompter:
         names = NAMES if self._in_input else {}
         pieces = tuple(self._rendered(self.spec.input, {**values, **names}, where).split(MARK))
         if len(pieces) != len(self._in_input) + 1:
-            raise DataError(f"{where}: the row holds the mark that stands for a slot; take it out of the row")
+            raise DataError(f"{where}: the row holds the mark that stands for a slot; remove it from the row")
         return pieces
 
     def _answer(self, word: str) -> str:

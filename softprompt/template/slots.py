@@ -119,8 +119,8 @@ def in_input(text: str) -> tuple[AnySlot, ...]:
     own = {node.name for node in named}
     if len(named) != len(found) or not own <= variables(text):
         raise ValueError(
-            "soft(...) and mask are slots and no fields: each must stand by itself as {{ soft(5) }} or {{ mask }}, outside of "
-            "loops, conditions, filters and expressions (a field of that name can be renamed by data.columns)"
+            "soft(...) and mask are slots, not fields; each must stand by itself as {{ soft(5) }} or {{ mask }}, outside of "
+            "loops, conditions, filters and expressions. Rename a field of that name with data.columns"
         )
     return found
 
@@ -162,7 +162,7 @@ def fill(
             if isinstance(slot, MaskSlot):
                 if not closing:
                     raise ConfigError(
-                        "the template holds {{ mask }}, but this base goes on behind the text; take it out, or take a "
+                        "the template holds {{ mask }}, but this base goes on behind the text; remove it, or use a "
                         "masked-LM base"
                     )
                 mine.append("mask")

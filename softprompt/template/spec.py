@@ -33,8 +33,8 @@ class TemplateSpec(Strict):
         separator: between demonstrations.
         chat: put the pieces into the base's own chat template, demonstrations as earlier turns.
         system: system message, in chat only.
-        messages: field that holds a conversation so far, a list of {role, content}, in place of `input` and `cue`; it goes
-            through the base's own chat template behind `system` and `instruction` as the system message.
+        messages: field that holds the conversation so far, a list of {role, content}, in place of `input` and `cue`. It
+            goes through the base's own chat template; `system` and `instruction` are its system message.
         today: the day that a chat template with a clock sees, so that all days give the same prompt.
     """
 
@@ -107,7 +107,7 @@ class TemplateSpec(Strict):
         if len(masks) > 1:
             problems.append(f"the template holds {len(masks)} times {{{{ mask }}}}; there is one answer, keep one")
         if masks and self.in_chat:
-            problems.append("template.chat is for bases that go on behind the text; take {{ mask }} out")
+            problems.append("template.chat is for bases that go on behind the text; remove {{ mask }}")
         return problems
 
     def _about_chat(self) -> list[str]:
@@ -122,7 +122,7 @@ class TemplateSpec(Strict):
             both = [name for name in ("input", "cue") if getattr(self, name)]
             if both:
                 problems.append(
-                    f"template.messages stands in place of input and cue; take out template.{' and template.'.join(both)}"
+                    f"template.messages stands in place of input and cue; remove template.{' and template.'.join(both)}"
                 )
         return problems
 
@@ -201,8 +201,8 @@ class TemplateSpec(Strict):
         """Why a row that has all fields cannot be asked, or None.
 
         Args:
-            tried: a template that takes fields apart, or prints them under conditions, is rendered: only then is it known what
-                it prints of them; and nothing of a conversation is lost.
+            tried: render templates that print fields only in parts or under conditions, as only that shows what they
+                print. Also check that nothing of a conversation is lost.
         """
         if self.messages:
             found = turns_of(values.get(self.messages), self.messages)

@@ -1,9 +1,9 @@
 """Texts to ids: what a template says may hold special tokens, what a row says is text.
 
-A prompt is tokenized as one text, in which both stand side by side. So the special tokens that a template, or a base's chat
-template, writes are *armoured*: an alias that no row can guess stands for each of them. What is then left of them in a text
-came from a row. Such a text is tokenized by a copy of the tokenizer that knows the special tokens by their aliases only;
-all others as they are, so their ids are those of plain tokenization.
+A prompt is tokenized as one text, in which both stand side by side. So the special tokens that a template, or a base's
+chat template, writes are *armoured*: an alias that no row can guess stands for each of them. What is then left of them
+in a text came from a row. Such a text is tokenized by a copy of the tokenizer that knows the special tokens by their
+aliases only. All other texts are tokenized as they are, so their ids are those of plain tokenization.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def whole(text: str, where: str) -> str:
     except UnicodeEncodeError as error:
         half = ascii(text[error.start])
         raise DataError(
-            f"{where}: the text holds half a character ({half}); take it out or write the whole one"
+            f"{where}: the text holds half a character ({half}); remove it or write the whole one"
         ) from None
     return text
 

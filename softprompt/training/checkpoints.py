@@ -163,7 +163,7 @@ def read_checkpoints(folder: Path, run: str, notice: Notice = ignore_notice) -> 
                 found, state = read_state(path)
             except PickledError:
                 raise TrainingError(
-                    f"{path} is a checkpoint of an earlier version of softprompt; end the run with that version, take another "
+                    f"{path} is a checkpoint of an earlier version of softprompt; end the run with that version, use another "
                     "--out, or --fresh to start over"
                 ) from None
             except DamagedError as error:
@@ -171,7 +171,7 @@ def read_checkpoints(folder: Path, run: str, notice: Notice = ignore_notice) -> 
                 continue
         if found != run:
             raise TrainingError(
-                f"{folder} holds a checkpoint of a run with other settings, data or base; take another --out, or "
+                f"{folder} holds a checkpoint of a run with other settings, data or base; use another --out, or "
                 "--fresh to start over"
             )
         if damaged:
@@ -215,7 +215,7 @@ def forget(folder: Path, *names: str) -> None:
         SoftpromptError: one cannot be removed.
     """
     for name in (NEWEST, BEFORE, *names):
-        with plain_disk_errors(folder / name, "remove it by hand, or take another --out"):
+        with plain_disk_errors(folder / name, "remove it by hand, or use another --out"):
             (folder / name).unlink(missing_ok=True)
 
 

@@ -47,10 +47,17 @@ class Distilled:
 
     Attributes:
         result: of the student's run; its `dev` and `test` are agreement with the long prompt.
-        report: as in `distil.json`: {"prompt": {"demonstrations", "tokens"}, "student": {"method", "length", "tokens"},
-            "saved": tokens a request, "truncated": {"prompt", "student"} texts that were cut behind either,
-            "agreement": {split: estimate}, "commonest": {split: share of the prompt's commonest answer, with which an answer
-            that never changes would agree}, "accuracy": {split: {"prompt", "student"}} on rows with labels, "seconds"}.
+        report: the content of `distil.json`:
+
+            - "prompt": {"demonstrations", "tokens"};
+            - "student": {"method", "length", "tokens"};
+            - "saved": tokens a request;
+            - "truncated": {"prompt", "student"}: texts that were cut behind either;
+            - "agreement": {split: estimate};
+            - "commonest": {split: share of the long prompt's commonest answer}, which a constant answer would agree
+              with;
+            - "accuracy": {split: {"prompt", "student"}}, on rows with labels;
+            - "seconds".
     """
 
     result: Result
@@ -158,7 +165,7 @@ def _refuse(base: Base, task: Task, method: Method) -> None:
         raise ConfigError(f"method {method.spec.name!r} is not trained by gradients; distil into soft, prefix or infix")
     words = "distil compares the words that a language model expects behind its prompt"
     if not base.generates:
-        raise ConfigError(f"{words}, and base {base.name!r} is of kind {base.kind}; take a causal or seq2seq base")
+        raise ConfigError(f"{words}, and base {base.name!r} is of kind {base.kind}; use a causal or seq2seq base")
     if method.spec.head:
         raise ConfigError(f"{words}, and method.head: true learns a head that has none; leave it out")
 
@@ -173,8 +180,11 @@ def _keep(path: Path, report: dict[str, Any], run: str) -> None:
 
 
 def _longer(spec: TrainSpec, method: Method) -> TrainSpec:
-    """Four times the method's epochs and no early stop, unless told otherwise: whole distributions are matched, which does
-    not overfit as labels do (infix on 1,016 reviews: agreement .875 after 3 epochs, .906 after 12)."""
+    """Four times the method's epochs and no early stop, unless the settings say otherwise.
+
+    Matching whole distributions does not overfit as labels do (infix on 1,016 reviews: agreement .875 after 3 epochs,
+    .906 after 12).
+    """
     longer: dict[str, Any] = {}
     if spec.epochs is None and spec.max_steps is None:
         longer["epochs"] = 4 * method.defaults.epochs

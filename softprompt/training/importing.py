@@ -95,8 +95,8 @@ def import_peft(
     method.restore(tensors, base)
     if method.spec.name == "prefix" and "window" in (reach := prefix_in_peft(base) or ""):
         notice(
-            f"warning: {held.path}: this prefix is the same here as in {reach}; in longer rows PEFT hides it in the base's "
-            "sliding-window layers, here it stays in sight: measure it on rows of your length"
+            f"warning: {held.path}: this prefix gives the same here as in {reach}. In longer rows PEFT hides it in the base's "
+            "sliding-window layers, and softprompt does not; measure it on rows of your length"
         )
     task = task.settled(earlier=True)  # PEFT trains over the vocabulary
     ready = prepare(base, task, method, rows={"train": []})
@@ -147,9 +147,9 @@ def _learned(held: PeftFolder, base: Base) -> dict[str, Tensor]:
             continue
         if value.shape != weight.shape or not torch.equal(value.bfloat16(), weight.cpu().bfloat16()):
             raise ArtifactError(
-                f"{held.path}: holds embeddings {quote(name)} {list(value.shape)} that are not those of base {base.name!r} "
-                f"{list(weight.shape)}: name the base with the vocabulary that it was made with; if they were trained, add "
-                "them to modules_to_save"
+                f"{held.path}: holds embeddings {quote(name)} {list(value.shape)}, base {base.name!r} has others "
+                f"{list(weight.shape)}; name the base with the vocabulary that it was made with, or, if they were trained, "
+                "add them to modules_to_save"
             )
         del kept[key]
     return kept

@@ -41,8 +41,8 @@ def judge(evaluation: Evaluation, state: State, spec: TrainSpec, parameters: lis
 def best_of(history: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """The dev evaluation to keep: of those within two standard errors of the highest metric, the one with the lowest nll.
 
-    After the one-standard-error rule (Breiman et al. 1984, §3.4.3), with two: on some hundred dev rows the metric is mostly
-    noise, and a bar that is missed by one row cost a point on 1,500 other rows.
+    This is the one-standard-error rule (Breiman et al. 1984, §3.4.3) with two standard errors. On some hundred dev rows
+    the metric is mostly noise: a bar that was missed by one row cost a point on 1,500 other rows.
     """
     top = max(history, key=lambda one: (one["value"], -one["nll"]))
     close = [one for one in history if one["value"] >= _bar(top)]

@@ -50,8 +50,8 @@ def fit(
 
     Args:
         spec: filled (no nulls left).
-        control: who is told; the processes that share the rows, all of which end up with the same state; whether a signal asks
-            for an end: the step is done and kept before.
+        control: callbacks; the processes that share the rows, which all end up with the same state; and whether a
+            signal asks for an end. Then the step is finished and kept first.
         objective: what is minimised; by default the loss of the answers' form.
 
     Raises:

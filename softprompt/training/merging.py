@@ -25,8 +25,9 @@ HEAD = "artifact"
 def merge(held: Artifact, base: Base, out: Path, where: str) -> Path | None:
     """Save the base with what an artifact has learned in its weights as a plain transformers model.
 
-    A head (of an encoder, say) is no weight of the base. It reads the mean of a row's states, which no class of transformers
-    does, so it becomes an artifact of its own in the folder: the template's words and the head, on the merged model as base.
+    A head (on an encoder, for instance) is no weight of the base. It reads the mean of a row's states, which no
+    transformers class does. So it becomes an artifact of its own in the folder, with the merged model as base: the
+    template's words and the head.
 
     Args:
         out: the folder, which must not exist yet.

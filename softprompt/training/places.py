@@ -17,7 +17,7 @@ from .checkpoints import BEFORE, EVENTS, NEWEST
 
 ARTIFACT, RESULT, RUN = "artifact", "result.json", "run.yaml"
 FILES = (NEWEST, BEFORE, EVENTS, RESULT, RUN)
-BUSY = "another run is at work here; wait for it, or take another --out"
+BUSY = "another run is at work here; wait for it, or use another --out"
 
 
 @contextlib.contextmanager

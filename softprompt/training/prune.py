@@ -162,7 +162,7 @@ def _before(folder: Path, artifact: Artifact) -> list[dict[str, Any]]:
     """
     before = earlier_report(folder / REPORT)
     if before and before.get("artifact") != artifact.digest:
-        raise ConfigError(f"{folder} holds lengths of another artifact (or version); take another --out")
+        raise ConfigError(f"{folder} holds lengths of another artifact (or version); use another --out")
     return before.get("lengths", [])
 
 

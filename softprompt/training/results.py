@@ -68,7 +68,7 @@ def recorded(folder: Path, run: str) -> Recorded | None:
         found = Recorded("", "")  # of an earlier version, or not ours
     if found.run != run:
         raise TrainingError(
-            f"{folder} holds results of a run with other settings, data, base or version; take another --out, or --fresh to "
+            f"{folder} holds results of a run with other settings, data, base or version; use another --out, or --fresh to "
             "start over"
         )
     return found

@@ -91,19 +91,20 @@ def train(
 
     Args:
         method: a name (`soft`), a mapping with its settings, or a `Method`.
-        out: folder of the run: checkpoints, event log, `artifact/`. A run that was cut short goes on from it; one that is
-            finished is only measured where it was not yet. None keeps everything in memory.
-        rows: instead of the task's own data: a DataFrame, a `datasets.Dataset` or a list of dicts, which is split as a file is;
-            or a mapping of such by split (`train`, `dev`, `test`), also of `Row`s that were loaded already.
+        out: folder of the run: checkpoints, event log, `artifact/`. A run that was cut short goes on from it. A
+            finished run is only measured on what was not measured yet. None keeps everything in memory.
+        rows: used instead of the task's own data. A DataFrame, a `datasets.Dataset` or a list of dicts is split as a
+            file is. A mapping from split (`train`, `dev`, `test`) to such rows, or to `Row`s that were loaded already,
+            is used as it is.
         options: see `RunOptions`.
 
     Started by `torchrun` or `accelerate launch`, each process calls it alike and gets the same result; the first one writes.
 
     Raises:
-        SoftpromptError: bad settings, rows, base, a loss that is not finite, what the check before training found, or a folder
-            that cannot be written, where another run is at work, or that holds one of other settings.
-        Interrupted: a KeyboardInterrupt (Ctrl-C; while training SIGTERM and SIGHUP, too) behind a step that was kept; it says
-            from where the same call goes on.
+        SoftpromptError: bad settings, rows or base; the check before training failed; a loss is not finite. Also if
+            `out` cannot be written, another run is at work there, or it holds a run of other settings.
+        Interrupted: a KeyboardInterrupt (Ctrl-C; while training SIGTERM and SIGHUP, too) after a step that was kept.
+            The message says from where the same call goes on.
     """
     _check_given(base, task)
     rows = _splits(task, rows)

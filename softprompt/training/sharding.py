@@ -1,11 +1,13 @@
 """How the trained weights are held: whole by every process, or (FSDP) in shards, one for each process.
 
-FSDP is torch's own (`fully_shard`; Zhao et al. 2023, arXiv:2304.11277), used as in ZeRO's second stage (Rajbhandari et al.
-2020, arXiv:1910.02054): gradients, the optimizer's state and what is kept of earlier dev evaluations are in shards, and so are
-weights between steps; within a step, and while dev is evaluated, weights are whole. So they are fetched once a step, not for
-each pass through a layer; forwards need no exchange, so an error in one can be told, and processes may run unequal numbers of
-them. It also does not matter then that FSDP fetches a layer's weights when a gradient comes in through the layer's output:
-that of what all rows share comes in through keys and values, in the last layer through nothing else.
+FSDP is torch's own (`fully_shard`; Zhao et al. 2023, arXiv:2304.11277), used as in ZeRO's second stage (Rajbhandari et
+al. 2020, arXiv:1910.02054). Always in shards: gradients, the optimizer's state, and what is kept of earlier dev
+evaluations. Weights are in shards between steps. Within a step, and while dev is evaluated, they are whole.
+
+So weights are fetched once a step, not for each pass through a layer. Forwards need no exchange, so an error in one can
+be reported, and processes may run unequal numbers of them. FSDP fetches a layer's weights when a gradient comes in
+through the layer's output. The shared prefix gets its gradient through keys and values, in the last layer through
+nothing else. As weights are whole then, this does no harm.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ def refuse(method: Method, base: Base, spec: TrainSpec, parallel: Processes) -> 
         )
     if spec.optimizer != "adamw":
         raise ConfigError(
-            f"train.optimizer: {spec.optimizer} does not work on shards (FSDP); take adamw, whose state is shared out, or "
+            f"train.optimizer: {spec.optimizer} does not work on shards (FSDP); use adamw, whose state is shared out, or "
             f"start without FSDP: {INSTEAD}"
         )
 

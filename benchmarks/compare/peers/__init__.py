@@ -80,11 +80,17 @@ def run_setfit(request: dict[str, Any]) -> dict[str, Any]:
         request: see `SetFitRequest`.
 
     Returns:
-        {"predicted": {"dev": [label, …], TEST: …}, "nll": {"dev": mean −log-probability of the right labels, …},
-        "probabilities": {"dev": of the request's labels in their order [n][K], …},
-        "seconds": {"load", "train", "test"}, "pairs", "steps", "pairs_by_default", "trained" (numbers that are learned),
-        "stored" (numbers that must be kept), "artifact_bytes", "truncated" (training texts cut at `max_length`),
-        "peak_rss" and "peak_cuda" (bytes; null without a GPU), "device", "versions": {package: version}}.
+        A dict of
+
+        - "predicted": {"dev": [label, …], TEST: …};
+        - "nll": {"dev": mean −log-probability of the right labels, …};
+        - "probabilities": {"dev": of the request's labels in their order [n][K], …};
+        - "seconds": {"load", "train", "test"};
+        - "pairs", "steps", "pairs_by_default";
+        - "trained": numbers that are learned; "stored": numbers that must be kept; "artifact_bytes";
+        - "truncated": training texts cut at `max_length`;
+        - "peak_rss" and "peak_cuda": bytes, null without a GPU;
+        - "device", "versions": {package: version}.
 
     Raises:
         ConfigError: the request cannot be used.

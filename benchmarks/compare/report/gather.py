@@ -267,8 +267,8 @@ def _table(lines: list[Line], test: str, size: int | None, tried: list[str], rep
     most = max(len(line.records) for line in by_name.values())
     if once := [line.name for line in same.values() if most > 1 and line.learned and len(line.records) == 1]:
         notes.append(
-            f"Trained once: {', '.join(once)}. What another training would give is in no interval of it and in no p of a "
-            "comparison with it; “better” and “worse” are then wrong more often than in 5 % of tables."
+            f"Trained once: {', '.join(once)}. Their intervals and p values do not cover what another training would "
+            "give. So “better” and “worse” are wrong in more than 5 % of such tables."
         )
     few = (line for line in by_name.values() if len(line.records) < most)
     if short := [line.name for line in few if line.learned or len(line.records) > 1]:  # what is not trained runs once

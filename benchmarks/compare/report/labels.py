@@ -23,8 +23,8 @@ def name_points(
 ) -> None:
     """Write each mark's name beside it: (x, y, name, colour), the most important first.
 
-    Places round the mark are tried from near to far; a name that is far off gets a thin line to its mark, and one for which
-    there is no room at all is left out (the page's key has it).
+    Places round the mark are tried from near to far. A name that is far off gets a thin line to its mark. A name for
+    which there is no room is left out (the page's key has it).
 
     Args:
         path: corners of a line of steps, which no name may cross.

@@ -150,14 +150,14 @@ def _distinct(values: Iterable[str]) -> list[str]:
 
 
 def how_to_read(report: Report) -> list[str]:
-    """Three sentences."""
+    """What a value, a p and the verdicts mean."""
     return [
-        "A value is the mean over seeds, and its 95\u00a0% interval covers both what another seed and what other test "
-        "rows would give (of a contender that ran once, test rows alone); a difference is paired row by row.",
-        f"p is of the difference to {report.reference}, adjusted by Holm's method for all contenders of its table, so that the "
+        "A value is the mean over seeds. Its 95\u00a0% interval covers both what another seed and what other test rows "
+        "would give; for a contender that ran once, only what other rows would give. A difference is paired row by row.",
+        f"p tests the difference from {report.reference}, adjusted by Holm's method for all contenders of its table. So the "
         "chance of even one false “better” or “worse” in a table is 5\u00a0%.",
-        f"“No worse” means that the difference's interval lies above −δ = −{margin_of(report)}; “can't tell” means that "
-        "neither this nor a difference is shown, which is no evidence that they are equal.",
+        f"“No worse” means that the difference's interval lies above −δ = −{margin_of(report)}. “Can't tell” means that "
+        "neither this nor a difference is shown; it is no evidence that they are equal.",
     ]
 
 

@@ -231,7 +231,7 @@ def opened(
                 if known["settings"] != searched["settings"]
                 else "another run, data or base"
             )
-            raise ConfigError(f"{path} holds the study of another search ({told}); take another --out")
+            raise ConfigError(f"{path} holds the study of another search ({told}); use another --out")
         yield Study(study, path, settings, start, seed)
     finally:
         if storage is not None:
@@ -252,5 +252,5 @@ def plain_errors(path: Path) -> Iterator[None]:
         reason = (str(error.__cause__ or error).splitlines() or [type(error).__name__])[0]
         raise SoftpromptError(
             f"{path}: the study cannot be read or written ({reason}); remove the file to begin the search anew (runs that have "
-            "ended are kept), or take another --out"
+            "ended are kept), or use another --out"
         ) from error

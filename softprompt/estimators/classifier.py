@@ -36,9 +36,9 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
     X is a list of texts, or an array or Series of them. It may also be a table whose columns are the fields of a row: a
     DataFrame, a `datasets.Dataset` or a list of dicts.
 
-    Y holds one label for each row: a text, number, boolean or category. Where rows have any number of labels, y is a
-    set (list, tuple) of labels for each row, which may be empty. Or y is a matrix with a column of 0 and 1 for each
-    label. Each label is then decided by itself.
+    In y each row has one label: a text, number, boolean or category. Where rows have any number of labels, y is a set
+    (list, tuple) of labels for each row, which may be empty. Or y is a matrix with a column of 0 and 1 for each label.
+    Each label is then decided by itself.
 
     Args:
         base: a bundled name (`smollm2`, `minilm`), a folder or hub id, or a `Base`. `auto` chooses (with several labels

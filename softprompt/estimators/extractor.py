@@ -20,7 +20,7 @@ class PromptExtractor(PromptGenerator):
 
     X is a table with a text and a question in each row, or a list of texts that all have the same question.
 
-    Y holds the answer of each row: a text, or a list of texts that are all right. Answers stand in the row's text to the
+    In y each row has its answer: a text, or a list of texts that are all right. Answers stand in the row's text to the
     letter.
 
     Args:

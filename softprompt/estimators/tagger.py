@@ -27,8 +27,8 @@ class PromptTagger(PromptGenerator):
 
     X is a list of lists of words, or a list of texts.
 
-    Y holds for a list of words a tag for each word: `B-person`, `I-person`, `O`, or labels without prefixes. For a text it
-    holds the entities, in characters: [{"start": 0, "end": 3, "label": "person"}]. `predict` gives the same.
+    In y a list of words has a tag for each word: `B-person`, `I-person`, `O`, or labels without prefixes. A text has
+    its entities, in characters: [{"start": 0, "end": 3, "label": "person"}]. `predict` gives the same.
 
     Args:
         base, method, lr, epochs, seed, dev, verbose: see `PromptClassifier`.

@@ -55,7 +55,7 @@ class Generated(AnswerForm[Generation]):
         if not base.generates:
             raise ConfigError(
                 f"task {task.name!r} (type {task.spec.type!r}) writes its answers, which base {base.name!r} ({base.kind}) "
-                "cannot; use a causal base such as smollm2, a sequence-to-sequence base, type classification or type choice. "
+                "cannot; use a causal base such as smollm2, a sequence-to-sequence base, or type classification or choice. "
                 "With type span, method.head: true works too"
             )
 

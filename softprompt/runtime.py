@@ -40,7 +40,8 @@ class Runtime:
     Example:
         >>> runtime = Runtime(Base.load("smollm2"))
         >>> runtime.add("movies", "runs/movies")
-        >>> runtime.predict([{"text": "A quiet triumph."}], "movies")
+        >>> runtime.predict([{"text": "A quiet triumph."}], "movies")[0].label in ("negative", "positive")
+        True
     """
 
     def __init__(self, base: Base | Sequence[Base]) -> None:

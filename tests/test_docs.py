@@ -53,15 +53,15 @@ def anchors(text: str) -> set[str]:
     """What GitHub, and MyST like it, call the headings of a page."""
     names: dict[str, int] = {}
     tokens = MarkdownIt("commonmark").parse(text)
-    found = set()
+    slugs = set()
     for token, inline in itertools.pairwise(tokens):
         if token.type != "heading_open":
             continue
         shown = "".join(child.content for child in inline.children or [] if child.type in ("text", "code_inline"))
         slug = re.sub(r"[^\w\- ]", "", shown.lower()).replace(" ", "-")
         count = names[slug] = names.get(slug, -1) + 1
-        found.add(f"{slug}-{count}" if count else slug)
-    return found
+        slugs.add(f"{slug}-{count}" if count else slug)
+    return slugs
 
 
 def links(text: str):

@@ -19,8 +19,8 @@ _EXPECTED = 'expected a list of rows with their fields, e.g. [{"text": "…"}], 
 def rows_of(data: Any, name: str = "rows") -> list[Any]:
     """The rows of a table as dicts, and the items of everything else as they are.
 
-    What pandas holds for a missing value becomes None. Columns without names are called `x0`, `x1` …; class
-    labels of a `datasets.Dataset` get their names.
+    What pandas holds for a missing value (`NA`, `NaT`) becomes None; NaN stays. Columns without names are called `x0`,
+    `x1` …; class labels of a `datasets.Dataset` get their names.
 
     Args:
         name: of the argument, for messages.

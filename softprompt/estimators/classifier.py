@@ -63,7 +63,8 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
 
     Example:
         >>> classifier = PromptClassifier().fit(["a quiet triumph", "a dull film"], ["good", "bad"])
-        >>> classifier.predict_proba(["what a bore"])
+        >>> classifier.predict_proba(["what a bore"]).shape
+        (1, 2)
     """
 
     kind: ClassVar[Kind] = "classification"

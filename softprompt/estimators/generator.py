@@ -30,7 +30,9 @@ class PromptGenerator(PromptEstimator):
         base, method, instruction, lr, epochs, seed, dev, verbose: see `PromptClassifier`.
 
     Example:
-        >>> PromptGenerator(instruction="Name the capital.").fit(["Peru", "Mali"], ["Lima", "Bamako"]).predict(["Cuba"])
+        >>> writer = PromptGenerator(instruction="Name the capital.").fit(["Peru", "Mali"], ["Lima", "Bamako"])
+        >>> writer.predict(["Cuba"]).shape
+        (1,)
     """
 
     kind: ClassVar[Kind] = "generation"

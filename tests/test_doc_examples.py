@@ -1,0 +1,115 @@
+"""Sessions (`>>>`) in docstrings and on the pages of the reference run, on tiny bases; public names have texts and examples."""
+
+from __future__ import annotations
+
+import doctest
+import re
+import shutil
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from helpers import tiny_rows, tiny_task
+from models import tiny_base
+
+import softprompt as sp
+from softprompt.base import Base
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [path for folder in ("", "reference", "how-to") for path in sorted((DOCS / folder).glob("*.md"))]
+sys.path.insert(0, str(DOCS))
+from public import PublicName, public_names  # noqa: E402
+
+NAMES = list(public_names())
+SHARE = 0.6
+"""Of the public names, with an example that runs. It may grow."""
+KNOWN = {"smollm2": "llama", "minilm": "bert"}
+OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+
+
+@pytest.fixture(scope="module")
+def movies(tmp_path_factory):
+    """A run of two steps, as `softprompt train examples/movies.yaml --out runs/movies` leaves one."""
+    folder = tmp_path_factory.mktemp("movies") / "run"
+    task = tiny_task(verbalizer={"positive": "positive", "negative": "negative"})
+    labels = {"good": "positive", "bad": "negative"}
+    rows = [{**row.values, "label": labels[row.values["label"]]} for row in tiny_rows()["train"]]
+    sp.train(tiny_base(), task, "infix", out=folder, rows=rows, train={"max_steps": 2})
+    return folder
+
+
+@pytest.fixture
+def prepared(movies, tmp_path, monkeypatch):
+    """Bases that are known by name are tiny; the current folder holds `tickets.csv` and `runs/movies`."""
+    from softprompt import estimators
+
+    shutil.copytree(movies, tmp_path / "runs" / "movies")
+    monkeypatch.setattr(Base, "load", lambda name="smollm2", *_, **__: tiny_base(KNOWN[name]))
+    shutil.copy(str(files("softprompt.cli").joinpath("tickets.csv")), tmp_path)
+    monkeypatch.chdir(tmp_path)
+    estimators.release()
+    yield
+    estimators.release()
+
+
+def session(page: Path) -> str:
+    """The sessions of a page, each line where it stands on the page; all else is blank."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    fence = ""
+    for place, line in enumerate(lines):
+        opened = re.match(r"```(\w*)", line)
+        if opened:
+            fence = "" if fence else opened[1] or "text"
+        if opened or fence != "pycon":
+            lines[place] = ""
+    return "\n".join(lines) + "\n"
+
+
+def run(text: str, name: str, file: Path, line: int, names: dict) -> None:
+    """Run a session; what differs is shown with its file and line."""
+    test = doctest.DocTestParser().get_doctest(text, {**names, "__name__": "example"}, name, str(file), line)
+    told: list[str] = []
+    doctest.DocTestRunner(optionflags=OPTIONS, verbose=False).run(test, out=told.append)
+    assert not told, "".join(told)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if ">>>" in session(page)], ids=lambda page: page.stem)
+def test_sessions_on_pages_run(page, prepared):
+    run(session(page), page.stem, page, 0, {})
+
+
+@pytest.mark.parametrize("public", [one for one in NAMES if ">>>" in one.doc], ids=lambda one: one.full)
+def test_sessions_in_docstrings_run(public, prepared):
+    module = sys.modules[public.value.__module__]
+    run(public.doc, public.full, public.file, public.line, vars(module))
+
+
+@pytest.mark.parametrize("public", NAMES, ids=lambda one: one.full)
+def test_every_public_name_has_a_docstring(public):
+    assert public.doc.strip(), f"{public.file.relative_to(ROOT)}:{public.line}: {public.full} has no docstring"
+
+
+def with_example(names: list[PublicName]) -> list[PublicName]:
+    """The names that a session uses: their own docstring's, or one on a page that imports them or reads them off `sp`."""
+    code = "\n".join(line for page in PAGES for line in session(page).splitlines() if line.startswith((">>> ", "... ")))
+    imported = {
+        (package, name.strip())
+        for package, listed in re.findall(r"from (softprompt[\w.]*) import ([\w, ]+)", code)
+        for name in listed.split(",")
+    }
+    used = set(re.findall(r"\bsp\.((?:peft\.)?\w+)", code))
+
+    def is_used(one: PublicName) -> bool:
+        short = one.full.removeprefix("softprompt.")
+        return ">>>" in one.doc or (one.package, one.name) in imported or short in used
+
+    return [one for one in names if is_used(one)]
+
+
+def test_most_public_names_have_an_example_that_runs():
+    shown = with_example(NAMES)
+    lacking = sorted({one.full for one in NAMES} - {one.full for one in shown})
+    share = len(shown) / len(NAMES)
+    assert share >= SHARE, f"{share:.0%} of the public names have an example; these have none: {', '.join(lacking)}"

@@ -23,6 +23,7 @@ from softprompt import __version__
 from softprompt.benchmarks.commands import commands_of
 
 RECIPES = Path(__file__).parent
+OF_100 = ("chrf", "bleu")  # metrics that are given on a scale to 100; records hold shares
 
 
 def run(name: str, folder: Path) -> dict[str, Any]:
@@ -54,8 +55,9 @@ def measured(commands: list[str], folder: Path) -> dict[str, Any]:
         words = shlex.split(command)
         for option in ("--json", "--out"):
             if option in words and (record := _left(folder / words[words.index(option) + 1])):
-                low, high = record["interval"]
-                named = {"metric": record["metric"], "estimate": record["value"], "low": low, "high": high}
+                scale = 100 if record["metric"] in OF_100 else 1
+                value, low, high = (number / scale for number in (record["value"], *record["interval"]))
+                named = {"metric": record["metric"], "estimate": value, "low": low, "high": high}
                 return {**named, "rows": record["rows"], "command": command, "seed": 0, "version": __version__}
     raise LookupError("no command of the recipe measures test rows")
 

@@ -32,6 +32,12 @@ def executed(name, folder, check=""):
     return printed(notebook)
 
 
+def sources(name):
+    """The code of a notebook's cells."""
+    text = (ROOT / "notebooks" / name).read_text(encoding="utf-8")
+    return ["".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+
+
 def printed(notebook):
     """The text of each cell's standard output."""
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -53,8 +59,7 @@ def executed_here(name, folder, monkeypatch, changes, check=""):
     monkeypatch.chdir(folder / "notebooks")
     monkeypatch.setattr(sp, "Base", SimpleNamespace(load=lambda name: WIDE[name]()))
     matplotlib.use("agg")
-    text = (ROOT / "notebooks" / name).read_text(encoding="utf-8")
-    cells = ["".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    cells = sources(name)
     for before, after in changes:
         assert any(before in cell for cell in cells), before
         cells = [cell.replace(before, after) for cell in cells]
@@ -82,22 +87,42 @@ def wide(family):
 WIDE = {"smollm2": lambda: wide("llama"), "minilm": lambda: wide("bert")}
 
 
+FIRST = """
+assert sum(right) >= 0.7 * len(right)
+assert abs(table.sum(1) - 1).max() < 1e-5
+"""
+OWN = """
+accuracy = {name: result.metrics["test"].estimate.value for name, result in results.items()}
+assert accuracy[4] > accuracy["hard"] and len(moved) == 8
+"""
+
+
 @pytest.mark.full
 @pytest.mark.real
-def test_a_first_prompt(tmp_path):
-    executed("01_first_prompt.ipynb", tmp_path)
-    assert (tmp_path / "notebooks" / "runs" / "first-prompt" / "artifact" / "manifest.json").exists()
+@pytest.mark.parametrize(("name", "check"), [("01_first_prompt", FIRST), ("04_own_method", OWN)])
+def test_a_lesson_on_its_base(tmp_path, name, check):
+    executed(f"{name}.ipynb", tmp_path, check)
 
 
 def test_a_first_prompt_of_a_tiny_base(tmp_path, monkeypatch):
     """All its cells, with few rows."""
-    fewer = [
-        ('"train": 256, "dev": 96, "test": 200', '"train": 16, "dev": 8, "test": 8'),
-        ('"epochs": 4', '"epochs": 1'),
-    ]
+    fewer = [("TRAIN = 80", "TRAIN = 16"), ('"infix", dev=0', '"infix", epochs=1, dev=0')]
     cells = executed_here("01_first_prompt.ipynb", tmp_path, monkeypatch, fewer)
-    assert (tmp_path / "notebooks" / "runs" / "first-prompt" / "artifact" / "manifest.json").exists()
-    assert "run once per row, kept" in cells[3] and cells[6].count("learned ") == cells[6].count("bare ") == 2
+    assert (tmp_path / "notebooks" / "runs" / "first-prompt" / "manifest.json").exists()
+    assert "infix_kv" in cells[5] and "True" in cells[5] and cells[6].count("learned ") == cells[6].count("bare ") == 3
+
+
+def test_a_method_of_ones_own_of_a_tiny_base(tmp_path, monkeypatch):
+    """All its cells, with few rows; the method is that of the page."""
+    fewer = [
+        ('"train": 72, "dev": 0, "test": 48', '"train": 8, "dev": 0, "test": 8'),
+        ('"max_steps": 24, "min_steps": 24', '"max_steps": 2, "min_steps": 2'),
+    ]
+    cells = executed_here("04_own_method.ipynb", tmp_path, monkeypatch, fewer)
+    assert "[text]: run once per row, kept" in cells[3] and "rank 4" in cells[4]
+    page = (ROOT / "docs" / "own-method.md").read_text(encoding="utf-8")
+    (lesson,) = re.findall(r"^class LowRank\(.*", "\n".join(sources("04_own_method.ipynb")), re.MULTILINE | re.DOTALL)
+    assert lesson.partition("import softprompt as sp")[0].strip() in page
 
 
 CLAIMS = """

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PINS ?= -c constraints.txt
 EXTRAS ?= dev
 
-.PHONY: demo test test-all test-newest docs docs-links setup lock dist clean
+.PHONY: demo test test-all test-newest docs docs-links setup lock pages dist clean
 
 demo: setup
 	$(BIN)/python examples/demo.py
@@ -55,6 +55,11 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 # constraints.txt anew, from what is installed. Install a new package with its extra first (CONTRIBUTING.md).
 lock:
 	$(BIN)/python .ci/lock.py
+
+# The HTML pages in headless Chromium, by axe-core and by eye (PNG files in build/pages). Needs node and Chromium.
+pages: setup
+	npm install --silent --prefix tests/pages
+	SHOTS=build/pages $(BIN)/pytest -q tests/test_pages.py
 
 # The wheel is built from the sdist, so that both are whole.
 dist: setup

@@ -4,29 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from softprompt.benchmarks.ways import words
 from softprompt.benchmarks.ways.tried import Tried
 from softprompt.reporting.drawing import Line, chart, intervals
-from softprompt.reporting.page import CSS
+from softprompt.reporting.environment import environment
 
-_FOLDER = Path(__file__).parent
 _CHOSEN, _OTHER = 1, 2  # colours
 
 
 def page_of(found: Tried) -> str:
     """The page. Equal results give equal text."""
-    env = Environment(
-        loader=FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    env = environment(Path(__file__).parent, words=words)
     return env.get_template("page.html.j2").render(
-        found=found, css=CSS, words=words, dots=_dots(found), curves=_curves(found)
+        title=f"{found.data.name}: which way is best", found=found, dots=_dots(found), curves=_curves(found)
     )
 
 
@@ -49,4 +41,4 @@ def _curves(found: Tried) -> Markup | None:
         for place, curve in enumerate(found.curves, 1)
     ]
     title = f"{found.metric} over the labels learned from"
-    return chart(title, f"share of {most} labels learned from", found.metric, lines, named=False)
+    return chart(title, f"share of {most} labels learned from", found.metric, lines)

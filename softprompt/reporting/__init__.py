@@ -1,7 +1,8 @@
 """What an evaluation says beyond its one number: per label, by probability, row by row; on a terminal, as a page, as JSON."""
 
-from .page import CSS, page
+from .environment import environment
+from .page import page
 from .report import Report, report_of
 from .tables import tables
 
-__all__ = ["CSS", "Report", "page", "report_of", "tables"]
+__all__ = ["Report", "environment", "page", "report_of", "tables"]

@@ -32,15 +32,14 @@ class Line:
     dots: bool = False
 
 
-def chart(
-    title: str, x_name: str, y_name: str, lines: Sequence[Line], diagonal: bool = False, named: bool = True
-) -> Markup:
+def chart(title: str, x_name: str, y_name: str, lines: Sequence[Line], diagonal: bool = False) -> Markup:
     """An `<svg>` whose x axis is from 0 to 1, and whose y axis begins at the tenth below the lowest value.
+
+    Names of several lines stand in a key below it (`key` of `parts.html.j2`), where they hide nothing.
 
     Args:
         title: its text for who cannot see it.
         diagonal: draw where both axes are equal; the y axis then begins at 0.
-        named: several lines have their names in the lower left corner, which must be free.
     """
     ys = [y for line in lines for _, y in line.points] + [low for line in lines for _, low, _ in line.band]
     least = 0.0 if diagonal or not ys else min(0.9, max(0.0, floor(min(ys) * 10) / 10))
@@ -53,7 +52,7 @@ def chart(
     parts = [Markup("<title>{}</title>").format(title), *_axes(at, least, x_name, y_name)]
     if diagonal:
         parts.append(_path([at(0, 0), at(1, 1)], "stroke:var(--soft);stroke-dasharray:4 3"))
-    for place, line in enumerate(lines):
+    for line in lines:
         hue = f"var(--c{line.color})"
         if line.band:
             edge = [at(x, high) for x, _, high in line.band] + [at(x, low) for x, low, _ in reversed(line.band)]
@@ -62,10 +61,6 @@ def chart(
         for x, y in line.points if line.dots else ():
             right, down = at(x, y).split(",")
             parts.append(Markup('<circle cx="{}" cy="{}" r="3" style="fill:{}"/>').format(right, down, hue))
-        if named and len(lines) > 1:
-            down_ = _HEIGHT - _BOTTOM - 10 - 16 * (len(lines) - 1 - place)
-            text = '<text x="{}" y="{}" style="fill:{};font-size:12px">{}</text>'
-            parts.append(Markup(text).format(_LEFT + 8, down_, hue, line.name))
     whole = Markup('<svg viewBox="0 0 {} {}" role="img">{}</svg>')
     return whole.format(_WIDTH, _HEIGHT, Markup("").join(parts))
 

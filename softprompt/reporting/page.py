@@ -4,29 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from . import words
 from .drawing import Line, chart
+from .environment import environment
 from .report import Report
-
-_FOLDER = Path(__file__).parent
-CSS = Markup((_FOLDER / "page.css").read_text(encoding="utf-8"))
-"""The style of all our pages."""
 
 
 def page(report: Report) -> str:
     """The page. Equal reports give equal text."""
-    env = Environment(
-        loader=FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    env = environment(Path(__file__).parent, words=words)
     return env.get_template("page.html.j2").render(
-        report=report, css=CSS, words=words, notes=words.notes(report), charts=_charts(report)
+        title=report.title, report=report, notes=words.notes(report), charts=_charts(report)
     )
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from softprompt.benchmarks.compare.report import charts as drawn
@@ -17,7 +16,7 @@ from softprompt.benchmarks.compare.report.answers import MOST_LABELS, agreement,
 from softprompt.benchmarks.compare.report.factors import factors
 from softprompt.benchmarks.compare.report.figures import Charts, Look, looks_of
 from softprompt.benchmarks.compare.report.gather import Line, Report, Section, Table
-from softprompt.reporting import CSS
+from softprompt.reporting import environment
 
 Texts = Callable[[str], Mapping[str, str]]
 DRAWING = 150  # width of the drawing beside a number, CSS pixels
@@ -45,16 +44,9 @@ def page(report: Report, texts: Texts | None = None) -> str:
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    folder = Path(__file__).parent
-    env = Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    drawing = {"value_of": words.value_of, "ruler": ruler, "width": DRAWING}
+    env = environment(Path(__file__).parent, numbers=numbers, words=words, **drawing)
     env.filters |= {"count": numbers.count, "size": numbers.size, "seconds": numbers.seconds, "p": numbers.p_value}
-    env.globals |= {"numbers": numbers, "words": words, "value_of": words.value_of, "ruler": ruler, "width": DRAWING}
     lines = [line for table in report.tables for line in table.lines]
     families = {line.name: line.place.family for line in lines}
     looks = looks_of(report.names, families, report.learned, report.reference)
@@ -63,7 +55,6 @@ def page(report: Report, texts: Texts | None = None) -> str:
     return env.get_template("page.html.j2").render(
         report=report,
         title=title_of(report),
-        css=CSS,
         looks={name: {"color": look.css, "path": Markup(look.path)} for name, look in looks.items()},  # ours
         sections=sections,
         overview=overview if len(overview) > 1 else [],

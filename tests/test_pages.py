@@ -1,0 +1,125 @@
+"""Our HTML pages for all who read them: on a phone, in the dark, by the keyboard, by a screen reader."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from helpers import tiny_task
+from results_maker import make_results
+from test_reporting import chosen, report, rows_of
+from test_try import line
+
+from softprompt.benchmarks.ways.advice import advice
+from softprompt.benchmarks.ways.page import page_of
+from softprompt.benchmarks.ways.table import Curve
+from softprompt.benchmarks.ways.tried import Tried
+from softprompt.reporting import page
+
+CHECK = Path(__file__).parent / "pages" / "check.mjs"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def of_an_evaluation() -> str:
+    outcomes = chosen(["good", "a label of quite some length"])
+    task = tiny_task(verbalizer={"good": "good", "a label of quite some length": "long"})
+    return page(report(task, outcomes, rows_of(outcomes)))
+
+
+def of_a_cross_validation() -> str:
+    lines = [line(6, 0.98, None), line(2, 0.975, (-0.005, -0.02, 0.01)), line(0, 0.6, (-0.38, -0.4, -0.36), folds=2)]
+    curves = [
+        Curve([line(place, low, None, labels=100), line(place, high, None)], None)
+        for place, low, high in ((6, 0.9, 0.98), (2, 0.85, 0.975))
+    ]
+    labels, advised = {"billing": 100, "other": 100}, advice(lines, lines[0], 3)
+    found = Tried(Path("tickets.csv"), Path("runs"), labels, "accuracy", 200, 200, 3, lines, curves, lines[0], advised)
+    return page_of(found)
+
+
+def of_a_comparison(folder: Path) -> str:
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("statsmodels")
+    from softprompt.benchmarks.compare.report import write_report
+
+    write_report(make_results(folder, rows=30, tests=("reviews", "tweets"), sizes=(32, 64), measured=True))
+    return (folder / "report.html").read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """One page of each kind, with most of what may stand in it."""
+    folder = tmp_path_factory.mktemp("pages")
+    made = {
+        "evaluation": of_an_evaluation(),
+        "cross-validation": of_a_cross_validation(),
+        "comparison": of_a_comparison(folder / "results"),
+    }
+    for name, text in made.items():
+        (folder / f"{name}.html").write_text(text, encoding="utf-8")
+    return {name: folder / f"{name}.html" for name in made}
+
+
+class Outline(HTMLParser):
+    """Headings, boxes and tables of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.headings: list[int] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.empty_headers, self._header = 0, None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if re.fullmatch(r"h\d", tag):
+            self.headings.append(int(tag[1]))
+        if tag == "th":
+            self._header = ""
+
+    def handle_data(self, data):
+        if self._header is not None:
+            self._header += data
+
+    def handle_endtag(self, tag):
+        if tag == "th":
+            self.empty_headers += not self._header.strip()
+            self._header = None
+
+
+@pytest.mark.parametrize("name", ["evaluation", "cross-validation", "comparison"])
+def test_a_page_has_landmarks_headings_and_names(pages, name):
+    """What needs no browser; the rest is `test_axe_finds_nothing`."""
+    outline = Outline(pages[name].read_text("utf-8"))
+    tags = [tag for tag, _ in outline.tags]
+    assert all(tags.count(tag) == 1 for tag in ("main", "header", "h1")) and outline.headings[0] == 1
+    assert all(after <= before + 1 for before, after in zip(outline.headings, outline.headings[1:], strict=False))
+    boxes = [attrs for _, attrs in outline.tags if "scroll" in (attrs.get("class") or "").split()]
+    assert boxes and all(box["tabindex"] == "0" and box["role"] == "group" and box["aria-label"] for box in boxes)
+    assert not outline.empty_headers
+    pictures = [attrs for tag, attrs in outline.tags if tag == "svg"]
+    assert pictures and all(attrs.get("role") == "img" or attrs.get("aria-hidden") == "true" for attrs in pictures)
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not CHROMIUM or not shutil.which("node"), reason="needs node and Chromium")
+@pytest.mark.skipif(
+    not (CHECK.parent / "node_modules").exists(), reason="needs npm install in tests/pages (make pages)"
+)
+def test_axe_finds_nothing(pages):
+    """By axe-core's rules, at a phone's and a desktop's width, light and dark; nothing beyond the window or the keyboard."""
+    shots = os.environ.get("SHOTS")
+    if shots:
+        Path(shots).mkdir(parents=True, exist_ok=True)
+    command = ["node", CHECK, CHROMIUM, *pages.values(), *(["--shots", shots] if shots else [])]
+    results = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=600).stdout)
+    assert len(results) == 4 * len(pages)
+    for found in results:
+        where = f"{found['page']}, {found['width']} pixels, {found['theme']}"
+        assert found["beyond"] <= 0 and not found["unreachable"] and not found["violations"], f"{where}: {found}"

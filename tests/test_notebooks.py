@@ -200,7 +200,7 @@ def test_the_notebooks_are_kept_with_what_they_printed():
         )
 
 
-def test_readme_names_commands_that_exist():
+def test_pages_name_commands_that_exist():
     from typer.main import get_command
 
     from softprompt.cli import (  # noqa: F401
@@ -229,20 +229,25 @@ def test_readme_names_commands_that_exist():
     )
 
     verbs = get_command(app).commands
-    shown = re.findall(r"^softprompt (\w+)(?: (\w+))?", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(shown) >= 8
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("README.md")]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    shown = re.findall(r"^softprompt (\w+)(?: (\w+))?", text, re.MULTILINE)
+    assert len(set(shown)) >= 8
     for verb, second in shown:
         assert verb in verbs, verb
         if hasattr(verbs[verb], "commands"):
             assert second in verbs[verb].commands, second
 
 
-def test_readme_task_is_valid():
+def test_tasks_on_pages_are_valid():
+    """Those that are shown as a whole file."""
     from softprompt.tasks import Task
 
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
-    assert blocks and all(Task.load(yaml.safe_load(block)).name for block in blocks)
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    blocks = [block for page in pages for block in re.findall(r"```yaml\n(.*?)```", page.read_text("utf-8"), re.DOTALL)]
+    tasks = [data.get("task", data) for data in map(yaml.safe_load, blocks)]
+    tasks = [task for task in tasks if isinstance(task, dict) and {"name", "type", "template"} <= set(task)]
+    assert tasks and all(Task.load(task).name for task in tasks)
 
 
 def test_examples_parse():

@@ -26,7 +26,7 @@ test-all: setup
 # The same tests with the newest release of each package, in an environment of its own that is brought up to date each time.
 test-newest:
 	rm -f .venv-newest/.ready
-	$(MAKE) test VENV=.venv-newest PINS='--upgrade --upgrade-strategy eager'
+	$(MAKE) test VENV=.venv-newest EXTRAS=dev,docs PINS='--upgrade --upgrade-strategy eager'
 
 # The documentation as a site, docs/_build/html/index.html. A warning is an error.
 docs: $(VENV)/.docs

@@ -94,13 +94,13 @@ def test_issue_forms_have_what_the_host_asks_for(form):
     assert ids and len(set(ids)) == len(ids)
 
 
-def test_every_package_that_make_setup_installs_is_pinned():
-    """Those that pyproject.toml names for `dev`; what they need in turn stands there too, as it was installed."""
+def test_every_package_that_make_installs_is_pinned():
+    """Those that pyproject.toml names for `dev` and `docs`; what they need in turn stands there too."""
     pins = [Requirement(line) for line in read("constraints.txt").splitlines() if not line.startswith("#")]
     assert all(re.fullmatch(r"==[\w.]+", str(pin.specifier)) and not pin.url for pin in pins)  # no range, no local tag
     pinned = {canonicalize_name(pin.name): pin for pin in pins}
     assert len(pinned) == len(pins) and "softprompt" not in pinned
-    wanted, extras = list(map(Requirement, PROJECT["dependencies"])), ["dev"]
+    wanted, extras = list(map(Requirement, PROJECT["dependencies"])), ["dev", "docs"]
     while extras:
         more = list(map(Requirement, PROJECT["optional-dependencies"][extras.pop()]))
         extras += [extra for one in more if one.name == "softprompt" for extra in one.extras]

@@ -28,7 +28,7 @@ SPLIT = ["task.data.split.train=8", "task.data.split.dev=4", "task.data.split.te
 FEW = ["train.epochs=1", "train.max_steps=2", "train.min_steps=1", "train.batch_size=4"]
 SUITE = ["sizes=[8]", "dev=4", "test=8", "seeds=[0]"]
 LESS = {
-    "own-csv": [],
+    "own-csv": ["train.max_steps=2", "train.min_steps=1"],
     "label-curve": SUITE,
     "ray-cluster": SUITE,
     "peft-and-back": FEW,

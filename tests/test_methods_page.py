@@ -28,7 +28,7 @@ def cells(line):
 def test_training_defaults_are_those_of_the_code():
     section = PAGE.read_text(encoding="utf-8").partition("## Training defaults\n")[2].partition("\n### ")[0]
     head, _, *rows = [cells(line) for line in section.splitlines() if line.startswith("|")]
-    assert head[1:] == ["lr", "epochs", "min_steps", "batch_size, least", "warmup"]
+    assert head[1:] == ["lr", "epochs", "min_steps", "batch_size; with few rows at least", "warmup"]
     shown = {name: [float(value) for cell in values for value in cell.split(",")] for name, *values in rows}
     assert shown.keys() == SETTINGS.keys()
     for name, settings in SETTINGS.items():

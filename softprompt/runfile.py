@@ -20,6 +20,7 @@ from .types import Progress, ignore_progress
 from .values import kind, shown
 
 Seed = Annotated[int, Field(ge=-(2**42), lt=2**42)]  # each epoch's own is made of it, and has 64 bits
+TEMPERATURE = 0.1  # of the contrastive objective, as in Khosla et al. 2020 (measured here: benchmarks/LOG.md)
 TrackerName = Literal["tensorboard", "trackio", "wandb", "mlflow"]
 
 
@@ -39,6 +40,10 @@ class TrainSpec(Strict):
         word_dropout: fraction of a text's tokens that a step reads as the mask token, so that words are not learned by
             heart (Kondratyuk & Straka 2019, arXiv:1904.02099, §3.3). Only on bidirectional bases with a mask token;
             null: 0.15 where a task tags words there, else none.
+        objective: `contrastive` draws rows of one label together and rows of others apart (Khosla et al. 2020,
+            arXiv:2004.11362); a logistic regression on their states answers. Encoder bases and classification only;
+            null: the loss of the right answers.
+        temperature: what `contrastive` divides cosines by; null: 0.1.
         clip: largest gradient norm.
         optimizer: `adamw`, or `adafactor` or `adamw8bit` (less memory; full fine-tuning wants it).
         autocast: `bf16` runs matrix products in that type, in training and evaluation; weights stay as they are.
@@ -64,6 +69,8 @@ class TrainSpec(Strict):
     warmup: float | None = Field(default=None, ge=0, lt=1)
     weight_decay: NonNegativeFloat | None = None
     word_dropout: float | None = Field(default=None, ge=0, lt=1)
+    objective: Literal["contrastive"] | None = None
+    temperature: PositiveFloat | None = None
     clip: PositiveFloat = 1.0
     optimizer: Literal["adamw", "adafactor", "adamw8bit"] = "adamw"
     autocast: Literal["bf16"] | None = None
@@ -72,6 +79,12 @@ class TrainSpec(Strict):
     patience: PositiveInt = 4
     target: float | None = Field(default=None, gt=-1, le=1)
     report_to: TrackerName | list[TrackerName] | None = None
+
+    @model_validator(mode="after")
+    def _temperature_is_for_contrast(self) -> TrainSpec:
+        if self.temperature is not None and self.objective != "contrastive":
+            raise ValueError("temperature is for objective: contrastive; set that, or leave it out")
+        return self
 
     @property
     def trackers(self) -> list[TrackerName]:
@@ -97,6 +110,8 @@ class TrainSpec(Strict):
             values.pop("lr", None)  # a method without a gradient has no learning rate
         if self.word_dropout is None and defaults.word_dropout:
             values["word_dropout"] = defaults.word_dropout
+        if self.objective == "contrastive" and self.temperature is None:
+            values["temperature"] = TEMPERATURE
         full = self.model_copy(update=values)
         assert full.batch_size is not None and full.epochs is not None
         steps = max(1, -(-rows // full.batch_size))  # of one epoch

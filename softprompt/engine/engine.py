@@ -225,11 +225,15 @@ class Engine:
             yield from in_buckets([row.size for row in rows], run_part, progress)
 
     def features(
-        self, examples: Sequence[Example], progress: Progress = ignore_progress, averaged: bool = False
+        self,
+        examples: Sequence[Example],
+        progress: Progress = ignore_progress,
+        averaged: bool = False,
+        learned: Learned = NOTHING,
     ) -> Tensor:
         """Last state of each context, [B, H], fp32 on the CPU; `averaged`: the mean of the row's, on a bidirectional base."""
         found = torch.empty(len(examples), self.base.shape.hidden_size)
-        for part, batch in self.contexts(examples, NOTHING, progress, continued=False):
+        for part, batch in self.contexts(examples, learned, progress, continued=False):
             found[part] = (batch.pooled if averaged else batch.last).float().cpu()
         return found
 

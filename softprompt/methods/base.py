@@ -61,6 +61,7 @@ class Method(ABC):
         learns_slots: it learns the template's soft slots; for other methods they are read as the texts they have.
         answers: how many a classifier of its own tells apart, once it is there.
         may_be_zero: its tensors may all be zero, as updates are before they are trained.
+        refits: `solve` is also called of what was trained, before each dev evaluation and at the end.
         sums_over_tokens: whether `score` sums over an answer's tokens, so that the task may divide by their number.
     """
 
@@ -75,6 +76,7 @@ class Method(ABC):
     learns_slots: bool = False
     answers: int | None = None
     may_be_zero: bool = False
+    refits: ClassVar[bool] = False
     sums_over_tokens: ClassVar[bool] = True
 
     def __init__(self, spec: MethodSpec) -> None:
@@ -140,7 +142,7 @@ class Method(ABC):
         seed: int,
         progress: Progress = ignore_progress,
     ) -> None:
-        """Learn in closed form. Called once instead of the loop when there are no parameters."""
+        """Learn in closed form. Called once instead of the loop when there are no parameters; see `refits`."""
 
     def score(self, batch: BatchOutput, candidates: Sequence[Sequence[tuple[int, ...]]]) -> list[Tensor]:
         """Log-score of every candidate of every row of contexts, per row [C]; by default the base's own likelihood."""

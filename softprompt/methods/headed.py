@@ -75,7 +75,7 @@ class Headed(Method):
             bidirectional: the base reads both ways.
         """
         super().__init__(inner.spec)
-        self.inner, self._shape = inner, shape
+        self.inner, self.shape = inner, shape
         inner.averaged = bidirectional and not shape.reads_tokens
         self.head: Head | None = None
         self.first_layer = inner.first_layer
@@ -84,7 +84,7 @@ class Headed(Method):
     @property
     def defaults(self) -> TrainDefaults:  # type: ignore[override]
         """The inner method's; a head alone is trained longer, and one whose form of answers says so."""
-        own, shape = self.inner.defaults, self._shape
+        own, shape = self.inner.defaults, self.shape
         if not own.lr:
             return TrainDefaults(lr=own.head_lr, epochs=_ALONE, batch_size=32, word_dropout=shape.word_dropout)
         rate, epochs = own.lr * shape.rate, max(own.epochs, shape.epochs)
@@ -118,9 +118,9 @@ class Headed(Method):
         """The inner method's parameters, and a head that starts small (at zero nothing behind it would be seen to act)."""
         self.inner.attach(base, bound, seed)
         self.spec = self.inner.spec  # with what it has settled
-        size = self._shape.answers
+        size = self.shape.answers
         start = torch.randn(size, base.shape.hidden_size, generator=torch.Generator().manual_seed(seed)) * 0.02
-        transitions = torch.zeros(size, size) if self._shape.chained else None
+        transitions = torch.zeros(size, size) if self.shape.chained else None
         self._make_head(start, torch.zeros(size), transitions, base)
 
     def _make_head(self, weight: Tensor, bias: Tensor, transitions: Tensor | None, base: Base) -> None:

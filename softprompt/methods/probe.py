@@ -12,14 +12,12 @@ feature's own (.712). On SmolLM2's state at the cue a few features are very larg
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from pydantic import Field
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from ..base import Base
@@ -28,7 +26,16 @@ from ..errors import ArtifactError, ConfigError, TrainingError
 from ..tasks import Task
 from ..types import Example, Progress, ignore_progress
 from .base import Method, MethodSpec
-from .regression import STRENGTHS, Rows, choose_strength, fit_labels, fitted, mean_and_spread
+from .regression import (
+    STRENGTHS,
+    Rows,
+    choose_strength,
+    fit_labels,
+    fitted,
+    mean_and_spread,
+    over_raw_states,
+    shared_spread,
+)
 
 
 class ProbeSpec(MethodSpec):
@@ -98,7 +105,7 @@ class Probe(Method):
         weights = np.array([example.weight for example in [*train, *dev]], dtype=float)
         mean, spread = mean_and_spread(features[: len(train)], weights[: len(train)])
         if self.averaged:
-            spread = np.full_like(spread, math.sqrt((spread**2).mean()))
+            spread = shared_spread(spread)
         rows = Rows((features - mean) / spread, gold, weights)
         if sets:
             weight, bias = fit_labels(self.spec.strengths, rows, len(train), seed)
@@ -106,18 +113,7 @@ class Probe(Method):
             return
         strength = choose_strength(self.spec.strengths, rows, len(train), seed)
         model = fitted(strength, rows, np.arange(len(train)))
-        self._take(model, mean, spread, len(train[0].candidates))
-
-    def _take(self, model: LogisticRegression, mean: np.ndarray, spread: np.ndarray, answers: int) -> None:
-        """The regression's weights [answers, H] and bias over features as the base gives them."""
-        rows, bias = model.coef_, model.intercept_
-        if len(model.classes_) == 2:  # scikit-learn keeps one row for two classes
-            rows, bias = np.concatenate([-rows, rows]) / 2, np.concatenate([-bias, bias]) / 2
-        weight = np.zeros((answers, rows.shape[1]))
-        shift = np.full(answers, -1e4)  # a candidate that never is right stays out of reach
-        weight[model.classes_] = rows / spread
-        shift[model.classes_] = bias - weight[model.classes_] @ mean
-        self._keep(weight, shift)
+        self._keep(*over_raw_states(model, mean, spread, len(train[0].candidates)))
 
     def _keep(self, weight: np.ndarray, bias: np.ndarray) -> None:
         self.weight, self.bias = torch.from_numpy(weight).float(), torch.from_numpy(bias).float()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,6 +49,11 @@ def choose_strength(strengths: Sequence[float], rows: Rows, train: int, seed: in
         folds = [(np.arange(train), np.arange(train, len(rows.gold)))]
     else:
         folds = _folds(rows.gold, seed)
+    return least_loss(strengths, rows, folds)
+
+
+def least_loss(strengths: Sequence[float], rows: Rows, folds: Folds) -> float:
+    """The inverse penalty with the least log loss over these folds; without folds the one in the middle."""
     if not folds:
         return sorted(strengths)[len(strengths) // 2]
     losses = [sum(_loss(fitted(strength, rows, fit), rows, rest) for fit, rest in folds) for strength in strengths]
@@ -81,6 +87,25 @@ def _loss(model: LogisticRegression, rows: Rows, judged: np.ndarray) -> float:
     logp = model.predict_log_proba(rows.features[seen])
     right = logp[np.arange(len(logp)), np.searchsorted(model.classes_, rows.gold[seen])]
     return -float(rows.weights[seen] @ right)
+
+
+def over_raw_states(
+    model: LogisticRegression, mean: np.ndarray, spread: np.ndarray, answers: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """A regression on (states − mean) / spread as one on the states themselves: weight [answers, H] and bias [answers]."""
+    rows, bias = model.coef_, model.intercept_
+    if len(model.classes_) == 2:  # scikit-learn keeps one row for two classes
+        rows, bias = np.concatenate([-rows, rows]) / 2, np.concatenate([-bias, bias]) / 2
+    weight = np.zeros((answers, rows.shape[1]))
+    shift = np.full(answers, -1e4)  # a candidate that never is right stays out of reach
+    weight[model.classes_] = rows / spread
+    shift[model.classes_] = bias - weight[model.classes_] @ mean
+    return weight, shift
+
+
+def shared_spread(spread: np.ndarray) -> np.ndarray:
+    """The root mean square of all features' spreads in place of each, [H]: the means of rows are scaled by it."""
+    return np.full_like(spread, math.sqrt((spread**2).mean()))
 
 
 def mean_and_spread(features: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -20,13 +20,14 @@ from ..runfile import CacheSpec, TrainSpec
 from ..tasks import Task
 from ..types import Example
 from .checkpoints import FolderStore, KeptStore, NoStore, forget, read_checkpoints
+from .contrastive import contrastive_objective, refuse_unpaired
 from .loop import fit
 from .places import ARTIFACT, RESULT
 from .result import Result
 from .results import Recorded, is_whole, recorded, rows_digest
 from .saving import keep, recall, run_digest, settings_of
 from .spikes import learned_nothing, told
-from .state import CustomObjective, State, Store
+from .state import CustomObjective, Objective, State, Store
 
 
 @dataclass
@@ -62,6 +63,8 @@ class Job:
         ready, parallel, method = self.ready, self.control.parallel, self.ready.method
         if method.parameters():
             _refuse_unusable(ready.form, ready.splits["train"])
+        if self.spec.objective is not None:
+            refuse_unpaired(ready.splits["train"])
         settings = self._settings()
         store, earlier, finished = self._begin(settings, splits, fresh)
         finished = parallel.from_main(finished)
@@ -180,14 +183,20 @@ class Job:
             ready.method.solve(ready.engine, rows, dev, ready.task, seed, self.control.progress)
             store.save(State(ended="solved"))
             return 0, None, []
-        objective = None if self.objective is None else self.objective.make(ready.engine)
-        state = fit(ready, self.spec, seed, store, replace(self.control, asked=asked), objective)
+        state = fit(ready, self.spec, seed, store, replace(self.control, asked=asked), self._minimised())
         best = int(state.best.get("step", state.step))
         assert self.spec.lr
         findings = [told(state.spikes, self.spec.lr)] if state.spikes else []  # each was told when it came
         if warning := learned_nothing(state, self.spec.lr):
             findings += self._tell([warning])
         return best, state.evaluations.get(best), findings
+
+    def _minimised(self) -> Objective | None:
+        """What is minimised, where it is not the loss of the answers' form."""
+        if self.spec.objective is None:
+            return None if self.objective is None else self.objective.make(self.ready.engine)
+        assert self.spec.temperature
+        return contrastive_objective(self.ready, self.spec.temperature)
 
     def _settled(self, seen: Evaluation | None) -> Evaluation | None:
         """The dev evaluation with what the answers' form chooses on it; as it is where there is nothing to choose."""

@@ -23,7 +23,8 @@ from ..metrics import Estimate
 from ..prepared import Prepared
 from ..randomness import seeded
 from ..runfile import TrainSpec
-from ..types import Example
+from ..types import Example, Progress
+from .contrastive import paired_batch_at
 from .keeping import judge
 from .optimizers import make_optimizer
 from .sharding import Weights, shard_weights
@@ -96,6 +97,7 @@ def fit(
     if state.best:
         put_back(parameters, state.best["parameters"])
     weights.finish()
+    run.refit(control.progress)
     best, reason = state.best.get("step", state.step), state.ended or "all steps done"
     store.log("trained", step=state.step, best_step=best, reason=reason, **peak_memory())
     return state
@@ -125,7 +127,7 @@ class _Run:
         )
         assert spec.batch_size and spec.micro_batch and spec.max_steps and spec.eval_every
         began = time.perf_counter()
-        indices = batch_at(range(len(train)), state.step, spec.batch_size, self.seed)
+        indices = self._draw(train, state.step)
         rows = [train[index] for index in indices]
         if spec.word_dropout:  # before they are shared out, so that every way to do so loses the same
             rows = with_hidden_words(rows, spec.word_dropout, engine.base, self.seed * 1_000_003 + state.step)
@@ -163,6 +165,20 @@ class _Run:
             self.control.notice(f"warning: {told([spike], spec.lr)}")
         return bool(stop)
 
+    def _draw(self, train: Sequence[Example], step: int) -> list[int]:
+        """Indices of the rows of a step."""
+        assert self.spec.batch_size
+        if self.spec.objective == "contrastive":
+            return paired_batch_at([row.gold for row in train], step, self.spec.batch_size, self.seed)
+        return batch_at(range(len(train)), step, self.spec.batch_size, self.seed)
+
+    def refit(self, progress: Progress) -> None:
+        """Let the method learn what it learns in closed form of what was trained, if it does."""
+        ready = self.prepared
+        if ready.method.refits:
+            dev = ready.splits.get("dev", [])
+            ready.method.solve(ready.engine, ready.splits["train"], dev, ready.task, self.seed, progress)
+
     def evaluate(self, state: State) -> bool:
         """Evaluate on dev; whether the run is to end now: one process leaves at once (and evaluates when it goes on)."""
         spec, control, prepared = self.spec, self.control, self.prepared
@@ -178,6 +194,7 @@ class _Run:
         whole = spec.target is not None or prepared.task.evaluates_metric
         try:
             with self.weights.unsharded():
+                self.refit(told)
                 measure = evaluate if whole else evaluate_quickly
                 evaluation = measure(prepared, dev, replace(control, progress=told))
         except _StoppedError:

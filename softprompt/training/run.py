@@ -29,6 +29,7 @@ from ..types import Notice, OnEvent, Progress, ignore_event, ignore_notice, igno
 from ..values import kind
 from .checkpoints import goes_on
 from .choosing import resolve_scoring
+from .contrastive import contrasted
 from .events import both
 from .job import Job
 from .optimizers import check_optimizer
@@ -163,7 +164,7 @@ def check_run(
 def _settled(
     base: Base, task: Task, method: str | dict[str, Any] | Method, train: TrainSpec | dict[str, Any] | None
 ) -> tuple[Method, TrainSpec]:
-    """The method with its head, and how it is trained.
+    """The method with its head, as it is trained, and how.
 
     Raises:
         SoftpromptError: they do not go together with the base, the task or this installation.
@@ -174,6 +175,8 @@ def _settled(
     check_optimizer(spec.optimizer)
     refuse(method, base, spec, processes())
     check_word_dropout(spec.word_dropout, base)
+    if spec.objective is not None:
+        method = contrasted(method, base, task, spec, processes())
     return method, spec
 
 

@@ -1,0 +1,86 @@
+"""A method that learns by contrast: what is learned in the row sorts the rows' states, a regression on them is the head.
+
+SetFit (Tunstall et al. 2022, arXiv:2209.11055) does the same in two steps; the objective is in `training/contrastive.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..base import Base
+from ..engine import Engine
+from ..tasks import BoundTask, Task
+from ..types import Example, Progress, ignore_progress
+from .defaults import TrainDefaults
+from .headed import Headed
+from .regression import STRENGTHS, Rows, fitted, least_loss, mean_and_spread, over_raw_states, shared_spread
+
+
+class Contrasted(Headed):
+    """A method whose head no gradient moves: it is fitted anew to the states of the training rows.
+
+    What it saves is what any method with a head saves, so its artifact is read as one.
+    """
+
+    refits = True
+
+    def __init__(self, headed: Headed) -> None:
+        """Take the head of a method with one out of the training by gradients."""
+        super().__init__(headed.inner, headed.shape)
+        self._base: Base | None = None
+
+    @property
+    def defaults(self) -> TrainDefaults:  # type: ignore[override]
+        """The inner method's, with whole batches: what a row is compared with is in them."""
+        own = super().defaults
+        return replace(own, batch_size=32, least_batch=32)
+
+    def attach(self, base: Base, bound: BoundTask, seed: int) -> None:
+        """As with any head; until it is fitted it is the small one of the start."""
+        super().attach(base, bound, seed)
+        self._base = base
+
+    def parameters(self) -> list[nn.Parameter]:
+        """The inner method's."""
+        return self.inner.parameters()
+
+    def groups(self) -> list[tuple[list[nn.Parameter], float]]:
+        """The inner method's."""
+        return self.inner.groups()
+
+    def may_lack_gradient(self) -> list[nn.Parameter]:
+        """The inner method's."""
+        return self.inner.may_lack_gradient()
+
+    @torch.no_grad()
+    def solve(
+        self,
+        engine: Engine,
+        train: Sequence[Example],
+        dev: Sequence[Example],
+        task: Task,
+        seed: int,
+        progress: Progress = ignore_progress,
+    ) -> None:
+        """Fit the head on the states of the training rows as they are now.
+
+        The penalty is chosen on dev rows alone: the states of training rows lie closer together than those of others.
+        Without dev rows it is the one in the middle.
+        """
+        features = engine.features([*train, *dev], progress, True, self.learned()).double().numpy()
+        gold = np.array([example.gold for example in [*train, *dev]])
+        weights = np.array([example.weight for example in [*train, *dev]], dtype=float)
+        count = len(train)
+        mean, spread = mean_and_spread(features[:count], weights[:count])
+        spread = shared_spread(spread)
+        rows = Rows((features - mean) / spread, gold, weights)
+        folds = [(np.arange(count), np.arange(count, len(gold)))] if dev else []
+        model = fitted(least_loss(STRENGTHS, rows, folds), rows, np.arange(count))
+        weight, bias = over_raw_states(model, mean, spread, self.shape.answers)
+        assert self._base is not None
+        self._make_head(torch.from_numpy(weight).float(), torch.from_numpy(bias).float(), None, self._base)

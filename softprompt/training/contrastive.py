@@ -41,7 +41,7 @@ def contrasted(method: Method, base: Base, task: Task, spec: TrainSpec, parallel
     if base.kind != "encoder":
         raise ConfigError(
             f"{KEY} compares the means of rows' states, and base {base.name!r} is of kind {base.kind}; take an encoder such "
-            "as minilm, set base.kind: encoder where the checkpoint can be one, or leave train.objective out"
+            "as minilm, or base.kind: encoder"
         )
     if task.head_form != "chosen":
         raise ConfigError(

@@ -137,7 +137,12 @@ def _name(path: Path, paths: list[Path]) -> tuple[str, str]:
 
 
 def _is_left_over(path: Path) -> bool:
-    """What Python or an editor leaves beside files; the path is relative, as the folder itself may be hidden."""
+    """What Python or an editor leaves beside files, and the tool that records what recipes give.
+
+    The path is relative, as the folder itself may be hidden.
+    """
+    if len(path.parts) == 2 and path.parts[0] in _NESTED and path.suffix == ".py":
+        return True
     return path.suffix == ".pyc" or any(part.startswith((".", "__pycache__")) for part in path.parts)
 
 

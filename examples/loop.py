@@ -1,9 +1,9 @@
 """Two prompts trained on a plain transformers model: the idea of this project, in one file that imports none of it.
 
-The model is frozen. What stands in front of the learned numbers runs once, ever. What all rows share runs once per step:
+The model is frozen. What stands in front of the learned numbers runs once. What all rows share runs once per step:
 
-    soft prompt   [prompt] [ticket, cue] [answer]     the prompt runs once, in front of all rows of a step
-    infix         [ticket, cue] [prompt] [answer]     each ticket runs once, in front of all steps
+    soft prompt   [prompt] [ticket, cue] [answer]     the prompt runs once per step, for all its rows
+    infix         [ticket, cue] [prompt] [answer]     each ticket runs once, for all steps
 
 Both are exact: `tests/test_loop.py` compares every loss with the product's. Run it (one to two minutes of a core):
 
@@ -79,9 +79,8 @@ class Infix:
 
     def __init__(self, model, ids):
         self.model, self.kept = model, {}
-        keys, values = self.encode(ids).unbind(
-            1
-        )  # at positions 0 to P-1: the token behind them stands at P, so go back
+        # computed at positions 0 to P-1, so the next token would stand at P; rotated back, it stands at 0
+        keys, values = self.encode(ids).unbind(1)
         self.prompt = torch.nn.Parameter(torch.stack([self.rotate(keys, torch.tensor([-len(ids)])), values], dim=1))
 
     def rotate(self, keys, by):

@@ -154,7 +154,7 @@ def test_its_record_is_of_its_own_command(name):
     assert set(re.findall(r"figure recipes/([\w-]+)/", page)) == {name}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, ""])
 def test_its_page_keeps_to_the_limits(name):
     """Figures are those of the record, sentences are short."""
     import prose
@@ -165,6 +165,11 @@ def test_its_page_keeps_to_the_limits(name):
     page = RECIPES / name / "README.md"
     assert not list(complaints(page, Keys(ROOT)))
     assert not prose.read(page).faults()
+
+
+def test_the_list_names_all_recipes():
+    listed = re.findall(r"^\| \[([\w-]+)\]\(\1/README.md\)", (RECIPES / "README.md").read_text("utf-8"), re.MULTILINE)
+    assert sorted(listed) == NAMES
 
 
 def test_run_files_are_whole():

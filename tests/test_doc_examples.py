@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import doctest
 import re
 import shutil
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from helpers import tiny_rows, tiny_task
-from models import tiny_base
+from models import tiny_base, tiny_model, tiny_tokenizer
 
 import softprompt as sp
 from softprompt.base import Base
@@ -30,24 +31,36 @@ OPTIONS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
 @pytest.fixture(scope="module")
-def movies(tmp_path_factory):
-    """A run of two steps, as `softprompt train examples/movies.yaml --out runs/movies` leaves one."""
-    folder = tmp_path_factory.mktemp("movies") / "run"
+def folder(tmp_path_factory):
+    """The current folder of examples: `tickets.csv`, the checkpoint `base`, and runs of two steps in `runs`.
+
+    `runs/movies` is as `softprompt train examples/movies.yaml --out runs/movies` leaves one, `runs/soft` with method=soft,
+    and `runs/tickets` as the tutorial does.
+    """
+    folder = tmp_path_factory.mktemp("examples")
+    shutil.copy(str(files("softprompt.cli").joinpath("tickets.csv")), folder)
+    tiny_model("llama").save_pretrained(folder / "base")
+    tiny_tokenizer().save_pretrained(folder / "base")
     task = tiny_task(verbalizer={"positive": "positive", "negative": "negative"})
     labels = {"good": "positive", "bad": "negative"}
     rows = [{**row.values, "label": labels[row.values["label"]]} for row in tiny_rows()["train"]]
-    sp.train(tiny_base(), task, "infix", out=folder, rows=rows, train={"max_steps": 2})
+    for name, method in (("movies", "infix"), ("soft", "soft")):
+        sp.train(tiny_base(), task, method, out=folder / "runs" / name, rows=rows, train={"max_steps": 2})
+    with (folder / "tickets.csv").open(encoding="utf-8", newline="") as file:
+        tickets = [{"message": row["message"], "label": row["team"]} for row in csv.DictReader(file)]
+    words = {row["label"]: row["label"] for row in tickets}
+    teams = sp.Task.load({"name": "tickets", "template": {"input": "{{ message }}"}, "verbalizer": words})
+    sp.train(tiny_base("bert"), teams, "probe", out=folder / "runs" / "tickets", rows=tickets[:40])
     return folder
 
 
 @pytest.fixture
-def prepared(movies, tmp_path, monkeypatch):
-    """Bases that are known by name are tiny; the current folder holds `tickets.csv` and `runs/movies`."""
+def prepared(folder, tmp_path, monkeypatch):
+    """Bases that are known by name are tiny; the current folder is a copy of `folder`."""
     from softprompt import estimators
 
-    shutil.copytree(movies, tmp_path / "runs" / "movies")
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     monkeypatch.setattr(Base, "load", lambda name="smollm2", *_, **__: tiny_base(KNOWN[name]))
-    shutil.copy(str(files("softprompt.cli").joinpath("tickets.csv")), tmp_path)
     monkeypatch.chdir(tmp_path)
     estimators.release()
     yield

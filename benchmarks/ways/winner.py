@@ -9,6 +9,7 @@ from pathlib import Path
 from softprompt.benchmarks.compare.peers.tfidf import TfIdfSpec
 from softprompt.benchmarks.ways.suite import SHOTS, Way
 from softprompt.proposal import Proposal, command_of, written
+from softprompt.schema import BESIDE, as_json, modeline
 from softprompt.storage import write_text
 from softprompt.tasks import Task
 
@@ -29,7 +30,8 @@ def write_run(way: Way, proposal: Proposal, file: Path) -> str | None:
         task["demonstrations"] = {"k": SHOTS}
     run = {**proposal.run, "base": way.base, "task": task, "method": way.settings["method"], "train": {}}
     command = command_of(file, Path("runs") / task["name"])
-    write_text(file, written(replace(proposal, run=run), file.parent, command))
+    write_text(file.with_name(BESIDE), as_json("run"))
+    write_text(file, modeline(BESIDE) + written(replace(proposal, run=run), file.parent, command))
     return command
 
 

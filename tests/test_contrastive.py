@@ -20,7 +20,7 @@ from softprompt.base import Base
 from softprompt.data import Row
 from softprompt.errors import ConfigError, DataError, SoftpromptError, TrainingError
 from softprompt.methods import make_method
-from softprompt.methods.regression import STRENGTHS
+from softprompt.methods.contrasted import STRENGTHS
 from softprompt.parallel import Processes
 from softprompt.prepared import prepare, with_head
 from softprompt.runfile import TrainSpec
@@ -300,6 +300,17 @@ def test_rows_that_cannot_be_paired_are_refused():
         train(encoder(), tiny_task(), "lora", train=SETTINGS, rows={"train": alike})
     ready = ready_for(encoder(), "full")
     assert refuse_unpaired(ready.splits["train"]) is None
+
+
+def test_what_is_left_out_is_filled_by_the_methods_own_defaults():
+    ready = ready_for(encoder(), "full")
+    own = TrainSpec().filled(ready.method.inner, 102)
+    mine = TrainSpec(objective="contrastive").filled(ready.method, 102)
+    assert (mine.lr, mine.batch_size, mine.temperature) == (2 * own.lr, 16, 0.1)
+    assert mine.max_steps < own.max_steps and mine.micro_batch == mine.batch_size
+    again = TrainSpec.model_validate(mine.model_dump(exclude_none=True))  # as a run's own file says it
+    method = with_head(make_method("full"), encoder(), tiny_task())
+    assert contrasted(method, encoder(), tiny_task(), again, Processes()).refits
 
 
 def test_a_temperature_is_for_this_objective():

@@ -249,3 +249,10 @@ def test_a_contender_answers_every_test_row(contender):
         ]
         assert sum(right) >= 3 and found.log_probs[:, 2].max() < -3
     json.dumps(found.info)
+
+
+def test_a_contender_names_its_train_settings_where_it_has_some():
+    """Records of the others, which were made before there were any, are still theirs."""
+    every = contenders.CONTENDERS
+    assert every["minilm-full-contrastive"].settings["train"] == {"objective": "contrastive"}
+    assert set(every["minilm-full"].settings) == {"name", "method", "base"}

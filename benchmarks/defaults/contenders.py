@@ -13,6 +13,7 @@ from softprompt.config import suggest
 from softprompt.errors import ConfigError
 
 PROBE = "probe"
+_CONTRASTIVE = {"objective": "contrastive"}
 _METHODS = (PROBE, "infix", "soft", "prefix", "p_tuning", "lora", "full")
 _EVERY: tuple[Contender, ...] = (
     Auto(),
@@ -23,7 +24,8 @@ _EVERY: tuple[Contender, ...] = (
     SetFit("setfit-60", max_steps=60),
     *(ProductMethod(name, {"name": name}) for name in _METHODS),
     ProductMethod("lora-cue", {"name": "lora", "activate": "cue"}),
-    *(ProductMethod(f"minilm-{name}", {"name": name}, "minilm") for name in ("prefix", "lora", "full")),
+    *(ProductMethod(f"minilm-{name}", {"name": name}, "minilm") for name in (PROBE, "prefix", "lora", "full")),
+    *(ProductMethod(f"minilm-{name}-contrastive", {"name": name}, "minilm", _CONTRASTIVE) for name in ("lora", "full")),
 )
 CONTENDERS: dict[str, Contender] = {contender.name: contender for contender in _EVERY}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,16 +31,19 @@ class ProductMethod:
     Attributes:
         method: its settings, beside the name.
         base: bundled name or folder.
+        train: what else a run file's `train` section says.
     """
 
     name: str
     method: Mapping[str, Any]
     base: str = "smollm2"
+    train: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def settings(self) -> dict[str, Any]:
         """Of the method; its defaults are not among them, they are what is measured."""
-        return {"name": self.name, "method": dict(self.method), "base": self.base}
+        told = {"train": dict(self.train)} if self.train else {}
+        return {"name": self.name, "method": dict(self.method), "base": self.base, **told}
 
     def fit_predict(
         self, train_rows: Sequence[Row], test_rows: Sequence[Row], labels: Sequence[str], seed: int, context: Context
@@ -50,7 +53,7 @@ class ProductMethod:
         task = Task.load(propose("classification", ["text"], labels))
         began = time.perf_counter()
         splits = labelled_splits(task, train_rows, seed)
-        result = train(base, task, dict(self.method), seed=seed, rows=splits, check=False)
+        result = train(base, task, dict(self.method), train=dict(self.train), seed=seed, rows=splits, check=False)
         fitted = time.perf_counter()
         ready = result.prepared
         outcomes = evaluate(ready, ready.form.encode_rows(test_rows)).outcomes

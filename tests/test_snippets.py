@@ -87,7 +87,7 @@ def test_one_pass_over_run_task_and_method(tmp_path):
     told = "\n".join(caught.value.problems)
     assert not [words for words in wanted if words not in told], told
     done = cli("train", "run.yaml", cwd=tmp_path)
-    assert refused(done, *wanted) == "error: 7 settings cannot be used; each is told above, with what to write"
+    assert refused(done, *wanted) == "error: 7 settings cannot be used; the lines above say what to write"
 
 
 def test_a_task_in_a_file_and_rows_that_are_not_there(tmp_path):

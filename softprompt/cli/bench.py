@@ -29,7 +29,7 @@ def speed_verb(
             help="Measured steps per side and case (default: 3, up to 7 until the interval is narrow).",
         ),
     ] = None,
-    only: Annotated[list[str] | None, typer.Option("--only", help="Run these cases only (may be given again).")] = None,
+    only: Annotated[list[str] | None, typer.Option("--only", help="Run these cases only; may be repeated.")] = None,
     grid: Annotated[
         str | None, typer.Option("--grid", help="Methods at several sizes: `all`, or 'P=5,20 B=8 T=30,120'.")
     ] = None,
@@ -37,19 +37,21 @@ def speed_verb(
         Path | None,
         typer.Option("--plot", callback=behind_links, help="Draw seconds against sizes, or by case (.png, .svg)."),
     ] = None,
-    folder: Annotated[
-        Path, typer.Option("--out", help="Folder that keeps each case as soon as it is measured.")
-    ] = Path("runs/speed"),
-    fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what the folder holds of these cases.")] = False,
+    folder: Annotated[Path, typer.Option("--out", help="Folder that keeps each case once it is measured.")] = Path(
+        "runs/speed"
+    ),
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Measure these cases again, even if the folder holds them.")
+    ] = False,
     document: Json = None,
 ) -> None:
     """Time and memory of a step against a peer's: one run, interleaved, medians, each side in its own process.
 
-    A call that was cut short goes on with the cases that are left when it is called again.
-    Cases: soft prompts, infix, prefixes, LoRA, activated LoRA (`alora`), all weights (`full`), a mixed batch. Only
-    by name (`--only`): `p_tuning`, `soft-b32`, `ia3`, `hard` and `probe` (forwards), `encoding`, and
-    `sweep` (20 trials against one). With `--grid`, names of methods: soft, infix, prefix, p_tuning, lora, alora, ia3, full,
-    hard, probe. Utilisation: the model's FLOPs over seconds and the rate of matrix products in the same run.
+    The same command resumes a measurement that was cut short. Cases: soft prompts, infix, prefixes, LoRA, activated LoRA
+    (`alora`), all weights (`full`), a mixed batch. Only by name (`--only`): `p_tuning`, `soft-b32`, `ia3`, `hard` and
+    `probe` (forwards), `encoding`, and `sweep` (20 trials against one). With `--grid`, the names of methods: soft, infix,
+    prefix, p_tuning, lora, alora, ia3, full, hard, probe. Utilisation is the model's FLOPs per second, divided by the rate
+    of matrix products in the same run.
     """
     from .. import registry
     from ..errors import SoftpromptError

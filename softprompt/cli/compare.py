@@ -31,15 +31,21 @@ def compare_verb(
     ] = None,
     to: Annotated[
         Path | None,
-        typer.Option("--out", help="Results folder (default: runs/NAME); the same one goes on where it was cut short."),
+        typer.Option(
+            "--out",
+            help="Results folder (default: runs/NAME). The same folder resumes a comparison that was cut short.",
+        ),
     ] = None,
     only: Annotated[
-        list[str] | None, typer.Option("--only", help="Run these contenders or families only (may be given again).")
+        list[str] | None, typer.Option("--only", help="Run these contenders or families only; may be repeated.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and what it will take, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and its cost, and stop.")] = False,
     estimate: Annotated[
         bool,
-        typer.Option("--estimate/--no-estimate", help="Try a step of each contender to say how long all takes."),
+        typer.Option(
+            "--estimate/--no-estimate",
+            help="Time a step of each contender, to estimate the time of the whole comparison.",
+        ),
     ] = True,
     executor: Annotated[
         Literal["here", "pool", "ray"] | None,
@@ -49,18 +55,17 @@ def compare_verb(
     ] = None,
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes, or actors of the cluster.")] = 1,
     address: Annotated[
-        str | None, typer.Option("--address", help="Of a Ray cluster (default: one on this machine).")
+        str | None, typer.Option("--address", help="Address of a Ray cluster (default: a cluster on this machine).")
     ] = None,
     isolate: Annotated[
-        bool, typer.Option("--isolate", help="Every run in a process of its own, so that its peak memory is measured.")
+        bool, typer.Option("--isolate", help="Run each in a process of its own, to measure its peak memory.")
     ] = False,
-    artifacts: Annotated[bool, typer.Option("--artifacts", help="Keep what the reported runs have learned.")] = False,
+    artifacts: Annotated[bool, typer.Option("--artifacts", help="Keep the artifacts of the reported runs.")] = False,
     document: Json = None,
 ) -> None:
     """Compare methods: learning rates chosen on dev, several seeds, equal tuning, one report with intervals.
 
-    Runs that have ended are not made again; failed ones are kept apart, tried again by the next call, and end this one with
-    exit code 1.
+    Finished runs are not repeated. Failed runs are kept apart and tried again by the next call; the exit code is then 1.
     """
     from .. import registry
 
@@ -101,7 +106,7 @@ def compare_verb(
 def report_verb(
     folder: Annotated[Path, typer.Argument(help="Results folder of `bench compare`.")], document: Json = None
 ) -> None:
-    """Write report.html, report.md and the CSV files of a results folder anew."""
+    """Write report.html, report.md and the CSV files of a results folder again."""
     from .. import registry
 
     refuse_replacing({"--json": document})

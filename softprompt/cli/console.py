@@ -161,7 +161,11 @@ def base_of(
     if given is None and name not in BUNDLED:
         gone = own is not None and Path(name).is_absolute() and not Path(name).exists()
         if own is None or gone:
-            why = "is not there any more" if gone else "is taken from no artifact and no other's run file"
+            why = (
+                "is not there any more"
+                if gone
+                else "is not loaded because an artifact or a run file from elsewhere names it"
+            )
             raise ConfigError(f"{artifact}: made on base {name!r}, which {why}; give --base NAME-OR-FOLDER")
     section["name"] = name
     if dtype is not None:
@@ -180,7 +184,7 @@ def tell_cut(bound: BoundTask) -> None:
         err.print(f"{bound.cut} texts were longer than {why} and were cut at their {side}")
     if bound.tied:
         err.print(
-            f"warning: {bound.tied} rows have different options of the same tokens to this base; the first is taken"
+            f"warning: {bound.tied} rows have different options with the same tokens in this base; the first one counts"
         )
 
 

@@ -25,7 +25,7 @@ def distil_verb(
     settings: Settings = None,
     to: RunFolder = Path("runs/short"),
     demonstrations: Annotated[
-        int, typer.Option("--demonstrations", min=0, help="Labelled training rows that the long prompt holds.")
+        int, typer.Option("--demonstrations", min=0, help="Labelled training rows in the long prompt.")
     ] = 8,
     instruction: Annotated[
         str | None, typer.Option("--instruction", help="Instruction of the long prompt (default: the task's).")
@@ -34,9 +34,9 @@ def distil_verb(
     test: Test = False,
     document: Json = None,
 ) -> None:
-    """Turn a long hard prompt into a few learned tokens by matching the base's own answers behind it; no labels needed.
+    """Replace a long hard prompt by a few learned tokens that match the base's answers behind it. No labels are needed.
 
-    The run file's method takes the long prompt's place.
+    The run file's method is what replaces the long prompt.
     """
     from ..methods import make_method
     from ..run_reader import load_run

@@ -32,21 +32,23 @@ _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "
 def doctor_verb(
     target: Annotated[
         Path | None,
-        typer.Argument(help="Run file (before training), folder of a run, or artifact. Without: versions and machine."),
+        typer.Argument(
+            help="Run file (before training), folder of a run, or artifact. Without one: versions and machine."
+        ),
     ] = None,
     settings: Annotated[list[str] | None, typer.Argument(help="key=value overrides of a run file.")] = None,
-    rows: Annotated[int, typer.Option("--rows", min=1, help="Labelled rows that are run.")] = 16,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Labelled rows to check on.")] = 16,
     full: Annotated[
-        bool, typer.Option("--full", help="Also evaluate dev again and compare with what is recorded.")
+        bool, typer.Option("--full", help="Also evaluate dev again and compare with the recorded metrics.")
     ] = False,
     document: Json = None,
     base: Annotated[
         str | None, typer.Option("--base", help="Base of an artifact (default: the one it was trained on).")
     ] = None,
 ) -> None:
-    """Check that what is learned acts, can be learned, and is scored at the right tokens. Exit code 2 if anything is wrong.
+    """Check that the learned prompt acts, can learn, and is scored at the right tokens. Exit code 2 if anything is wrong.
 
-    Without a target it shows versions, processor, memory, GPU and cache: what a report of a mistake needs.
+    Without a target it shows what a bug report needs: versions, processor, memory, GPU and cache.
     """
     from ..doctor import Finding, examine
     from ..errors import ArtifactError, ConfigError, DataError

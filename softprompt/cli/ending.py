@@ -70,7 +70,7 @@ def _problems(error: Exception) -> list[str]:
 def _plain(error: Exception) -> str | None:
     """What the user can do something about, in one line; None where the mistake is ours."""
     if isinstance(error, ConfigError) and len(error.problems) > 1:
-        return f"{len(error.problems)} settings cannot be used; each is told above, with what to write"
+        return f"{len(error.problems)} settings cannot be used; the lines above say what to write"
     if isinstance(error, SoftpromptError):
         return str(error)
     if isinstance(error, OSError):
@@ -92,7 +92,7 @@ def _mistake(error: Exception) -> NoReturn:
     write_whole(
         traceback.format_exc(), sys.__stderr__
     )  # also of a process that is not heard (`console.as_one_process`)
-    line = f"{type(error).__name__}: this is a mistake in softprompt; please report it with the lines above"
+    line = f"{type(error).__name__}: this is a bug in softprompt; please report it with the lines above"
     _exit([f"error: {line}"], 1)
 
 

@@ -36,7 +36,7 @@ def ensemble_verb(
     quantization: Quantization = None,
     document: Json = None,
 ) -> None:
-    """Let artifacts of one classification answer together, each on its own base; their weights are chosen on dev rows."""
+    """Combine artifacts of one classification task, each on its own base. Their weights are chosen on dev rows."""
     from ..artifact import check_ensemble_place
     from ..ensemble import check_members, fit_weights, save_ensemble, scores_of, weighed
     from ..errors import ConfigError

@@ -32,7 +32,11 @@ def eval_verb(
     split: Annotated[str, typer.Option("--split", help="Which of the task's own splits.")] = "test",
     outcomes: Annotated[
         Path | None,
-        typer.Option("--outcomes", callback=behind_links, help="Write each row's answer, in the form of its ending."),
+        typer.Option(
+            "--outcomes",
+            callback=behind_links,
+            help="Write each row's answer to this file; its ending sets the format.",
+        ),
     ] = None,
     base: Bases = None,
     dtype: Dtype = None,

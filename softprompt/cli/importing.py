@@ -24,11 +24,11 @@ def import_verb(
     task: Annotated[
         str, typer.Option("--task", help="Task with the template it was trained with: ready name or file.")
     ],
-    to: Annotated[Path, typer.Option("--out", help="Where the artifact goes.")],
+    to: Annotated[Path, typer.Option("--out", help="Folder for the artifact.")],
     base: Annotated[str, typer.Option("--base", help="The base it was trained on.")] = "smollm2",
     document: Json = None,
 ) -> None:
-    """Make an artifact of what PEFT trained."""
+    """Convert what PEFT trained into an artifact."""
     from ..artifact import check_place
     from ..runfile import BaseSpec
     from ..tasks import Task

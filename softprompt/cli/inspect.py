@@ -29,7 +29,8 @@ def inspect_verb(
         int, typer.Option("--words", min=0, help="Nearest vocabulary entries per learned token (0: none).")
     ] = 3,
     base: Annotated[
-        str | None, typer.Option("--base", help="Base of the nearest words (default: the one it was trained on).")
+        str | None,
+        typer.Option("--base", help="Base whose vocabulary is searched (default: the one it was trained on)."),
     ] = None,
     manifest: Annotated[bool, typer.Option("--manifest", help="Print manifest.json instead.")] = False,
     document: Json = None,

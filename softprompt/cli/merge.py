@@ -24,7 +24,7 @@ def merge_verb(
     base_id: Annotated[str | None, typer.Option("--base", help="Base, if it is not the recorded one.")] = None,
     document: Json = None,
 ) -> None:
-    """Merge what was learned into the base's weights and save a plain transformers model folder."""
+    """Merge the learned weights into the base and save a plain transformers model folder."""
     from transformers.utils import logging
 
     from ..artifact import load

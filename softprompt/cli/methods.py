@@ -20,7 +20,7 @@ def list_methods(
     name: Annotated[str | None, typer.Argument(help="Show this method's settings and defaults.")] = None,
     document: Json = None,
 ) -> None:
-    """Show what can be trained, one line each; or one method's settings and defaults."""
+    """List the methods, one line each, or show one method's settings and defaults."""
     from .. import registry
 
     refuse_replacing({"--json": document})

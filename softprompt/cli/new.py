@@ -37,7 +37,7 @@ def new_verb(
 ) -> None:
     """Look at a file of rows, say what is in it, and write a run file for it with a comment for each key.
 
-    Beside it stands `.softprompt-run.schema.json`, by which editors complete and check its keys.
+    It writes `.softprompt-run.schema.json` beside it, so that editors can complete and check the keys.
     """
     from ..errors import ConfigError
     from ..proposal import command_of, look, propose_run, summary, written

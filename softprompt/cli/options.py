@@ -16,29 +16,29 @@ RunOrRows = Annotated[
 ]
 TextColumns = Annotated[
     list[str] | None,
-    typer.Option("--text", help="Column that is read (again for each further one); default: the longest texts."),
+    typer.Option("--text", help="Column to read; repeat it for several. Default: the longest texts."),
 ]
 LabelColumn = Annotated[
-    str | None, typer.Option("--label", help="Column with the answer; default: the one with few values that repeat.")
+    str | None, typer.Option("--label", help="Column with the answer. Default: the one with few values that repeat.")
 ]
 LabelColumns = Annotated[
     list[str] | None,
     typer.Option(
         "--label",
-        help="Column with the answer; default: the one with few values that repeat. Again for each label that has a column "
+        help="Column with the answer. Default: the one with few values that repeat. Repeat it where each label has a column "
         "of 0 and 1.",
     ),
 ]
 TaskType = Annotated[
     str | None,
     typer.Option(
-        "--type", help="classification, multilabel, generation, span or tagging; default: by what the columns hold."
+        "--type", help="classification, multilabel, generation, span or tagging. Default: what fits the columns."
     ),
 ]
 Settings = Annotated[
     list[str] | None, typer.Argument(help="key=value overrides, e.g. train.lr=0.01 method.length=16 seed=1.")
 ]
-RunFolder = Annotated[Path, typer.Option("--out", help="Folder of the run: checkpoint, event log, artifact.")]
+RunFolder = Annotated[Path, typer.Option("--out", help="Folder for the run: checkpoint, event log, artifact.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over even if the folder holds a checkpoint.")]
 Test = Annotated[bool, typer.Option("--test", help="Also measure on the test rows, once, at the end.")]
 ArtifactFolder = Annotated[Path, typer.Argument(help="Artifact folder, or the folder of the run that made it.")]
@@ -52,12 +52,10 @@ Json = Annotated[
         "--json",
         metavar="[FILE.json]",
         callback=json_target,
-        help="Print one JSON document and nothing else; before a name that ends in .json: write it there.",
+        help="Print one JSON document and nothing else. With a name that ends in .json: write it there.",
     ),
 ]
 Bases = Annotated[
     list[str] | None,
-    typer.Option(
-        "--base", help="Base to use (default: the one it was trained on); again for each base that is needed."
-    ),
+    typer.Option("--base", help="Base to use (default: the one it was trained on). Repeat it if several are needed."),
 ]

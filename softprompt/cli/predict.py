@@ -33,21 +33,21 @@ def predict_verb(
     source: Annotated[Path, typer.Option("--input", help="Rows (JSONL, CSV, Parquet) with the template's fields.")],
     to: Annotated[
         Path | None,
-        typer.Option("--output", callback=behind_links, help="Write here, in the form of its ending."),
+        typer.Option("--output", callback=behind_links, help="File to write; its ending sets the format."),
     ] = None,
     base: Bases = None,
     dtype: Dtype = None,
     quantization: Quantization = None,
     stream: Annotated[
-        bool, typer.Option("--stream", help="Show the text of written answers as it comes, one row after the other.")
+        bool, typer.Option("--stream", help="Show generated text as it comes, one row after the other.")
     ] = False,
     document: Json = None,
 ) -> None:
     """Answer rows, one JSON line each. Rows with different artifacts go through their base in one batch.
 
-    A file to write gets the form of its ending: .jsonl, .json, .csv, .tsv or .parquet. A row without an "artifact" field is
-    answered by the first artifact. Names are the folders' names unless given. A row's own fields come back as they were; an
-    answer that would take the name of one is called predicted_…. An ensemble's folder is named like an artifact's.
+    The ending of --output sets its format: .jsonl, .json, .csv, .tsv or .parquet. A row without an "artifact" field is
+    answered by the first artifact. An artifact is called like its folder unless it is given as NAME=FOLDER; so is an
+    ensemble. A row's own fields come back unchanged. If an answer has the name of such a field, it becomes predicted_….
     """
     from ..data import read_rows
     from ..data.writers import check_output, check_rows, line, write_rows
@@ -123,7 +123,7 @@ def _beside(rows: list[dict[str, Any]], answers: list[dict[str, Any]]) -> list[d
         own = key in theirs and key != "artifact"
         called[key] = _free(key, theirs) if own else key
     if renamed := [f"{key!r} is {name!r}" for key, name in called.items() if key != name]:
-        err.print(f"the rows have fields of these names, so of the answers {', '.join(renamed)}")
+        err.print(f"the rows have fields with these names, so answers are renamed: {', '.join(renamed)}")
     return [
         {**row, **{called[key]: value for key, value in answer.items()}}
         for row, answer in zip(rows, answers, strict=True)

@@ -37,14 +37,12 @@ def prune_verb(
     to: Annotated[
         list[int] | None, typer.Option("--to", min=1, help="Learned tokens to keep; may be repeated.")
     ] = None,
-    folder: Annotated[Path, typer.Option("--out", help="Folder; one run folder in it per length.")] = Path(
-        "runs/pruned"
-    ),
+    folder: Annotated[Path, typer.Option("--out", help="Folder for the runs, one per length.")] = Path("runs/pruned"),
     run_file: Annotated[
         Path | None,
         typer.Option("--run", help="Run file that names base and data (default: the run's own, if it was made here)."),
     ] = None,
-    rows: Annotated[int, typer.Option("--rows", min=1, help="Training rows that importance is taken over.")] = 128,
+    rows: Annotated[int, typer.Option("--rows", min=1, help="Training rows on which importance is measured.")] = 128,
     document: Json = None,
 ) -> None:
     """Drop the least important learned tokens, train the others on for an epoch, and compare on dev."""

@@ -19,7 +19,7 @@ ReportFile = Annotated[
         "--report",
         metavar="[FILE.html|FILE.json]",
         callback=behind_links,
-        help="Also show scores of each label, confusions, thresholds and the worst rows; before a name: write them there.",
+        help="Also show the scores of each label, confusions, thresholds and the worst rows. With a name: write them there.",
     ),
 ]
 

@@ -21,9 +21,9 @@ class File(str, Enum):
 def schema_verb(
     file: Annotated[File, typer.Argument(help="Which file: a run file, or a task file.")],
 ) -> None:
-    """Print the JSON schema of a run file or a task file, by which editors complete and check keys.
+    """Print the JSON schema of a run file or a task file, so that editors can complete and check keys.
 
-    A first line `# yaml-language-server: $schema=run.schema.json` in the YAML file names it, relative to that file.
+    The YAML file names it in its first line: `# yaml-language-server: $schema=run.schema.json`, relative to the YAML file.
     """
     from ..schema import as_json
 

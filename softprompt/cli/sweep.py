@@ -14,13 +14,13 @@ from .options import Json, RunFile
 from .outputs import refuse_replacing, tell_json
 
 _SETTINGS = (
-    "key=value overrides; several values: key=a,b,c. With --optuna also ranges: key=low..high, and key=low..high:log for what "
-    "counts in powers of ten; ends without a point are whole numbers."
+    "key=value overrides; several values: key=a,b,c. With --optuna also ranges: key=low..high, or key=low..high:log for a "
+    "logarithmic scale. A range between integers gives integers."
 )
 _OPTUNA = (
-    "Trials in all that Optuna chooses for the lowest dev log loss, instead of all combinations; those of earlier calls "
-    "count. "
-    "Without settings that vary it searches the learning rate and the length round the run's own. Needs softprompt[optuna]."
+    "Number of trials in all, earlier calls included. Optuna chooses them for the lowest dev log loss, instead of all "
+    "combinations. Without settings that vary it searches the learning rate and the length around the run's own. Needs "
+    "softprompt[optuna]."
 )
 _GIVEN_UP = {"median": "pruned", "not_finite": "diverged"}
 
@@ -33,9 +33,7 @@ _GIVEN_UP = {"median": "pruned", "not_finite": "diverged"}
 def sweep_verb(
     run: RunFile,
     settings: Annotated[list[str] | None, typer.Argument(help=_SETTINGS)] = None,
-    to: Annotated[Path, typer.Option("--out", help="Folder; one run folder in it per combination.")] = Path(
-        "runs/sweep"
-    ),
+    to: Annotated[Path, typer.Option("--out", help="Folder for the runs, one per combination.")] = Path("runs/sweep"),
     test: Annotated[
         bool, typer.Option("--test", help="Evaluate the best run (by dev) on the test rows, once.")
     ] = False,
@@ -44,15 +42,15 @@ def sweep_verb(
         bool,
         typer.Option(
             "--no-prune",
-            help="Train every trial to its end; else one stops where its dev log loss is above the median of those before.",
+            help="Train every trial to its end. By default a trial stops if its dev log loss is above earlier trials' median.",
         ),
     ] = False,
     document: Json = None,
 ) -> None:
-    """Train every combination of the given values, or what Optuna chooses; texts are encoded once for all of them.
+    """Train every combination of the given values, or those that Optuna chooses. Texts are encoded once for all runs.
 
-    Resumable run by run: the same command goes on. The best run is chosen by the dev metric, and by the dev log loss among
-    those that the metric cannot tell apart.
+    The same command resumes a sweep that was cut short. The best run has the best dev metric; among runs that the metric
+    cannot separate, the lowest dev log loss.
     """
     from ..errors import ConfigError
     from ..training.sweep import sweep

@@ -35,11 +35,11 @@ def train_verb(
     fresh: Fresh = False,
     test: Test = False,
     check: Annotated[
-        bool, typer.Option("--check/--no-check", help="First look whether the method acts and can learn (see doctor).")
+        bool, typer.Option("--check/--no-check", help="First check that the method acts and can learn (see doctor).")
     ] = True,
     document: Json = None,
 ) -> None:
-    """Train a prompt and save its artifact. The same command goes on where it was cut short (bit-exact on the CPU).
+    """Train a prompt and save its artifact. The same command resumes a run that was cut short (bit-exact on the CPU).
 
     For a file of rows the task is proposed, as `new` does it. With `base=auto` or `method=auto`, probes and a learned
     prompt are compared first, and the best is trained. That is the default for a file of rows with labels.
@@ -52,7 +52,9 @@ def train_verb(
     refuse_replacing({"--json": document}, [run])
     of_rows = holds_rows(run)
     if (text or label or kind) and not of_rows:
-        raise ConfigError(f"{run}: is a run file, which names its columns; --text, --label and --type are for rows")
+        raise ConfigError(
+            f"{run}: is a run file, which names its columns itself; use --text, --label and --type with a file of rows"
+        )
     spec = (
         run_for_rows(run, settings or [], text, label, kind) if of_rows else load_run(run, settings or [], whole=True)
     )

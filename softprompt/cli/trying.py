@@ -29,16 +29,14 @@ def try_verb(
     label: LabelColumn = None,
     minutes: Annotated[
         float,
-        typer.Option("--minutes", min=0.1, help="Time that it may take; what does not fit is left out, and said."),
+        typer.Option("--minutes", min=0.1, help="Time limit. Methods that do not fit are left out and named."),
     ] = 3.0,
     html: Annotated[
         Path | None, typer.Option("--html", callback=behind_links, help="Also write a page with the plots.")
     ] = None,
     to: Annotated[
         Path | None,
-        typer.Option(
-            "--out", help="Folder of the runs (default: runs/try-NAME); the same one goes on with what is left."
-        ),
+        typer.Option("--out", help="Folder for the runs (default: runs/try-NAME). The same folder resumes them."),
     ] = None,
     only: Annotated[
         list[str] | None,
@@ -48,10 +46,10 @@ def try_verb(
     encoder: Annotated[str, typer.Option("--encoder", help="Encoder: bundled name or folder.")] = "minilm",
     document: Json = None,
 ) -> None:
-    """Find out which way is best for a file of labelled rows: cross-validated, with intervals, in minutes.
+    """Find the best method for a file of labelled rows: cross-validated, with intervals, in minutes.
 
-    From the commonest label over TF-IDF and probes to learned prompts, and whether more labels would pay. Writes the winner's
-    run file. It is `bench compare` underneath: the same command goes on with the runs that are left.
+    It compares the commonest label, TF-IDF, probes and learned prompts, and says whether more labels would help. It writes
+    the winner's run file. The same command resumes a comparison that was cut short (it is `bench compare` underneath).
     """
     from .. import registry
 

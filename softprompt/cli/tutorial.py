@@ -28,9 +28,11 @@ _SHORT = ("method=infix", "train.batch_size=8", "train.max_steps=30")
 def tutorial_verb(
     folder: Annotated[
         Path | None,
-        typer.Option("--out", help="Folder that is made for it (default: a temporary one, which is named)."),
+        typer.Option("--out", help="Folder to make for it (default: a temporary one, which is named)."),
     ] = None,
-    base: Annotated[str | None, typer.Option("--base", help="Another base than the one that `train` proposes.")] = None,
+    base: Annotated[
+        str | None, typer.Option("--base", help="Base to use instead of the one that `train` proposes.")
+    ] = None,
     document: Json = None,
 ) -> None:
     """See it work in about a minute: train, eval, predict and inspect, on 120 made-up messages to a shop.

@@ -33,13 +33,13 @@ class LoraSpec(WeightsSpec):
     Attributes:
         r: rank of the update.
         alpha: the update is scaled by alpha / r.
-        dropout: of the update's input, in training.
-        target_modules: names of the modules it goes into; null: PEFT's choice for the family, or all linear layers.
+        dropout: dropout on the update's input, in training.
+        target_modules: names of the modules to update; null: PEFT's choice for the family, or all linear layers.
         rslora: scale by alpha / √r (Kalajdzievski 2023).
         dora: learn magnitudes as well (Liu et al. 2024).
-        activate: `cue` lets the weights act from the template's cue on only (of a sequence-to-sequence base: in the decoder):
-            texts are encoded once, steps are short.
-        options: other keys of PEFT's LoraConfig that are known.
+        activate: `cue` lets the weights act only from the template's cue on (on a sequence-to-sequence base: in the
+            decoder). Then texts are encoded once, and steps are short.
+        options: other supported keys of PEFT's LoraConfig.
     """
 
     r: PositiveInt = 8

@@ -55,7 +55,7 @@ class TunerSpec(WeightsSpec):
 
     Attributes:
         type: PEFT's name of the tuner: IA3, VERA, OFT, LOKR …
-        options: the settings that are PEFT's own, as `PEFT's-key: value` (they may also stand beside `type`).
+        options: PEFT's own settings, as `PEFT's-key: value`. They may also stand beside `type`.
     """
 
     type: str = "IA3"

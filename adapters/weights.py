@@ -20,10 +20,10 @@ class WeightsSpec(MethodSpec):
     """What the settings of all methods in the weights share.
 
     Attributes:
-        layers: `20-` changes layers from 20 on only (`20-25` those six); texts are run through the layers below once and
-            kept.
-        instruction: keep the task's instruction in front of the text (null: unless a head reads the mean of an encoder's
-            states, which it dilutes).
+        layers: `20-` changes only the layers from 20 on (`20-25` those six). Texts run through the layers below once
+            and are kept.
+        instruction: keep the task's instruction in front of the text. Null: yes, unless a head reads the mean of an
+            encoder's states, which the instruction would dilute.
     """
 
     layers: Layers | None = None

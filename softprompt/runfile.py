@@ -25,18 +25,19 @@ TrackerName = Literal["tensorboard", "trackio", "wandb", "mlflow"]
 
 
 class TrainSpec(Strict):
-    """How a method is trained. What is left out (null) the method's own defaults fill.
+    """How a method is trained. What is left out (null) has the method's own default.
 
     Attributes:
-        lr: highest learning rate; prompts want 100–1000 times that of weights.
-        epochs: passes over the training rows. Left out, some methods make more of few rows.
+        lr: highest learning rate; prompts need 100–1000 times that of weights.
+        epochs: passes over the training rows. If it is left out, some methods make more passes when rows are few.
         max_steps: optimizer steps at most.
-        min_steps: optimizer steps at least: of few rows more epochs are made (null: the method's own if `epochs` is null).
-        batch_size: rows of an optimizer step.
-        micro_batch: rows of one forward (of each process); gradients add up to `batch_size` (same result, less memory).
-        schedule: how the learning rate goes down: `linear`, `cosine` or `constant`.
-        warmup: fraction of the steps in which it goes up first.
-        weight_decay: AdamW's, of what is learned.
+        min_steps: optimizer steps at least; if rows are few, there are more epochs (null: the method's own if `epochs`
+            is null).
+        batch_size: rows in an optimizer step.
+        micro_batch: rows in one forward (of each process). Gradients add up to `batch_size`: same result, less memory.
+        schedule: how the learning rate falls: `linear`, `cosine` or `constant`.
+        warmup: fraction of the steps in which it first rises.
+        weight_decay: AdamW's, for the learned parameters.
         word_dropout: fraction of a text's tokens that a step reads as the mask token, so that words are not learned by
             heart (Kondratyuk & Straka 2019, arXiv:1904.02099, §3.3). Only on bidirectional bases with a mask token;
             null: 0.15 where a task tags words there, else none.
@@ -45,15 +46,16 @@ class TrainSpec(Strict):
             null: the loss of the right answers.
         temperature: what `contrastive` divides cosines by; null: 0.1.
         clip: largest gradient norm.
-        optimizer: `adamw`, or `adafactor` or `adamw8bit` (less memory; full fine-tuning wants it).
-        autocast: `bf16` runs matrix products in that type, in training and evaluation; weights stay as they are.
-        gradient_checkpointing: compute each layer again in the backward instead of keeping what it needs: less memory, more
-            time.
-        eval_every: optimizer steps between two dev evaluations (default: half an epoch, or more where epochs are short).
-        patience: stop after this many dev evaluations that were no better.
+        optimizer: `adamw`; or `adafactor` or `adamw8bit`, which need less memory (for full fine-tuning).
+        autocast: `bf16` runs matrix products in bf16, in training and evaluation. Weights keep their type.
+        gradient_checkpointing: compute each layer again in the backward instead of keeping its activations: less
+            memory, more time.
+        eval_every: optimizer steps between two dev evaluations (null: half an epoch, or more where epochs are short).
+        patience: stop after this many dev evaluations without an improvement.
         target: stop when the lower bound of the dev metric's 95 % interval reaches this.
-        report_to: `tensorboard`, `trackio`, `wandb` or `mlflow`, or a list of them: where the run is shown while it trains
-            (each an extra of that name). It changes nothing of the run, and is no part of what names it.
+        report_to: `tensorboard`, `trackio`, `wandb` or `mlflow`, or a list of them: where the run is shown while it
+            trains. Each needs the extra of its name. It changes nothing in the run, and is not part of the run's
+            identity.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -130,9 +132,9 @@ class CacheSpec(Strict):
     """Where encoded rows are kept.
 
     Attributes:
-        dtype: null keeps the base's own (exact); `bf16` or `fp16` halve the bytes of an fp32 base.
-        ram_gb, disk_gb: budgets (of each process, where there are several); disk is used after RAM.
-        keep: leave the encoded rows on disk for the next run of the same base, task and head.
+        dtype: null keeps the base's own type (exact); `bf16` or `fp16` halve the bytes for an fp32 base.
+        ram_gb, disk_gb: limits in GB, for each process; disk is used when RAM is full.
+        keep: leave the encoded rows on disk for the next run with the same base, task and text before the rows.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -149,16 +151,18 @@ class CacheSpec(Strict):
 
 
 class BaseSpec(Strict):
-    """Which base: bundled name, folder or hub id; how it is held; where it runs.
+    """Which base, in which number format, and where it runs.
 
     Attributes:
         name: bundled name, folder, GGUF file or hub id; `auto` chooses.
         dtype: type of the base's weights.
-        device: `cpu`, `cuda`, `cuda:1` …; `auto` takes a GPU where there is one.
-        quantization: `int8` or `nf4` hold the linear layers' weights in 8 or 4 bits (needs the extra `quant`); `dtype` is then
-            that of everything else.
-        kind: `causal`, `masked`, `encoder` or `seq2seq`, where a checkpoint can be run as several; null: what its config says.
-        isolated: for int8: rows never depend on the rows beside them. `false` takes bitsandbytes' own int8, where they do.
+        device: `cpu`, `cuda`, `cuda:1` …; `auto` uses a GPU if there is one.
+        quantization: `int8` or `nf4` store the linear layers' weights in 8 or 4 bits (needs the extra `quant`). `dtype`
+            is then the type of everything else.
+        kind: `causal`, `masked`, `encoder` or `seq2seq`, for a checkpoint that can run as several of them. Null: what
+            its config says.
+        isolated: with int8, rows never depend on the other rows of a batch. `false` uses bitsandbytes' own int8, where
+            they do.
     """
 
     name: str = Field(default="smollm2", min_length=1)
@@ -195,9 +199,10 @@ class RunSpec(Strict):
     Attributes:
         base, method: a name, or a mapping with `name` and settings.
         task: a ready task's name, a file, or the task itself.
-        train: how it is trained; what is left out has the method's own default.
+        train: how it is trained. What is left out has the method's own default.
         cache: where encoded rows are kept.
-        seed: of the initialisation and the order of rows. (Splits and demonstrations have seeds of their own in the task.)
+        seed: for the initialisation and the order of rows. Splits and demonstrations have seeds of their own in the
+            task.
     """
 
     base: BaseSpec = Field(default_factory=BaseSpec)

@@ -60,7 +60,7 @@ def test_what_was_seen_is_said(tmp_path):
     for words in (
         "35 rows; columns: message (texts of",
         "team (3 values)",
-        "'message' is read, 'team' is the answer",
+        "reads 'message', predicts 'team'",
         "'account' 10, 'billing' 13, 'shipping' 11",
         "2 rows that are copies",
         "2 rows that ask the same as others and have different labels",

@@ -55,7 +55,7 @@ def test_a_column_of_several_labels_is_a_task_of_several(tmp_path, separator):
     said = "\n".join(summary(found))
     for words in (
         "topics (several of 4 labels in a cell)",
-        "task: multilabel; 'message' is read, 'topics' is the answer",
+        "task: multilabel; reads 'message', predicts 'topics'",
         f"a cell holds several labels with {separator.strip()!r} between them; --type classification reads it as one",
         "4 labels: 'account' ",
         f"{topics().count([])} rows have nothing in 'topics', so none of the labels",

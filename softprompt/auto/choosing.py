@@ -105,7 +105,7 @@ def _folds(task: Task, rows: Sequence[Row], dev: Sequence[Row], seed: int) -> li
     labels = list(map(task.label, rows))
     if len(set(labels)) < 2:
         told = f"all {len(rows)} training rows have the label {labels[0]!r}" if labels else "there are no training rows"
-        raise DataError(f"{told}, so nothing is to be told apart; give rows of at least two labels")
+        raise DataError(f"{told}, so there is nothing to classify; give rows of at least two labels")
     if dev:
         return [list(range(len(rows), len(rows) + len(dev)))]
     if len(rows) >= FEW:

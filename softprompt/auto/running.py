@@ -155,7 +155,7 @@ def _refuse(task: Task) -> None:
             "method, e.g. base=smollm2 method=infix"
         )
     if processes().world > 1:
-        raise ConfigError("auto runs in one process; name a base and a method to train in several")
+        raise ConfigError("auto runs in one process; to train in several, name a base and a method")
 
 
 def _check_place(out: Path) -> None:
@@ -165,7 +165,7 @@ def _check_place(out: Path) -> None:
         ArtifactError: `artifact/` holds something else.
     """
     if (out / RESULT).exists():
-        raise TrainingError(f"{out}: holds a run of one method, and this one is to choose; use another --out")
+        raise TrainingError(f"{out}: holds a run of one method, and this run is to choose a method; use another --out")
     if not artifacts.is_ensemble(out):
         artifacts.check_place(out / ARTIFACT)
 

@@ -54,7 +54,7 @@ def _describe(name: str) -> dict[str, Any]:
     if method.defaults.lr:
         what = explained(TrainSpec)
         if method.defaults.min_steps:
-            what["epochs"] += f" Here {method.defaults.min_steps} steps are made at least."
+            what["epochs"] += f" Here at least {method.defaults.min_steps} steps are made."
             what["batch_size"] += f" With few rows a sixteenth of them, at least {method.defaults.least_batch}."
         for key, value in vars(method.defaults).items():
             if key in what:

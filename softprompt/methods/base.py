@@ -35,8 +35,8 @@ class MethodSpec(Strict):
 
     Attributes:
         name: the method, as in the run file.
-        head: learn a classifier that reads answers off the states, instead of the base's own words; null: where the base has
-            none (encoders such as minilm).
+        head: learn a classifier on the base's states, instead of answering with the base's own words. Null: only on a
+            base without words (encoders such as minilm).
     """
 
     name: str = Field(examples=["infix"])

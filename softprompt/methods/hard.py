@@ -9,8 +9,8 @@ class HardSpec(MethodSpec):
     """Settings of `hard`.
 
     Attributes:
-        instruction: keep the task's instruction (null: unless a head reads the mean of an encoder's states, which it dilutes).
-            How many demonstrations is the task's: `task.demonstrations.k`.
+        instruction: keep the task's instruction. Null: yes, unless a head reads the mean of an encoder's states, which
+            the instruction would dilute. The task sets the number of demonstrations: `task.demonstrations.k`.
     """
 
     instruction: bool | None = None

@@ -29,15 +29,17 @@ class InfixSpec(MethodSpec):
 
     Attributes:
         length: learned tokens P.
-        form: `kv` (keys and values per layer, that take no position) or `embeddings` (tokens that run in every row).
-        cue: how many of the template's last tokens stand behind the prompt and run every step; `kv` needs ≥ 1. On an
-            encoder–decoder base it has no meaning: the prompt stands in front of all that the decoder writes.
-        init: where they start: `text`, `vocabulary` (common tokens), `labels` (the label words), `random` or `artifact`.
-        text: what `init: text` starts from; null: the task's instruction.
-        artifact: folder that `init: artifact` starts from.
+        form: `kv` (keys and values per layer, without a position of their own) or `embeddings` (tokens that run in
+            every row).
+        cue: how many of the template's last tokens stand behind the prompt and run every step; `kv` needs ≥ 1. It has
+            no effect on an encoder–decoder base: there the prompt stands in front of the decoder's output.
+        init: initial values: `text`, `vocabulary` (common tokens), `labels` (the label words), `random` or `artifact`.
+        text: the text for `init: text`; null: the task's instruction.
+        artifact: the folder for `init: artifact`.
         instruction: keep the task's instruction in front of the text (null: as in `hard`).
-        turned: written by training: learned keys were rotated to where each row had come, in every layer whose keys rotate.
-            Artifacts without it are of format 1, when the rotation of some families was not found; theirs stay as they are.
+        turned: written by training: learned keys were rotated to their position in each row, in every layer whose keys
+            rotate. Artifacts without it have format 1, in which the rotation of some families was not known; their keys
+            are not rotated.
     """
 
     length: PositiveInt = 10

@@ -23,8 +23,8 @@ class JointSpec(MethodSpec):
     """Settings of `joint`.
 
     Attributes:
-        parts: two or more methods, each a name or a mapping with `name` and settings; at most one changes weights. Each is
-            trained with its own learning rate: `train.lr` is that of the first, the others keep their distance to it.
+        parts: two or more methods, each a name or a mapping with `name` and settings; at most one changes weights. Each
+            is trained with its own learning rate. `train.lr` sets that of the first; the others keep their ratio to it.
     """
 
     parts: list[str | dict[str, Any]] = Field(default=["soft", "lora"], min_length=2, max_length=MAX_PARTS)

@@ -18,10 +18,10 @@ class PTuningSpec(SoftSpec):
     """Settings of `p_tuning`, beside those of `soft`.
 
     Attributes:
-        encoder: `lstm` or `mlp`.
+        encoder: the network that makes the prompt: `lstm` or `mlp`.
         hidden: width of its hidden layers.
-        layers: how many the LSTM has.
-        residual: the encoder's output is added to the text that the prompt starts from; false is the paper's and PEFT's form,
+        layers: layers of the LSTM.
+        residual: add the encoder's output to the prompt's initial text. `false` is the form of the paper and of PEFT,
             which starts at random.
     """
 

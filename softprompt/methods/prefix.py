@@ -36,7 +36,7 @@ class PrefixSpec(SoftSpec):
         reparameterization: `mlp` trains a small network whose output is added to the initial prefix (Li & Liang 2021,
             §4.3). With `projection`, which is PEFT's, the output is the prefix itself; it starts at random or, with
             `init: zero`, at zero. Only the finished prefix is saved.
-        hidden: width of that network.
+        hidden: width of that network's hidden layer.
     """
 
     length: PositiveInt | None = None  # type: ignore[assignment]

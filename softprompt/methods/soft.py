@@ -24,15 +24,16 @@ class SoftSpec(MethodSpec):
     """Settings of `soft`.
 
     Attributes:
-        length: learned tokens P; where the template has soft slots, their lengths count.
-        init: where they start: `text`, `vocabulary` (common tokens), `labels` (the label words), `random` or `artifact`; as in
-            PEFT `normal` (its RANDOM), `any_tokens` (its SAMPLE_VOCAB) or `zero`. A soft slot that says where it starts does
-            so, unless it is `artifact`.
-        text: what `init: text` starts from; null: the task's instruction.
-        artifact: folder that `init: artifact` starts from.
-        instruction: keep the task's instruction behind the prompt as well (by default the prompt takes its place); it stays
-            where the template has soft slots.
-        groups: lengths of the template's soft slots; written by training, so that an artifact is read back without its task.
+        length: learned tokens P. If the template has soft slots, their lengths count instead.
+        init: initial values: `text`, `vocabulary` (common tokens), `labels` (the label words), `random` or `artifact`.
+            As in PEFT: `normal` (its RANDOM), `any_tokens` (its SAMPLE_VOCAB) or `zero`. A soft slot may name its own
+            `init`, which counts unless this is `artifact`.
+        text: the text for `init: text`; null: the task's instruction.
+        artifact: the folder for `init: artifact`.
+        instruction: also keep the task's instruction, behind the prompt; by default the prompt replaces it. With soft
+            slots in the template the instruction always stays.
+        groups: lengths of the template's soft slots. Training writes them, so that an artifact can be read without its
+            task.
     """
 
     length: PositiveInt = 20

@@ -82,8 +82,8 @@ def look(path: Path, text: Sequence[str] = (), label: Sequence[str] = (), kind: 
     if roles.kind == "classification":
         if len(labels) < 2:
             raise DataError(
-                f"{path}: column {roles.answer!r} holds {', '.join(map(repr, labels)) or 'no label'}; it takes two labels "
-                "or more, name another column with --label"
+                f"{path}: column {roles.answer!r} holds {', '.join(map(repr, labels)) or 'no label'}; two labels or more "
+                "are needed; name another column with --label"
             )
         remarks = [*_about_labels(labels), *_giving_away(rows, columns, roles), *_telling(rows, roles)]
     if roles.kind == "multilabel":
@@ -111,7 +111,7 @@ def _without_labels(rows: Sequence[Row], roles: Roles) -> list[str]:
     if not empty:
         return []
     return [
-        f"{empty} rows have nothing in {roles.answer!r}, so none of the labels; remove those that are not labelled yet"
+        f"{empty} rows have an empty {roles.answer!r}, so they have no label; remove rows that are not labelled yet"
     ]
 
 
@@ -195,13 +195,11 @@ def _about_labels(labels: dict[str, int]) -> list[str]:
     for same in alike.values():
         if len(same) > 1:
             remarks.append(
-                f"labels {' and '.join(map(repr, same))} differ in case or blanks only; if they are one, write them alike"
+                f"labels {' and '.join(map(repr, same))} differ in case or blanks only; if they are one label, write them alike"
             )
     if rare := [label for label, count in labels.items() if count < _RARE]:
         shown = ", ".join(f"{label!r} {labels[label]}" for label in rare[:_FEW]) + (" …" if len(rare) > _FEW else "")
-        remarks.append(
-            f"labels with few rows: {shown}; dev and test may have none of them, so they are hardly measured"
-        )
+        remarks.append(f"labels with few rows: {shown}; dev and test may have none of them, so their scores say little")
     return remarks
 
 
@@ -217,7 +215,7 @@ def _giving_away(rows: Sequence[Row], columns: Sequence[Column], roles: Roles) -
             if value is not None and label is not None:
                 beside[value].add(composed(label))
         if len(beside) > 1 and all(len(found) == 1 for found in beside.values()):
-            read = "remove it from what is read" if column.name in roles.fields else "it is not read"
+            read = "leave it out of --text" if column.name in roles.fields else "it is not read"
             remarks.append(
                 f"column {column.name!r} gives the label away: each of its {len(beside)} values goes with one label; {read}"
             )
@@ -237,5 +235,5 @@ def _telling(rows: Sequence[Row], roles: Roles) -> list[str]:
     if not labelled or holds < _TELLING * labelled:
         return []
     return [
-        f"{holds} of {labelled} texts hold their own label, so they may give it away; see whether that will be so later"
+        f"{holds} of {labelled} texts hold their own label, so they may give it away; check whether new texts will, too"
     ]

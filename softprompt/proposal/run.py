@@ -117,7 +117,7 @@ def _tried(seen: Seen, run: dict[str, Any]) -> Proposal:
     rows = sum(map(len, splits.values()))
     if rows < LEAST:
         left = f" (left out: {task.left_out})" if task.left_out else ""
-        raise DataError(f"{seen.path}: has {rows} different rows that can be used{left}; it takes {LEAST} or more")
+        raise DataError(f"{seen.path}: has {rows} different rows that can be used{left}; {LEAST} or more are needed")
     if not task.left_out.unusable:
         del run["task"]["data"]["on_bad_rows"]
     # paths as they were given; how the file is read was told when it was looked at

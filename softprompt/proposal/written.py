@@ -24,20 +24,20 @@ _TYPES = {
 }
 _NOTES = {
     "base": "or a folder or hub id; {name: …, dtype: bf16} halves its memory",
-    "task.data.columns": "what the task calls a column: its name in the file",
+    "task.data.columns": "field of the task: its column in the file",
     "task.template.instruction": "in front of every row",
-    "task.template.input": "how a row reads; more columns: another {{ name }}",
-    "task.template.cue": "behind it",
-    "task.template.answer": "what the model is to say then",
-    "task.verbalizer": "label: the word that stands for it",
+    "task.template.input": "the row's text; add more columns as {{ name }}",
+    "task.template.cue": "behind the row's text",
+    "task.template.answer": "what the model should answer",
+    "task.verbalizer": "label: the word that the model answers with",
     "task.tags": "all tags, in the order of the head's answers",
     "task.labels": "all labels, in the order of the head's answers",
-    "task.separator": "what stands between the labels of a cell",
-    "task.generation": "the longest answer, and what ends one",
-    "task.metric": "what is reported, and decides on dev",
+    "task.separator": "separator of the labels in a cell",
+    "task.generation": "longest answer in tokens, and what ends an answer",
+    "task.metric": "reported, and chooses the best step on dev",
     "method": "`softprompt methods` lists them",
-    "train": "empty: the method's own defaults, e.g. {epochs: 5, lr: 0.01}",
-    "seed": "of the first parameters and the order of rows",
+    "train": "what is left out has the method's default; e.g. {epochs: 5, lr: 0.01}",
+    "seed": "for the initialisation and the order of rows",
 }
 
 
@@ -52,7 +52,7 @@ def written(found: Proposal, folder: Path, command: str) -> str:
     inside = source.is_relative_to(folder.resolve())
     data = {**found.task["data"], "source": str(source.relative_to(folder.resolve()) if inside else source)}
     run = {**found.run, "task": {**found.task, "data": data}}
-    head = f"# A run that was proposed for {found.seen.path.name}. Change what you like, then:\n# {command}\n"
+    head = f"# A run proposed for {found.seen.path.name}. Edit it, then run:\n# {command}\n"
     return head + "".join(_lines(run, _notes(found)))
 
 
@@ -65,18 +65,18 @@ def summary(found: Proposal) -> list[str]:
     """What was seen, a line each."""
     seen, roles = found.seen, found.seen.roles
     read = " and ".join(map(repr, roles.fields)) if roles.kind != "tagging" else "the words"
-    answer = " and ".join(map(repr, roles.answers)) + (" are" if roles.marked else " is")
+    answer = " and ".join(map(repr, roles.answers))
     rows = sum(map(len, found.splits.values()))
     lines = [
         *seen.told,
         f"{seen.path}: {len(seen.rows) + len(seen.unread)} rows; columns: {', '.join(map(str, seen.columns))}",
-        f"task: {roles.kind}; {read} is read, {answer} the answer",
+        f"task: {roles.kind}; reads {read}, predicts {answer}",
     ]
     if roles.marked:
         lines.append("each label has a column of 0 and 1")
     elif roles.kind == "multilabel":
         between = "in lists" if seen.separator is None else f"with {seen.separator!r} between them"
-        lines.append(f"a cell holds several labels {between}; --type classification reads it as one")
+        lines.append(f"a cell holds several labels {between}; to read it as one label, give --type classification")
     if seen.labels:
         names = [f"{label!r} {count}" for label, count in seen.labels.items()]
         more = f" and {len(names) - _MOST_LABELS} more" if len(names) > _MOST_LABELS else ""
@@ -98,20 +98,20 @@ def _words(found: Proposal) -> str:
     size = str(min(sizes)) if min(sizes) == max(sizes) else f"{min(sizes)} to {max(sizes)}"
     line = f"label words: {size} token{'s' * (size != '1')} each, "
     if not found.begins:
-        return line + "and none is the beginning of another"
+        return line + "none is the beginning of another"
     one, other = found.begins[0]
-    return f"warning: {line}and that of {one!r} is the beginning of that of {other!r}; give one of them another word"
+    return f"warning: {line}and the word of {one!r} is the beginning of the word of {other!r}; give one of them another word"
 
 
 def _lengths(found: Proposal) -> str:
     if found.lengths:
         middle, longest = found.lengths[len(found.lengths) // 2], found.lengths[-1]
-        return f"texts: {middle} tokens in the middle, {longest} at most ({found.run['base']})"
+        return f"texts: median {middle} tokens, longest {longest} ({found.run['base']})"
     longest = max(
         (len(str(row.values.get(name))) for row in found.seen.rows for name in found.seen.roles.fields), default=0
     )
     base = found.run["base"]
-    return f"texts: {longest} characters at most; tokens are counted once the base is here: softprompt base get {base}"
+    return f"texts: {longest} characters at most; to count tokens, first run softprompt base get {base}"
 
 
 def _notes(found: Proposal) -> dict[str, str]:
@@ -122,9 +122,9 @@ def _notes(found: Proposal) -> dict[str, str]:
     if seen.roles.kind == "classification":
         notes["method"] += "; auto (base: auto) compares"
     notes["task.type"] = f"the answer is {_TYPES[seen.roles.kind]}"
-    notes["task.data.source"] = f"{len(seen.rows) + len(seen.unread)} rows, {rows} of them different and whole"
+    notes["task.data.source"] = f"{len(seen.rows) + len(seen.unread)} rows, {rows} of them complete and different"
     notes["task.data.split"] = f"{shown} rows" + (", stratified by label" if task.get("verbalizer") else "")
-    notes["task.data.on_bad_rows"] = "rows that cannot be used are left out and told; refuse: none is trained on"
+    notes["task.data.on_bad_rows"] = "skip: bad rows are left out and counted; refuse: they are an error"
     for label in task.get("verbalizer", ()):
         size = found.word_lengths.get(label)
         tokens = "" if size is None else f", {size} token{'s' * (size != 1)}"

@@ -42,7 +42,7 @@ class ChoiceSpec(TaskSpec):
 
     Attributes:
         scoring: how options are compared.
-        option: how each line of `{{ options }}` reads, from `letter` and `choice`.
+        option: format of each line of `{{ options }}`, with `letter` and `choice`.
     """
 
     scoring: ChoiceScoring = Field(default_factory=ChoiceScoring)

@@ -27,10 +27,10 @@ class LabelScoring(Normalized):
     Attributes:
         calibration: `contextual` (Zhao et al. 2021, arXiv:2102.09690) subtracts the score that the same prompt gives on
             content-free inputs.
-        content_free: those inputs.
-        over: what a token of an answer competes with, in training and answering: `labels`, those with which a label's words
-            go on there; `vocabulary`, every token of the base. Null: `labels`, which an artifact then says; artifacts that
-            do not were trained over the vocabulary.
+        content_free: those content-free inputs.
+        over: the tokens with which a token of an answer competes, in training and answering. `labels`: the tokens with
+            which some label's words go on there. `vocabulary`: every token of the base. Null: `labels`, which the
+            artifact then records; artifacts without it were trained over the vocabulary.
     """
 
     calibration: Literal["none", "contextual"] = "none"
@@ -42,7 +42,7 @@ class ClassificationSpec(TaskSpec):
     """A task of type `classification`.
 
     Attributes:
-        verbalizer: label → its word or words.
+        verbalizer: label → the word or words that stand for it.
         scoring: how labels are compared.
     """
 

@@ -24,18 +24,18 @@ class GenerationSpec(Strict):
     """How answers are written (transformers' `generate`).
 
     Attributes:
-        max_new_tokens: longest answer.
-        num_beams: 1 is greedy (or sampling).
-        do_sample: draw each token; `temperature`, `top_p`, `top_k` and `seed` apply, and are refused without it. What a row
-            draws depends on the seed and on its own text: equal rows are answered alike, in any batch.
-        temperature: below 1 likely tokens become likelier.
-        top_p: tokens are drawn from the likeliest that together have this probability.
-        top_k: tokens are drawn from this many of the likeliest (null: of all).
-        seed: of the draws.
-        repetition_penalty: above 1, what has been written in the answer becomes less likely.
+        max_new_tokens: longest answer, in tokens.
+        num_beams: beams of the search; 1 is greedy (or sampling).
+        do_sample: draw each token. `temperature`, `top_p`, `top_k` and `seed` need it. A row's draws depend on the seed
+            and its own text, so equal rows get equal answers in any batch.
+        temperature: below 1, likely tokens become likelier.
+        top_p: draw from the likeliest tokens that together have this probability.
+        top_k: draw from this many of the likeliest tokens (null: from all).
+        seed: for the draws.
+        repetition_penalty: above 1, tokens that the answer already has become less likely.
         stop: an answer ends before the first of these strings; the base's own end tokens always end it.
-        eval_metric: what dev evaluations in training compare: `likelihood` of the right answers (one forward), or `metric`
-            (answers are written: slower by their length).
+        eval_metric: what dev evaluations in training compare. `likelihood` is that of the right answers, in one
+            forward. `metric` generates the answers, one forward for each token.
     """
 
     renamed: ClassVar[dict[str, str]] = {"looks": "eval_metric"}

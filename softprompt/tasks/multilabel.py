@@ -32,9 +32,9 @@ class MultiLabelSpec(TaskSpec):
 
     Attributes:
         labels: all labels, in the order of the head's logits.
-        separator: what stands between the labels of a row where a table holds them as one text.
-        thresholds: the probability from which on a row is given a label: one for all, or label → its own (others: 0.5). Null:
-            training chooses each label's on dev rows, and the artifact then says which.
+        separator: separator of a row's labels in a table that holds them as one text.
+        thresholds: the probability from which on a row gets a label: one for all, or label → its own (others: 0.5).
+            Null: training chooses each label's threshold on dev rows, and the artifact records them.
     """
 
     metric: str = "micro_f1"

@@ -104,7 +104,9 @@ def words_of(labels: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:
         ConfigError: fewer than two labels; words for a label that is not there; two labels that were given the same words.
     """
     if len(labels) < 2:
-        raise ConfigError(f"there is one label only ({labels[0]!r}); it takes at least two" if labels else "no labels")
+        raise ConfigError(
+            f"there is one label only ({labels[0]!r}); at least two are needed" if labels else "no labels"
+        )
     if unknown := [label for label in given if label not in labels]:
         raise ConfigError(f"label words are given for {unknown[0]!r}, which no row has (labels: {', '.join(labels)})")
     plain = {label: given.get(label) or plain_words(label) for label in labels}

@@ -19,7 +19,7 @@ class Normalized(Strict):
     """How candidates of different lengths are compared.
 
     Attributes:
-        normalize: `tokens` divides the log-likelihood by the answer's length; `none` takes it as it is.
+        normalize: `tokens` divides the log-likelihood by the answer's length; `none` leaves it as it is.
     """
 
     normalize: Literal["tokens", "none"] = "tokens"

@@ -18,9 +18,9 @@ class SpanSpec(FreeSpec):
 
     Attributes:
         metric: `f1` of words, `f1_zh` of characters.
-        window_overlap: tokens that neighbouring windows of a long context share, where a head points (see `windows.py`); null:
-            64, or half a window's if that is less. It is `stride` of transformers' tokenizers; BERT's own
-            `doc_stride` is the step from one window to the next.
+        window_overlap: tokens that neighbouring windows of a long context share, if a head points at the answer. Null:
+            64, or half a window if that is less. It is `stride` in transformers' tokenizers; BERT's own `doc_stride` is
+            the step from one window to the next.
     """
 
     metric: str = "f1"

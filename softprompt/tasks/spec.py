@@ -33,8 +33,9 @@ class SplitSpec(Strict):
 
     Attributes:
         train, dev, test: rows, a fraction below 1, or null for all the rest.
-        seed: of the order in which rows are drawn.
-        group: a field; rows that share its value land in the same split. Stratified only if no group has two labels.
+        seed: for the order in which rows are drawn.
+        group: a field; rows that share its value go to the same split. Splits are stratified only if no group has two
+            labels.
     """
 
     train: Size | Auto = Field(default="auto", examples=[0.7])
@@ -66,7 +67,7 @@ class SplitSpec(Strict):
 
 
 class HoldOutSpec(Strict):
-    """Test rows by what they are: those whose `field` has one of `values`. Others that share a text (or group) are left out.
+    """The test rows are those whose `field` has one of `values`. Other rows with the same text (or group) are left out.
 
     `split.test` is a sample of them, null all of them; `split.train` and `split.dev` are of the others.
 
@@ -135,12 +136,12 @@ class DataSpec(Strict):
 
 
 class DemonstrationSpec(Strict):
-    """k labelled rows in front of every row; `rows` holds them once they are drawn, so that an artifact carries them.
+    """k labelled rows in front of every row. `rows` holds them once they are drawn, so that an artifact contains them.
 
     Attributes:
-        k: how many.
-        seed: of the draw.
-        rows: the rows themselves; left out, they are drawn from the training rows.
+        k: how many demonstrations.
+        seed: for the draw.
+        rows: the rows themselves; if left out, they are drawn from the training rows.
     """
 
     k: int = Field(default=0, ge=0, le=100)
@@ -154,14 +155,15 @@ class TaskSpec(Strict):
     """What all task files share, version 1. Each type adds its own keys.
 
     Attributes:
-        version: of this format.
+        version: version of this format.
         name: used in artifacts and tables.
-        type: what an answer is; one of `softprompt.tasks` in the registry.
+        type: what an answer is: `classification`, `choice`, `generation`, `span`, `tagging`, `multilabel` or a
+            registered type.
         data: where rows come from.
         template: how a row becomes text.
         demonstrations: labelled rows in front of every row.
-        metric: what is reported and, where answers are scored, decides on dev (see docs/metrics.md).
-        max_text_tokens: longer row texts are cut (and counted), or read in windows where a head reads their tokens; default:
+        metric: what is reported; if answers are scored, it also chooses on dev (see docs/metrics.md).
+        max_text_tokens: longer row texts are cut (and counted), or read in windows if a head reads their tokens. Null:
             what fits the base.
     """
 

@@ -34,11 +34,13 @@ class TaggingSpec(TaskSpec):
     """A task of type `tagging`.
 
     Attributes:
-        tags: all tags, in the order of the head's logits: BIO (`B-x`, `I-x`, `O`), or labels without prefixes, of which
-            neighbouring equal ones are one span.
-        transitions: a head learns which tag follows which, and chooses a row's together; null: unless there are over 256.
-        joiner: what stands between two of a row's `tokens` in the text that the template shows.
-        window_overlap: tokens that neighbouring windows of a long text share; null: 64, or half of a smaller one's.
+        tags: all tags, in the order of the head's logits: BIO (`B-x`, `I-x`, `O`), or labels without prefixes.
+            Neighbouring words with the same label are then one span.
+        transitions: the head learns which tag follows which, and chooses all tags of a row together. Null: yes, up to
+            256 tags.
+        joiner: separator of a row's `tokens` in the text that the template shows.
+        window_overlap: tokens that neighbouring windows of a long text share. Null: 64, or half a window if that is
+            less.
     """
 
     metric: str = "span_f1"

@@ -25,17 +25,17 @@ class TemplateSpec(Strict):
     demonstrations, but for the mask, where the demonstration's answer stands.
 
     Attributes:
-        instruction: in front of everything, the same for all rows (not rendered: only slots are read in it).
-        input: Jinja2 text over the row's fields, e.g. `Review: {{ text }}`; `soft` and `mask` are no fields.
-        cue: between input and answer, the same for all rows, e.g. `\\nSentiment:` (not rendered either).
-        answer: Jinja2 text over `answer` (a label's word), e.g. ` {{ answer }}`.
-        end: behind the answer, on masked-LM bases only, e.g. `.` (not rendered).
-        separator: between demonstrations.
-        chat: put the pieces into the base's own chat template, demonstrations as earlier turns.
-        system: system message, in chat only.
+        instruction: text in front of everything, the same for all rows. It is not rendered; only slots are read in it.
+        input: the row's text: Jinja2 over its fields, e.g. `Review: {{ text }}`. `soft` and `mask` are not fields.
+        cue: text between input and answer, the same for all rows, e.g. `\\nSentiment:`. It is not rendered either.
+        answer: the answer's text: Jinja2 over `answer` (a label's word), e.g. ` {{ answer }}`.
+        end: text behind the answer, only on masked-LM bases, e.g. `.` (not rendered).
+        separator: text between demonstrations.
+        chat: put these texts into the base's own chat template, demonstrations as earlier turns.
+        system: system message, only with `chat` or `messages`.
         messages: field that holds the conversation so far, a list of {role, content}, in place of `input` and `cue`. It
             goes through the base's own chat template; `system` and `instruction` are its system message.
-        today: the day that a chat template with a clock sees, so that all days give the same prompt.
+        today: the date for chat templates that print one, so that the prompt is the same every day.
     """
 
     instruction: str = Field(default="", examples=["Say what the text is about.\n\n"])

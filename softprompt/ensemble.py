@@ -114,13 +114,13 @@ def check_members(manifests: Mapping[str, Manifest]) -> None:
     for name, manifest in manifests.items():
         task = None if manifest.task is None else Task.of_artifact(manifest.task, manifest.format_version)
         if not isinstance(task, Classification):
-            raise ArtifactError(f"member {name!r} answers no classification, and only those can be averaged")
+            raise ArtifactError(f"member {name!r} is no classification, and only classifications can be averaged")
         first = first or task
         for what, own, its in (("labels", first.labels, task.labels), ("fields", first.fields, task.fields)):
             if set(own) != set(its):
                 raise ArtifactError(
                     f"member {name!r} has the {what} {', '.join(sorted(its)[:8])}, the first member "
-                    f"{', '.join(sorted(own)[:8])}; members answer one task"
+                    f"{', '.join(sorted(own)[:8])}; all members must have one task"
                 )
 
 

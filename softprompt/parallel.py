@@ -58,7 +58,7 @@ class Processes:
             ConfigError: there are several processes.
         """
         if self.world > 1:
-            raise ConfigError(f"{what} is work for one process; start it without torchrun or accelerate launch")
+            raise ConfigError(f"{what} runs in one process; start it without torchrun or accelerate launch")
 
     def shard(self, items: Sequence[T], places: Sequence[int] | None = None) -> list[T]:
         """This process's shard: those whose place (by default the index) leaves its rank when divided by `world`."""

@@ -156,8 +156,8 @@ def _form(base: Base, task: Task, method: Method) -> AnswerForm[Any]:
         )
     if form.needs_head and not headed and (form.reads_tokens or method.stores != "head"):
         raise ConfigError(
-            f"method {method.spec.name!r} answers by one state a row, but a task of type {task.spec.type!r} needs a head that "
-            "reads each token; use hard, prefix, lora or full"
+            f"method {method.spec.name!r} answers from one state a row, but a task of type {task.spec.type!r} needs a head "
+            "that reads each token; use hard, prefix, lora or full"
         )
     if task.spec.template.end and base.answers_at_end:
         raise ConfigError(
@@ -243,9 +243,9 @@ def check_restored(artifact: Artifact, method: Method, task: Task | None) -> Non
         want = form.head_size(task)
         if method.answers != want:
             raise ArtifactError(
-                f"{where}: its classifier tells {method.answers} answers apart, its task has {want}; the artifact was changed"
+                f"{where}: its classifier has {method.answers} answers, its task has {want}; the artifact was changed"
             )
     if artifact.tensors and not method.may_be_zero and not any(bool(one.any()) for one in artifact.tensors.values()):
         raise ArtifactError(
-            f"{where}: every number of its tensors is 0, which no training gives; copy the artifact again"
+            f"{where}: every number of its tensors is 0, which training never gives; copy the artifact again"
         )

@@ -41,8 +41,8 @@ def load_run(path: Path, assignments: list[str], ours: bool = False, whole: bool
     """
     if holds_rows(path):
         raise ConfigError(
-            f"{path}: is a file of rows, expected a run file; `softprompt new {path}` writes one for it, and "
-            f"`softprompt train {path}` trains on it at once"
+            f"{path}: is a file of rows, expected a run file; write one with `softprompt new {path}`, or train at "
+            f"once with `softprompt train {path}`"
         )
     return make_run(read_yaml(path), assignments, str(path), path.parent, ours, whole)
 

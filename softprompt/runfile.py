@@ -175,7 +175,9 @@ class BaseSpec(Strict):
     @model_validator(mode="after")
     def _isolated_is_for_int8(self) -> BaseSpec:
         if not self.isolated and self.quantization != "int8":
-            raise ValueError("isolated: false is for quantization: int8; rows of all other bases never meet")
+            raise ValueError(
+                "isolated: false is for quantization: int8; on all other bases rows never depend on each other"
+            )
         return self
 
     def load(self, progress: Progress = ignore_progress) -> Base:

@@ -80,8 +80,8 @@ class Runtime:
         here = ", ".join(repr(base.name) for base in self.bases) or "none"
         name, digest = one_line(repr(manifest.base.id), 80), one_line(manifest.base.digest, 12)
         raise ArtifactError(
-            f"the artifact belongs to base {name} (digest {digest}), which is none of those here ({here}); load it as well, "
-            "with add_base(Base.load(…)) or --base"
+            f"the artifact belongs to base {name} (digest {digest}), which is not loaded (loaded: {here}); add it with "
+            "add_base(Base.load(…)) or --base"
         )
 
     @property

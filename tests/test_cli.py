@@ -440,7 +440,7 @@ def test_doctor_before_and_after_training(work, tmp_path):
 def test_doctor_and_training_stop_at_an_error(work, tmp_path):
     changes = ("task.template.answer=' {{ answer | lower }}'", "task.verbalizer={good: Bad, bad: bad}")
     done = cli("doctor", "run.yaml", *changes, cwd=work)
-    assert done.returncode == 2 and "✗ labels: 'good' and 'bad' are answered by the same tokens" in done.stdout
+    assert done.returncode == 2 and "✗ labels: 'good' and 'bad' are answered with the same tokens" in done.stdout
     line = refused(cli("train", "run.yaml", *changes, "--out", tmp_path / "no", cwd=work), "same tokens")
     assert "--no-check" in line and not (tmp_path / "no" / "artifact").exists()
     done = cli("train", "run.yaml", *changes, "--out", tmp_path / "yes", "--no-check", cwd=work)

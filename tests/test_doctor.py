@@ -231,7 +231,7 @@ def test_rows_that_see_one_another(monkeypatch):
 
     monkeypatch.setattr(Engine, "answers", leaking)
     finding = worst(case_of("soft"), "padding")
-    assert finding.level == "error" and "alone against together" in finding.what
+    assert finding.level == "error" and "alone against the same rows together" in finding.what
 
 
 @pytest.mark.parametrize("name", ["soft", "prefix", "infix", "lora", "hard"])
@@ -291,7 +291,7 @@ def test_a_metric_that_does_not_read_the_answers_script(metric, answer, told):
     spec = {"name": "t", "type": "generation", "template": {"input": "{{ text }}"}, "metric": metric}
     rows = {"train": [Row({"text": f"a{k}", "answer": answer}, f"train:{k}") for k in range(4)]}
     case = case_of("soft", task=Task.load({**spec, "generation": {"max_new_tokens": 32}}), rows=rows, count=2)
-    said = [str(finding) for finding in found(case, "rows") if "the right answers themselves get" in str(finding)]
+    said = [str(finding) for finding in found(case, "rows") if "the right answers themselves score" in str(finding)]
     assert len(said) == told
 
 

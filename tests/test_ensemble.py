@@ -116,7 +116,7 @@ def test_bases_can_come_one_by_one_and_a_missing_one_is_named(bases, members, sa
     runtime.add("a", members[0])
     with pytest.raises(ArtifactError, match="belongs to base 'tiny-bert-encoder'"):
         runtime.add("both", saved)
-    with pytest.raises(ArtifactError, match=r"none of those here .* --base"):
+    with pytest.raises(ArtifactError, match=r"not loaded .* --base"):
         Runtime([bases[0], tiny_base("gpt2")]).add("both", saved)
     with pytest.raises(DataError, match="holds no base"):
         Runtime([]).add("task", TASK)

@@ -345,7 +345,7 @@ def test_dev_rows():
         == len(divide(rows_of("ab" * 30), label_of, 1 / 6, 0)[1])
         == 10
     )
-    with pytest.warns(UserWarning, match=r"labels that are seen once .* \('c'\)"):
+    with pytest.warns(UserWarning, match=r"labels with a single row .* \('c'\)"):
         train, dev = divide(rows_of("ab" * 30 + "c"), label_of, 0.5, 0)
     assert "c" in map(label_of, train) and len(dev) == 30
     train, dev = divide(rows_of("aabbbbbbbb"), label_of, 0.9, 0)
@@ -370,7 +370,7 @@ def test_copies_of_a_text_are_no_dev_rows_beside_each_other():
     few = [Row({"text": text, "label": label}, "X") for text, label in (("one", "c"), ("one", "c"), ("t0", "c"))]
     many = [Row({"text": "often", "label": "a"}, "X") for _ in range(30)]
     for seed in range(5):
-        with pytest.warns(UserWarning, match=r"seen once \(copies count as one\) .* \('d'\)"):
+        with pytest.warns(UserWarning, match=r"single row \(copies count as one\) .* \('d'\)"):
             train, held = divide(
                 [*rows, *few, *many, *(Row({"text": "two", "label": "d"}, "X") for _ in "xx")],
                 label_of,
@@ -451,7 +451,7 @@ def test_an_ensemble_is_loaded_as_an_artifact_is(base, folder, tmp_path):
     with pytest.raises(ArtifactError, match="base"):
         PromptClassifier.load(tmp_path / "a", other)
     shared._known.clear()
-    with pytest.raises(InputError, match="made on base 'tiny-llama'; name it when it is loaded"):
+    with pytest.raises(InputError, match="made on base 'tiny-llama'; name the base when you load it"):
         PromptClassifier.load(tmp_path / "a")
 
 

@@ -175,7 +175,7 @@ CHOICE = {"name": "c", "type": "choice", "template": {"input": "{{ question }}"}
         (
             SPAN,
             {"answers": {"text": ["London"], "answer_start": [0]}},
-            "answer 'London' is not in the context, where it must stand to the letter",
+            "answer 'London' is not in the context, which must hold it to the letter",
         ),
         (
             SPAN,

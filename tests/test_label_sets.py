@@ -189,7 +189,7 @@ def test_dev_rows_have_every_label_that_can_be_spared():
     sets = [["often", f"label{place % 5}", f"once{place}"][: 2 + (place == 7)] for place in range(40)]
     rows = [Row({"text": f"text {place}", "labels": own}, f"X[{place}]") for place, own in enumerate(sets)]
     task = Task.load({**TASK, "labels": sorted({label for own in sets for label in own})})
-    with pytest.warns(UserWarning, match=r"labels that are seen once .* \('once7'\)"):
+    with pytest.warns(UserWarning, match=r"labels with a single row .* \('once7'\)"):
         kept, dev = divide(rows, task.strata(rows), 0.25, 0)
     assert rows[7] in kept and len(dev) == 10
     counts = Counter(label for row in dev for label in row.values["labels"])
@@ -305,7 +305,7 @@ BAD_INPUT = {
     "rows of different length": (
         (TEXTS, [*MARKS.tolist()[:-1], [1, 1, 0]]),
         {},
-        r"^y\[0\] names . twice; .*\(rows of a matrix of 0 and 1 are of one length\); \d+ more of 24 rows",
+        r"^y\[0\] names . twice; .*\(rows of a matrix of 0 and 1 must have equal lengths\); \d+ more of 24 rows",
     ),
     "two": ((TEXTS, matrix(2)), {}, r"^y is multiclass-multioutput, .* \(y\[3, 1\] is 2\); give each label a column"),
     "texts": (

@@ -384,7 +384,7 @@ def test_a_label_that_the_template_reads_has_no_column_of_its_own():
         ({"thresholds": {"snow": 0.4}}, "thresholds names 'snow', which labels does not list"),
         ({"thresholds": 1.0}, "thresholds"),
         ({"metric": "accuracy"}, "metric 'accuracy' does not fit type 'multilabel'"),
-        ({"metric": "macro_f1"}, "metric: is macro_f1, which is of one label a row; write macro_f1_sets"),
+        ({"metric": "macro_f1"}, "metric: is macro_f1, which is for one label a row; write macro_f1_sets"),
     ],
 )
 def test_settings_that_are_refused(changes, told):

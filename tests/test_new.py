@@ -81,7 +81,7 @@ def test_any_file_from_eight_rows_up_is_divided(tmp_path, count):
 
 def test_too_few_rows(tmp_path):
     rows = [f"text number {k} here,{'ab'[k % 2]}" for k in range(7)] + ["text number 1 here,b"]
-    with pytest.raises(DataError, match=r"has 7 different rows .*copies.*takes 8 or more"):
+    with pytest.raises(DataError, match=r"has 7 different rows .*copies.*8 or more are needed"):
         proposed(saved(tmp_path / "t.csv", "text,label", rows))
 
 

@@ -58,7 +58,7 @@ def test_a_column_of_several_labels_is_a_task_of_several(tmp_path, separator):
         "task: multilabel; reads 'message', predicts 'topics'",
         f"a cell holds several labels with {separator.strip()!r} between them; --type classification reads it as one",
         "4 labels: 'account' ",
-        f"{topics().count([])} rows have nothing in 'topics', so none of the labels",
+        f"{topics().count([])} rows have an empty 'topics', so they have no label",
     ):
         assert words in said, said
 
@@ -182,7 +182,7 @@ def test_a_column_of_0_and_1_for_each_label(tmp_path):
     read = [task.gold(row.values) for part in found.splits.values() for row in part]
     assert sorted(map(sorted, read)) == sorted(map(sorted, topics()))
     said = "\n".join(summary(found))
-    assert "'billing' and 'account' are the answer" in said and "each label has a column of 0 and 1" in said
+    assert "predicts 'billing' and 'account'" in said and "each label has a column of 0 and 1" in said
     assert yaml_file.load(written(found, tmp_path / "other", "x"), "f") == found.run
 
 

@@ -377,7 +377,9 @@ def test_another_base_by_name_is_told(tmp_path):
             "soft", tmp_path / "it", lambda config, tensors, n=named: config.update(base_model_name_or_path=n)
         )
         import_peft(folder, tiny_base(), tiny_task(), tmp_path / f"out{number}", told.append)
-    assert len(told) == 1 and r"'someone/other\x1b', and comes in on 'tiny-llama'" in told[0] and told[0].isprintable()
+    assert (
+        len(told) == 1 and r"'someone/other\x1b', and is imported on 'tiny-llama'" in told[0] and told[0].isprintable()
+    )
 
 
 def test_a_folder_of_adapters_names_them(tmp_path):

@@ -174,7 +174,7 @@ def test_texts_are_encoded_once_for_all_lengths(tmp_path, monkeypatch):
 def test_what_cannot_be_pruned_is_said_in_one_line(tmp_path):
     base, task, rows = tiny_base(), tiny_task(scoring={"over": "vocabulary"}), tiny_rows()
     train(base, task, "probe", tmp_path / "probe", rows=rows)
-    with pytest.raises(ConfigError, match="'probe' learns no tokens"):
+    with pytest.raises(ConfigError, match="'probe' has no learned tokens"):
         prune(base, task, artifacts.load(tmp_path / "probe"), [2], tmp_path / "out", rows=rows)
     trained({"name": "soft", "length": 5}, tmp_path / "soft")
     held = artifacts.load(tmp_path / "soft")

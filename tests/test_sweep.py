@@ -177,7 +177,7 @@ def test_a_search_that_is_cut_short_goes_on_as_if_it_had_not(run, scripted, monk
     trained.clear()
     instead |= {"3": KeyboardInterrupt(), "6": KeyboardInterrupt()}  # in the third trial, and later once more
     for _ in range(2):
-        with pytest.raises(KeyboardInterrupt, match="goes on with the trials that are left"):
+        with pytest.raises(KeyboardInterrupt, match="resumes the remaining trials"):
             sweep(run, SEARCHED, Path("cut"), optuna=trials)
     assert trained[2] == trained[3]
     # behind a run, before the study knows of it
@@ -227,12 +227,12 @@ def test_points_that_repeat_are_trained_once(run, scripted):
     notices: list[str] = []
     report = sweep(run, ["seed=0,1", "train.lr=0.02"], Path("out"), optuna=6, notice=notices.append)
     assert len(report["trials"]) == len(scripted[0]) == 2 and report["best"] == "seed=0"
-    assert sum("again; what came of it is known" in line for line in notices) == 4
+    assert sum("again; its result is known" in line for line in notices) == 4
 
 
 def test_where_all_is_given_up_it_says_so(run, scripted):
     scripted[1]["1"] = NotFiniteError("step 9: loss nan")
-    with pytest.raises(TrainingError, match=r"all 1 trials were given up; search lower values of train\.lr"):
+    with pytest.raises(TrainingError, match=r"all 1 trials were pruned; search lower values of train\.lr"):
         sweep(run, SEARCHED, Path("out"), optuna=1)
 
 

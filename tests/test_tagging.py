@@ -432,7 +432,7 @@ TEXT = {"text": "Anna lives in Rome."}
         ({"tokens": "a b", "tags": ["O", "O"]}, "field 'tokens' is 'a b'; expected a list of words"),
         ({"tokens": ["a", ["b"]], "tags": ["O", "O"]}, "tokens[1] is a list; expected text"),
         ({"tokens": ["a", " "], "tags": ["O", "O"]}, "tokens[1] is empty; remove it, and its tag"),
-        ({**TEXT, "tags": ["O"]}, "tags stand beside tokens, which the row has none of"),
+        ({**TEXT, "tags": ["O"]}, "the row has tags but no tokens"),
         ({"text": " ", "entities": []}, "field 'text' is empty"),
         ({**TEXT, "entities": "none"}, "entities is 'none'; expected [{"),
         ({**TEXT, "entities": [{"start": 0, "end": 4}]}, "entities[0] has no 'label'; expected [{"),

@@ -148,7 +148,7 @@ def test_what_no_conversation_is_asked_with_is_told(key, value):
 )
 def test_a_row_of_which_the_template_gives_nothing_is_refused(text, fine):
     task = {**TASK, "template": {"input": text}}
-    assert "gives nothing of this row" in str(Task.load(task).check_input({"text": "a"}))
+    assert "renders to an empty text for this row" in str(Task.load(task).check_input({"text": "a"}))
     assert Task.load(task).check_input({"text": fine}) is None
     assert Task.load(task, 1).check_input({"text": "a"}) is None
 

@@ -95,7 +95,7 @@ def test_a_rows_text_cannot_break_out_of_the_template():
         ({"cue": "{{ soft(3 }}"}, "cannot be read"),
         ({"instruction": "{{ soft(n) }}"}, "numbers and texts only"),
         ({"instruction": "{{- soft(3) }}"}, "cannot be read"),
-        ({"instruction": "It is {{ mask }}."}, "stands in input or cue"),
+        ({"instruction": "It is {{ mask }}."}, "belongs in input or cue"),
         ({"input": "{{ mask }} {{ text }}", "cue": " {{ mask }}"}, "2 times {{ mask }}"),
         ({"cue": " {{ mask }}", "chat": True}, "remove {{ mask }}"),
         ({"separator": "{{ soft(3) }}"}, "holds a slot"),

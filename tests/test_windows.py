@@ -254,7 +254,9 @@ def test_an_answer_that_no_window_holds_is_refused_in_training_and_counts_as_wro
     told = []
     result = train(encoder(), Task.load(NARROW), "full", train={"epochs": 1, "lr": 1e-4}, rows=rows, notice=told.append)
     assert len(result.metrics["dev"].outcomes) == 3
-    assert any("1 of 15 right answers are whole in no window, the first data.jsonl:7" in line for line in told)
+    assert any(
+        "1 of 15 right answers do not fit into any window whole, the first data.jsonl:7" in line for line in told
+    )
     # another right answer that a window holds will do
     two = {**values, "answers": {"text": [answer, "ok"], "answer_start": [3, len(values["context"]) - 2]}}
     row = ready_for().form.encode(two)

@@ -112,7 +112,7 @@ def _messages(values: Values) -> tuple[Values, str | None]:
 def _unread(turn: Values, name: str) -> str | None:
     """Why a turn cannot be an answer that is learned, or None: what it thinks beside its content would be lost."""
     if turn.get("weight") == 0:
-        return f"{name} has weight 0, so it is not to be learned; end the conversation at the turn that is"
+        return f"{name} has weight 0, so it is not learned; end the conversation at the turn to learn"
     if extra := [key for key in ("reasoning_content", "reasoning", "thinking") if turn.get(key)]:
         return (
             f"{name} holds {extra[0]}, which is not read; write it into the content as the base does, or leave it out"

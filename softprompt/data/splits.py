@@ -127,7 +127,7 @@ def _counts(sizes: Mapping[str, int | float | None], rows: int) -> dict[str, int
     shares = {name: size * rows for name, size in sizes.items() if isinstance(size, float) and size < 1}
     total = sum(size for size in sizes.values() if isinstance(size, float) and size < 1)
     if total > 1 + 1e-9:
-        raise DataError(f"the fractions of the splits sum to {total:.3g}; they can take 1 at most")
+        raise DataError(f"the fractions of the splits sum to {total:.3g}; make them sum to 1 at most")
     whole = {name: round(share) for name, share in shares.items()}
     if total > 1 - 1e-9:
         whole = {name: math.floor(share + 1e-9) for name, share in shares.items()}

@@ -34,7 +34,7 @@ def as_utf8(path: Path, data: bytes) -> bytes:
         except UnicodeError:
             raise DataError(f"{path}: begins as UTF-16, but is not; save the file as UTF-8") from None
     if b"\0" in data.partition(b"\n")[0]:
-        raise DataError(f"{path}: holds NUL characters in its first line, as no text does; save it as UTF-8")
+        raise DataError(f"{path}: holds NUL characters in its first line, so it is not a text file; save it as UTF-8")
     return data.removeprefix(b"\xef\xbb\xbf")
 
 

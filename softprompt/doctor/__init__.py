@@ -53,7 +53,7 @@ def examine(
             found += check(case)
         except (SoftpromptError, RuntimeError, TypeError, ValueError) as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            found.append(Finding(name, "error", f"could not be run: {reason}", "put this right first"))
+            found.append(Finding(name, "error", f"could not be run: {reason}", "correct this first"))
     progress(what, len(some), len(some))
     return found
 
@@ -72,5 +72,5 @@ def refuse(findings: Sequence[Finding]) -> None:
     """
     if errors := [str(finding) for finding in findings if finding.level == "error"]:
         raise TrainingError(
-            f"the check before training found: {' | '.join(errors)} (--no-check, in Python check=False, goes on all the same)"
+            f"the check before training found: {' | '.join(errors)} (--no-check, in Python check=False, trains anyway)"
         )

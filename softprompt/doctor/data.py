@@ -45,10 +45,8 @@ def rows(case: Case) -> Iterator[Finding]:
         if places:
             yield Finding("rows", "error", f"{len(places)} of {len(everything)} {what}, the first {places[0]}", advice)
     if unreached:
-        what = f"{len(unreached)} of {len(everything)} right answers are whole in no window, the first {unreached[0]}"
-        yield Finding(
-            "rows", "warning", what, "raise task.window_overlap; what is pointed at there cannot be quite right"
-        )
+        what = f"{len(unreached)} of {len(everything)} right answers do not fit into any window whole, the first {unreached[0]}"
+        yield Finding("rows", "warning", what, "raise task.window_overlap; the answer there can only be partly right")
     cut = sum(row.truncated for row in everything) / len(everything)
     longest = max(len(run.text) for row in everything for run in row.runs)
     parted = sum(bool(row.windows) for row in everything)
@@ -67,7 +65,9 @@ def rows(case: Case) -> Iterator[Finding]:
     yield from _hollow(case, everything)
     yield from _ceiling(case, everything)
     if case.bound.task.spec.template.in_chat and (opened := _THINKS.search(case.decode(case.bound.cue))):
-        what = f"the base's chat template opens {opened[0]} in front of the answer, which is learned inside of it"
+        what = (
+            f"the base's chat template opens {opened[0]} in front of the answer, so the answer is learned inside of it"
+        )
         yield Finding("rows", "warning", what, "use a base that answers at once, or set template.chat: false")
     for what, advice in (*case.bound.task.remarks(splits), *case.bound.task.spec.template.remarks):
         yield Finding("rows", "warning", what, advice)
@@ -92,7 +92,7 @@ def _ceiling(case: Case, everything: list[Example]) -> Iterator[Finding]:
     gold = [answers for row in everything if (answers := task.gold(row.values))][:CEILING_ROWS]
     found = estimate(task.spec.metric, gold, [answers[0].strip() for answers in gold]) if gold else None
     if found is not None and found.value < 0.9 * metric_of(task.spec.metric).top:
-        what = f"the right answers themselves get {found} {task.spec.metric} (the first {len(gold)} of them)"
+        what = f"the right answers themselves score {found} {task.spec.metric} (the first {len(gold)} of them)"
         advice = (
             "it does not read this script, or they are too short for it: use another metric (…_zh, chrf, exact_text)"
         )
@@ -111,9 +111,11 @@ def _balance(case: Case, split: str) -> Iterator[Finding]:
         return
     shares = ", ".join(f"{label} {count / len(gold):.0%}" for label, count in counts.most_common(6))
     metric = task.spec.metric
-    what = f"{split}: {shares}; always the most frequent label has {metric} {majority(metric, gold):.3f}"
+    what = f"{split}: {shares}; always answering the most frequent label has {metric} {majority(metric, gold):.3f}"
     if len(counts) == 1:
-        yield Finding("rows", "warning", what, "rows of one label teach and measure nothing: add rows of the others")
+        yield Finding(
+            "rows", "warning", what, "rows with a single label can neither train nor measure: add rows of other labels"
+        )
     elif max(counts.values()) > SKEW * len(gold):
         yield Finding("rows", "warning", what, "use metric: macro_f1 or mcc, and more rows of the rare labels")
     else:
@@ -143,7 +145,7 @@ def labels(case: Case) -> Iterator[Finding]:
             yield Finding(
                 "labels",
                 "error",
-                f"{both} are answered by the same tokens {case.decode(ids)} {list(ids)}",
+                f"{both} are answered with the same tokens {case.decode(ids)} {list(ids)}",
                 "give them different words, or do not fold them together in template.answer",
             )
             return
@@ -212,7 +214,7 @@ def joints(case: Case) -> Iterator[Finding]:
             "joints",
             "warning",
             f"{len(shown)} of {len(plain)} rows have other tokens as one text, at the joint of {joint}, e.g. {shown[0]}",
-            "let no piece end in white space and the next begin with it, or the prompt will be read otherwise elsewhere",
+            "let white space stand only on one side of a joint, or other programs tokenize the prompt differently",
         )
     if not found:
         yield Finding("joints", "ok", f"{len(plain)} rows have the same tokens in pieces and as one text")

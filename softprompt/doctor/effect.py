@@ -51,7 +51,9 @@ def effect(case: Case) -> Iterator[Finding]:
                 "its update is zero: was it trained, or exported before the first step?",
             )
     if learned.segments and not far(now, bare) > least:
-        yield Finding("effect", "error", "the logits are those of the bare base", "train longer, or start from a text")
+        yield Finding(
+            "effect", "error", "the logits equal those of the bare base", "train longer, or start from a text"
+        )
 
 
 def _segments(case: Case, learned: Learned, now: Tensor, least: float) -> Iterator[Finding]:
@@ -81,7 +83,7 @@ def _segments(case: Case, learned: Learned, now: Tensor, least: float) -> Iterat
             yield Finding(
                 "effect",
                 "error",
-                f"no token sees segment {name!r} {shape}: turned upside down it moves the logits by {moved:.3g}",
+                f"no token sees segment {name!r} {shape}: negated, it changes the logits by {moved:.3g}",
                 "check where Method.segments puts it: in front of the answer, in layers that run",
             )
 
@@ -135,7 +137,7 @@ def gradient(case: Case) -> Iterator[Finding]:
             "gradient",
             "warning",
             f"{len(still)} of {len(parameters)} parameter tensors have none: {lost}",
-            "they will stay as they started; leave them out of parameters(), or use them",
+            "they will keep their initial values; leave them out of parameters(), or use them",
         )
     else:
         yield Finding("gradient", "ok", f"norm {size:.3g} over {len(parameters)} parameter tensors")

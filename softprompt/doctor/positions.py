@@ -28,7 +28,7 @@ def padding(case: Case) -> Iterator[Finding]:
         yield from _against_plain(case)
     together, alone = case.logits(case.learned), case.logits(case.learned, together=1)
     yield _agrees(
-        "padding", far(together, alone), case.allowed(together), f"{len(case.rows)} rows alone against together",
+        "padding", far(together, alone), case.allowed(together), f"{len(case.rows)} rows alone against the same rows together",
         "a row must not see another: check the method's segments for state of their own",
     )  # fmt: skip
 

@@ -57,7 +57,7 @@ def metric(case: Case) -> Iterator[Finding]:
     dev = case.ready.splits.get(_SPLIT, [])
     if recorded is None or not dev or not case.full:
         missing = (
-            "it takes an evaluation: ask for it with --full" if recorded and dev else "no dev metric, or no dev rows"
+            "this needs an evaluation: ask for it with --full" if recorded and dev else "no dev metric, or no dev rows"
         )
         yield Finding("metric", "skipped", missing)
         return
@@ -65,10 +65,10 @@ def metric(case: Case) -> Iterator[Finding]:
     gap = abs(found.value - recorded.value)
     what = f"dev {found.metric} {found} on {found.rows} rows, recorded {recorded.value:.3f} on {recorded.rows}"
     if found.rows != recorded.rows:
-        yield Finding("metric", "error", what, "these are other rows than those of the training: name its data")
+        yield Finding("metric", "error", what, "these are not the rows of the training: name its data")
     elif gap == 0:
         yield Finding("metric", "ok", what)
     elif gap <= 2 / found.rows:
-        yield Finding("metric", "warning", what, "rounding of another dtype or device turns a row or two")
+        yield Finding("metric", "warning", what, "rounding on another dtype or device changes a row or two")
     else:
-        yield Finding("metric", "error", what, "data, task or base are not those of the training")
+        yield Finding("metric", "error", what, "data, task or base differ from those of the training")

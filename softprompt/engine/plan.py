@@ -190,7 +190,7 @@ def plan(slots: Sequence[Slot], first_layer: int = 0, bidirectional: bool = Fals
         kv = tuple(slot for slot in slots if slot.learned == "kv")
         return Plan((), kv, (), tuple(slot for slot in slots if slot.learned != "kv"))
     if names[-1:] != ["answer"] or "text" not in names:
-        raise ConfigError(f"a row needs a text and ends in its answer; this method makes it {' + '.join(names)}")
+        raise ConfigError(f"a row needs a text and must end in its answer; this method makes {' + '.join(names)}")
     boxes: dict[tuple[bool, bool], list[Slot]] = {(s, f): [] for s in (True, False) for f in (True, False)}
     shared = frozen = True
     for slot in slots:

@@ -271,7 +271,7 @@ def _base_of_artifact(named: BaseRecord, where: str) -> Base:
         return known
     if named.id in BUNDLED:
         return base_of(named.id)
-    raise InputError(f"{where}: made on base {named.id!r}; name it when it is loaded, load(folder, base=…)")
+    raise InputError(f"{where}: made on base {named.id!r}; name the base when you load it: load(folder, base=…)")
 
 
 def _settings_of(base: Base) -> Any:

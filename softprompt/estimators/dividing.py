@@ -50,8 +50,8 @@ def divide(
     if single and len(counts) > 1:
         shown = ", ".join(map(repr, single[:5])) + (" …" if len(single) > 5 else "")
         warnings.warn(
-            f"labels that are seen once (copies count as one) are learned from and never among the dev rows ({shown}); give "
-            "more rows of them",
+            f"labels with a single row (copies count as one) are trained on and never in the dev rows ({shown}); give more "
+            "rows of them",
             UserWarning,
             stacklevel=2,
         )

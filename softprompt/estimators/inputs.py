@@ -114,7 +114,7 @@ def _refuse_other(table: Table, who: str, name: str) -> None:
     ]
     refuse_all(problems, len(table.rows), "rows")
     if no_text(table):
-        raise InputError(f"{name} holds numbers and no text, and {who} reads texts; turn what they say into text")
+        raise InputError(f"{name} holds numbers and no text, and {who} reads texts; write them as text")
 
 
 def _problems(row: dict[str, Any], columns: tuple[str, ...] | None, where: str) -> Iterable[str]:

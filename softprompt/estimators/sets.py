@@ -148,7 +148,7 @@ def _refuse_other_marks(table: np.ndarray, names: Sequence[Any], name: str) -> N
 
 def _of_sets(rows: Sequence[Any], classes: np.ndarray | None, name: str, form: str) -> LabelSets:
     """A set of labels for each row."""
-    matrix = "give a matrix as an array" if form == SETS else "rows of a matrix of 0 and 1 are of one length"
+    matrix = "give a matrix as an array" if form == SETS else "rows of a matrix of 0 and 1 must have equal lengths"
     problems = [told for place, row in enumerate(rows) for told in _problems(row, f"{name}[{place}]", matrix)]
     refuse_all(problems, len(rows), "rows")
     there = dict.fromkeys(plain(label) for row in rows for label in row)

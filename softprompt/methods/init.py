@@ -142,7 +142,7 @@ def init_kv(
     embeddings = init_embeddings(base, bound, how, length, seed, text, source)
     if len(embeddings) > base.max_positions:
         raise ConfigError(
-            f"the text that the prompt starts from has {len(embeddings)} tokens, base {base.name!r} has {base.max_positions} "
+            f"the initial text has {len(embeddings)} tokens, base {base.name!r} has {base.max_positions} "
             "positions in all; give method.length or a shorter method.text"
         )
     return kv_of(base, embeddings)
@@ -167,7 +167,7 @@ def _from_artifact(base: Base, source: str | None, want: tuple[int | None, ...],
         )
     if place not in (None, method.place):
         raise ConfigError(
-            f"method.artifact {source!r} holds keys and values that stand {method.place}, these stand {place}; "
-            "train from a text instead"
+            f"method.artifact {source!r} holds keys and values for place {method.place!r}, this method needs {place!r}; "
+            "start from a text instead"
         )
     return value.to(base.device)

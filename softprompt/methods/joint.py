@@ -43,10 +43,12 @@ class Joint(Method):
         super().__init__(spec)
         self.parts = [make_method(part, f"method.parts[{place}]") for place, part in enumerate(self.spec.parts)]
         if sum(part.stores == "weights" for part in self.parts) > 1:
-            raise ConfigError("method.parts: more than one changes the base's weights; keep one, prompts may be many")
+            raise ConfigError(
+                "method.parts: more than one changes the base's weights; keep one of them (prompts may be many)"
+            )
         for part in self.parts:
             if isinstance(part, Joint):
-                raise ConfigError("method.parts: a joint method is no part of another; name its parts here")
+                raise ConfigError("method.parts: a joint method cannot be part of another; name its parts here")
             if not part.defaults.lr:
                 raise ConfigError(f"method.parts: {part.spec.name!r} is not trained by gradients; use methods that are")
 

@@ -95,7 +95,7 @@ class Prefix(Soft):
             RuntimeError: it was not given, and neither `attach` nor `restore` was called.
         """
         if self.spec.length is None:
-            raise RuntimeError("this prefix is not attached to a base yet, which settles its length")
+            raise RuntimeError("this prefix has no length yet; attach it to a base first")
         return self.spec.length
 
     @property

@@ -70,7 +70,7 @@ class Probe(Method):
         pool = self.spec.pool or ("mean" if base.bidirectional else "last")
         if pool == "mean" and not base.bidirectional:
             raise ConfigError(
-                f"method.pool is mean, but base {base.name!r} reads forwards: only its last state has seen the whole row; "
+                f"method.pool is mean, but base {base.name!r} is causal, so only its last state has seen the whole row; "
                 "leave it out, or use an encoder such as minilm"
             )
         self.spec = self.spec.model_copy(update={"pool": pool})

@@ -76,7 +76,7 @@ def summary(found: Proposal) -> list[str]:
         lines.append("each label has a column of 0 and 1")
     elif roles.kind == "multilabel":
         between = "in lists" if seen.separator is None else f"with {seen.separator!r} between them"
-        lines.append(f"a cell holds several labels {between}; to read it as one label, give --type classification")
+        lines.append(f"a cell holds several labels {between}; --type classification reads it as one")
     if seen.labels:
         names = [f"{label!r} {count}" for label, count in seen.labels.items()]
         more = f" and {len(names) - _MOST_LABELS} more" if len(names) > _MOST_LABELS else ""

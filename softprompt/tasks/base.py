@@ -102,7 +102,7 @@ class Task(ABC):
         name = data.get("type", "classification")
         if name not in (known := registry.names("softprompt.tasks")):
             near = suggest(name if isinstance(name, str) else "", known)
-            raise ConfigError(f"{where}: type is {shown(name)}, which is no type of a task{near}")
+            raise ConfigError(f"{where}: type is {shown(name)}, which is no task type{near}")
         kind = registry.find("softprompt.tasks", name)
         refuse_formless(kind, f"{where}: type {name!r}")
         spec = parse(kind.Spec, read(kind.Spec, data), where)

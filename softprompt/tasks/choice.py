@@ -144,7 +144,10 @@ class Choice(ScoredTask):
         if len(places) == 1 and len(rows) >= _ROWS and "options" in self.spec.template.fields:
             what = f"option {ascii_uppercase[places.pop()]} is the right one in all {len(rows)} rows"
             found.append(
-                (what, "the template shows where an option stands, so that alone is learned: shuffle the options")
+                (
+                    what,
+                    "the template shows the order of the options, so only the position is learned: shuffle the options",
+                )
             )
         return found
 

@@ -156,7 +156,7 @@ class Classification(ScoredTask):
         if not there or not missing:
             return []
         names = ", ".join(map(repr, missing[:6])) + (f" and {len(missing) - 6} more" if len(missing) > 6 else "")
-        advice = "it is chosen from all the same, and never learned: add rows, or remove it from the verbalizer"
+        advice = "it can still be predicted, but is never learned: add rows, or remove it from the verbalizer"
         return [(f"train: no row is labelled {names}", advice)]
 
     def candidates(self, values: dict[str, Any]) -> tuple[list[str], int | None]:

@@ -46,7 +46,7 @@ class MultiLabelSpec(TaskSpec):
     @classmethod
     def _of_sets(cls, value: str) -> str:
         if value == "macro_f1":
-            raise ValueError("is macro_f1, which is of one label a row; write macro_f1_sets")
+            raise ValueError("is macro_f1, which is for one label a row; write macro_f1_sets")
         return value
 
     @field_validator("labels", mode="before")

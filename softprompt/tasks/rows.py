@@ -174,13 +174,13 @@ class RowLoader:
             else:
                 rows = read_rows(path, check, self._data.columns, self._remark, skipped)
         except DataError as error:
-            advice = "; put them right, or leave them out with data.on_bad_rows: skip" if error.problems else ""
+            advice = "; correct them, or leave them out with data.on_bad_rows: skip" if error.problems else ""
             raise DataError(f"{error}{advice}", error.problems) from None
         skipped = skipped or []
         if len(skipped) > len(rows):
             count = f"{len(skipped)} of {len(skipped) + len(rows)}"
             raise DataError(
-                f"{path}: {count} rows cannot be used, too many for data.on_bad_rows: skip; put the task or the rows right",
+                f"{path}: {count} rows cannot be used, too many for data.on_bad_rows: skip; correct the task or the rows",
                 skipped,
             )
         self.left_out += Duplicates(unusable=len(skipped), examples=tuple(skipped[:_SHOWN]))

@@ -68,7 +68,7 @@ class Span(Generation):
             if not text.strip():
                 return "an answer is empty"
             if text not in context:
-                return f"answer {text!r} is not in the context, where it must stand to the letter"
+                return f"answer {text!r} is not in the context, which must hold it to the letter"
             if start is None:
                 return (
                     f"answer {text!r} has a negative answer_start; it is found at {context.find(text)} of the context"
@@ -113,7 +113,7 @@ def _no_answers(answers: Any, starts: Any) -> str | None:
     if not isinstance(starts, (list, tuple)) or any(isinstance(at, bool) or not isinstance(at, int) for at in starts):
         return f"answer_start is {_starts_shown(starts)}{_EXPECTED}"
     if len(starts) != len(answers):
-        return f"there are {len(answers)} answers and {len(starts)} places of answers; give each its own"
+        return f"there are {len(answers)} answers and {len(starts)} values of answer_start; give each answer its own"
     return None
 
 

@@ -276,7 +276,7 @@ def _no_tags(values: dict[str, Any]) -> str | None:
     if tags is None:
         return f"missing field 'tags', or 'entities'{suggest('tags', map(str, values))}"
     if tokens is None:
-        return "tags stand beside tokens, which the row has none of; give 'tokens', a list of words"
+        return "the row has tags but no tokens; give 'tokens', a list of words"
     if not isinstance(tags, (list, tuple)):
         return f"tags is {shown(tags)}; expected a list of texts, one for each token"
     for place, tag in enumerate(tags):

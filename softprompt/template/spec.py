@@ -102,12 +102,12 @@ class TemplateSpec(Strict):
     def _about_slots(self) -> list[str]:
         problems = []
         if any(isinstance(slot, MaskSlot) for slot in in_plain(self.instruction)[1]):
-            problems.append("template.instruction holds {{ mask }}; it stands in input or cue")
+            problems.append("template.instruction holds {{ mask }}; it belongs in input or cue")
         masks = [slot for slot in self.slots if isinstance(slot, MaskSlot)]
         if len(masks) > 1:
             problems.append(f"the template holds {len(masks)} times {{{{ mask }}}}; there is one answer, keep one")
         if masks and self.in_chat:
-            problems.append("template.chat is for bases that go on behind the text; remove {{ mask }}")
+            problems.append("template.chat is for causal bases; remove {{ mask }}")
         return problems
 
     def _about_chat(self) -> list[str]:
@@ -215,4 +215,4 @@ class TemplateSpec(Strict):
             return str(error).removeprefix("row: ")
         first, *rest = pieces[len(self.opening) - 1 :]
         own = "".join((first[len(self.opening[-1]) :], *rest))
-        return "template.input gives nothing of this row: its text is empty" if is_blank(own) else None
+        return "template.input renders to an empty text for this row" if is_blank(own) else None

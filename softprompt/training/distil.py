@@ -167,7 +167,7 @@ def _refuse(base: Base, task: Task, method: Method) -> None:
     if not base.generates:
         raise ConfigError(f"{words}, and base {base.name!r} is of kind {base.kind}; use a causal or seq2seq base")
     if method.spec.head:
-        raise ConfigError(f"{words}, and method.head: true learns a head that has none; leave it out")
+        raise ConfigError(f"{words}, and a head (method.head: true) has none; leave it out")
 
 
 def _keep(path: Path, report: dict[str, Any], run: str) -> None:
@@ -216,7 +216,7 @@ def long_prompt(
         )
     if not demonstrations and text == own and method.keeps_instruction:
         raise ConfigError(
-            f"the student ({method.spec.name!r}) keeps the instruction, and that is all of the long prompt; give "
+            f"the student ({method.spec.name!r}) keeps the instruction, and the long prompt is nothing else; give "
             "--demonstrations, --instruction, or method.instruction=false"
         )
     wanted = task.spec.demonstrations.model_copy(update={"k": demonstrations, "rows": []})

@@ -43,6 +43,6 @@ def tell(on_event: OnEvent, event: str, values: dict[str, Any]) -> None:
     except Exception as error:
         at = f" at step {values['step']}" if "step" in values else ""
         raise TrainingError(
-            f"on_event failed on the event {event!r}{at} ({type(error).__name__}: {error}), so the run stopped; mend it and "
-            "call the run again, which goes on from its last checkpoint"
+            f"on_event failed on the event {event!r}{at} ({type(error).__name__}: {error}), so the run stopped; correct it "
+            "and call the run again: it goes on from its last checkpoint"
         ) from error

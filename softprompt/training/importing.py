@@ -124,8 +124,8 @@ def _another_base(held: PeftFolder, base: Base) -> str | None:
         return None
     at = f" (revision {quote(revision)})" if revision else ""
     return (
-        f"warning: {held.path}: was made on base {quote(named)}{at}, and comes in on {base.name!r}: only names and sizes of "
-        "tensors can be compared; on other weights its answers are worth nothing"
+        f"warning: {held.path}: was made on base {quote(named)}{at}, and is imported on {base.name!r}. Only names and sizes "
+        "of tensors can be compared; on other weights its answers are useless"
     )
 
 

@@ -210,11 +210,11 @@ def _checked(method: Method, to: Sequence[int]) -> list[int]:
     """
     if not isinstance(method, LearnedTensor) or method.stores not in ("embeddings", "kv"):
         raise ConfigError(
-            f"method {method.spec.name!r} learns no tokens that could be left out; prune soft, prefix, infix or p_tuning"
+            f"method {method.spec.name!r} has no learned tokens to leave out; prune soft, prefix, infix or p_tuning"
         )
     if getattr(method.spec, "groups", None):
         raise ConfigError(
-            "this prompt stands in soft slots of its template, which says their lengths; write shorter slots and train again"
+            "this prompt stands in soft slots, whose lengths its template sets; write shorter slots and train again"
         )
     if wrong := [length for length in to if not 1 <= length < method.length]:
         raise ConfigError(

@@ -59,7 +59,7 @@ def recorded(folder: Path, run: str) -> Recorded | None:
         return None
     except (OSError, ValueError, RecursionError) as error:
         raise TrainingError(
-            f"{folder / RESULT}: is damaged (no JSON); put back what it held, or remove it and the run measures dev again"
+            f"{folder / RESULT}: is damaged (no JSON); restore it, or remove it and the run measures dev again"
         ) from error
     try:
         found = Recorded(held["run"], held["artifact"], held["rows"], held["metrics"], held.get("tensors", ""))

@@ -46,16 +46,16 @@ def refuse(method: Method, base: Base, spec: TrainSpec, parallel: Processes) -> 
         return
     if not method.trains_whole_model:
         raise ConfigError(
-            "FSDP shares out the weights of full fine-tuning only (method: full, train: all, without layers); start method "
+            "FSDP shards the weights of full fine-tuning only (method: full, train: all, without layers); start method "
             f"{method.spec.name!r} without it: {INSTEAD}"
         )
     if not base.answers_at_end:
         raise ConfigError(
-            f"FSDP shares out causal bases only, {base.name!r} is of kind {base.kind}; start without it: {INSTEAD}"
+            f"FSDP shards causal bases only, {base.name!r} is of kind {base.kind}; start without it: {INSTEAD}"
         )
     if spec.optimizer != "adamw":
         raise ConfigError(
-            f"train.optimizer: {spec.optimizer} does not work on shards (FSDP); use adamw, whose state is shared out, or "
+            f"train.optimizer: {spec.optimizer} does not work on shards (FSDP); use adamw, whose state can be sharded, or "
             f"start without FSDP: {INSTEAD}"
         )
 
@@ -137,7 +137,7 @@ class Shards(Weights):
 
         super().__init__(parallel)
         if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
-            raise ConfigError(f"FSDP needs a newer torch (2.13 will do), this is {torch.__version__}")
+            raise ConfigError(f"FSDP needs torch 2.13 or newer, this is {torch.__version__}")
         self._method, self._base, self._root = method, base, _Root(_model(method))
         if parallel.device is not None and base.device.type != parallel.device.type:
             raise ConfigError(

@@ -181,7 +181,7 @@ def learned_nothing(state: State, lr: float) -> Finding | None:
         "warning",
         f"this run learned nothing: its training loss was {before:.3g} in the first {FEW} steps (median) and {now:.3g} in the "
         f"last {FEW}",
-        f"use another train.lr (now {lr:g}), a lower one where the loss jumps, or another method",
+        f"use another train.lr (now {lr:g}), a lower one if the loss jumps, or another method",
     )
 
 

@@ -166,7 +166,7 @@ def test_what_cannot_be_merged_is_refused(method):
     [
         (["lora", "peft:IA3"], "more than one changes the base's weights"),
         (["soft", "lora", "full"], "more than one changes the base's weights"),
-        (["joint", "infix"], "no part of another"),
+        (["joint", "infix"], "cannot be part of another"),
         (["soft", "probe"], "not trained by gradients"),
         (["soft"], "parts"),
     ],
@@ -218,7 +218,7 @@ def test_a_prompt_longer_than_the_base_has_positions_is_told(method):
     with pytest.raises(ConfigError, match=f"{long}.*has {base.max_positions} positions in all; make it shorter"):
         prepare(base, tiny_task(), make_method({**method, "length": long}), rows=tiny_rows(), seed=0)
     if "layers" in method:
-        with pytest.raises(ConfigError, match=r"that the prompt starts from has \d+ tokens.*give method.length or"):
+        with pytest.raises(ConfigError, match=r"initial text has \d+ tokens.*give method.length or"):
             prepare(base, tiny_task(), make_method({**method, "text": "many words " * 99}), rows=tiny_rows(), seed=0)
 
 

@@ -58,7 +58,7 @@ def sweep(
         check_optuna()
     points = grid(run, wanted) if optuna is None else corners(run, wanted)
     files = [REPORT] if optuna is None else [REPORT, STUDY]
-    with work_folder(to, files), explained(lambda: "the same command goes on with the trials that are left"):
+    with work_folder(to, files), explained(lambda: "the same command resumes the remaining trials"):
         more: dict[str, Any] = {}
         if optuna is None:
             trials = _every(points, to, context)

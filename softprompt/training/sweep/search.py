@@ -89,7 +89,7 @@ def search(
             _try(study, point(run, settings, values), to, context, trials)
         ended: Ended = parallel.from_main(study.ended() if study else Ended([], []))
     if not ended.trials:
-        raise TrainingError(f"all {len(ended.pruned)} trials were given up; search lower values of train.lr")
+        raise TrainingError(f"all {len(ended.pruned)} trials were pruned; search lower values of train.lr")
     return ended
 
 

@@ -85,7 +85,7 @@ class Study:
                 self.trial.set_user_attr(_RUN, name)
                 if known is None:
                     return values
-                notice(f"trial {self.done + 1} is {name} again; what came of it is known")
+                notice(f"trial {self.done + 1} is {name} again; its result is known")
                 self._repeat(known)
         return None
 

@@ -1,4 +1,4 @@
-"""The edge of the program: YAML files become pydantic objects, and every problem is told at once.
+"""The edge of the program: YAML files become pydantic objects, and every problem is reported at once.
 
 All user-written files (run, task) and our own manifest go through `parse`, so unknown keys are refused the same way
 everywhere, with the nearest known name.
@@ -133,7 +133,7 @@ def parse(model: type[M], data: Any, where: str) -> M:
     """Validate `data` as `model`.
 
     Args:
-        where: named in front of every problem, e.g. the file's path.
+        where: stands in front of every problem, e.g. the file's path.
 
     Raises:
         ConfigError: one line that holds all problems (of very many the first), separated by `; `; `problems` holds each.

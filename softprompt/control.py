@@ -14,8 +14,8 @@ class Control:
     """How a run is watched and ended.
 
     Attributes:
-        progress: told what is being done, and how far it is.
-        notice: told what a person should read now.
+        progress: called with what is being done, and how far it is.
+        notice: called with what a person should read now.
         on_event: given each new record of a run.
         parallel: the processes that share the rows (see `parallel.py`); all of them get the same results.
         asked: whether a signal asks for an end.

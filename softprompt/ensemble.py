@@ -52,7 +52,7 @@ def fit_weights(
     gold: Sequence[int] | np.ndarray,
     sample_weight: Sequence[float] | np.ndarray | None = None,
 ) -> list[float]:
-    """The members' weights with the least log loss, drawn towards equal ones as by `EQUAL_ROWS` more rows.
+    """The members' weights with the least log loss, shrunk towards equal weights as by `EQUAL_ROWS` more rows.
 
     Args:
         log_probs: of each member [n, K], for rows that it was not trained on.

@@ -117,7 +117,7 @@ def with_head(method: Method, base: Base, task: Task) -> Method:
     """The method with a head where it asks for one, the base has no words of its own, or only a head answers the task.
 
     Raises:
-        ConfigError: a head is needed, and the method is told to have none; see `Method.settle`.
+        ConfigError: a head is needed, and the settings exclude it; see `Method.settle`.
     """
     method.settle(base)
     if isinstance(method, Headed) or method.stores == "head":

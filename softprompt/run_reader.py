@@ -33,11 +33,11 @@ def load_run(path: Path, assignments: list[str], ours: bool = False, whole: bool
     """Read a run file and apply `key=value` overrides; paths of a task and of its rows in it are relative to the file.
 
     Args:
-        ours: a run wrote it and nobody has edited it, so nobody is told of keys that have other names by now.
-        whole: its task, its method and where its rows are get looked at as well, as before they are used.
+        ours: a run wrote it and nobody has edited it, so there are no warnings about renamed keys.
+        whole: also check its task, its method and the places of its rows, as before they are used.
 
     Raises:
-        ConfigError: all that is wrong; `problems` holds each, with the smallest valid snippet.
+        ConfigError: all that is wrong; `problems` holds each problem, with the smallest valid snippet.
     """
     if holds_rows(path):
         raise ConfigError(

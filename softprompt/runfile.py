@@ -97,7 +97,8 @@ class TrainSpec(Strict):
         """With every null replaced by the method's default for this many training rows.
 
         Args:
-            part_of: of so many rows, whose steps they make their share of; null: they are all.
+            part_of: number of all rows, if these are a part of them; they then get their share of the steps. Null:
+                these are all.
         """
         if part_of is not None and part_of > rows:
             whole = self.filled(method, part_of)

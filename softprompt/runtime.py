@@ -35,7 +35,7 @@ class Runtime:
     """A base, or several, and many prompts. All methods may be called from several threads at once.
 
     Attributes:
-        bases: in the order that they were added. A task that is taken as it is runs on the first.
+        bases: in the order in which they were added. A bare task runs on the first.
 
     Example:
         >>> runtime = Runtime(Base.load("smollm2"))
@@ -58,14 +58,14 @@ class Runtime:
         return self.bases[0]
 
     def add_base(self, base: Base) -> None:
-        """Hold one more base; artifacts that were made on it can be added then."""
+        """Add a base; then artifacts that were made on it can be added."""
         self.bases.append(base)
 
     def base_for(self, manifest: artifacts.Manifest) -> Base:
-        """The base of an artifact among those that are here, by its digest.
+        """The loaded base that an artifact was made on, by its digest.
 
         Raises:
-            ArtifactError: none of them; names it.
+            ArtifactError: that base is not loaded; the message names it.
         """
         errors = []
         for base in self.bases:
@@ -91,12 +91,12 @@ class Runtime:
 
     @plain_torch()
     def add(self, name: str, source: str | Path | Task | HoldsArtifact) -> None:
-        """Load an artifact or an ensemble (or take a task as it is: the bare base with its hard prompt) under a name.
+        """Add an artifact, an ensemble or a bare task (the base with its hard prompt) under a name.
 
-        An earlier one of that name is swapped out for all later calls; calls under way finish with the old one.
+        It replaces an earlier one of that name for all later calls; calls under way finish with the old one.
 
         Raises:
-            ArtifactError: damaged, or of a base that is not here.
+            ArtifactError: it is damaged, or its base is not loaded.
         """
         weights: tuple[float, ...] = (1.0,)
         if isinstance(source, Task):
@@ -155,7 +155,7 @@ class Runtime:
         """The compiled prompt of a name.
 
         Raises:
-            DataError: no such name; an ensemble, which has several.
+            DataError: no such name, or an ensemble, which has several prompts.
         """
         prompts = self.prompts(name)
         if len(prompts) > 1:
@@ -219,14 +219,14 @@ class Runtime:
     def stream(
         self, row: Mapping[str, Any] | str, artifact: str | None = None, tell: Callable[[str], object] = print
     ) -> Prediction:
-        """Answer one row, telling the text as it is written, in whole characters.
+        """Answer one row and pass on its text as it is generated, in whole characters.
 
         Args:
             row, artifact: as in `predict`.
             tell: called with each new piece of text.
 
         Raises:
-            DataError: see `predict`; or the artifact's answers are chosen, not written, or written by beams.
+            DataError: see `predict`; or the artifact chooses its answers, or generates them with beams.
         """
         row = self._rows([row], artifact)[0]
         name = self._name_for(row, artifact, 0)

@@ -185,7 +185,7 @@ CHOICE = {"name": "c", "type": "choice", "template": {"input": "{{ question }}"}
         (SPAN, {"answers": {"text": ["big"], "answer_start": [-1]}}, "negative answer_start; it is found at 9"),
         (SPAN, {"answers": {"text": ["big"], "answer_start": ["x"]}}, "answer_start is a list with 'x'; expected"),
         (SPAN, {"answers": {"text": ["big"], "answer_start": 9}}, "answer_start is 9; expected"),
-        (SPAN, {"answers": {"text": ["big"], "answer_start": [9, 9]}}, "there are 1 answers and 2 places"),
+        (SPAN, {"answers": {"text": ["big"], "answer_start": [9, 9]}}, "there are 1 answers and 2 values"),
         (SPAN, {"answers": {"text": "big", "answer_start": [9]}}, "answers is 'big'; expected"),
         (SPAN, {"answers": {"spans": ["big"]}}, "answers has no \"text\" ('spans'); expected"),
         (SPAN, {"answers": {}}, 'answers has no "text" (it is empty); expected'),

@@ -182,7 +182,7 @@ def test_a_column_of_0_and_1_for_each_label(tmp_path):
     read = [task.gold(row.values) for part in found.splits.values() for row in part]
     assert sorted(map(sorted, read)) == sorted(map(sorted, topics()))
     said = "\n".join(summary(found))
-    assert "predicts 'billing' and 'account'" in said and "each label has a column of 0 and 1" in said
+    assert "and 'billing' and 'account'\n" in said and "each label has a column of 0 and 1" in said
     assert yaml_file.load(written(found, tmp_path / "other", "x"), "f") == found.run
 
 

@@ -11,7 +11,7 @@ from .outcome import Evaluation, summarize
 
 
 def evaluate(prompt: Prompt, rows: Sequence[Example], control: Control | None = None) -> Evaluation:
-    """The task's metric over labelled rows; of several processes each answers its shard, and all get the whole.
+    """The task's metric over labelled rows. Each of several processes answers its shard, and all get the whole.
 
     Raises:
         DataError: no rows, or a row without a label.
@@ -20,7 +20,7 @@ def evaluate(prompt: Prompt, rows: Sequence[Example], control: Control | None = 
 
 
 def evaluate_quickly(prompt: Prompt, rows: Sequence[Example], control: Control | None = None) -> Evaluation:
-    """The same without what takes much longer than a forward: nothing is written, the right answers' likelihood is measured."""
+    """The same without generating: the right answers' likelihood is measured instead, in about one forward."""
     return _evaluated(prompt, rows, control or Control(), quick=True)
 
 

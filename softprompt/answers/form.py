@@ -31,7 +31,7 @@ T = TypeVar("T", bound=Task)
 
 @dataclass
 class Prompt:
-    """What answers rows: a method bound to a task and a base, the engine that runs its plan, the form of its answers."""
+    """A method bound to a task and a base, with the engine that runs its plan and the form of its answers."""
 
     base: Base
     method: Method
@@ -54,7 +54,7 @@ class Compiled(Prompt):
     """A prompt ready to serve: its K/V in front of the text, its pieces behind it, what its live tokens run through.
 
     Attributes:
-        once: what its form works out once for all rows (see `AnswerForm.once`).
+        once: what its form computes once for all rows (see `AnswerForm.once`).
     """
 
     shared_prefix: Past | None
@@ -67,7 +67,7 @@ class Compiled(Prompt):
         return self.engine.row(example, self.shared_prefix, self.middle)
 
     def size(self, example: Example) -> int:
-        """Tokens that an example's memory and time go with."""
+        """Tokens that set an example's memory and time."""
         shared = len(self.bound.prefix_ids) + len(self.bound.cue) + len(self.bound.tail)
         return self.method.length + shared + len(example.text)
 
@@ -78,7 +78,7 @@ class AnswerForm(ABC, Generic[T]):
     Attributes:
         reads_tokens: a head reads the state of every token of the text; else one state a row.
         needs_head: only a head can answer so, whatever words the base has.
-        settles_on_dev: something is chosen on answers to dev rows once training has ended (see `settle_on_dev`).
+        settles_on_dev: something is chosen on the answers to dev rows after training (see `settle_on_dev`).
         rate, epochs, word_dropout: how a head's method is trained by default: its own learning rate times `rate`, at
             least so many epochs, this fraction of the tokens hidden.
         bound: the task with the tokenizer.
@@ -121,7 +121,7 @@ class AnswerForm(ABC, Generic[T]):
 
     @classmethod
     def check(cls, base: Base, task: T) -> None:
-        """Say what a base cannot do, before anything runs.
+        """Check before anything runs that the base can answer in this form.
 
         Raises:
             ConfigError: the base cannot answer in this form; names what would work.
@@ -187,11 +187,12 @@ class AnswerForm(ABC, Generic[T]):
         return self.task.spec.metric
 
     def settle_on_dev(self, evaluation: Evaluation) -> Evaluation:
-        """Choose what is left open until training has ended, and write it into the task; these answers as they are then."""
+        """Choose on these answers what is left open until training has ended, and write it into the task. Returns the
+        answers with it."""
         return evaluation
 
     def once(self, prompt: Prompt, learned: Learned) -> Any:
-        """What is worked out once for all rows that a prompt will serve."""
+        """What is computed once for all rows that a prompt serves."""
         return None
 
     def together(self, prompt: Compiled) -> Hashable:
@@ -203,7 +204,7 @@ class AnswerForm(ABC, Generic[T]):
         return self.predict(prompts[0], rows)
 
     def stream(self, prompt: Compiled, row: Example, tell: Callable[[str], object]) -> Outcome:
-        """Answer one row, telling the text as it is written.
+        """Answer one row and pass on its text as it is generated.
 
         Raises:
             DataError: see `unstreamable`.
@@ -212,19 +213,19 @@ class AnswerForm(ABC, Generic[T]):
 
     @property
     def unstreamable(self) -> str:
-        """Why an answer is not told while it is made, and what to do; empty where it is."""
+        """Why an answer cannot be streamed, and what to do; empty if it can."""
         return f"chooses its answers (type {self.task.spec.type!r}); ask predict"
 
     def remarks(self, rows: Sequence[Example]) -> list[tuple[str, str]]:
-        """What is odd about the right answers of these rows, and what to do, as doctor warns of it."""
+        """What is odd about the right answers of these rows, and what to do; doctor shows it as a warning."""
         return []
 
     def notices(self, texts: Sequence[str], cut: Sequence[bool], tokens: Sequence[int] = ()) -> list[str]:
-        """What a person should know of answers that were given, a line each.
+        """What a person should know about given answers, a line each.
 
         Args:
             texts: the answers.
-            cut: whether each had not ended when it had to.
+            cut: whether each was cut at its longest length.
             tokens: how many each right answer has, where it is known.
         """
         return []

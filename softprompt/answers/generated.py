@@ -182,7 +182,7 @@ class Generated(AnswerForm[Generation]):
         """What is written behind each row of one batch.
 
         Args:
-            streamer: told every token of one row as it comes.
+            streamer: called with every token of one row as it comes.
         """
         first = prompts[0]
         forms: list[Generated] = [prompt.form for prompt in prompts]  # type: ignore[misc]  # by the same `together`
@@ -195,14 +195,14 @@ class Generated(AnswerForm[Generation]):
         return [form.outcome(*pair) for form, pair in zip(forms, zip(rows, answers, strict=True), strict=True)]
 
     def stream(self, prompt: Compiled, row: Example, tell: Callable[[str], object]) -> Outcome:
-        """Answer one row, telling the text as it is written, in whole characters."""
+        """Answer one row and pass on its text as it is generated, in whole characters."""
         from .streaming import AnswerStreamer  # transformers' streamers bring much along
 
         return self.serve([row], [prompt], AnswerStreamer(self, tell))[0]
 
     @property
     def unstreamable(self) -> str:
-        """Beams are compared before one of them is told."""
+        """Beams are compared before one of them is shown."""
         if self.task.spec.generation.num_beams > 1:
             return "compares beams, which are known at the end only; ask predict, or set num_beams: 1"
         return ""

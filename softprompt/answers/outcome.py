@@ -18,19 +18,19 @@ LIKELIHOOD = "log_likelihood"
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one row.
+    """The result of one row.
 
     Attributes:
         where: `file:line`.
         gold: the right label, the texts that are right, or the set of right labels; None when the row has none.
-        predicted: the best label, what was written, a tag for each word, or the labels that were decided for.
-        scores: of labels, each one's log-score, normalised over labels unless they are decided one by one; empty for what was
-            written.
+        predicted: the best label, the generated text, a tag for each word, or the set of chosen labels.
+        scores: each label's log-score, normalised over labels unless they are decided one by one; empty for generated
+            answers.
         nll: −log-score of the right label, or of the right answer's tokens; None where there is none.
-        weight: what `nll` counts for in a mean: one label, so many tokens, or so many decisions.
-        cut: what was written had not ended after `max_new_tokens`.
+        weight: weight of `nll` in a mean: 1 for a label, else the number of tokens or decisions.
+        cut: the generated text had not ended after `max_new_tokens`.
         tokens: of the right answer, where answers are written; 0 where there is none.
-        shown: what a user is shown of an answer that is neither a label nor one text, by name.
+        shown: what users see of an answer that is neither a label nor one text, by name.
     """
 
     where: str
@@ -55,8 +55,8 @@ class Evaluation:
 
     Attributes:
         estimate: the task's metric.
-        nll: mean −log-score of the right labels, or of the right answers' tokens, of rows that have one (0 if none has); breaks
-            ties between equal metrics.
+        nll: mean −log-score of the right labels, or of the right answers' tokens, over rows that have one (0 if none
+            has). It breaks ties between equal metrics.
     """
 
     estimate: Estimate

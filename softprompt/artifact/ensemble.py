@@ -147,7 +147,7 @@ class Ensemble:
 
 
 def is_ensemble(folder: str | Path) -> bool:
-    """Whether a folder, or the artifact of a run's folder, says that it is one; `load_ensemble` says whether that is true."""
+    """Whether a folder, or the artifact in a run's folder, claims to be an ensemble; `load_ensemble` checks it."""
     return os.path.lexists(_locate(Path(folder)) / ENSEMBLE)
 
 
@@ -161,7 +161,7 @@ def load_ensemble(folder: str | Path) -> Ensemble:
     """Read and check an ensemble with all its members. Nothing in it is run, unpickled, followed or fetched.
 
     Raises:
-        ArtifactError: one line that says what differs from what.
+        ArtifactError: the artifact cannot be read or was changed; one line says what differs.
     """
     path = _locate(Path(folder))
     return steadily(path, lambda: _load(path))
@@ -233,7 +233,7 @@ def write_ensemble(
 
 
 def check_ensemble_place(folder: Path) -> None:
-    """Refuse a place for an ensemble before the work whose result it is to hold.
+    """Refuse a folder for an ensemble before the work is done.
 
     Raises:
         ArtifactError: it holds something else.

@@ -42,10 +42,9 @@ class LayoutSpec(Exact):
     """How the learned segment is read back.
 
     Attributes:
-        stores: which tensors. `embeddings`: `prompt_embeddings` [P, H]. `kv` in front: PEFT's `prompt_embeddings` [P,
-            L·2·G·D]; as infix: `infix_kv` [L, 2, G, P, D], keys relative to the cue. `head`: a classifier over the
-            base's features. `weights`: adapters, or weights of the base. `other`: tensors that only the method knows.
-            `none`: no segment.
+        stores: `embeddings`: `prompt_embeddings` [P, H]. `kv` in front: PEFT's `prompt_embeddings` [P, L·2·G·D]; as
+            infix: `infix_kv` [L, 2, G, P, D], keys relative to the cue. `head`: a classifier on the base's features.
+            `weights`: adapters, or the base's weights. `other`: tensors that only the method knows. `none`: no segment.
         place: in front of the text, between text and answer, elsewhere, or nowhere.
         length: P.
     """
@@ -136,7 +135,7 @@ class Manifest(Exact):
         task: the whole task (template, verbalizer, demonstrations), as `Task.load` takes it; None where there is none.
         tensors_file: where the tensors are: `adapter_model.safetensors`, or in a folder that is also a plain transformers model
             `model.safetensors`.
-        tensors, tensors_sha256: what it must hold; `save` fills both.
+        tensors, tensors_sha256: which tensors it must hold; `save` fills both.
         files: sha256 of the other files that let plain PEFT (`adapter_config.json`) or transformers (`config.json`, tokenizer)
             load the folder; `save` fills it.
         loads_in: what else loads the folder: `transformers`, `peft` (a prefix only in rows no longer than a sliding window of
@@ -209,11 +208,11 @@ class Manifest(Exact):
         """Check the text of a manifest.
 
         Args:
-            where: named in front of every problem, e.g. the file's path.
+            where: stands in front of every problem, e.g. the file's path.
 
         Raises:
-            ArtifactError: not JSON, a newer format (told before anything else), fields that do not fit, or changed since it was
-                written.
+            ArtifactError: not JSON, a newer format (reported before anything else), fields that do not fit, or changed
+                since it was written.
         """
         data = parse_json(text, where)
         version = data.get("format_version")

@@ -1,4 +1,4 @@
-"""What plain PEFT (0.20 and later) can express of ours; reading what PEFT made is in `peft_folder.py`. No PEFT is needed.
+"""Our prompts in PEFT's format (0.20 and later); `peft_folder.py` reads what PEFT made. No PEFT is needed.
 
 PEFT keeps every prompt as one tensor `prompt_embeddings`:
 

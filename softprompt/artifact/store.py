@@ -143,7 +143,7 @@ def load(folder: str | Path) -> Artifact:
         folder: the artifact, or the folder of the run that made it (which holds it as `artifact/`).
 
     Raises:
-        ArtifactError: one line that says what differs from what.
+        ArtifactError: the artifact cannot be read or was changed; one line says what differs.
     """
     path = _locate(Path(folder))
     return steadily(path, lambda: _load(path))
@@ -220,7 +220,7 @@ def _check_files(path: Path, manifest: Manifest) -> None:
 
 
 def check_place(folder: Path) -> None:
-    """Refuse a place for an artifact before the work whose result it is to hold.
+    """Refuse a folder for an artifact before the work is done.
 
     Raises:
         ArtifactError: it holds something else.

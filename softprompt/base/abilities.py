@@ -15,41 +15,42 @@ class Abilities:
 
     @property
     def bidirectional(self) -> bool:
-        """Tokens of a row see each other both ways, so all of them run in every step."""
+        """Whether tokens of a row see each other both ways; then all of them run in every step."""
         return self.kind in ("masked", "encoder")
 
     @property
     def has_decoder(self) -> bool:
-        """An encoder reads the row, a decoder answers."""
+        """Whether an encoder reads the row and a decoder answers."""
         return self.kind == "seq2seq"
 
     @property
     def has_words(self) -> bool:
-        """A language-model head gives words to answer with."""
+        """Whether a language-model head gives words to answer with."""
         return self.kind != "encoder"
 
     @property
     def generates(self) -> bool:
-        """Answers can be written, token by token."""
+        """Whether the base can generate answers token by token."""
         return self.kind in ("causal", "seq2seq")
 
     @property
     def answers_at_end(self) -> bool:
-        """An answer stands behind all that is read of the row, in the same sequence."""
+        """Whether the answer follows the row's text in the same sequence."""
         return self.kind == "causal"
 
     @property
     def mixes_prompts(self) -> bool:
-        """Rows behind different prompts run in one batch."""
+        """Whether rows behind different prompts run in one batch."""
         return self.kind == "causal"
 
     @property
     def keeps_positions(self) -> bool:
-        """Tokens run at positions that we give them, so keys and values in front may take some."""
+        """Whether tokens run at the positions that we give them, so that keys and values in front may have
+        positions."""
         return self.kind == "causal"
 
     @property
     def blank_id(self) -> int | None:
-        """What stands for a token that is hidden: the mask token, which an encoder has from its pretraining, too."""
+        """The id that replaces a hidden token: the mask token, which an encoder also has from its pretraining."""
         blank: int | None = getattr(self.tokenizer, "mask_token_id", None)
         return blank if self.bidirectional else None

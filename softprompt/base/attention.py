@@ -44,7 +44,7 @@ class Block:
 
     @property
     def shared(self) -> bool:
-        """Whether all rows see the same of it (keys may be rotated for each row, where their places are the same)."""
+        """Whether all rows see the same of it; keys may still be rotated for each row."""
         parts = [*self.kv[-1], self.positions, self.valid, self.visible_from]
         return all(part is None or part.shape[0] == 1 for part in parts)
 
@@ -53,7 +53,7 @@ class Block:
 class LivePrefix:
     """A shared prefix that runs together with its rows, as one more of them: its tokens come first, and the others see it.
 
-    So it costs no pass of its own, whose matrix products would be too small for a processor's best pace.
+    So it needs no pass of its own, whose matrix products would be too small to run fast.
 
     Attributes:
         tokens: how many it has.

@@ -103,16 +103,16 @@ class Base(Abilities, EarlierNames, Numerics):
 
         Args:
             dtype: `fp32` or `bf16` (or `fp16` on a GPU).
-            device: `auto` (a GPU if there is one), `cpu`, `cuda` (of several processes each takes its own), `cuda:1` …
-            progress: told while a bundled base is fetched, the first time.
-            quantization: hold the linear layers' weights as `int8` or `nf4` (see `quantized.py`); `dtype` is then that of
-                everything else. The digest stays that of the checkpoint, so artifacts go from one to the other.
-            isolated: False lets int8 work as bitsandbytes does, where a row's result depends on the rows beside it.
-            kind: `causal`, `masked`, `encoder` or `seq2seq`, where it is not what the config says (a masked model's encoder).
+            device: `auto` (a GPU if there is one), `cpu`, `cuda` (each of several processes its own), `cuda:1` …
+            progress: called while a bundled base is fetched for the first time.
+            quantization: store the linear layers' weights as `int8` or `nf4` (see `quantized.py`); `dtype` is then the
+                type of everything else. The digest stays that of the checkpoint, so artifacts fit with and without it.
+            isolated: False uses bitsandbytes' own int8, where a row's result depends on the other rows of its batch.
+            kind: `causal`, `masked`, `encoder` or `seq2seq`, if the config says another (e.g. a masked model).
 
         Raises:
-            BaseModelError: nothing of that name, no such device, not a model of texts, not of the kind that is asked for, or
-                not exact on the engine.
+            BaseModelError: no such base or device, no text model, no model of that `kind`, or the engine is not exact
+                on it.
             MissingExtraError: a quantisation without bitsandbytes.
         """
         from .loading import load_model
@@ -140,7 +140,7 @@ class Base(Abilities, EarlierNames, Numerics):
 
     @property
     def reader(self) -> Base:
-        """What reads a row's text: the encoder of a sequence-to-sequence base, any other base itself."""
+        """The base that reads a row's text: the encoder of a sequence-to-sequence base, else the base itself."""
         return self.encoder if self.has_decoder else self
 
     def encoder_side(self) -> Base:
@@ -160,7 +160,7 @@ class Base(Abilities, EarlierNames, Numerics):
         """The same base, the same weights, run another way. What is not given stays as it is.
 
         Args:
-            prepacked: its matrix products made for few tokens at a time (see `prepacked.py`).
+            prepacked: use matrix products made for few tokens at a time (see `prepacked.py`).
             gradient_checkpointing: each layer is computed again in the backward instead of kept.
             autocast: bf16 or fp16: matrix products in this type, sums and weights in the base's own.
 
@@ -184,10 +184,10 @@ class Base(Abilities, EarlierNames, Numerics):
         return self.model is other.model and mine == theirs
 
     def branch(self, own: Callable[[str], bool] = lambda name: False) -> Base:
-        """The same frozen weights under modules of their own, so that adapters can be put in without touching this base.
+        """The same frozen weights in modules of their own, so that adapters can be added without touching this base.
 
         Args:
-            own: names of the parameters that the branch gets a copy of, which may be trained; all others are shared.
+            own: names of parameters of which the branch gets its own, trainable copy; all others are shared.
         """
         other = copy.copy(self)
         other.model = copy_modules(self.model, own)
@@ -195,7 +195,7 @@ class Base(Abilities, EarlierNames, Numerics):
         return other
 
     def rewire(self) -> None:
-        """Look again for body, embeddings and head, after modules were put in."""
+        """Find body, embeddings and head again after modules were replaced."""
         self.body = find_body(self.model, self.kind, self._of_encoder)
         self._embeddings = find_embeddings(self.model, self.body, self.kind, self._of_encoder)
         self._head = make_head(self.model, self.kind, self.config)
@@ -204,7 +204,7 @@ class Base(Abilities, EarlierNames, Numerics):
         """The layer of that index.
 
         Raises:
-            BaseModelError: this architecture keeps its layers in a way that we do not know.
+            BaseModelError: the layers of this architecture cannot be found.
         """
         layers = find_layers(self.body, self.shape.layers)
         if layers is None:
@@ -234,21 +234,21 @@ class Base(Abilities, EarlierNames, Numerics):
         encoder_hidden_states: Sequence[Tensor] | None = None,
         live_prefix: LivePrefix | None = None,
     ) -> Hidden:
-        """Run live tokens through all layers; of a sequence-to-sequence base, through its decoder's.
+        """Run live tokens through all layers (in a sequence-to-sequence base: the decoder's).
 
         Args:
-            embeddings: [N, H] of all rows' live tokens, end to end; the states that enter layer `first` where that is not 0.
+            embeddings: [N, H] of all rows' live tokens, end to end; with `first` > 0 the states that enter that layer.
             lengths: live tokens of each row (sum = N).
             starts: [B] position of each row's first live token; 0 in bases that are not causal.
             blocks: earlier keys and values, in order (see `Block`).
             record: also return the live tokens' K/V.
             first, stop: only run these layers; with `stop` the states that enter it are returned, without the final norm.
-            encoder_hidden_states: of a sequence-to-sequence base, and only there: of each row [m_b, H].
-            live_prefix: a shared prefix that runs with the rows of a causal base: its tokens come first in `embeddings`, and
-                are no result.
+            encoder_hidden_states: for each row [m_b, H]; only in a sequence-to-sequence base.
+            live_prefix: a shared prefix that runs with the rows of a causal base: its tokens come first in
+                `embeddings`, and are not in the result.
 
         Raises:
-            ValueError: positions or encoder states that a base of this kind has not.
+            ValueError: positions or encoder states that this kind of base does not have.
         """
         check_given(self.kind, lengths, starts, encoder_hidden_states)
         inputs = embeddings.to(self.dtype)
@@ -279,16 +279,16 @@ class Base(Abilities, EarlierNames, Numerics):
             yield
 
     def rotate(self, kv: Sequence[KV] | Tensor, by: Tensor) -> Sequence[KV] | Tensor:
-        """Move keys onwards by `by` [B] positions, as `Rotary.rotate`; the same where positions are no rotations of keys."""
+        """Rotate keys by `by` [B] positions, as `Rotary.rotate`; unchanged where positions are no rotations of keys."""
         return kv if self._rotary is None else self._rotary.rotate(kv, by)
 
     @property
     def rotated_in_format_1(self) -> bool:
-        """Whether artifacts of format 1 had their keys rotated as now: then some families' rotations were not found."""
+        """Whether artifacts of format 1 have rotated keys here; that version did not know some families' rotations."""
         return self._rotary is None or self._rotary.since_format_1
 
     def logits(self, hidden: Tensor, tokens: Tensor | None = None) -> Tensor:
-        """Hidden states [K, H] → logits in fp32 [K, V], or of some tokens [K, C], with all that stands behind the last layer.
+        """Hidden states [K, H] → logits in fp32 [K, V], or of some tokens [K, C], by all that follows the last layer.
 
         Raises:
             BaseModelError: an encoder, which has no language-model head.

@@ -17,12 +17,12 @@ class Numerics:
 
     @property
     def label_of_dtype(self) -> str:
-        """How most weights are held: `fp32`, `bf16`, `fp16`, `int8` or `nf4`."""
+        """Number format of most weights: `fp32`, `bf16`, `fp16`, `int8` or `nf4`."""
         return self.quantization or next(name for name, dtype in DTYPES.items() if dtype == self.dtype)
 
     @property
     def arithmetic(self) -> str:
-        """All that decides the numbers beside the checkpoint; what was computed under one serves no other."""
+        """What decides the numbers besides the checkpoint. Results of one arithmetic are not reused under another."""
         autocast = f"autocast {self.autocast}" if self.autocast else None
         parts = [str(self.dtype), self.quantization, None if self.isolated else "batched", autocast]
         return " ".join(part for part in parts if part)

@@ -32,7 +32,7 @@ class BaseShape:
 
     @property
     def embedded(self) -> int:
-        """Size of a token's embedding, and so of a learned one."""
+        """Size of a token's embedding, and so of a learned embedding."""
         return self.embedding_size or self.hidden_size
 
     @property

@@ -89,7 +89,7 @@ def prune_verb(
 
 
 def _train_spec(of_run: TrainSpec, settings: list[str]) -> TrainSpec:
-    """How the run was trained, for one epoch unless told otherwise.
+    """How the run was trained, for one epoch unless the settings say otherwise.
 
     Raises:
         ConfigError: a setting that is not one of `train`.

@@ -18,7 +18,7 @@ class Duplicates:
 
     Attributes:
         copies: further copies of a row.
-        contradicting: rows that ask the same and have different labels.
+        contradicting: rows of equal content with different labels.
         held_out: rows whose text or group is held out (see `apart`).
         unlabelled: rows without an answer, where these are left out.
         leaked: rows of a split whose text is held out in another one, where these are left out.
@@ -55,7 +55,7 @@ class Duplicates:
 
 
 def normalize(text: str) -> str:
-    """A text without what seldom makes a difference (NFKC, case folded, white space collapsed); equal ones are near."""
+    """A text after NFKC, case folding and collapsing white space; texts that then are equal are near-copies."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
@@ -65,9 +65,9 @@ def deduplicate(
     """The first row of each text and answer.
 
     Args:
-        text: all that is read and asked; rows are the same only if it is, to the letter.
-        several: a text may have several right answers (references); else rows of one text with different answers contradict
-            each other, and are left out altogether.
+        text: everything that is read of a row; rows are copies only if it is equal to the letter.
+        several: a text may have several right answers (references). Otherwise rows of one text with different answers
+            contradict each other, and all of them are left out.
     """
     groups: dict[str, list[Row]] = {}
     for row in rows:

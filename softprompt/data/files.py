@@ -46,7 +46,7 @@ def read_file(path: Path, notice: Notice = ignore_notice) -> Iterator[Found]:
     """All rows of a file, by its ending.
 
     Args:
-        notice: told how it is read, where that is not as it ought to be written.
+        notice: called with how it is read, if that is not how it should be written.
 
     Raises:
         DataError: it cannot be read as a whole.

@@ -1,4 +1,4 @@
-"""Strict readers: every malformed row of a file is told in one pass, as `file:line: reason`."""
+"""Strict readers: every malformed row of a file is reported in one pass, as `file:line: reason`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .formats import unify
 from .json_files import Found
 
 Check = Callable[[dict[str, Any]], "str | None"]
-"""What a task asks of a row's fields: None where they can be used, else what is wrong with them."""
+"""A task's check of a row's fields: None if they can be used, else what is wrong with them."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ def read_rows(
     Args:
         check: says why a row cannot be used, or None.
         columns: see `Columns`; a column may also be a field that the row's shape makes (see `formats.unify`).
-        notice: told how a file is read that is not UTF-8, or has something else than commas between its cells.
-        skipped: where given, malformed rows are left out and told here, as `file:line: reason`.
+        notice: called with how a file is read, if it is not UTF-8 or its cells are not separated by commas.
+        skipped: if given, malformed rows are left out and listed here, as `file:line: reason`.
 
     Raises:
         DataError: missing or empty file, or malformed rows; `.problems` holds every one of them.

@@ -23,7 +23,7 @@ class Source:
         fetch: the pinned release file that holds it, verified, in the cache.
         parse: that file → rows.
         jsonl_sha256: digest of the converted file, so that every machine trains on the same bytes.
-        own: the user's own files in place of the pinned ones, if there are any; their rows have no digest to be checked by.
+        own: the user's own files in place of the pinned ones, if there are any; their rows are not checked by a digest.
     """
 
     name: str

@@ -37,7 +37,7 @@ def split(
             any group holds several labels, groups are drawn whatever their labels.
 
     Raises:
-        DataError: more asked for than there is; says how many there are.
+        DataError: fewer rows than asked for; the message says how many there are.
     """
     names = sorted(sizes, key=lambda name: (_ORDER.index(name) if name in _ORDER else -1, name))
     wanted = _counts({name: sizes[name] for name in names}, len(rows))

@@ -43,7 +43,7 @@ def read_table(path: Path, data: bytes, notice: Notice) -> Iterator[Found]:
 
     Args:
         data: the file's bytes, from `as_utf8`.
-        notice: told how it is read where that is not as UTF-8 with commas.
+        notice: called with how it is read, if not as UTF-8 with commas.
 
     Raises:
         DataError: the header cannot be used.

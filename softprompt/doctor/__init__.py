@@ -22,7 +22,7 @@ Check = Callable[[Case], Iterator[Finding]]
 """A check: it gets a case and yields its findings."""
 GROUP = "softprompt.checks"
 QUICK = ("rows", "labels", "joints", "effect", "gradient")
-"""What runs before every training: the checks of what a training takes for granted."""
+"""The checks before every training: what training relies on."""
 QUICK_ROWS = 4
 
 
@@ -39,7 +39,7 @@ def checks(names: Sequence[str] | None = None) -> dict[str, Check]:
 def examine(
     case: Case, some: dict[str, Check] | None = None, progress: Progress = ignore_progress, what: str = "checking"
 ) -> list[Finding]:
-    """Run the checks. One that cannot run is a finding, too: what it needs, a training needs as well.
+    """Run the checks. A check that cannot run is a finding, too, because training needs the same things.
 
     Args:
         some: as from `checks`; by default all of them.
@@ -59,7 +59,8 @@ def examine(
 
 
 def before_training(ready: Prepared, progress: Progress = ignore_progress) -> list[Finding]:
-    """The quick checks on the few shortest of some training rows, before anything is encoded. Nothing of the run changes."""
+    """Run the quick checks on a few of the shortest training rows, before anything is encoded. The run does not
+    change."""
     rows = sample(ready.splits.get("train", []), QUICK_ROWS, short=True)
     return examine(Case(ready, rows), checks(QUICK), progress, "checking before training")
 

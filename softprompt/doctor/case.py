@@ -31,7 +31,7 @@ class Case:
     Attributes:
         rows: labelled rows that the checks run.
         held: the artifact; None before training.
-        made_up: the rows stand in for data that is not at hand.
+        made_up: the rows are made up, because the data is not at hand.
         full: also do what takes minutes.
     """
 
@@ -90,7 +90,7 @@ class Case:
         return torch.cat(parts)
 
     def allowed(self, logits: Tensor) -> float:
-        """How far two ways to the same logits may differ, by the coarsest type that has a part in them."""
+        """How far two computations of the same logits may differ, by the coarsest number type involved."""
         types = [self.base.dtype, self.base.autocast or self.base.dtype, self.engine.cache.dtype]
         return max(tolerance(dtype, logits) for dtype in types)
 

@@ -47,7 +47,7 @@ def generate(
         settings: `max_new_tokens`, `num_beams`, `do_sample`, `temperature`, `top_p`, `top_k`, `repetition_penalty`.
         stops: texts that end an answer; they stay at its end.
         seeds: one a row, of what it draws.
-        streamer: told every token as it comes; of one row at a time.
+        streamer: called with every token as it comes, for one row at a time.
 
     Raises:
         BaseModelError: a row's states are NaN.

@@ -95,7 +95,7 @@ class PromptEstimator(BaseEstimator):
         return hasattr(self, "_fitted")
 
     def save(self, folder: str | Path) -> Path:
-        """Write the artifact, which `Runtime.add`, the command line and `load` take.
+        """Write the artifact, for `Runtime.add`, the command line and `load`.
 
         Raises:
             NotFittedError: nothing was learned yet.
@@ -105,12 +105,12 @@ class PromptEstimator(BaseEstimator):
 
     @classmethod
     def load(cls, folder: str | Path, base: Any = "auto") -> Any:
-        """The estimator of an artifact, its own or one that was trained otherwise.
+        """Load an artifact as an estimator, whether an estimator or something else trained it.
 
         Args:
             folder: of the artifact, or of an ensemble of them.
-            base: that it was made on, by name, folder or loaded (a list, where an ensemble has several); `auto`: those that
-                come with the package, or are in this process.
+            base: the base that it was made on: a name, a folder or a `Base`; a list if an ensemble has several. `auto`
+                finds bundled bases and those loaded in this process.
 
         Raises:
             ArtifactError: damaged, of another base, or of a task of another type.

@@ -102,7 +102,7 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
         """Learn from texts and their labels.
 
         Args:
-            sample_weight: what each row's loss is multiplied by, [n].
+            sample_weight: [n] factors of the rows' losses.
 
         Raises:
             InputError: X, y or a setting that cannot be used, or a base that is not there (a ValueError as well).
@@ -168,7 +168,7 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
         return fitted, summary, sets.classes, sets.form
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
-        """Log-probabilities of `classes_`, [n, K]; of several labels each one's own.
+        """Log-probabilities of `classes_`, [n, K]; with several labels a row, of each label by itself.
 
         Raises:
             NotFittedError: nothing was learned yet.
@@ -181,14 +181,15 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
                 return fitted.predict_log_proba(asked, label_texts(self.classes_), progress)
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Probabilities of `classes_`, [n, K]; of several labels each one's own. See `predict_log_proba` for what is raised."""
+        """Probabilities of `classes_`, [n, K]; with several labels a row, of each label by itself. See
+        `predict_log_proba` for what is raised."""
         return np.exp(self.predict_log_proba(X))
 
     def predict(self, X: Any) -> Any:
         """The most likely label of each row, [n]; see `predict_log_proba` for what is raised.
 
-        Of several labels those that reach their thresholds, in the form of y in `fit`: a matrix [n, K], or for sets an array
-        of tuples [n].
+        With several labels a row: the labels that reach their thresholds, in the form of y in `fit`. That is a matrix
+        [n, K], or for sets an array of tuples [n].
         """
         if self._form:
             return as_given(self._marks(X), self.classes_, self._form)
@@ -204,7 +205,7 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
         return marks_of([outcome.predicted for outcome in outcomes], label_texts(self.classes_))
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
-        """The share of rows that are labelled right; of several labels, whose labels are all right.
+        """The share of rows with the right label; with several labels a row, with exactly the right labels.
 
         Raises:
             InputError: y holds a label that was not there in `fit`, which no answer can match.

@@ -63,7 +63,7 @@ class PromptGenerator(PromptEstimator):
         """Learn from rows and their answers.
 
         Args:
-            sample_weight: what each row's loss is multiplied by, [n].
+            sample_weight: [n] factors of the rows' losses.
 
         Raises:
             InputError: X, y or a setting that cannot be used, or a base that is not there (a ValueError as well).
@@ -84,7 +84,7 @@ class PromptGenerator(PromptEstimator):
         return self
 
     def predict(self, X: Any) -> Any:
-        """What is answered to each row, [n], as texts.
+        """The answer to each row, [n] texts.
 
         Raises:
             NotFittedError: nothing was learned yet.
@@ -97,7 +97,7 @@ class PromptGenerator(PromptEstimator):
         return found
 
     def score(self, X: Any, y: Any) -> float:
-        """The task's metric of what is answered, in 0 … 1 (see docs/metrics.md).
+        """The task's metric of the answers, between 0 and 1 (see docs/metrics.md).
 
         Raises:
             NotFittedError: nothing was learned yet.

@@ -47,7 +47,8 @@ def read_table(X: Any, who: str, name: str = "X") -> Table:
         name: of the argument.
 
     Raises:
-        InputError: it is no table and no list of texts, is empty, or holds something else than texts; each value is told.
+        InputError: it is no table and no list of texts, is empty, or holds something other than texts; the message
+            names each value.
     """
     items = read_items(X, name)
     if not items:

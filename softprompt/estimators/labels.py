@@ -89,7 +89,7 @@ def label_texts(classes: Any) -> list[str]:
 def refuse_one_class(classes: np.ndarray, places: np.ndarray) -> None:
     """
     Raises:
-        InputError: nothing is to be told apart.
+        InputError: there is only one class.
     """
     if len(np.unique(places)) < 2:
         label = classes[places[0]].tolist() if len(places) else None

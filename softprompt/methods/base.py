@@ -57,9 +57,10 @@ class Method(ABC):
         stores, place: how its tensors are read back: see the artifact's manifest.
         first_layer: nothing that it learns acts in the layers below this one.
         trains_whole_model: every weight of a model is trained; `learned().base` holds it.
-        averaged: a classifier reads the mean of a row's states (said before anything is asked): other defaults may fit.
-        learns_slots: it learns the template's soft slots; for other methods they are read as the texts they have.
-        answers: how many a classifier of its own tells apart, once it is there.
+        averaged: a classifier reads the mean of a row's states, for which other defaults may fit. Set before anything
+            else is asked.
+        learns_slots: it learns the template's soft slots; other methods read them as the texts they have.
+        answers: how many answers its own classifier has, once there is one.
         may_be_zero: its tensors may all be zero, as updates are before they are trained.
         refits: `solve` is also called of what was trained, before each dev evaluation and at the end.
         sums_over_tokens: whether `score` sums over an answer's tokens, so that the task may divide by their number.
@@ -87,7 +88,7 @@ class Method(ABC):
 
     @property
     def keeps_instruction(self) -> bool:
-        """Whether the task's instruction stands in front: as the settings say, else unless it would be averaged along."""
+        """Whether the task's instruction stands in front: as the settings say, else unless a head averages over it."""
         asked: bool | None = getattr(self.spec, "instruction", None)
         return not self.averaged if asked is None else asked
 
@@ -102,7 +103,7 @@ class Method(ABC):
         return self.length
 
     def segments(self, slots: Sequence[Slot], cue: int) -> tuple[Slot, ...]:
-        """The row's slots with the learned one put in.
+        """The row's slots with the learned one inserted.
 
         Args:
             slots: `BoundTask.slots`; where the template's soft slots are learned, they are among them.
@@ -111,18 +112,18 @@ class Method(ABC):
         return tuple(slots)
 
     def attach(self, base: Base, bound: BoundTask, seed: int) -> None:  # noqa: B027 - nothing to make is a valid method
-        """Make the trainable parameters, initialised. What `restore` must know of the task is written into `spec`."""
+        """Create and initialise the trainable parameters. Write into `spec` what `restore` must know of the task."""
 
     def parameters(self) -> list[nn.Parameter]:
         """What the optimizer moves; empty when nothing is trained by gradients."""
         return []
 
     def groups(self) -> list[tuple[list[nn.Parameter], float]]:
-        """The parameters with what the learning rate is multiplied by for them."""
+        """The parameters in groups, each with the factor of its learning rate."""
         return [(self.parameters(), 1.0)]
 
     def may_lack_gradient(self) -> list[nn.Parameter]:
-        """Parameters that some rows have no use for, so that a gradient of zero on a few of them is no fault."""
+        """Parameters that some rows do not use, so that a zero gradient on a few rows is no fault."""
         return []
 
     def learned(self) -> Learned:
@@ -130,7 +131,7 @@ class Method(ABC):
         return NOTHING
 
     def training(self) -> contextlib.AbstractContextManager[object]:
-        """The time of a training step's forward and backward, for what acts in training only (dropout)."""
+        """Context of a training step's forward and backward, for what acts only in training (dropout)."""
         return contextlib.nullcontext()
 
     def solve(  # noqa: B027 - most methods learn by gradients
@@ -149,10 +150,10 @@ class Method(ABC):
         return batch.score(candidates)
 
     def classify(self, batch: BatchOutput) -> Tensor:
-        """Logits [B, K] of the classifier that it brings, of contexts that have run.
+        """Logits [B, K] of its own classifier, for contexts that have run.
 
         Raises:
-            ConfigError: it brings none.
+            ConfigError: it has no classifier.
         """
         raise ConfigError(f"method {self.spec.name!r} brings no classifier; set method.head: true")
 
@@ -161,11 +162,11 @@ class Method(ABC):
         return {"stores": self.stores, "place": self.place, "length": self.length}
 
     def export(self) -> dict[str, Tensor]:
-        """The finished thing, and only that, in fp32 on the CPU."""
+        """The finished tensors by name, and only these, in fp32 on the CPU."""
         return {}
 
     def restore(self, tensors: dict[str, Tensor], base: Base) -> None:
-        """Take what `export` gave.
+        """Load what `export` gave.
 
         Raises:
             ArtifactError: tensors of another shape than this base needs.
@@ -195,7 +196,7 @@ class Method(ABC):
 class LearnedTensor(Method):
     """A method whose whole state is one tensor that is also its segment: embeddings or K/V.
 
-    The tensor is a parameter, or in training what an encoder makes of its own parameters.
+    The tensor is a parameter, or in training the output of an encoder.
     """
 
     key: ClassVar[str]

@@ -10,8 +10,8 @@ from typing import Literal
 class TrainDefaults:
     """Settings that train this method well when the user sets none (measured; see `benchmarks/LOG.md`).
 
-    `min_steps`: with few rows more epochs are made of them, up to this many steps, and batches are smaller, down to
-    `least_batch` rows. `head_lr`: of a head, in proportion to `lr`.
+    `min_steps`: few rows get more epochs, up to this many steps, and smaller batches, down to `least_batch` rows.
+    `head_lr`: a head's learning rate, in proportion to `lr`.
     """
 
     lr: float = 0.0

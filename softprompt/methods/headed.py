@@ -37,14 +37,14 @@ class Head(nn.Linear):
 
 @dataclass(frozen=True)
 class HeadShape:
-    """What a head is to answer, and how it is trained unless the user says otherwise.
+    """What a head answers, and how it is trained by default.
 
     Attributes:
-        answers: its logits K; 0 where it is not known what it is to answer.
+        answers: its logits K; 0 if its answers are not known.
         reads_tokens: it reads each token of the text; else one state a row.
         chained: it also learns which answer follows which.
         rate: the inner method's learning rate is multiplied by it.
-        epochs: it is trained for at least so many.
+        epochs: it is trained for at least so many epochs.
         word_dropout: see `TrainSpec`.
     """
 
@@ -59,8 +59,8 @@ class HeadShape:
 class Headed(Method):
     """The inner method decides what is learned in the row; the head reads its pooled states or each token's.
 
-    Where the base reads both ways the pooled state is the mean of the row's, else the last one. `own` are the names of the
-    head's tensors.
+    On a bidirectional base the pooled state is the mean over the row, else it is the last one. `own` holds the names of
+    the head's tensors.
     """
 
     stores: Stores = "other"

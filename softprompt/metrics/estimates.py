@@ -68,7 +68,7 @@ def estimate(metric: str, gold: Sequence[Any], predicted: Sequence[Any]) -> Esti
 
     Raises:
         ConfigError: no such metric.
-        DataError: no rows, or of a text metric rows without a reference.
+        DataError: no rows, or for a text metric rows without a reference.
         ValueError: gold and predicted differ in length.
     """
     found = metric_of(metric)
@@ -79,9 +79,10 @@ def estimate(metric: str, gold: Sequence[Any], predicted: Sequence[Any]) -> Esti
 
 
 def row_scores(metric: str, gold: Sequence[Any], predicted: Sequence[Any]) -> np.ndarray:
-    """What each row adds to a metric [n]: their mean is its value. What systems are compared by, row by row.
+    """What each row adds to a metric [n]; the mean is the metric's value. Systems are compared row by row with it.
 
-    0 or 1 of shares, the row's score of means, and of all else jackknife pseudo-values (see `measures.jackknife`).
+    For shares this is 0 or 1, for means the row's score, for all else jackknife pseudo-values (see
+    `measures.jackknife`).
 
     Args:
         gold, predicted: as in `estimate`.
@@ -102,7 +103,7 @@ def row_scores(metric: str, gold: Sequence[Any], predicted: Sequence[Any]) -> np
 
 
 def majority(metric: str, gold: Sequence[Any]) -> float:
-    """What the metric gives to whoever always answers the most frequent label, or reference text (of equals the first).
+    """The metric of always answering the most frequent label or reference text (among equals the first).
 
     Args:
         gold: as in `estimate`.

@@ -19,10 +19,10 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Measured:
-    """What a metric finds.
+    """What a metric measures.
 
     Attributes:
-        interval: 95 %, or None where there are too few rows to say: the truth may then be anywhere on the scale.
+        interval: 95 %, or None if there are too few rows for one: the true value may then be anywhere on the scale.
         signature: how it was computed, as sacrebleu says it; empty where the metric's name says all.
     """
 

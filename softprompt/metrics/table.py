@@ -17,7 +17,7 @@ Takes = Literal["labels", "texts", "tags", "sets"]
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric: what it is of, its scale, and how it is computed.
+    """A metric: which answers it compares, its scale, and how it is computed.
 
     Attributes:
         name: as task files have it.
@@ -28,7 +28,7 @@ class Metric:
         rows: what each row adds, from the same [n]; the mean is the value. None: systems cannot be compared row by row.
         top: the best value, of a perfect system.
         bottom: the worst value.
-        of_majority: what always answering the most frequent label (or tag) gives, from gold; None: it is measured.
+        of_majority: the value of always answering the most frequent label (or tag), from gold. None: it is measured.
     """
 
     name: str

@@ -22,14 +22,15 @@ _EVERYWHERE = ("modules_to_save", "trainable_token_indices", "bias", "target_par
 
 
 def method(config: PeftConfig, base: Base) -> dict[str, Any]:
-    """The settings of the method that learns what PEFT would learn with a configuration, as `train` takes them.
+    """The settings, for `train`, of the method that learns what PEFT would learn with a configuration.
 
     Args:
-        config: of one of PEFT's tuners, or of a prompt (PromptTuningConfig, PrefixTuningConfig, PromptEncoderConfig).
-        base: the model that it is for.
+        config: PEFT's configuration of a tuner or of a prompt (PromptTuningConfig, PrefixTuningConfig,
+            PromptEncoderConfig).
+        base: the model to train on.
 
     Raises:
-        ConfigError: no configuration of PEFT's; one that is not learned here; a field that is not honoured, with its value.
+        ConfigError: not a PEFT configuration, an unsupported one, or an unsupported field (the message has its value).
     """
     if not isinstance(config, PeftConfig):
         raise ConfigError(f"config is {kind(config)}; expected one of PEFT's, e.g. peft.LoraConfig(r=8)")

@@ -59,7 +59,7 @@ def look(path: Path, text: Sequence[str] = (), label: Sequence[str] = (), kind: 
         kind: type of the task; None: by the columns.
 
     Raises:
-        DataError: it cannot be read, has no header, or it cannot be told which column is which.
+        DataError: it cannot be read, has no header, or the columns' roles are not clear.
         ConfigError: no such type.
     """
     told: list[str] = []

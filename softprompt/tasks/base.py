@@ -67,7 +67,7 @@ class Task(ABC):
 
         Args:
             rules: the format version of the artifact that holds the task, where one does.
-            where: named in front of every problem of a mapping.
+            where: stands in front of every problem with a mapping.
 
         Raises:
             ConfigError: all that is wrong with it, in one line.
@@ -81,7 +81,7 @@ class Task(ABC):
 
     @staticmethod
     def of_artifact(settings: dict[str, Any], rules: int) -> Task:
-        """The task that an artifact holds, also under keys that have other names by now.
+        """The task that an artifact holds, also with keys that were renamed since.
 
         Args:
             rules: the artifact's format version.
@@ -126,7 +126,7 @@ class Task(ABC):
     def draw_demonstrations(self, rows: Sequence[Row]) -> tuple[Task, list[Row]]:
         """The task with its `demonstrations.k` drawn from the labelled ones of these rows, and the rows that are left.
 
-        As it is, with all rows, where it asks for none or carries them already.
+        The same task and all rows if it asks for none or has them already.
 
         Raises:
             DataError: fewer labelled rows than demonstrations.
@@ -145,7 +145,7 @@ class Task(ABC):
         """Read, check and split the rows: `train`, `dev`, `test`, disjoint by all that is read. Sets `left_out` and `notices`.
 
         Args:
-            progress: told while a catalogue source is fetched, the first time.
+            progress: called while a catalogue source is fetched for the first time.
             labelled: every row needs its label.
             rows: in memory, instead of the task's own data: a DataFrame, a `datasets.Dataset`, a list of dicts.
 
@@ -166,7 +166,7 @@ class Task(ABC):
         return rows
 
     def check_any(self, values: dict[str, Any]) -> str | None:
-        """Why a row can be neither asked nor, if it has a label, learned from, or None."""
+        """Why a row cannot be used, or None. A row without a label only needs its inputs."""
         return self.check_input(values) if self.unlabelled(values) else self.check_row(values)
 
     def unlabelled(self, values: dict[str, Any]) -> bool:
@@ -199,11 +199,11 @@ class Task(ABC):
         return registry.find("softprompt.answers", self.form).of(self, tokenizer, room, **how)
 
     def content(self, row: Row) -> str:
-        """All that is read of a row, and asked: rows of equal content are the same but for their answers."""
+        """Everything that is read of a row. Rows of equal content differ at most in their answers."""
         return "\x1f".join(str(row.values.get(name)) for name in sorted(self.fields))
 
     def remarks(self, splits: Mapping[str, Sequence[Row | Example]]) -> list[tuple[str, str]]:
-        """What is odd about the rows, and what to do, as doctor warns of it."""
+        """What is odd about the rows, and what to do; doctor shows it as a warning."""
         return []
 
     @property
@@ -213,27 +213,27 @@ class Task(ABC):
 
     @property
     def only_field(self) -> str | None:
-        """The field that a text by itself stands for, where the template reads no other; else None."""
+        """The only field that the template reads, so that a row may be a plain text; else None."""
         names = sorted(self.spec.template.fields)
         return names[0] if len(names) == 1 else None
 
     @property
     def words(self) -> list[str]:
-        """What answers are made of where all rows have the same; else nothing."""
+        """The words of the answers if all rows have the same; else empty."""
         return []
 
     def shown(self, values: dict[str, Any]) -> dict[str, Any]:
-        """A row's fields with those that the task makes for the template."""
+        """A row's fields, and those that the task derives for the template."""
         return values
 
     def floor(self, metric: str, rows: Sequence[dict[str, Any]]) -> tuple[float, str]:
-        """What the metric gives to whoever has learned nothing, and who that is."""
+        """The metric of a trivial baseline, and what that baseline is."""
         gold = [answer for values in rows if (answer := self.gold(values)) is not None]
         return majority(metric, gold), "always the most frequent answer"
 
     @property
     def ways(self) -> list[str]:
-        """Ways of comparing candidates, of which the best on dev is taken before training; none where there is no choice."""
+        """Ways of comparing candidates; the best on dev is chosen before training. Empty if there is no choice."""
         return []
 
     def scored_by(self, way: str) -> Task:
@@ -241,12 +241,12 @@ class Task(ABC):
         return self
 
     def settled(self, earlier: bool = False) -> Task:
-        """With all that an artifact must say of it (`earlier`: as versions meant it that could not); by default as it is."""
+        """With all that an artifact must record; `earlier`: as versions meant it that did not. By default unchanged."""
         return self
 
     @property
     def evaluates_metric(self) -> bool:
-        """Whether dev evaluations in training take the metric although answers are written for it."""
+        """Whether dev evaluations in training compute the metric, although they must generate answers for it."""
         return False
 
     @property
@@ -275,19 +275,19 @@ class Task(ABC):
 
     @abstractmethod
     def label(self, row: Row) -> Hashable:
-        """The answer, as rows are told apart by it."""
+        """The answer, by which rows are grouped."""
 
     def strata(self, rows: Sequence[Row]) -> Callable[[Row], Hashable]:
         """What a split of these rows is stratified by."""
         return self.label
 
     def answer(self, row: Row) -> Hashable:
-        """By what rows that ask the same contradict each other, unless several answers may be right."""
+        """The key by which rows of equal content contradict each other, unless several answers may be right."""
         return self.label(row)
 
     @abstractmethod
     def candidates(self, values: dict[str, Any]) -> tuple[list[str], int | None]:
-        """Texts of a row's possible answers (of a free one the right one alone), and which is right; None: it has no answer."""
+        """Texts of a row's possible answers (free: the right one alone), and the right one's index or None."""
 
     @abstractmethod
     def gold(self, values: dict[str, Any]) -> Any:

@@ -24,7 +24,7 @@ class BoundTask:
         writes: tokens of an answer that a decoder has room for; None where answers stand behind the text.
         form: how the task's rows are answered (see `answers/`), once it is known.
         cut: how many texts had to be truncated so far.
-        tied: how many rows had different options of the same tokens so far, of which the first is always taken.
+        tied: how many rows so far had different options with the same tokens; the first of them always counts.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class BoundTask:
         """A row's text beside an answer of up to `longest` tokens. Too long a text is truncated, never the template.
 
         Args:
-            limit: what makes the answer so long, for the error.
+            limit: what sets the answer's length, for the error.
 
         Returns:
             its ids, before which of them its slots stand, and whether it was cut.

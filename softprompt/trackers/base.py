@@ -36,7 +36,7 @@ class Tracker(ABC):
 
     @abstractmethod
     def resume(self, step: int) -> None:
-        """The run goes on behind this step; later ones that were logged before are made, and logged, again."""
+        """The run goes on behind this step; later steps that were logged before run, and are logged, again."""
 
     @abstractmethod
     def log(self, values: Mapping[str, float], step: int) -> None:
@@ -48,4 +48,4 @@ class Tracker(ABC):
 
     @abstractmethod
     def close(self, ending: Ending) -> None:
-        """Write all that is still held back, and say how the run ended."""
+        """Write everything that is still buffered, and say how the run ended."""

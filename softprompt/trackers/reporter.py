@@ -40,13 +40,13 @@ def check_installed(names: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def reporting(names: Sequence[str], folder: Path | None, fresh: bool, notice: Notice) -> Iterator[OnEvent]:
-    """The time of a run that is reported: gives what is to be called with its events.
+    """Context of a reported run: gives the function to call with its events.
 
     Args:
         names: of trackers (`TRACKERS`).
         folder: of the run, which must be writable; None where it has none.
         fresh: the run starts over, so it is another run for the trackers.
-        notice: told of a tracker that failed.
+        notice: called when a tracker fails.
     """
     if not names:
         yield ignore_event

@@ -148,7 +148,7 @@ def read_checkpoints(folder: Path, run: str, notice: Notice = ignore_notice) -> 
     """The newest state of a run that is whole, and whether the newest file is not.
 
     Args:
-        notice: told which checkpoint is damaged and where the run goes on instead.
+        notice: called with which checkpoint is damaged and where the run goes on instead.
 
     Raises:
         TrainingError: the checkpoint belongs to other settings, data or base, or to an earlier version.

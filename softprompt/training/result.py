@@ -29,7 +29,7 @@ class Result:
         parameters: trained numbers.
         truncated: rows whose text was cut to fit.
         findings: of the checks before and after training.
-        recorded: what earlier calls have measured on splits that this one was not asked for.
+        recorded: metrics of earlier calls, on splits that this call did not measure.
         settings: all that decides the result.
     """
 
@@ -98,7 +98,7 @@ class Result:
         return self._runtime.predict(rows, "result", progress)
 
     def as_dict(self) -> dict[str, Any]:
-        """What was measured, and what it took, as written to JSON. The metrics of earlier calls are among them."""
+        """Metrics (those of earlier calls included), times and sizes, as written to JSON."""
         now = {name: found.estimate for name, found in self.metrics.items()}
         return {
             "metrics": {name: one.as_dict() for name, one in {**self.recorded, **now}.items()},

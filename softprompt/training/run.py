@@ -46,18 +46,18 @@ _MOST_NAMED = 6  # names that a message lists
 
 
 class RunOptions(TypedDict, total=False):
-    """What a run may be told beside what it learns.
+    """Options of a run beside what it learns.
 
     Attributes:
         test: also evaluate on the test rows, once, at the end.
         fresh: start over even if the folder holds a checkpoint.
-        check: look first whether the method acts and can learn (`doctor.QUICK`; the default); errors stop the run.
+        check: first check that the method acts and can learn (`doctor.QUICK`; the default). Errors stop the run.
         reuse: earlier runs whose encoded rows are used again (see `prepare`).
-        part_of: how many rows there are in all, of which the training rows are a part (a fold): their share of the steps
-            that all would take is made.
-        objective: what is minimised instead of the loss on labels, e.g. the distance to a teacher (see `distil.py`).
-        progress: told what is being done, and how far it is.
-        notice: told what the checks warn of, at once; it is in the event log and in `Result.findings` as well.
+        part_of: number of all rows, if the training rows are a part of them (a fold). The run then makes their share of
+            the steps.
+        objective: minimised instead of the loss on labels, e.g. the distance to a teacher (see `distil.py`).
+        progress: called with what is being done, and how far it is.
+        notice: called at once with each warning of the checks, which the event log and `Result.findings` hold as well.
         on_event: given each new record of the event log (`events.jsonl`) as a dict, in order, also without a folder. A run
             that goes on gives those of the rest, a finished one those that it adds. An exception in it stops the run: a
             `TrainingError` names the event, and the exception is its cause. Of several processes the first one calls it.

@@ -43,6 +43,9 @@ napoleon_numpy_docstring = False
 
 html_theme = "furo"
 html_title = f"softprompt {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_copyright = False
 html_copy_source = True
 html_show_sourcelink = True
 copybutton_exclude = ".linenos, .gp, .go"  # no prompts, no output
@@ -77,7 +80,18 @@ def _docstring(app: Any, what: str, name: str, value: Any, options: Any, lines: 
     one = _FIRST.get(tuple(name.rsplit(".", 1)))  # type: ignore[call-overload]
     if what == "data" and one is not None:
         lines[:] = one.doc.splitlines()
+    if what == "module":  # an indented block is code
+        for place in range(len(lines) - 1, 1, -1):
+            if lines[place].startswith("    ") and not lines[place - 1] and re.match(r"\S", lines[place - 2]):
+                lines.insert(place - 1, "::")
+                lines.insert(place - 1, "")
     lines[:] = [re.sub(r"(``?)([^`]+)\1(\w?)", _code, line) for line in lines]
+
+
+def _no_type(app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
+    """napoleon takes what stands before a colon in a property's first line for its type, but not behind an empty line."""
+    if what in ("property", "attribute"):
+        lines.insert(0, "")
 
 
 def _code(match: re.Match[str]) -> str:
@@ -105,6 +119,7 @@ def _link_outside(app: Any, docname: str, source: list[str]) -> None:
 def setup(app: Any) -> None:
     """Connect the functions above."""
     app.connect("autodoc-skip-member", _skip_member)
+    app.connect("autodoc-process-docstring", _no_type, priority=400)  # before napoleon's own, of 500
     app.connect("autodoc-process-docstring", _docstring)
     app.connect("env-check-consistency", _all_public)
     app.connect("source-read", _link_outside)

@@ -23,7 +23,7 @@ from softprompt.schema import SCHEMAS, run_schema, task_schema
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)
-LINKED = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *PAGES]
+LINKED = [*sorted(ROOT.glob("*.md")), *PAGES, *sorted((ROOT / "examples").rglob("*.md"))]
 
 
 def make_reference():

@@ -159,7 +159,7 @@ def _kind(value: dict[str, Any]) -> str:
     bounds = [
         f"{sign} {value[key]}"
         for key, sign in (("exclusiveMinimum", ">"), ("minimum", "≥"), ("exclusiveMaximum", "<"), ("maximum", "≤"))
-        if key in value
+        if key in value and abs(value[key]) < 1e9
     ]
     return " ".join([words[kind], ", ".join(bounds)]).strip()
 

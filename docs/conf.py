@@ -53,6 +53,7 @@ copybutton_exclude = ".linenos, .gp, .go"  # no prompts, no output
 llms_txt_summary = (
     "Train small prompts on a frozen model, prove that they help, and serve hundreds of them on one base."
 )
+llms_txt_uri_template = "_sources/{docname}{suffix}{sourcelink_suffix}"  # relative: the site may lie anywhere
 llms_txt_exclude = ["search", "genindex", "py-modindex"]
 
 linkcheck_timeout = 20

@@ -90,9 +90,9 @@ def _docstring(app: Any, what: str, name: str, value: Any, options: Any, lines: 
 
 
 def _no_type(app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]) -> None:
-    """napoleon takes what stands before a colon in a property's first line for its type, but not behind an empty line."""
+    """napoleon takes what stands before a colon in a property's first line for its type, but not behind a comment."""
     if what in ("property", "attribute"):
-        lines.insert(0, "")
+        lines[:0] = ["..", ""]
 
 
 def _code(match: re.Match[str]) -> str:

@@ -3,6 +3,7 @@
 import prose
 import pytest
 
+
 @pytest.mark.parametrize("path", prose.PAGES, ids=lambda path: path.name)
 def test_sentences_and_pages_are_short(path):
     page = prose.read(path)

@@ -61,7 +61,7 @@ def base_kept(branch: Base, name: str) -> Iterator[None]:
         weight.data = data
     if changed:
         raise ConfigError(
-            f"PEFT's {name} with these settings starts by changing the base's own weights, which stay as they are here; "
+            f"PEFT's {name} with these settings starts by changing the base's own weights, which must stay frozen here; "
             "use another start"
         )
 

@@ -73,7 +73,7 @@ class TunerSpec(WeightsSpec):
             data.update(name=name, type=kind)
         kind = str(data.get("type", cls.model_fields["type"].default)).upper()
         if kind in MIXES_ROWS:
-            raise ValueError(f"with PEFT's {kind} a row's answer depends on the rows beside it: {MIXES_ROWS[kind]}")
+            raise ValueError(f"with PEFT's {kind} an answer depends on other rows of its batch: {MIXES_ROWS[kind]}")
         if kind not in types():
             raise ValueError(f"PEFT has no tuner {kind[:40]!r} that can be used here{suggest(kind[:40], types())}")
         given = {key: data.pop(key) for key in list(data) if key not in cls.model_fields}
@@ -226,7 +226,7 @@ class Tuner(WeightsMethod):
         """Put PEFT's modules into a branch and the tensors into them.
 
         Raises:
-            ArtifactError: tensors that these settings do not make; told before anything of that size is made.
+            ArtifactError: tensors that these settings do not make; raised before anything of that size is made.
             ConfigError: settings that do not fit this base.
         """
         beside = beside_text(base)

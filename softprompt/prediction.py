@@ -16,8 +16,8 @@ class Prediction:
         label: the label, what was written, a tag for each word, or the labels of a row that may have several.
         cut: what was written had not ended after `generation.max_new_tokens`.
         truncated: the row's text was longer than the task or the base takes; this answers what was left of it.
-        shown: an answer that is neither a label nor one text, by name (`tags` and `spans` of a tagged text, `labels` and
-            `probabilities` where each label is decided by itself).
+        shown: an answer that is neither a label nor one text, by name: `tags` and `spans` of a tagged text, or `labels`
+            and `probabilities` of sets of labels.
     """
 
     artifact: str

@@ -210,8 +210,8 @@ def restored(artifact: Artifact, base: Base, task: Task | None = None) -> Method
         task: whose answers it gives; None leaves a head out where the settings do not ask for one.
 
     Raises:
-        ArtifactError: of another base; tensors that do not fit the method, the base or the task; a manifest that says something
-            else of the method than it says of itself.
+        ArtifactError: an artifact of another base; tensors that do not fit the method, the base or the task; a manifest
+            that contradicts its method.
         ConfigError: settings that the method does not know.
     """
     check_base(artifact.manifest, base)

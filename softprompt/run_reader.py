@@ -156,7 +156,7 @@ def _under_current_names(data: dict[str, Any], assignments: list[str], where: st
     """Settings and overrides under today's names, so that each overrides the other's old name; a warning says so.
 
     Args:
-        where: the file, for the warning; empty where nobody is to be told.
+        where: the file, for the warning; empty for no warning.
     """
     task = data.get("task")
     kind = task.get("type", "classification") if isinstance(task, dict) else None

@@ -286,7 +286,7 @@ def test_a_head_learns_to_point_and_its_artifact_travels(tmp_path):
     assert runtime.evaluate("it", spans(64)["test"]).estimate == result.metrics["test"].estimate
     row = {"question": "what?", "context": "so it is 北京 ok"}
     assert runtime.predict([row])[0].label in row["context"]
-    with pytest.raises(ConfigError, match="cannot point at them there"):
+    with pytest.raises(ConfigError, match="cannot point at them"):
         prepare(tiny_base(), Task.load(SPANS), make_method({"name": "soft", "head": True}), rows=spans(), seed=0)
 
 

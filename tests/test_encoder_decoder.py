@@ -401,7 +401,7 @@ def test_what_it_cannot_do_is_refused_in_one_line():
     refused("leave out method.layers", {**LORA, "layers": "0-"})
     runtime = Runtime(tiny_base("bart"))
     runtime.add("beams", writing_task(num_beams=2))
-    with pytest.raises(DataError, match="known at the end only"):
+    with pytest.raises(DataError, match="known only at the end"):
         runtime.stream({"text": "a"}, "beams")
     with pytest.raises(ConfigError, match="writes its answers, which"):
         Runtime(tiny_base("bert")).add("w", writing_task())

@@ -302,7 +302,7 @@ NOT_THEIRS = {
     "code by name": ("lora", {"megatron_core": "stranger.evil"}, "unknown key 'megatron_core'"),
     "a start of its own": ("lora", {"init_lora_weights": "pissa"}, "init_lora_weights"),
     "no such tuner": ("lora", {"peft_type": "EVIL\n"}, "no tuner"),
-    "rows that meet": ("lora", {"peft_type": "LILY"}, "depends on the rows beside it"),
+    "rows that meet": ("lora", {"peft_type": "LILY"}, "depends on other rows of its batch"),
     "fewer layers": ("prefix", {"num_layers": 1, "token_dim": 96}, "num_layers is 1"),
     "other heads": ("prefix", {"num_attention_heads": 8}, "num_attention_heads is 8"),
     "several tasks": ("multitask", {"num_tasks": 2}, "prompts for 2 tasks"),

@@ -53,7 +53,7 @@ class Chosen(AnswerForm[ScoredTask]):
         return Example(text, candidates, gold, where, values, truncated, holes=holes)
 
     def candidates(self, words: Sequence[str]) -> tuple[Ids, ...]:
-        """Ids of a row's possible answers, in a form in which each can be told from the others (see `ends.py`)."""
+        """Ids of a row's possible answers, each distinguishable from the others (see `ends.py`)."""
         if words is not self._words:
             return self._distinct([self.bound.answer(word) for word in words])
         if self._candidates is None:

@@ -43,7 +43,7 @@ class Extracted(AnswerForm[Span]):
         """A base that writes does not point."""
         if not base.bidirectional:
             raise ConfigError(
-                f"base {base.name!r} ({base.kind}) writes its answers, a head cannot point at them there; "
+                f"base {base.name!r} ({base.kind}) writes its answers, so a head cannot point at them; "
                 "let it write the answer (method.head: null), or use an encoder such as minilm"
             )
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers.generation.streamers import BaseStreamer
 
 _ANSWER_TOKENS = 1024  # scored in one forward: each has a row of V logits
-_TOO_LONG = "raise generation.max_new_tokens: what is longer is never written to its end"
+_TOO_LONG = "raise generation.max_new_tokens: longer answers are never finished"
 
 
 class Generated(AnswerForm[Generation]):
@@ -204,7 +204,7 @@ class Generated(AnswerForm[Generation]):
     def unstreamable(self) -> str:
         """Beams are compared before one of them is shown."""
         if self.task.spec.generation.num_beams > 1:
-            return "compares beams, which are known at the end only; ask predict, or set num_beams: 1"
+            return "compares beams, so its text is known only at the end; use predict, or set num_beams: 1"
         return ""
 
     def remarks(self, rows: Sequence[Example]) -> list[tuple[str, str]]:
@@ -245,7 +245,8 @@ def _cut_short(cut: Sequence[bool], limit: int) -> str:
 
 
 def seed_of(seed: int, example: Example) -> int:
-    """Of what a row draws: a function of the task's seed and of what the model reads of the row, not of the rows beside it."""
+    """Seed of a row's draws: a function of the task's seed and of what the model reads of the row, not of other
+    rows."""
     digest = hashlib.sha256(repr((seed, example.text)).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 

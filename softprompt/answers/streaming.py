@@ -1,4 +1,4 @@
-"""The text of an answer, told while it is written."""
+"""The text of an answer, streamed while it is generated."""
 
 from __future__ import annotations
 

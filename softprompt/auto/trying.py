@@ -146,8 +146,8 @@ def cross_validate(
     loss of a fold would say little about training on all rows.
 
     Args:
-        folds: indices of the rows; of one alone its rows are held out, and all others only trained on, in all steps: what is
-            learned there is what answers.
+        folds: indices of the rows. With a single fold its rows are held out and all others are trained on, in all
+            steps; that training is also the result.
     """
     began = time.perf_counter()
     outcomes: dict[int, Outcome] = {}

@@ -48,7 +48,7 @@ def converted(file: Path, progress: Progress) -> Path:
     """The model folder that a GGUF file was made into, under a digest of its bytes.
 
     Args:
-        progress: told when it is made, the first time.
+        progress: called when it is made for the first time.
 
     Raises:
         BaseModelError: transformers cannot read it.

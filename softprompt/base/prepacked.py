@@ -106,8 +106,8 @@ def is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:
 def make_prepackable(model: nn.Module) -> None:
     """Let every plain linear layer of a CPU model use prepacked weights when asked. Parameters stay as they are.
 
-    Nothing is done on a GPU, without oneDNN, or where a subclass computes something of its own; nor in a type that
-    oneDNN lacks on this processor (bf16 needs AVX-512).
+    Layers stay as they are on a GPU, without oneDNN, and where a subclass computes something of its own. So they do in
+    a type that oneDNN lacks on this processor (bf16 needs AVX-512).
     """
     if not torch.backends.mkldnn.is_available() or _LINEAR is None:
         return

@@ -176,7 +176,7 @@ def base_of(
 
 
 def tell_cut(bound: BoundTask) -> None:
-    """Say how many texts had to be cut, and to what; and where options cannot be told apart."""
+    """Say how many texts had to be cut, and to what; and where options have the same tokens."""
     if bound.cut:
         limit = bound.task.spec.max_text_tokens
         why = f"task.max_text_tokens ({limit})" if limit and limit <= bound.room else "the base's context"

@@ -114,7 +114,7 @@ def _tell(result: Result) -> None:
 
 
 def _tell_choice(chosen: AutoRun) -> None:
-    """What was measured of what answers; what was compared was told when it was known."""
+    """The metrics of what answers; the comparison was printed before."""
     _, first = chosen.members[0]
     tell_cut(first.prepared.bound)
     for name, found in chosen.metrics.items():

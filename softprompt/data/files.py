@@ -99,7 +99,8 @@ def _each(
     named: Callable[[int], str],
     singles: Collection[str],
 ) -> Iterator[Found]:
-    """Rows of a table. One that cannot be decoded (a text that is not UTF-8, a year 0) is told, and the others are read.
+    """Rows of a table. One that cannot be decoded (a text that is not UTF-8, a year 0) is reported, and the others are
+    read.
 
     Args:
         singles: columns of numbers in less than double precision, in which 0.1 is not 0.10000000149011612.

@@ -196,8 +196,8 @@ def _interleaved(rows: Sequence[Row], label: Callable[[Row], Hashable], seed: in
 def _spread(groups: Sequence[list[Row]], label: Callable[[list[Row]], str], seed: int) -> list[Row]:
     """The rows of the groups, one after the other, in a seeded order that may be cut anywhere.
 
-    Each label's groups are spread evenly over 0..1, a group taking as much of it as it has rows; cutting the order is then a
-    stratified cut, within one group.
+    Each label's groups are spread evenly over 0..1, in proportion to their rows. Cutting the order is then a stratified
+    cut, up to one group.
     """
     rng = np.random.default_rng(seed)
     by_label: dict[str, list[list[Row]]] = {}

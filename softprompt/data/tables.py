@@ -63,7 +63,7 @@ def read_table(path: Path, data: bytes, notice: Notice) -> Iterator[Found]:
 def _decoded(path: Path, data: bytes, notice: Notice) -> str:
     """As UTF-8, else as cp1252 where all of it can be; else bytes that are neither become half characters.
 
-    Those are then told in their rows.
+    Such bytes are then reported with their rows.
     """
     try:
         return data.decode("utf-8")

@@ -28,8 +28,7 @@ class Engine:
     Args:
         prefix_ids, cue, tail: ids of the slots that all rows share; `prefix_ids` stand before the text.
         cache: how rows' K/V, or their states below the first learned layer, are kept.
-        reuse: other engines. The rows of the first one that keeps the same K/V or states are used, whatever is learned
-            behind them.
+        reuse: other engines; the first that keeps the same rows lends them, whatever is learned behind them.
         start: what the method brings before its first step, for a plan that begins in an upper layer. Rows are encoded
             behind its K/V in the layers below.
 

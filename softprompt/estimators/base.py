@@ -227,7 +227,7 @@ class PromptEstimator(BaseEstimator):
         return spec, check_seed(plain(self.seed))
 
     def _summed_up(self, summary: dict[str, str], began: float, tell: Callable[[str], object]) -> dict[str, Any]:
-        """A summary with the time since `began` (by `time.perf_counter`), which is told in one line."""
+        """A summary with the time since `began` (by `time.perf_counter`), which is also shown in one line."""
         summary = {**summary, "in": f"{time.perf_counter() - began:.1f} s"}
         tell(f"{type(self).__name__}: {', '.join(f'{name} {value}' for name, value in summary.items())}")
         return summary

@@ -57,8 +57,7 @@ class Method(ABC):
         stores, place: how its tensors are read back: see the artifact's manifest.
         first_layer: nothing that it learns acts in the layers below this one.
         trains_whole_model: every weight of a model is trained; `learned().base` holds it.
-        averaged: a classifier reads the mean of a row's states, for which other defaults may fit. Set before anything
-            else is asked.
+        averaged: a classifier reads the mean of a row's states, so other defaults may fit; set before all else.
         learns_slots: it learns the template's soft slots; other methods read them as the texts they have.
         answers: how many answers its own classifier has, once there is one.
         may_be_zero: its tensors may all be zero, as updates are before they are trained.

@@ -35,7 +35,7 @@ class Seen:
         labels: of a classification, tagging or sets of labels, how many rows (or words) have each, in the order that they are
             to have.
         separator: what stands between labels where a cell holds several as one text.
-        told: how the file was read, where that is not as it ought to be written.
+        told: how the file was read, if that is not how it should be written.
         remarks: what is odd about its columns and labels, a line each.
     """
 

@@ -1,4 +1,4 @@
-"""Which column is read and which is the answer, as named or as guessed; where it cannot be told, that is said."""
+"""Which column is read and which is the answer, as named or as guessed; an error if it is not clear."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def roles_of(
 
     Raises:
         ConfigError: a column that is named twice; no such type of a task, or one that has no several labels.
-        DataError: a column that is not there, or that cannot be told from the others; names the options that tell it.
+        DataError: a column is missing, or its role is not clear; the message names the options that settle it.
     """
     names = [column.name for column in columns]
     for option, given in (("--text", text), ("--label", label)):

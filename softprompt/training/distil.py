@@ -97,8 +97,8 @@ def distil(
         on_event: given each new record of the run, as in `train`.
 
     Raises:
-        ConfigError: a method without gradients, a prompt that says no more than the student's, a task without labels, a base
-            or a method that says no words behind its prompt.
+        ConfigError: a method without gradients, a long prompt that says no more than the student's, a task without
+            labels. Also a base or a method that does not answer with words.
         SoftpromptError: see `train`.
     """
     processes().only_one("distil")

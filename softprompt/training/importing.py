@@ -79,8 +79,8 @@ def import_peft(
         folder: its place, or what `read_folder` gave.
         base: the model it was trained on (its config only names it, so only shapes can be checked).
         task: how rows become text; the same template that it was trained with.
-        notice: told what is missing (weights for an encoder come without a head, so they answer nothing by themselves), and
-            where a prefix is not what it is in PEFT.
+        notice: called with what is missing, and where a prefix differs from PEFT's. (Weights for an encoder come
+            without a head, so they answer nothing by themselves.)
 
     Raises:
         ArtifactError: see `read_folder`; or of another shape than the base needs.

@@ -156,7 +156,7 @@ class Job:
         keep(result, folder, self.task, self.spec, self.cache, result.settings, earlier)
 
     def _examine(self, store: Store) -> list[Finding]:
-        """The quick checks; what they warn of is recorded and told.
+        """The quick checks; their warnings are recorded and passed to `notice`.
 
         Raises:
             TrainingError: an error among them.

@@ -46,8 +46,8 @@ def fit(
 ) -> State:
     """Train the method's parameters; leave the best of them, by dev, in the method.
 
-    Loss is that of the answers' form over the tokens of the whole optimizer step, however it is cut into micro-batches and
-    however its rows are shared out to processes. Without dev rows the last step counts as the best.
+    The loss is that of the answer form over the tokens of the whole optimizer step. Micro-batches, or sharding rows
+    over processes, do not change it. Without dev rows the last step counts as the best.
 
     Args:
         spec: filled (no nulls left).

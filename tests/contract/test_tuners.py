@@ -83,7 +83,7 @@ def test_settings_that_do_not_fit_the_base_are_refused(kind, base):
         ({"name": "peft:TRAINABLE_TOKENS"}, "TRAINABLE_TOKENS"),
         ({"name": "peft:OSF", "layers": "1-"}, "takes no layers"),
         ({"name": "peft:ADALORA"}, "no tuner 'ADALORA'"),
-        ({"name": "peft:LILY"}, "depends on the rows beside it"),
+        ({"name": "peft:LILY"}, "depends on other rows of its batch"),
         ({"name": "peft:PROMPT_TUNING"}, "no tuner 'PROMPT_TUNING'"),
     ],
     ids=lambda value: name_of(value) if isinstance(value, dict) else "",

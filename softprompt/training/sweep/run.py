@@ -75,7 +75,7 @@ def sweep(
 
 
 def _report(trials: Sequence[Trial], best: Trial, to: Path) -> dict[str, Any]:
-    """What is told of the trials, and of those of earlier calls."""
+    """What is reported about the trials, and those of earlier calls."""
     report: dict[str, Any] = {
         "trials": [trial.as_dict() for trial in trials],
         "best": best.name,

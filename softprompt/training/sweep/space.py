@@ -89,7 +89,7 @@ class Point:
 
     Attributes:
         name: of its folder.
-        settings: what `softprompt train` would be told beside the run file.
+        settings: `key=value` settings, as `softprompt train` gets them beside the run file.
         spec: the run file with these settings.
     """
 

@@ -60,8 +60,8 @@ class Study:
 
     Args:
         start: the point that is tried first, by key; empty where Optuna chooses it.
-        seed: of the sampler. It draws each trial's values from the seed and the number of those that have ended, so a search
-            that was cut short draws what an unbroken one would have.
+        seed: of the sampler. It draws each trial's values from the seed and the number of ended trials. So a search
+            that was cut short draws the same values as an unbroken one.
     """
 
     def __init__(

@@ -30,7 +30,7 @@ class Trial:
     """One run of a sweep that has ended.
 
     Attributes:
-        settings: what `softprompt train` would be told beside the run file.
+        settings: `key=value` settings, as `softprompt train` gets them beside the run file.
         dev: its metric on dev.
         dev_nll: mean −log-score of the right answers there.
         truncated: rows whose text was cut.

@@ -114,7 +114,7 @@ def _balance(case: Case, split: str) -> Iterator[Finding]:
     what = f"{split}: {shares}; always answering the most frequent label has {metric} {majority(metric, gold):.3f}"
     if len(counts) == 1:
         yield Finding(
-            "rows", "warning", what, "rows with a single label can neither train nor measure: add rows of other labels"
+            "rows", "warning", what, "rows of one label can neither train nor measure: add rows of other labels"
         )
     elif max(counts.values()) > SKEW * len(gold):
         yield Finding("rows", "warning", what, "use metric: macro_f1 or mcc, and more rows of the rare labels")

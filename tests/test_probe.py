@@ -49,7 +49,7 @@ def test_a_causal_bases_probe_reads_the_cues_state_behind_the_instruction():
 
 
 def test_a_mean_needs_a_base_that_reads_both_ways():
-    with pytest.raises(ConfigError, match=r"method\.pool is mean, but base .* reads forwards"):
+    with pytest.raises(ConfigError, match=r"method\.pool is mean, but base .* is causal"):
         train(tiny_base(), tiny_task(), {"name": "probe", "pool": "mean"}, rows=tiny_rows())
 
 

@@ -82,7 +82,7 @@ def unknown(monkeypatch):
 
 
 def test_where_the_turn_is_not_found_only_learned_keys_behind_the_text_are_refused(unknown):
-    with pytest.raises(BaseModelError, match=r"base 'odd'.*not found in layer 0.*method\.form: embeddings") as caught:
+    with pytest.raises(BaseModelError, match=r"base 'odd'.*layer 0 was not found.*method\.form: embeddings") as caught:
         prepare(unknown, tiny_task(), make_method(INFIX), rows=tiny_rows(), seed=0)
     assert "\n" not in str(caught.value)
     for method in ({**INFIX, "form": "embeddings"}, {"name": "prefix", "length": 3}):

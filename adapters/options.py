@@ -41,6 +41,14 @@ Names = list[Name]
 Modules = Names | Expression
 Tokens = list[NonNegativeInt]
 
+OTHER_OPTIONS = {  # settings that do, or that give the base other layers
+    "alora_invocation_tokens": "; method: lora with activate: cue is PEFT's activated LoRA",
+    "layer_replication": "",
+    "use_asa": "",
+}
+RATES = {"LOHA": 2e-2, "LOKR": 2e-2, "VERA": 5e-2}
+"""Default learning rates of tuners that hardly move at the others' (benchmarks/LOG.md, 2026-11-30)."""
+
 
 class _Options(Strict):
     model_config = ConfigDict(extra="forbid", strict=True, validate_default=True)

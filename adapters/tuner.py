@@ -23,6 +23,8 @@ from transformers import PreTrainedModel
 from softprompt.adapters.guards import base_kept, first_line, kept_frozen, outline, own_modules, quiet_peft
 from softprompt.adapters.options import (
     MIXES_ROWS,
+    OTHER_OPTIONS,
+    RATES,
     as_json,
     check_options,
     check_sizes,
@@ -41,11 +43,6 @@ from softprompt.methods.base import TrainDefaults
 from softprompt.randomness import seeded
 from softprompt.tasks import BoundTask
 
-OTHER_OPTIONS = {  # settings that do, or that give the base other layers
-    "alora_invocation_tokens": "; method: lora with activate: cue is PEFT's activated LoRA",
-    "layer_replication": "",
-    "use_asa": "",
-}
 _ROUND = "base_model.model."  # PEFT's name of the model inside
 _NOT_OUTLINED = ".lora_monteclora_sampler."  # PEFT makes it only where there are numbers
 
@@ -107,12 +104,16 @@ class Tuner(WeightsMethod):
 
     title = "any tuner of PEFT that changes modules, by its own settings: peft:IA3, peft:VERA, peft:OFT, peft:LOKR …"
     Spec: ClassVar[type[WeightsSpec]] = TunerSpec
-    defaults: ClassVar[TrainDefaults] = TrainDefaults(lr=5e-3, epochs=3, min_steps=96, batch_size=16)
     _peft_model: PeftModel | None = None
     _kind: str = ""
     _as_before = False
     _given: dict[str, Any]
     _passed: dict[str, Any]
+
+    @property
+    def defaults(self) -> TrainDefaults:  # type: ignore[override]
+        rate = RATES.get(getattr(self.spec, "type", ""), 5e-3)
+        return TrainDefaults(lr=rate, epochs=3, min_steps=96, batch_size=16)
 
     def config(self, base: Base) -> PeftConfig:
         """PEFT's configuration of this method."""

@@ -17,6 +17,8 @@ SETTINGS = {
     "lora": "lora",
     "lora with activate: cue": {"name": "lora", "activate": "cue"},
     "peft:IA3 and other tuners": "peft:IA3",
+    "peft:LOHA, peft:LOKR": "peft:LOKR",
+    "peft:VERA": "peft:VERA",
     "full": "full",
 }
 

@@ -14,24 +14,13 @@ from softprompt.benchmarks.figures.keys import Keys
 from softprompt.benchmarks.figures.marks import figures, unmarked, written
 from softprompt.errors import DataError
 
-NOT_YET = {
-    "cli.md",
-}
-"""Pages whose figures are still written by hand; their marked figures are checked all the same."""
-
 KEYS = Keys(ROOT)
 
 
-@pytest.mark.parametrize("page", pages(ROOT), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", pages(ROOT), ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_figure_is_its_records(page):
-    told = [line for line in complaints(page, KEYS) if page.name not in NOT_YET or "is read from no record" not in line]
+    told = list(complaints(page, KEYS))
     assert not told, "\n" + "\n".join(told)
-
-
-def test_pages_that_are_done_leave_the_list():
-    done = [page.name for page in pages(ROOT) if page.name in NOT_YET and not list(unmarked(page.read_text("utf-8")))]
-    assert not done, f"take {done} off NOT_YET"
-    assert {page.name for page in pages(ROOT)} >= NOT_YET
 
 
 PAGE = """# Title of 3 points

@@ -16,14 +16,15 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def pages(root: Path) -> list[Path]:
-    """README, and the docs that are written by hand."""
-    return [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    """README, the docs that are written by hand, and the recipes."""
+    written_by_hand = (page for page in (root / "docs").rglob("*.md") if not {"reference", "_build"} & set(page.parts))
+    return [root / "README.md", *sorted(written_by_hand), *sorted((root / "examples/recipes").rglob("README.md"))]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Returns the exit code: 0, 1 where a check finds something, 2 where a record is missing."""
     parser = argparse.ArgumentParser(prog="python -m softprompt.benchmarks.figures", description=__doc__)
-    parser.add_argument("pages", nargs="*", type=Path, help="default: README.md and docs/*.md")
+    parser.add_argument("pages", nargs="*", type=Path, help="default: README.md, docs and recipes")
     parser.add_argument("--check", action="store_true", help="change nothing; say what differs, with file and line")
     parser.add_argument("--keys", action="store_true", help="list what can be asked for, with its value now")
     given = parser.parse_args(arguments)

@@ -157,16 +157,15 @@ class Engine:
         prefix, middle = self.live_prefix(learned), self.middle(learned)
         rows = [EngineRow(prefix, (), self.pieces.of(slots[:stop], middle, example)) for example in examples]
         batch = run(self.base, rows, live=self._live(learned))
-        ends = batch.ends.tolist()
-        return [batch.states[end - len(one.text) : end] for end, one in zip(ends, examples, strict=True)]
+        return [batch.states[end - len(one.text) : end] for end, one in zip(batch.ends.tolist(), examples, strict=True)]
 
     def _kept_text_states(self, examples: Sequence[Example], learned: Learned) -> list[Tensor]:
         """The same from states that are kept below the first learned layer, those of the cue among them."""
         prefix, middle = self.live_prefix(learned, low=True), self.middle(learned)
         rows = [self.row(example, prefix, middle, low=True) for example in examples]
         batch = run(self.base, rows, live=self._live(learned), first=self.plan.first_layer)
-        ends = [end - len(self.cue) for end in batch.ends.tolist()]
-        return [batch.states[end - len(one.text) : end] for end, one in zip(ends, examples, strict=True)]
+        ends = zip((batch.ends - len(self.cue)).tolist(), examples, strict=True)
+        return [batch.states[end - len(one.text) : end] for end, one in ends]
 
     def loss(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, int]:
         """Σ cross-entropy over the right answers' tokens, each times its row's weight, and how many there are."""
@@ -271,9 +270,7 @@ class Engine:
 
     def _kept(self, examples: Sequence[Example]) -> bool:
         """Whether the states of all these rows are kept."""
-        return self.frozen_layers is not None and all(
-            self.pieces.live_ids(example) in self.cache for example in examples
-        )
+        return self.frozen_layers is not None and all(self.pieces.live_ids(row) in self.cache for row in examples)
 
     def _extend(
         self, base: Base, past: Past | None, slots: Sequence[Slot], learned: Learned, low: bool = False

@@ -115,6 +115,19 @@ def test_generated_pages_are_those_of_the_code():
         assert kept == text, f"docs/reference/{name} is not current: python docs/reference/make.py"
 
 
+def test_the_page_of_commands_knows_no_order_of_imports(monkeypatch):
+    """Another test may have imported one verb before the others."""
+    from softprompt.cli import import_verbs
+    from softprompt.cli.app import app
+
+    make = make_reference()
+    page = make.commands_page()
+    import_verbs()
+    for registered in ("registered_commands", "registered_groups"):
+        monkeypatch.setattr(app, registered, getattr(app, registered)[::-1])
+    assert make.commands_page() == page
+
+
 def test_every_command_is_on_its_page():
     from softprompt.cli import import_verbs
     from softprompt.cli.app import app

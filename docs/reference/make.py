@@ -36,6 +36,8 @@ def commands_page() -> str:
 
     import_verbs()
     program = typer.main.get_command(app)
+    # by name: they come in the order in which their modules were first imported, and that differs between processes
+    program.commands = dict(sorted(program.commands.items()))
     text = typer.cli.get_docs_for_click(obj=program, ctx=typer.Context(program), name="softprompt")
     first = "# Commands\n\nWhat `softprompt VERB --help` says. What all of them share: [command line](../cli.md).\n\n"
     body = text.partition("\n")[2].strip().replace("&#x27;", "'").replace("&quot;", '"')

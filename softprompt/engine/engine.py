@@ -191,11 +191,8 @@ class Engine:
         Yields:
             (indices of the examples in this batch, their contexts).
         """
-        long = {
-            index
-            for index, example in enumerate(examples)
-            if open_ended or (continued and any(len(ids) > 1 for ids in example.candidates))
-        }
+        followed = [open_ended or (continued and any(len(ids) > 1 for ids in one.candidates)) for one in examples]
+        long = {index for index, follows in enumerate(followed) if follows}
         if self.plan.learns or long:
             yield from self._run_contexts(examples, learned, progress, long)
             return

@@ -40,7 +40,11 @@ $(VENV)/.docs: $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --editable '.[docs]' $(PINS)
 	touch $@
 
-setup: $(VENV)/.ready
+setup: $(VENV)/.ready softprompt/adapters softprompt/benchmarks
+
+# an sdist holds no links to folders; mypy reads the two packages through them
+softprompt/adapters softprompt/benchmarks:
+	ln -s ../$(@F) $@
 
 # torch first and by itself, so that no resolver picks it among others. On Linux the package index gives a CUDA build of
 # several GB; for a processor only: make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu

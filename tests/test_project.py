@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,21 @@ def test_ci_calls_the_makefile_and_nothing_else(workflow):
 def test_every_make_command_of_the_pages_is_a_target():
     named = {target for name in PAGES for target in re.findall(r"(?:`|^)make ([a-z-]+)", read(name), re.MULTILINE)}
     assert named and named <= TARGETS
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+def test_make_setup_restores_the_links_that_an_sdist_lacks(tmp_path):
+    """Without an environment: with one that is ready, the links are all that is left to do."""
+    (tmp_path / "Makefile").write_bytes((ROOT / "Makefile").read_bytes())
+    for name in ("softprompt", "adapters", "benchmarks"):
+        (tmp_path / name).mkdir()
+    for name in ("pyproject.toml", "constraints.txt", "ready/.ready"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for _ in range(2):
+        subprocess.run(["make", "setup", "VENV=ready"], cwd=tmp_path, check=True, capture_output=True)
+    for name in ("adapters", "benchmarks"):
+        assert (tmp_path / "softprompt" / name).resolve() == (tmp_path / name).resolve()
 
 
 @pytest.mark.parametrize(

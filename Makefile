@@ -48,11 +48,13 @@ softprompt/adapters softprompt/benchmarks:
 
 # torch first and by itself, so that no resolver picks it among others. On Linux the package index gives a CUDA build of
 # several GB; for a processor only: make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# It is asked beside the usual index: what torch needs in turn is pinned, and that index need not have those versions. Of one
+# version pip takes the build with a local tag, such as +cpu.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "softprompt needs Python 3.10 or newer; set PYTHON=python3.11")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet $(PINS) --upgrade 'pip<26' 'setuptools>=77'
-	$(BIN)/python -m pip install --quiet $(PINS) 'torch>=2.6' $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
+	$(BIN)/python -m pip install --quiet $(PINS) 'torch>=2.6' $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX))
 	$(BIN)/python -m pip install --quiet $(PINS) --editable '.[$(EXTRAS)]'
 	touch $@
 

@@ -94,6 +94,15 @@ def test_make_setup_restores_the_links_that_an_sdist_lacks(tmp_path):
         assert (tmp_path / "softprompt" / name).resolve() == (tmp_path / name).resolve()
 
 
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+def test_the_index_of_torch_stands_beside_the_usual_one():
+    """Alone it would have to hold the pinned version of each package that torch needs."""
+    command = ["make", "--dry-run", "setup", "VENV=none", "TORCH_INDEX=https://example.org/cpu"]
+    steps = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.splitlines()
+    (torch,) = (step for step in steps if "'torch>=" in step)
+    assert "-c constraints.txt" in torch and torch.endswith(" --extra-index-url https://example.org/cpu")
+
+
 @pytest.mark.parametrize(
     "form", sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")), ids=lambda path: path.stem
 )

@@ -287,7 +287,7 @@ def test_several_processes_are_refused():
         world = 2
 
     method = with_head(make_method("lora"), encoder(), tiny_task())
-    with pytest.raises(ConfigError, match="contrastive is work for one process"):
+    with pytest.raises(ConfigError, match="contrastive runs in one process"):
         contrasted(method, encoder(), tiny_task(), TrainSpec(objective="contrastive"), Two())
 
 

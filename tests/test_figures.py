@@ -54,7 +54,24 @@ def test_marks_and_what_has_none():
 
 @pytest.mark.parametrize(
     "text",
-    ["3.3 times faster", ".871 of them", "0.85 here", "2.5 points", "12 min", "454 KiB", "78.4 ± 0.6 %", "(9 s)"],
+    [
+        "3.3 times faster",
+        ".871 of them",
+        "0.85 here",
+        "2.5 points",
+        "12 min",
+        "454 KiB",
+        "78.4 ± 0.6 %",
+        "(9 s)",
+        "−3.2 points",
+        "-3 %",
+        "81-89 %",
+        "8 percent",
+        "2.3×",
+        "3-fold",
+        "8\N{NO-BREAK SPACE}%",
+        "12\nseconds",
+    ],
 )
 def test_looks_measured(text):
     assert len(list(unmarked(text))) == 1

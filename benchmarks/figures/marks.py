@@ -12,8 +12,8 @@ _OPEN = re.compile(r"<!-- figure ")
 _ASIDE = re.compile(
     r"^(?P<fence>```+|~~~+).*?^(?P=fence)[ \t]*$|`[^`\n]+`|<!--.*?-->|\]\([^)\s]*\)|\b95 ?%", re.DOTALL | re.MULTILINE
 )
-_UNIT = r"%|s|ms|min|h|seconds?|minutes?|hours?|[KMG]i?B|points?|times"
-_MEASURED = re.compile(rf"(?<![\w.,−-])\d[\d,.]*(?: ?± ?[\d.]+)? ?(?:{_UNIT})(?!\w)|(?<![\w.])0?\.\d{{2,}}(?!\w)")
+_UNIT = r"%|percent|s|ms|µs|min|h|seconds?|minutes?|hours?|days?|[KMG]i?B|points?|times|×|-fold"
+_MEASURED = re.compile(rf"(?<![\w.,])\d[\d,.]*(?: ?± ?[\d.]+)?\s?(?:{_UNIT})(?!\w)|(?<![\w.])0?\.\d{{2,}}(?!\w)")
 
 
 @dataclass(frozen=True)

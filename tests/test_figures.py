@@ -148,6 +148,11 @@ def test_commands_of_a_page_run_in_one_folder_and_leave_a_record(tmp_path, capsy
     assert commands.main(given) == 0 and not capsys.readouterr().out
 
 
+def test_a_command_of_several_lines_is_one():
+    page = "```sh\nsoftprompt predict runs/x \\\n    --input new.csv   # all rows\nmake test\n```\n"
+    assert commands.commands_of(page) == ["softprompt predict runs/x --input new.csv"]
+
+
 @pytest.mark.parametrize(
     ("command", "name"),
     [

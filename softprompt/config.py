@@ -223,6 +223,7 @@ def _problems(model: type[BaseModel], errors: list[Any]) -> list[str]:
     """Each once; where a value is none of several kinds, what each of them expects, in one."""
     found: dict[str, list[tuple[str, str]]] = {}
     advice: dict[str, str] = {}
+    unknown = [str(item["loc"][-1]) for item in errors if item["type"] == "extra_forbidden"]
     for item in errors:
         *parents, key = item["loc"] or ("",)
         parts = [part for part in parents if not _MEMBER.fullmatch(str(part))]
@@ -235,6 +236,8 @@ def _problems(model: type[BaseModel], errors: list[Any]) -> list[str]:
         path = ".".join(map(str, parts))
         example = snippet(model, parts) if getattr(model, "by_hand", False) else None
         if item["type"] == "missing":
+            if difflib.get_close_matches(str(key), unknown):
+                continue  # it stands there under another spelling, and that is told
             found[f"missing key {path!r}" + (f": write {example}" if example else "")] = []
             continue
         if example and item["type"] != "value_error":  # our own messages say what to do

@@ -187,6 +187,14 @@ def test_places_that_cannot_be_written(work, tmp_path):
     assert (tmp_path / "file").read_text() == "mine"
 
 
+def test_a_folder_is_no_run_file_and_a_run_that_has_not_ended_is_no_artifact(work, tmp_path):
+    refused(cli("train", work, "--out", tmp_path / "x", cwd=work), "is a folder; name a run file")
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "run.yaml").write_text("base: smollm2\n")
+    done = cli("predict", tmp_path / "cut", "--input", "rows.jsonl", cwd=work)
+    refused(done, "is a run that has not ended; the same `softprompt train` command goes on with it")
+
+
 def test_a_run_without_training_does_not_replace_another_runs_artifact(work):
     before = (work / "first" / "artifact" / "manifest.json").read_bytes()
     refused(cli("train", "run.yaml", "method={name: hard}", "--out", "first", cwd=work), "--fresh")

@@ -52,6 +52,13 @@ def test_eval_measures_it(work):
     refused(cli("eval", "both", *BOTH, cwd=work), "--data")
 
 
+def test_a_base_of_another_kind_is_told_to_be_another_base(work):
+    """The run's own `kind` says nothing of a base that the user names."""
+    (work / "joy.jsonl").write_text('{"text": "joy"}\n')
+    line = refused(cli("predict", "runs/encoder", "--base", "causal", "--input", "joy.jsonl", cwd=work), "encoder")
+    assert "base.kind" not in line and "causal" in line
+
+
 def test_predict_answers_by_it_beside_a_member(work):
     """An artifact on another base is answered by its own: each one's base is loaded."""
     asked = [{"text": "joy", "artifact": name} for name in ("both", "causal", "encoder")]

@@ -26,6 +26,7 @@ def installed(folder: Path) -> None:
         if kind == "python" and (name := re.match(r"# (\w+\.py)\n", text)):
             files[name[1]] = files.get(name[1], "") + text + "\n"
         elif kind == "toml":
+            text = text[text.index('[project.entry-points."') :]
             points.append(re.sub(r'project\.entry-points\."(.*?)"', r"\1", text).replace('"', ""))
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")

@@ -90,6 +90,13 @@ def test_one_pass_over_run_task_and_method(tmp_path):
     assert refused(done, *wanted) == "error: 7 settings cannot be used; the lines above say what to write"
 
 
+def test_a_key_that_is_misspelt_is_not_missing_as_well(tmp_path):
+    (tmp_path / "run.yaml").write_text("base: smollm2\ntask: tweets\nmetod: infix\n", encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_run(tmp_path / "run.yaml", [], whole=True)
+    assert caught.value.problems == [f"{tmp_path / 'run.yaml'}: unknown key 'metod' (did you mean 'method'?)"]
+
+
 def test_a_task_in_a_file_and_rows_that_are_not_there(tmp_path):
     task = {"name": "t", "template": {"input": "{{ text }}"}, "metric": "f11", "data": {"source": "rows.csv"}}
     (tmp_path / "task.yaml").write_text(json.dumps(task), encoding="utf-8")

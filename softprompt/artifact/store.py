@@ -170,6 +170,8 @@ def _locate(path: Path) -> Path:
             f"{path}: has {CONFIG} but no {MANIFEST}, so it looks like a PEFT folder; "
             "bring it in with `softprompt import`"
         )
+    if (path / "run.yaml").is_file():
+        raise ArtifactError(f"{path}: is a run that has not ended; the same `softprompt train` command goes on with it")
     inside = sorted(file.parent.name for file in path.glob(f"*/{MANIFEST}"))
     hint = f"; name one in it: {list_names(inside)}" if inside else ""
     raise ArtifactError(f"{path}: has no {MANIFEST}; expected an artifact's folder{hint}")

@@ -167,6 +167,8 @@ def base_of(
                 else "is not loaded because an artifact or a run file from elsewhere names it"
             )
             raise ConfigError(f"{artifact}: made on base {name!r}, which {why}; give --base NAME-OR-FOLDER")
+    if section.get("name") != name:
+        section.pop("kind", None)  # that of the run's own base
     section["name"] = name
     if dtype is not None:
         section["dtype"] = dtype

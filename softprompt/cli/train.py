@@ -50,6 +50,8 @@ def train_verb(
     from ..tasks import Task
 
     refuse_replacing({"--json": document}, [run])
+    if run.is_dir():
+        raise ConfigError(f"{run}: is a folder; name a run file (YAML), or a file of rows such as CSV or JSONL")
     of_rows = holds_rows(run)
     if (text or label or kind) and not of_rows:
         raise ConfigError(

@@ -155,9 +155,10 @@ def _answer(columns: Sequence[Column], text: Sequence[str], kind: str | None, wh
     if not labels and kind not in ("classification", "multilabel") and len(texts) == 2 - min(1, len(text)):
         return texts[-1].name  # what is asked stands before what is answered
     which = "any of several columns" if labels else "no column"
+    rule = "" if labels else "; a column of labels has two values or more, which repeat"
     likely = sorted(labels, key=lambda column: (column.numbers, len(column.counts)))
     raise DataError(
-        f"{where}: {which} may be the label ({_listed(columns)}); name both columns, e.g. --text "
+        f"{where}: {which} may be the label ({_listed(columns)}){rule}; name both columns, e.g. --text "
         f"{_quoted((texts or columns)[0].name)} --label {_quoted((likely or columns[::-1])[0].name)}"
     )
 

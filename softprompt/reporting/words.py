@@ -33,7 +33,7 @@ def compared(report: Report) -> str:
     """What the metric is to be compared with, and the loss."""
     least, who = report.floor
     text = f"{who}: {report.estimate.metric} {least:.3f}"
-    return text if report.loss is None else f"{text}; mean log loss {report.loss:.3f}"
+    return text if report.loss is None else f"{text}. Mean log loss of these predictions: {report.loss:.3f}"
 
 
 def answered_shown(report: Report) -> list[Answered]:

@@ -25,7 +25,7 @@ def verdicts(report: Report) -> list[tuple[str, str, bool]]:
 def verdict(report: Report, table: Table) -> str:
     """Who has the highest mean, and how the others stand to the reference."""
     best = table.lines[0]
-    parts = [f"the highest mean has {best.name}, {value_of(best, table)}"]
+    parts = [f"{best.name} has the highest mean, {value_of(best, table)}"]
     for kind, words in (
         ("better", "better than {reference}: {names}"),
         ("no worse", "no worse than {reference} by more than {margin}: {names}"),

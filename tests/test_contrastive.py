@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers import close, scores, tiny_rows, tiny_task
 from models import MASKED, tiny_base, tiny_model
 from sklearn.linear_model import LogisticRegression
@@ -124,7 +125,9 @@ def test_a_row_without_a_partner_is_compared_and_has_no_term():
 def test_a_rows_weight_weighs_its_own_term():
     states = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([0, 0, 1, 1])
-    each = [contrastive_loss(states, labels, 1e-9 + torch.eye(4)[k], 0.5) for k in range(4)]
+    logp = F.cosine_similarity(states[:, None], states[None], dim=2) / 0.5
+    logp = logp.masked_fill(torch.eye(4, dtype=torch.bool), -torch.inf).log_softmax(1)
+    each = [-logp[row, partner] for row, partner in ((0, 1), (1, 0), (2, 3), (3, 2))]
     expected = (3 * each[0] + each[1] + each[2] + each[3]) / 6
     close(contrastive_loss(states, labels, torch.tensor([3.0, 1.0, 1.0, 1.0]), 0.5), expected)
 
@@ -146,6 +149,18 @@ def test_an_epoch_has_every_row_once_and_steps_have_pairs(size, count):
     assert epochs[0] != epochs[1]
     assert paired_batch_at(labels, 1, size, 3) == paired_batch_at(labels, 1, size, 3)
     assert paired_batch_at(labels, 0, size, 3) != paired_batch_at(labels, 0, size, 4)
+
+
+def test_the_steps_of_a_run_have_these_rows(monkeypatch):
+    steps = []
+
+    def drawn(labels, step, size, seed):
+        steps.append((step, size, seed))
+        return paired_batch_at(labels, step, size, seed)
+
+    monkeypatch.setattr("softprompt.training.loop.paired_batch_at", drawn)
+    train(encoder(), tiny_task(), METHODS[0], train=SETTINGS, rows=tiny_rows(), seed=3, check=False)
+    assert steps == [(step, 8, 3) for step in range(6)]
 
 
 def test_a_label_of_one_row_stands_alone_in_an_epoch():

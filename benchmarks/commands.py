@@ -31,9 +31,9 @@ _BLOCK = re.compile(r"^```(?:sh|bash)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def commands_of(page: str) -> list[str]:
-    """The runnable lines of a page's shell blocks, without their comments, each once."""
-    blocks = (block.replace("\\\n", " ") for block in _BLOCK.findall(page))  # a line may go on in the next one
-    lines = (shlex.join(shlex.split(line, comments=True)) for block in blocks for line in block.splitlines())
+    """The runnable lines of a page's shell blocks, without their comments, each once and as the shell is to read it."""
+    blocks = (re.sub(r"\s*\\\n\s*", " ", block) for block in _BLOCK.findall(page))  # a line may go on in the next one
+    lines = (re.sub(r"\s+#\s.*", "", line).strip() for block in blocks for line in block.splitlines())
     return list(dict.fromkeys(line for line in lines if line.startswith(RUNNABLE)))
 
 

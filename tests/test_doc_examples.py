@@ -6,9 +6,11 @@ import ast
 import csv
 import doctest
 import importlib
+import inspect
 import re
 import shutil
 import sys
+from collections.abc import Iterator
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -126,6 +128,22 @@ def test_sessions_in_docstrings_run(public, prepared):
 @pytest.mark.parametrize("public", NAMES, ids=lambda one: one.full)
 def test_every_public_name_has_a_docstring(public):
     assert public.doc.strip(), f"{public.file.relative_to(ROOT)}:{public.line}: {public.full} has no docstring"
+
+
+def methods_of(public: PublicName) -> Iterator[tuple[str, object]]:
+    """The public methods and properties of a class, with those of bases of this package."""
+    made = public.value
+    for owner in getattr(made, "__mro__", ()):
+        if owner.__module__.startswith("softprompt"):
+            for name, value in vars(owner).items():
+                if not name.startswith("_") and (inspect.isroutine(value) or isinstance(value, property)):
+                    yield name, getattr(made, name)
+
+
+@pytest.mark.parametrize("public", NAMES, ids=lambda one: one.full)
+def test_every_public_method_has_a_docstring(public):
+    bare = sorted({name for name, value in methods_of(public) if not inspect.getdoc(value)})
+    assert not bare, f"{public.file.relative_to(ROOT)}:{public.line}: {public.full}: no docstring in {bare}"
 
 
 def with_example(names: list[PublicName]) -> list[PublicName]:

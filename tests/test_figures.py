@@ -97,6 +97,8 @@ def test_complaints_name_file_and_line(tmp_path, capsys):
     assert told[2].startswith(f"{page}:2: \"a figure's mark without")
     assert told[3].startswith(f"{page}:2: '3 s' is read from no record")
     assert main([str(page)]) == 2
+    page.write_text("<!-- figure quick/infix/size --> 9 s <!-- figure quick/infix/size -->1 KiB<!-- end -->\n")
+    assert [shown for _, shown in unmarked(page.read_text("utf-8"))] == ["a figure's mark without <!-- end -->", "9 s"]
     page.write_text("<!-- figure quick/infix/size -->1 KiB<!-- end -->\n")
     assert main([str(page)]) == 0
     assert main(["--check", str(page)]) == 0

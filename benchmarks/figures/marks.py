@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-_MARK = re.compile(r"<!-- figure (?P<key>\S+) -->(?P<text>.*?)<!-- end -->", re.DOTALL)
+# A mark without an end does not reach into the next one.
+_MARK = re.compile(r"<!-- figure (?P<key>\S+) -->(?P<text>(?:(?!<!-- figure ).)*?)<!-- end -->", re.DOTALL)
 _OPEN = re.compile(r"<!-- figure ")
 # What is no claim: code, comments, targets of links, and the level of the intervals.
 _ASIDE = re.compile(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import re
 import shlex
 import shutil
@@ -54,7 +55,12 @@ def prepare(folder: Path) -> None:
 def run(command: str, folder: Path) -> dict[str, Any]:
     """Run one command and say what came of it."""
     start = time.perf_counter()
-    done = subprocess.run(command, shell=True, cwd=folder, capture_output=True, text=True)
+    path = os.pathsep.join(
+        [str(Path(sys.executable).parent), os.environ.get("PATH", "")]
+    )  # this environment's softprompt
+    done = subprocess.run(
+        command, shell=True, cwd=folder, capture_output=True, text=True, env={**os.environ, "PATH": path}
+    )
     entry: dict[str, Any] = {"command": command, "exit_code": done.returncode}
     entry |= {"seconds": time.perf_counter() - start, "when": provenance.now()}
     if done.returncode:

@@ -56,7 +56,7 @@ def test_a_prompt_of_another_base_or_place_is_no_start(tmp_path):
         held.restore(load(tmp_path / kind).tensors, base)
         assert torch.equal(start(kind, kind), held.value)
     assert start("soft", "soft").shape == (3, 64)
-    with pytest.raises(ConfigError, match="stand front, these stand infix"):
+    with pytest.raises(ConfigError, match="for place 'front', this method needs 'infix'"):
         start("infix", "prefix")
     with pytest.raises(ConfigError, match="starts from"):
         start("soft", "prefix")

@@ -26,6 +26,7 @@ from typing import Any
 import softprompt
 from softprompt.benchmarks import provenance
 from softprompt.storage import write_json
+from softprompt.training.places import RESULT
 
 RUNNABLE = ("softprompt ", "python ", "torchrun ")
 _BLOCK = re.compile(r"^```(?:sh|bash)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -66,7 +67,7 @@ def run(command: str, folder: Path) -> dict[str, Any]:
     if done.returncode:
         entry["said"] = (done.stderr.strip() or done.stdout.strip()).splitlines()[-3:]
     words = shlex.split(command)
-    result = folder / words[words.index("--out") + 1] / "result.json" if "--out" in words else None
+    result = folder / words[words.index("--out") + 1] / RESULT if "--out" in words else None
     if result is not None and result.is_file():
         entry["metrics"] = json.loads(result.read_text(encoding="utf-8"))["metrics"]
     return entry

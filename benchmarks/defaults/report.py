@@ -11,6 +11,7 @@ from scipy import stats
 
 from softprompt.benchmarks.defaults.contenders import CONTENDERS, PROBE
 from softprompt.benchmarks.defaults.records import Record
+from softprompt.benchmarks.figures.formats import table
 
 BELOW_PROBE, BELOW_BEST, ABOVE_MAJORITY = 0.05, 0.10, 0.05
 _NEAR = 1e-9  # differences of accuracies are not exact
@@ -95,7 +96,7 @@ def _accuracy(cells: Cells) -> str:
     majority = [f"{mean(_majority(cells, task)) * 100:.1f}" for task in cells.tasks]
     if "majority" not in cells.contenders:
         lines.insert(0, ["(commonest label)", *majority])
-    return _table(["contender", *cells.tasks], lines)
+    return table(["contender", *cells.tasks], lines)
 
 
 def _majority(cells: Cells, task: str) -> list[float]:
@@ -122,7 +123,7 @@ def _means(cells: Cells) -> str:
                 str(sum(spikes)) if spikes else NONE,
             ]
         )
-    return _table(head, lines)
+    return table(head, lines)
 
 
 def _by_seed(tasks: Sequence[Sequence[Record]]) -> list[float]:
@@ -149,7 +150,7 @@ def _worst(cells: Cells) -> str:
         lines.append(
             [name, str(len(runs)), _lowest(runs, probe), _lowest(runs, best), *counts, str(len(far | low | idle))]
         )
-    return _table(head, lines)
+    return table(head, lines)
 
 
 def _lowest(runs: Sequence[Record], gaps: dict[int, float]) -> str:
@@ -181,7 +182,3 @@ def _cell(values: Sequence[float]) -> str:
         return NONE
     value, half = interval_of(values)
     return f"{value * 100:.1f}" + (f" ± {half * 100:.1f}" if half is not None else "")
-
-
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *lines))

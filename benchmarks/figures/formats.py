@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-MINUS = "−"
+from softprompt.benchmarks.compare.report.numbers import count as count
+from softprompt.benchmarks.compare.report.numbers import plain
+from softprompt.benchmarks.compare.report.numbers import size as size
 
 
 def percent(value: float) -> str:
@@ -19,30 +21,12 @@ def interval(low: float, high: float) -> str:
 
 def points(value: float) -> str:
     """A difference of accuracies, in points, with its sign: +0.4; 0.0 has none."""
-    text = f"{abs(value) * 100:.1f}"
-    return text if float(text) == 0 else f"{'+' if value > 0 else MINUS}{text}"
+    return plain(value * 100, sign=True)
 
 
 def signless(value: float) -> str:
-    """One decimal, with a true minus."""
-    text = f"{abs(value):.1f}"
-    return f"{MINUS}{text}" if value < 0 and float(text) != 0 else text
-
-
-def count(value: float) -> str:
-    """115200 → 115 k; 134515008 → 135 M."""
-    for size, name in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= size:
-            return f"{value / size:.3g}{name}" if value < 100 * size else f"{value / size:.0f}{name}"
-    return f"{value:.0f}"
-
-
-def size(value: float) -> str:
-    """Bytes: 465318 → 454 KiB."""
-    for unit, name in ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")):
-        if value >= unit:
-            return f"{value / unit:.1f} {name}" if value < 10 * unit else f"{value / unit:.0f} {name}"
-    return f"{value:.0f} bytes"
+    """One decimal, with a true minus and no plus."""
+    return plain(value)
 
 
 def seconds(value: float) -> str:

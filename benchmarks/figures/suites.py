@@ -5,9 +5,10 @@ from __future__ import annotations
 import csv
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 from softprompt.benchmarks.figures import formats
 
@@ -19,7 +20,8 @@ def values(root: Path) -> Iterator[tuple[str, str]]:
             lines = list(csv.DictReader(file))
         sizes = {line["size"] for line in lines if line["size"]}
         tests = {line["test"] for line in lines}
-        spent = _processor_seconds(summary.parent)
+        runs = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(summary.parent.glob("runs/*.json"))]
+        spent = _processor_seconds(runs)
         for line in lines:
             name = line["contender"]
             if len(sizes) > 1 and line["table_size"]:
@@ -28,9 +30,9 @@ def values(root: Path) -> Iterator[tuple[str, str]]:
                 name += f">{line['test']}"
             key = f"{summary.parent.name}/{name}"
             yield from _row(key, line)
-            if (runs := spent.get((line["contender"], line["size"]))) is not None:
-                yield f"{key}/processor-time", formats.seconds(mean(runs))
-        yield f"{summary.parent.name}/seconds", formats.seconds(_all_seconds(summary.parent))
+            if (own := spent.get((line["contender"], line["size"]))) is not None:
+                yield f"{key}/processor-time", formats.seconds(mean(own))
+        yield f"{summary.parent.name}/seconds", formats.seconds(sum(run["seconds_in_all"] for run in runs))
         if len(sizes) == len(tests) == 1:
             yield f"{summary.parent.name}/table", _table(lines, spent)
 
@@ -50,23 +52,14 @@ def _row(key: str, line: dict[str, str]) -> Iterator[tuple[str, str]]:
         yield f"{key}/verdict", line["verdict"]
 
 
-def _records(folder: Path) -> Iterator[dict]:
-    for path in sorted((folder / "runs").glob("*.json")):
-        yield json.loads(path.read_text(encoding="utf-8"))
-
-
-def _processor_seconds(folder: Path) -> dict[tuple[str, str], list[float]]:
+def _processor_seconds(runs: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[float]]:
     """By contender and labelled rows, what the reported runs have spent of the processor."""
     spent: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for record in _records(folder):
+    for record in runs:
         if record["stage"] == "final" and record["status"] == "done" and record.get("cpu_seconds") is not None:
             place = record["place"]
             spent[place["contender"], str(place["size"] or "")].append(record["cpu_seconds"])
     return spent
-
-
-def _all_seconds(folder: Path) -> float:
-    return sum(record["seconds_in_all"] for record in _records(folder))
 
 
 def _table(lines: list[dict[str, str]], spent: dict[tuple[str, str], list[float]]) -> str:

@@ -18,7 +18,7 @@ from ..tasks import BoundTask, Task
 from ..types import Example, Progress, ignore_progress
 from .defaults import TrainDefaults
 from .headed import Headed
-from .regression import Rows, fitted, least_loss, mean_and_spread, over_raw_states, shared_spread
+from .regression import fitted, least_loss, over_raw_states, standardised
 
 _RATE = 2.0  # chosen on rows of two data sets, as the batch and the steps (benchmarks/LOG.md)
 _BATCH = 16
@@ -80,11 +80,8 @@ class Contrasted(Headed):
         """
         features = engine.features([*train, *dev], progress, True, self.learned()).double().numpy()
         gold = np.array([example.gold for example in [*train, *dev]])
-        weights = np.array([example.weight for example in [*train, *dev]], dtype=float)
         count = len(train)
-        mean, spread = mean_and_spread(features[:count], weights[:count])
-        spread = shared_spread(spread)
-        rows = Rows((features - mean) / spread, gold, weights)
+        rows, mean, spread = standardised(features, gold, [*train, *dev], count, shared=True)
         folds = [(np.arange(count), np.arange(count, len(gold)))] if dev else []
         model = fitted(least_loss(STRENGTHS, rows, folds), rows, np.arange(count))
         weight, bias = over_raw_states(model, mean, spread, self.shape.answers)

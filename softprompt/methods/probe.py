@@ -26,16 +26,7 @@ from ..errors import ArtifactError, ConfigError, TrainingError
 from ..tasks import Task
 from ..types import Example, Progress, ignore_progress
 from .base import Method, MethodSpec
-from .regression import (
-    STRENGTHS,
-    Rows,
-    choose_strength,
-    fit_labels,
-    fitted,
-    mean_and_spread,
-    over_raw_states,
-    shared_spread,
-)
+from .regression import STRENGTHS, choose_strength, fit_labels, fitted, over_raw_states, standardised
 
 
 class ProbeSpec(MethodSpec):
@@ -102,11 +93,7 @@ class Probe(Method):
         if not train or (not sets and len(set(gold[: len(train)])) < 2):
             raise TrainingError("method probe needs training rows of at least two labels")
         features = engine.features([*train, *dev], progress, self.averaged).double().numpy()
-        weights = np.array([example.weight for example in [*train, *dev]], dtype=float)
-        mean, spread = mean_and_spread(features[: len(train)], weights[: len(train)])
-        if self.averaged:
-            spread = shared_spread(spread)
-        rows = Rows((features - mean) / spread, gold, weights)
+        rows, mean, spread = standardised(features, gold, [*train, *dev], len(train), self.averaged)
         if sets:
             weight, bias = fit_labels(self.spec.strengths, rows, len(train), seed)
             self._keep(weight / spread, bias - weight / spread @ mean)

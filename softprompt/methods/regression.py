@@ -11,6 +11,8 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold, StratifiedKFold
 
+from ..types import Example
+
 ENOUGH = 200
 """Rows that were not fitted, from which on one comparison chooses the penalty."""
 FOLDS = 5
@@ -101,6 +103,27 @@ def over_raw_states(
     weight[model.classes_] = rows / spread
     shift[model.classes_] = bias - weight[model.classes_] @ mean
     return weight, shift
+
+
+def standardised(
+    features: np.ndarray, gold: np.ndarray, examples: Sequence[Example], train: int, shared: bool
+) -> tuple[Rows, np.ndarray, np.ndarray]:
+    """Rows to fit and to judge, whose features have mean 0 and spread 1 over the training rows, which stand first.
+
+    Args:
+        features: [B, H], of these examples.
+        gold: see `Rows`.
+        train: how many are training rows.
+        shared: all features have one spread.
+
+    Returns:
+        the rows, and the mean and the spread [H] that were taken off.
+    """
+    weights = np.array([example.weight for example in examples], dtype=float)
+    mean, spread = mean_and_spread(features[:train], weights[:train])
+    if shared:
+        spread = shared_spread(spread)
+    return Rows((features - mean) / spread, gold, weights), mean, spread
 
 
 def shared_spread(spread: np.ndarray) -> np.ndarray:

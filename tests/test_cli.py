@@ -216,6 +216,11 @@ def test_inspect_methods_help(work):
     done = cli("inspect", "second", "--words", "100000", cwd=work)  # more than the vocabulary has
     assert done.returncode == 0 and "nearest words" in done.stdout and "tiny" in done.stdout, done.stderr
     assert json.loads(cli("inspect", "first", "--manifest", cwd=work).stdout)["format_version"] == 2
+    done = cli("inspect", "second", "--html", "page.html", cwd=work)
+    assert done.returncode == 0 and "page: page.html" in done.stdout, done.stderr
+    page = (work / "page.html").read_text("utf-8")
+    assert page.startswith("<!doctype html>") and "nearest words (cosine)" in page and "trained, " in page
+    refused(cli("inspect", "first", "--html", "first/run.yaml", cwd=work), "is a file of the run")
     listed = cli("methods", cwd=work).stdout.splitlines()
     assert len(listed) >= 5 and any(line.startswith("infix ") for line in listed)
     assert "method.length" in cli("methods", "infix", cwd=work).stdout

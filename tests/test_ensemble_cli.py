@@ -89,6 +89,11 @@ def test_inspect_shows_it(work):
     assert all(word in done.stdout for word in ("probe-2, weight", "chosen on 12 dev rows", "dev accuracy"))
     shown = json.loads(cli("inspect", "both", "--manifest", cwd=work).stdout)
     assert shown == json.loads((work / "both" / "ensemble.json").read_text())
+    done = cli("inspect", "both", "--html", "both.html", cwd=work)
+    assert done.returncode == 0, done.stderr
+    page = (work / "both.html").read_text("utf-8")
+    assert "ensemble of 2 members</h1>" in page
+    assert all(word in page for word in ("probe-2, weight", "chosen on 12 dev rows", "dev accuracy", "ensemble_sha256"))
 
 
 def test_what_cannot_go_together_is_refused(work):

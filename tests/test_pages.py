@@ -16,11 +16,13 @@ from results_maker import make_results
 from test_reporting import chosen, report, rows_of
 from test_try import line
 
+from softprompt.artifact import load
 from softprompt.benchmarks.ways.advice import advice
 from softprompt.benchmarks.ways.page import page_of
 from softprompt.benchmarks.ways.table import Curve
 from softprompt.benchmarks.ways.tried import Tried
 from softprompt.reporting import page
+from softprompt.reporting.inspected import LearnedToken, inspected, inspected_page
 
 CHECK = Path(__file__).parent / "pages" / "check.mjs"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -52,6 +54,14 @@ def of_a_comparison(folder: Path) -> str:
     return (folder / "report.html").read_text("utf-8")
 
 
+def of_an_artifact() -> str:
+    what = inspected(load(Path(__file__).parent / "golden" / "soft_v1"))
+    words = [("a word", 0.31), ("的", 0.3), ("internationalisation", 0.29)]
+    what.tokens += [LearnedToken(1.5 + place, words) for place in range(8)]
+    what.notices.append("a notice of some length, such as that the base is not there any more")
+    return inspected_page(what)
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
     """One page of each kind, with most of what may stand in it."""
@@ -60,6 +70,7 @@ def pages(tmp_path_factory):
         "evaluation": of_an_evaluation(),
         "cross-validation": of_a_cross_validation(),
         "comparison": of_a_comparison(folder / "results"),
+        "artifact": of_an_artifact(),
     }
     for name, text in made.items():
         (folder / f"{name}.html").write_text(text, encoding="utf-8")
@@ -93,7 +104,7 @@ class Outline(HTMLParser):
             self._header = None
 
 
-@pytest.mark.parametrize("name", ["evaluation", "cross-validation", "comparison"])
+@pytest.mark.parametrize("name", ["evaluation", "cross-validation", "comparison", "artifact"])
 def test_a_page_has_landmarks_headings_and_names(pages, name):
     """What needs no browser; the rest is `test_axe_finds_nothing`."""
     outline = Outline(pages[name].read_text("utf-8"))
@@ -104,7 +115,8 @@ def test_a_page_has_landmarks_headings_and_names(pages, name):
     assert boxes and all(box["tabindex"] == "0" and box["role"] == "group" and box["aria-label"] for box in boxes)
     assert not outline.empty_headers
     pictures = [attrs for tag, attrs in outline.tags if tag == "svg"]
-    assert pictures and all(attrs.get("role") == "img" or attrs.get("aria-hidden") == "true" for attrs in pictures)
+    assert bool(pictures) == (name != "artifact")
+    assert all(attrs.get("role") == "img" or attrs.get("aria-hidden") == "true" for attrs in pictures)
 
 
 @pytest.mark.full

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -13,16 +12,19 @@ from rich.table import Table
 from .app import app
 from .console import base_of, err, out
 from .options import ArtifactFolder, Json
-from .outputs import refuse_replacing, tell_json
+from .outputs import behind_links, refuse_replacing, tell_json
 from .streams import visible_json
 
 if TYPE_CHECKING:
     from ..artifact import Artifact
-    from ..artifact.manifest import MetricRecord
+    from ..reporting.inspected import Inspected, LearnedToken
     from ..runfile import BaseSpec
 
 
-@app.command("inspect", epilog="Example: `softprompt inspect runs/movies --words 3`")
+@app.command(
+    "inspect",
+    epilog="Examples: `softprompt inspect runs/movies --words 3`, `softprompt inspect runs/movies --html page.html`",
+)
 def inspect_verb(
     artifact: ArtifactFolder,
     words: Annotated[
@@ -33,100 +35,93 @@ def inspect_verb(
         typer.Option("--base", help="Base whose vocabulary is searched (default: the one it was trained on)."),
     ] = None,
     manifest: Annotated[bool, typer.Option("--manifest", help="Print manifest.json instead.")] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", callback=behind_links, help="Also write all of it as a page, the manifest included."),
+    ] = None,
     document: Json = None,
 ) -> None:
     """Show what an artifact or ensemble is: base, task, method, metrics, sizes, and the nearest words of a learned prompt."""
-    from ..artifact import is_ensemble, load
+    from ..artifact import is_ensemble, load, load_ensemble
+    from ..reporting.inspected import inspected, inspected_ensemble
+
+    refuse_replacing({"--html": html, "--json": document})
+    one: Artifact | None = None
+    if is_ensemble(artifact):
+        ensemble = load_ensemble(artifact)
+        saved, what = {"size": ensemble.size, "digest": ensemble.digest}, inspected_ensemble(ensemble)
+    else:
+        one = load(artifact)
+        saved, what = {"size": one.size, "digest": one.digest}, inspected(one)
+    if manifest:
+        out.print(visible_json(json.dumps(what.manifest, indent=2, ensure_ascii=False)))
+    else:
+        _tell_facts(what)
+    if one is not None and words and (html is not None or not manifest):
+        _add_tokens(what, one, artifact, base, words)
+    if not manifest:
+        _tell_tokens(what)
+    if html is not None:
+        _write_page(what, html)
+    nearest = [{"norm": token.norm, "words": token.words} for token in what.tokens]
+    told = {"manifest": what.manifest, **saved, **({"nearest": nearest} if nearest else {})}
+    tell_json(document, what.manifest if manifest else told)
+
+
+def _tell_facts(what: Inspected) -> None:
+    table = Table(show_header=False)
+    for name, value in what.facts:
+        table.add_row(name, value)
+    out.print(table)
+
+
+def _tell_tokens(what: Inspected) -> None:
+    for line in what.notices:
+        err.print(line)
+    if what.tokens:
+        table = Table("token", "nearest words (cosine)", "norm")
+        for place, token in enumerate(what.tokens):
+            table.add_row(str(place), token.nearest, f"{token.norm:.2f}")
+        out.print(table)
+
+
+def _write_page(what: Inspected, to: Path) -> None:
+    from ..reporting.inspected import inspected_page
+    from ..storage import write_text
+
+    write_text(to, inspected_page(what))
+    out.print(f"page: {to}")
+
+
+def _add_tokens(what: Inspected, artifact: Artifact, folder: Path, base: str | None, words: int) -> None:
+    """Add the nearest words of a learned prompt, or why there are none."""
     from ..errors import ConfigError
 
-    refuse_replacing({"--json": document})
-    if is_ensemble(artifact):
-        _inspect_ensemble(artifact, manifest, document)
-        return
-    held = load(artifact)
-    m = held.manifest
-    if manifest:
-        out.print(visible_json(json.dumps(m.as_dict(), indent=2, ensure_ascii=False)))
-        tell_json(document, m.as_dict())
-        return
-    table = Table(show_header=False)
-    table.add_row("method", ", ".join(f"{key}={value}" for key, value in m.method.items()))
-    table.add_row("task", f"{m.task['name']} ({m.task['type']})" if m.task else "–")
-    if isinstance(thresholds := (m.task or {}).get("thresholds"), dict):
-        table.add_row("thresholds", ", ".join(f"{label} {value:.3f}" for label, value in thresholds.items()))
-    table.add_row("base", f"{m.base.id} ({m.base.dtype}), digest {m.base.digest[:12]}")
-    _add_metrics(table, m.metrics)
-    table.add_row("parameters", f"{m.parameters['trained']:,} trained, {m.parameters['stored']:,} stored")
-    for name, tensor in held.tensors.items():
-        norm = tensor.float().flatten(1).norm(dim=1) if tensor.dim() > 1 else tensor.float().abs()
-        table.add_row(f"tensor {name}", f"{list(tensor.shape)}, row norms {norm.min():.3g} … {norm.max():.3g}")
-    table.add_row("size", f"{held.size / 1000:.1f} kB in all, content {held.digest[:12]}")
-    out.print(table)
-    nearest = []
-    if words and m.layout.stores == "embeddings":
+    m = artifact.manifest
+    if m.layout.stores == "embeddings":
         try:
-            nearest = _nearest(held, base_of(artifact, m.base.id, base), words)
+            what.tokens += _tokens(artifact, base_of(folder, m.base.id, base), words)
         except ConfigError as error:
-            err.print(f"no nearest words: {error}")
-    elif words and m.layout.stores == "kv":
-        err.print("keys and values have no nearest words (they are not embeddings)")
-    about = {"manifest": m.as_dict(), "size": held.size, "digest": held.digest}
-    tell_json(document, {**about, **({"nearest": nearest} if nearest else {})})
+            what.notices.append(f"no nearest words: {error}")
+    elif m.layout.stores == "kv":
+        what.notices.append("keys and values have no nearest words (they are not embeddings)")
 
 
-def _add_metrics(table: Table, metrics: Mapping[str, MetricRecord]) -> None:
-    """A line for each split that was measured."""
-    from ..metrics import Estimate
-
-    for name, record in metrics.items():
-        found = Estimate.from_dict(record.model_dump())
-        signature = f" ({found.signature})" if found.signature else ""
-        table.add_row(f"{name} {found.metric}", f"{found} on {found.rows} rows{signature}")
-
-
-def _inspect_ensemble(folder: Path, manifest: bool, document: Path | None) -> None:
-    """Show an ensemble: its members with their bases and weights, metrics, sizes."""
-    from ..artifact import load_ensemble
-
-    held = load_ensemble(folder)
-    m = held.manifest
-    if manifest:
-        out.print(visible_json(json.dumps(m.as_dict(), indent=2, ensure_ascii=False)))
-        tell_json(document, m.as_dict())
-        return
-    table = Table(show_header=False)
-    for record, member in zip(m.members, held.members.values(), strict=True):
-        method, task = member.manifest.method["name"], member.manifest.task or {}
-        line = f"{method} for {task.get('name', '–')} on {record.base.id}, digest {record.base.digest[:12]}"
-        table.add_row(f"{record.name}, weight {record.weight:.3f}", line)
-    table.add_row("weights", f"chosen on {m.dev_rows:,} dev rows" if m.dev_rows else "given")
-    _add_metrics(table, m.metrics)
-    table.add_row("size", f"{held.size / 1000:.1f} kB in all, content {held.digest[:12]}")
-    out.print(table)
-    tell_json(document, {"manifest": m.as_dict(), "size": held.size, "digest": held.digest})
-
-
-def _nearest(held: Artifact, section: BaseSpec, count: int) -> list[dict[str, Any]]:
-    """Show the nearest vocabulary entries by cosine, as in Lester et al. 2021, §7.
-
-    Returns:
-        Of each learned token {"norm", "words": [[word, cosine]]}.
-    """
+def _tokens(artifact: Artifact, section: BaseSpec, count: int) -> list[LearnedToken]:
+    """Each learned token with the nearest vocabulary entries by cosine, as in Lester et al. 2021, §7."""
     import torch
 
     from ..artifact import check_base
+    from ..reporting.inspected import LearnedToken
 
-    base, prompt = section.load(), held.tensors["prompt_embeddings"]
-    check_base(held.manifest, base)
+    base, prompt = section.load(), artifact.tensors["prompt_embeddings"]
+    check_base(artifact.manifest, base)
     table = base.embed(torch.arange(base.model.get_input_embeddings().weight.shape[0], device=base.device)).float()
     close = (
         torch.nn.functional.normalize(prompt.to(table.device), dim=1) @ torch.nn.functional.normalize(table, dim=1).T
     )
-    shown = Table("token", "nearest words (cosine)", "norm")
-    nearest = []
+    tokens = []
     for place, (values, ids) in enumerate(zip(*close.topk(min(count, close.shape[1]), dim=1), strict=True)):
         words = [(base.tokenizer.decode([int(i)]), float(v)) for v, i in zip(values, ids, strict=True)]
-        nearest.append({"norm": float(prompt[place].norm()), "words": words})
-        shown.add_row(str(place), ", ".join(f"{w!r} {v:.2f}" for w, v in words), f"{nearest[-1]['norm']:.2f}")
-    out.print(shown)
-    return nearest
+        tokens.append(LearnedToken(float(prompt[place].norm()), words))
+    return tokens

@@ -25,6 +25,7 @@ PACKAGES = (
     "softprompt.metrics",
     "softprompt.training",
     "softprompt.artifact",
+    "softprompt.exporting",
     "softprompt.doctor",
     "softprompt.trackers",
     "softprompt.methods",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .ensemble import fit_weights, save_ensemble
     from .errors import SoftpromptError
     from .estimators import PromptClassifier, PromptExtractor, PromptGenerator, PromptTagger
+    from .exporting import export
     from .methods import Method, make_method
     from .runtime import Runtime
     from .tasks import Task
@@ -44,6 +45,7 @@ _WHERE = {
     "PromptExtractor": "estimators",
     "PromptGenerator": "estimators",
     "PromptTagger": "estimators",
+    "export": "exporting",
     "Method": "methods",
     "make_method": "methods",
     "Runtime": "runtime",
@@ -67,6 +69,7 @@ __all__ = [
     "Task",
     "TrainSpec",
     "__version__",
+    "export",
     "fit_weights",
     "load",
     "make_method",

@@ -50,6 +50,9 @@ _SHIPPED: dict[str, dict[str, str]] = {
         "majority": "softprompt.doctor.trained:majority",
         "metric": "softprompt.doctor.trained:metric",
     },
+    "softprompt.formats": {
+        "peft": "softprompt.exporting.peft:Peft",
+    },
     "softprompt.benchmarks": {
         "speed": "softprompt.benchmarks.speed.main:main",
         "speed_tables": "softprompt.benchmarks.speed.tables:tables",

@@ -39,6 +39,7 @@ def import_verbs() -> None:
         ensemble,
         evaluate,
         examples,
+        export,
         importing,
         inspect,
         merge,

@@ -1,0 +1,23 @@
+"""The README of an export: what it is, the base that it belongs to, how to load it."""
+
+from __future__ import annotations
+
+from ..artifact import Manifest
+from ..artifact.files import one_line
+from .format import BASE, FOLDER, Written
+
+
+def readme(title: str, manifest: Manifest, written: Written) -> str:
+    """Markdown. Names from the manifest stand in code spans, in which nothing is markup."""
+    base, named = manifest.base, manifest.task["name"] if manifest.task else "prompt"
+    lines = [f"# {_code(named)} for {title}", "", written.what, ""]
+    lines += [f"- Method: {_code(manifest.method['name'])}, exported by softprompt {manifest.softprompt}."]
+    lines += [f"- Base: {_code(base.id)}, digest `{base.digest}`. On any other base it says nothing useful."]
+    lines += [f"- Tokenizer: digest `{base.tokenizer_digest}`."]
+    lines += [f"- {note}" for note in written.notes]
+    lines += ["", "## Load", "", f"Replace `{FOLDER}` and `{BASE}`:", "", f"```{written.language}", written.code, "```"]
+    return "\n".join(lines) + "\n"
+
+
+def _code(text: str) -> str:
+    return f"`{one_line(text, 200).replace('`', chr(39))}`"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 MAX_MESSAGE = 2000  # characters
 
 
@@ -14,6 +16,15 @@ def visible(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""C0 (but tab and newline), C1 and bidirectional controls: a stranger's file must not write to the terminal with them."""
+
+
+def visible_controls(text: str) -> str:
+    """Text of any number of lines with control characters as escapes (`\\x1b`, `\\u202e`)."""
+    return _STEERING.sub(lambda match: repr(match[0])[1:-1], text)
 
 
 def _line(text: str) -> str:

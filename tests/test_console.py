@@ -14,7 +14,7 @@ from rich.table import Table
 
 from softprompt import interrupts, storage
 from softprompt.cli import console, ending, streams
-from softprompt.errors import ConfigError, DataError, SoftpromptError
+from softprompt.errors import ConfigError, DataError, SoftpromptError, visible_controls
 from softprompt.parallel import Several
 
 
@@ -50,7 +50,7 @@ def test_a_strangers_text_cannot_steer_the_terminal(char):
     console.print(table)
     assert char not in file.getvalue() and file.getvalue().count(repr(char)[1:-1]) == 2
     assert streams.visible_line(f"a\n{char}b").isprintable()
-    assert streams.visible("two\nlines\tand 中文") == "two\nlines\tand 中文"
+    assert visible_controls("two\nlines\tand 中文") == "two\nlines\tand 中文"
 
 
 class Writes(io.StringIO):

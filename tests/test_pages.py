@@ -21,8 +21,9 @@ from softprompt.benchmarks.ways.advice import advice
 from softprompt.benchmarks.ways.page import page_of
 from softprompt.benchmarks.ways.table import Curve
 from softprompt.benchmarks.ways.tried import Tried
+from softprompt.data import Row
 from softprompt.reporting import page
-from softprompt.reporting.inspected import LearnedToken, inspected, inspected_page
+from softprompt.reporting.inspected import Inspected, LearnedToken, inspected, inspected_page
 
 CHECK = Path(__file__).parent / "pages" / "check.mjs"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -117,6 +118,46 @@ def test_a_page_has_landmarks_headings_and_names(pages, name):
     pictures = [attrs for tag, attrs in outline.tags if tag == "svg"]
     assert bool(pictures) == (name != "artifact")
     assert all(attrs.get("role") == "img" or attrs.get("aria-hidden") == "true" for attrs in pictures)
+
+
+HOSTILE = (
+    "nul \x00",
+    "escape \x1b[31m",
+    "\x9b \x7f \x08 \r",
+    "turned \u202e",
+    "two\nlines\tof 中文 \U0001f600 a\u200db",
+)
+
+
+def test_control_characters_are_shown_as_escapes(tmp_path):
+    """Labels, texts and names: HTML cannot hold NUL, and a terminal that shows the page's source obeys ESC."""
+    outcomes = chosen(list(HOSTILE))
+    rows = [
+        Row({"text": HOSTILE[place % len(HOSTILE)], "label": one.gold}, one.where) for place, one in enumerate(outcomes)
+    ]
+    task = tiny_task(verbalizer={label: f"word{place}" for place, label in enumerate(HOSTILE)})
+    what = Inspected(
+        "\x00", [("\x1b", "\x00")], [], [], {"\x1b": "\x00"}, [LearnedToken(1.0, [("\x00", 0.5)])], ["\x1b"]
+    )
+    lines = [line(place, 0.9, None) for place in (6, 0)]
+    found = Tried(
+        Path("\x1b.csv"), tmp_path, dict.fromkeys(HOSTILE, 9), "accuracy", 45, 45, 3, lines, [], lines[0], [*HOSTILE]
+    )
+    for text in (page(report(task, outcomes, rows)), inspected_page(what), page_of(found)):
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", text) and "\\x00" in text and "\\x1b" in text
+        (tmp_path / "page.html").write_text(text, encoding="utf-8")
+    assert "lines\tof 中文 \U0001f600 a\u200db" in page_of(found)  # what is no control stays as it is
+
+
+@pytest.mark.filterwarnings("ignore:Glyph 27")
+def test_control_characters_in_a_comparison(tmp_path):
+    pytest.importorskip("matplotlib")
+    from softprompt.benchmarks.compare.report import write_report
+
+    names = {"probe": "probe \x1b[31m"}
+    write_report(make_results(tmp_path, rows=30, labels=HOSTILE[:3], sizes=(32,), rename=names, failures=False))
+    text = (tmp_path / "report.html").read_bytes().decode("utf-8")
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", text) and "nul \\x00" in text and "probe \\x1b" in text
 
 
 @pytest.mark.full

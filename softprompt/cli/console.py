@@ -21,9 +21,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from ..errors import visible_controls
 from ..launcher import launched
 from ..types import Progress as Callback
-from .streams import NoticeConsole, VisibleConsole, visible, write_whole
+from .streams import NoticeConsole, VisibleConsole, write_whole
 
 if TYPE_CHECKING:
     from ..answers import AnswerForm, Evaluation
@@ -63,7 +64,7 @@ def progress() -> Iterator[Callback]:
             if kind != last[0]:
                 last[0] = kind
                 bar.reset(task, total=total)
-            bar.update(task, description=visible(what), completed=done, total=total)
+            bar.update(task, description=visible_controls(what), completed=done, total=total)
 
         yield show
 
@@ -104,7 +105,7 @@ class _PlainLines:
             self._kind, self._open, self._inside = kind, done < total, False
         if news or now - self._at >= _EVERY:
             self._at = now
-            write_whole(visible(f"{what}: {done}/{total}") + "\n", sys.stderr)
+            write_whole(visible_controls(f"{what}: {done}/{total}") + "\n", sys.stderr)
 
 
 def run_of(artifact: Path) -> RunSpec | None:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from ..errors import visible_controls
 from .app import app
 from .console import base_of, out, progress, run_of
 from .machine import tell_machine
 from .options import Json
 from .outputs import files_of, refuse_replacing, tell_json
-from .streams import visible
 
 if TYPE_CHECKING:
     from ..doctor import Case
@@ -71,7 +71,7 @@ def doctor_verb(
             found = [Finding("rows", "error", problem) for problem in error.problems]
     for finding in found:
         mark, style = _MARKS[finding.level]
-        out.print(Text.assemble((mark, style), visible(f" {finding}")))
+        out.print(Text.assemble((mark, style), visible_controls(f" {finding}")))
     tell_json(document, [finding.as_dict() for finding in found])
     counts = {level: sum(finding.level == level for finding in found) for level in _MARKS}
     out.print(", ".join(f"{count} {level}" for level, count in counts.items() if count))

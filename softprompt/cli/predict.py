@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import visible_controls
 from .app import app
 from .console import err, progress, tell_cut
 from .options import Bases, Dtype, Json, Quantization
 from .outputs import behind_links, refuse_replacing, tell_json
 from .serving import manifests_of, runtime_for
-from .streams import visible, visible_json, write_whole
+from .streams import visible_json, write_whole
 
 if TYPE_CHECKING:
     from ..runtime import Prediction, Runtime
@@ -138,7 +139,7 @@ def _free(key: str, taken: set[str]) -> str:
 
 def _show(text: str) -> None:
     """A piece of an answer, at once."""
-    write_whole(visible(text), sys.stderr)
+    write_whole(visible_controls(text), sys.stderr)
 
 
 def _name_of(path: Path) -> str:

@@ -7,7 +7,6 @@ import contextlib
 import io
 import json
 import os
-import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -17,18 +16,12 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.text import Text
 
-_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-"""C0 (but tab and newline), C1 and bidirectional controls: a stranger's file must not write to the terminal with them."""
-
-
-def visible(text: str) -> str:
-    """The text with control characters as escapes (`\\x1b`, `\\u202e`)."""
-    return _STEERING.sub(lambda found: repr(found[0])[1:-1], text)
+from ..errors import visible_controls
 
 
 def visible_line(text: str) -> str:
-    """As `visible`, in one line."""
-    return visible(text).replace("\n", "\\n")
+    """As `visible_controls`, in one line."""
+    return visible_controls(text).replace("\n", "\\n")
 
 
 class VisibleConsole(Console):
@@ -36,7 +29,7 @@ class VisibleConsole(Console):
 
     def render_str(self, text: str, **settings: Any) -> Text:  # type: ignore[override]
         """Every plain string that is printed comes through here."""
-        return super().render_str(visible(text), **settings)
+        return super().render_str(visible_controls(text), **settings)
 
     def on_broken_pipe(self) -> None:
         """rich would end the process; what a closed pipe means is said elsewhere (`ending`, `NoticeConsole`)."""

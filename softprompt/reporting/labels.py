@@ -52,21 +52,26 @@ class Confusion:
 
 def label_scores(labels: Sequence[str], gold: Sequence[str], given: Sequence[str]) -> list[LabelScore]:
     """Each label's scores over rows, with intervals after Wilson."""
-    from sklearn.metrics import classification_report, multilabel_confusion_matrix  # takes a second to import
+    from sklearn.metrics import multilabel_confusion_matrix, precision_recall_fscore_support  # takes a second to import
 
     found = []
-    report = classification_report(gold, given, labels=list(labels), output_dict=True, zero_division=0)
-    for label, counts in zip(labels, multilabel_confusion_matrix(gold, given, labels=list(labels)), strict=True):
+    # by number: numpy's texts lose a NUL at their end
+    numbers = {label: number for number, label in enumerate(labels)}
+    pairs = [numbers[label] for label in gold], [numbers[label] for label in given]
+    counted = list(numbers.values())
+    scores = precision_recall_fscore_support(*pairs, labels=counted, average=None, zero_division=0)
+    by_label = zip(*(map(float, values) for values in scores[:3]), strict=True)
+    matrices = multilabel_confusion_matrix(*pairs, labels=counted)
+    for label, counts, (precision, recall, f1) in zip(labels, matrices, by_label, strict=True):
         hits, right, told = int(counts[1, 1]), int(counts[1].sum()), int(counts[:, 1].sum())
-        scores = report[label]
         found.append(
             LabelScore(
                 label,
                 right,
                 told,
-                Measured(scores["precision"], wilson(hits, told)) if told else None,
-                Measured(scores["recall"], wilson(hits, right)) if right else None,
-                Measured(scores["f1-score"], _f1_interval(counts)) if right or told else None,
+                Measured(precision, wilson(hits, told)) if told else None,
+                Measured(recall, wilson(hits, right)) if right else None,
+                Measured(f1, _f1_interval(counts)) if right or told else None,
             )
         )
     return found
@@ -77,7 +82,11 @@ def confusion(labels: Sequence[str], gold: Sequence[str], given: Sequence[str]) 
     from sklearn.metrics import confusion_matrix
 
     pairs = Counter((right, told) for right, told in zip(gold, given, strict=True) if right != told)
-    counts = confusion_matrix(gold, given, labels=list(labels)).tolist() if len(labels) <= MOST_LABELS else None
+    counts = None
+    if len(labels) <= MOST_LABELS:
+        numbers = {label: number for number, label in enumerate(labels)}  # as in `label_scores`
+        counted = [numbers[label] for label in gold], [numbers[label] for label in given]
+        counts = confusion_matrix(*counted, labels=list(numbers.values())).tolist()
     return Confusion(list(labels), counts, [(*pair, rows) for pair, rows in pairs.most_common(_CONFUSIONS)])
 
 

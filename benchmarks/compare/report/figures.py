@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 from xml.etree import ElementTree
 
-from softprompt.errors import MissingExtraError
+from softprompt.errors import MissingExtraError, visible_controls
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -158,10 +158,10 @@ class Charts:
         self.made += 1
         file = io.BytesIO()
         cast("Figure", axes.figure).savefig(file, format="svg", metadata={"Date": None})
-        return _inlined(file.getvalue(), f"f{self.made}", title)
+        return _inlined(visible_controls(file.getvalue().decode("utf-8")), f"f{self.made}", title)
 
 
-def _inlined(data: bytes, prefix: str, title: str) -> str:
+def _inlined(data: str, prefix: str, title: str) -> str:
     ElementTree.register_namespace("", _SVG)
     ElementTree.register_namespace("xlink", _LINK)
     root = ElementTree.fromstring(data)  # drops comments

@@ -36,6 +36,17 @@ def small_llama(**changes):
     return LlamaForCausalLM(LlamaConfig(**{**sizes, "max_position_embeddings": 64, **changes}))
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"), [("some-team/some-model", "known: "), ("smollm3", "did you mean 'smollm2'?")]
+)
+def test_a_name_that_is_not_here_while_offline(name, hint):
+    with pytest.raises(BaseModelError) as caught:
+        Base.load(name, device="cpu")
+    message = str(caught.value)
+    assert f"base {name!r} is not on this machine, and the hub cannot be reached; go online" in message
+    assert hint in message and len(message) < 200
+
+
 def test_a_different_weight_is_a_different_base():
     model = tiny_model("llama")
     with torch.no_grad():

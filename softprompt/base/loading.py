@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.errors import LocalEntryNotFoundError, StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer
 from transformers.utils import cached_file
@@ -177,6 +177,11 @@ def _not_loadable(name: str, error: Exception) -> str:
     if path.is_absolute() or name.startswith((".", "~")):
         near = "; ~ is the home folder only where a shell reads it" if name.startswith("~") else ""
         return f"base {name!r}: no such folder or file{near}; if it was moved, name the new place (base=…, or --base)"
+    if isinstance(error.__cause__, LocalEntryNotFoundError):  # transformers' own line is of 260 characters
+        return (
+            f"base {name!r} is not on this machine, and the hub cannot be reached; go online, or name a bundled base"
+            f"{suggest(name, bundled.BUNDLED)}, a folder or a .gguf file"
+        )
     return (
         f"base {name!r} is neither a bundled name{suggest(name, bundled.BUNDLED)}, a local folder, a GGUF file, nor a "
         f"reachable hub id ({reason})"

@@ -86,6 +86,10 @@ def test_copies_are_whole_and_are_made_once(tmp_path):
         file.name for file in (ROOT / "examples").iterdir() if file.name != "__pycache__"
     }
     assert "0 files copied" in cli("examples", "copy", "movies", cwd=tmp_path).stdout
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path / "home"))
+        assert cli("examples", "copy", "movies", "~/mine", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "home" / "mine" / "movies.yaml").is_file() and not (tmp_path / "~").exists()
 
 
 def test_nothing_is_replaced(tmp_path):

@@ -11,7 +11,7 @@ from test_cli import cli, refused, work  # noqa: F401 - a fixture
 from typer.main import get_command
 
 import softprompt.cli
-from softprompt.cli.app import _with_values, app
+from softprompt.cli.app import _at_home, _with_values, app
 from softprompt.cli.console import out
 
 
@@ -49,6 +49,25 @@ def test_every_verb_has_the_option():
 )
 def test_the_option_stands_alone_or_before_a_file(given, read):
     assert list(_with_values(given)) == read
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("~", "/home/anna"),
+        ("~/x", "/home/anna/x"),
+        ("--out=~/x y", "/home/anna/x y"),
+        ("a~/x", None),
+        ("~anna", None),
+        ("key=~/x", None),
+        ("--label=a~/b", None),
+        ("--", None),
+    ],
+)
+def test_a_quoted_home_folder_is_that_folder(given, read, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/anna")
+    option = "--out=" if given.startswith("--out") else ""
+    assert _at_home(given) == (given if read is None else option + read)
 
 
 def test_nothing_stands_beside_the_document(work):  # noqa: F811

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
@@ -26,12 +27,21 @@ def _with_values(args: Sequence[str]) -> Iterator[str]:
         yield f"{arg}=-" if alone else arg
 
 
+def _at_home(arg: str) -> str:
+    """An argument that begins with `~`, or whose value does, with the home folder.
+
+    A shell does so with a word of its own, but not with a quoted one, nor behind `--out=`.
+    """
+    name, mark, value = arg.partition("=") if arg.startswith("--") else ("", "", arg)
+    return name + mark + os.path.expanduser(value) if value == "~" or value.startswith("~/") else arg  # noqa: PTH111
+
+
 class _Verbs(TyperGroup):
     """The verbs; Ctrl-C comes out of them as it is (typer would end the process without asking what it means)."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the arguments of all verbs."""
-        return super().parse_args(ctx, list(_with_values(args)))
+        return super().parse_args(ctx, [_at_home(arg) for arg in _with_values(args)])
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb."""

@@ -288,6 +288,16 @@ def test_what_it_is_not_for_is_refused_in_one_line(make, method, settings, messa
     assert "\n" not in str(refused.value)
 
 
+def test_a_micro_batch_of_a_whole_step_or_more_is_no_part_of_one():
+    settings, rows = {"objective": "contrastive", "max_steps": 1}, tiny_rows()
+    own = TrainSpec(**settings).filled(ready_for(encoder(), "lora", rows).method, len(rows["train"]))
+    whole, plain = (
+        train(encoder(), tiny_task(), "lora", train={**settings, **more}, rows=rows).as_artifact()
+        for more in ({"micro_batch": own.batch_size}, {})
+    )
+    assert whole.digest == plain.digest
+
+
 def test_other_task_types_are_refused():
     rows = [Row({"text": "joy", "labels": ["good"]}, f"row:{k}") for k in range(8)]
     task = type(tiny_task()).load(

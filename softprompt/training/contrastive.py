@@ -56,12 +56,21 @@ def contrasted(method: Method, base: Base, task: Task, spec: TrainSpec, parallel
         raise ConfigError(
             f"{KEY} compares the rows of a step, and train.batch_size is {spec.batch_size}; take at least {LEAST_BATCH}"
         )
-    if spec.micro_batch is not None and spec.micro_batch < (spec.batch_size or spec.micro_batch + 1):
-        raise ConfigError(
-            f"{KEY} compares all rows of a step with each other, so they run in one forward; leave out train.micro_batch, and "
-            "set train.gradient_checkpointing: true to save memory"
-        )
+    refuse_parts(spec)
     return Contrasted(method)
+
+
+def refuse_parts(spec: TrainSpec) -> None:
+    """
+    Raises:
+        ConfigError: a step would run in several forwards. That is only known where `batch_size` is, so of a spec that is
+            not filled, only a written one counts.
+    """
+    if spec.micro_batch is not None and spec.batch_size is not None and spec.micro_batch < spec.batch_size:
+        raise ConfigError(
+            f"{KEY} compares the {spec.batch_size} rows of a step with each other, so they run in one forward; leave out "
+            "train.micro_batch, and set train.gradient_checkpointing: true to save memory"
+        )
 
 
 def refuse_unpaired(rows: Sequence[Example]) -> None:

@@ -20,7 +20,7 @@ from ..runfile import CacheSpec, TrainSpec
 from ..tasks import Task
 from ..types import Example
 from .checkpoints import FolderStore, KeptStore, NoStore, forget, read_checkpoints
-from .contrastive import contrastive_objective, refuse_unpaired
+from .contrastive import contrastive_objective, refuse_parts, refuse_unpaired
 from .loop import fit
 from .places import ARTIFACT, RESULT
 from .result import Result
@@ -64,6 +64,7 @@ class Job:
         if method.parameters():
             _refuse_unusable(ready.form, ready.splits["train"])
         if self.spec.objective is not None:
+            refuse_parts(self.spec)
             refuse_unpaired(ready.splits["train"])
         settings = self._settings()
         store, earlier, finished = self._begin(settings, splits, fresh)

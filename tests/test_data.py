@@ -193,6 +193,13 @@ def test_only_equal_rows_are_the_same_and_contradictions_go():
     assert len(kept) == 24 and report.contradicting == 0
 
 
+def test_a_row_that_stands_twice_in_a_list_is_kept_once():
+    one, other = rows_of("ab", {0: "one", 1: "other"})
+    for several in (False, True):
+        kept, report = deduplicate([one, other, one, one], text, label, several)
+        assert kept == [one, other] and report.copies == 2 and report.examples == ("r:0 is r:0 again",)
+
+
 def saved(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return str(path)

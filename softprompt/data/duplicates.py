@@ -69,26 +69,26 @@ def deduplicate(
         several: a text may have several right answers (references). Otherwise rows of one text with different answers
             contradict each other, and all of them are left out.
     """
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(text(row), []).append(row)
+    groups: dict[str, list[int]] = {}
+    for place, row in enumerate(rows):
+        groups.setdefault(text(row), []).append(place)
     kept: set[int] = set()
     copies = contradicting = 0
     examples: dict[str, str] = {}
     for group in groups.values():
-        first: dict[Hashable, Row] = {}
-        for row in group:
-            if (other := first.setdefault(answer(row), row)) is not row:
-                examples.setdefault("copy", f"{row.where} is {other.where} again")
+        first: dict[Hashable, int] = {}  # places, because one row may stand in several
+        for place in group:
+            if (other := first.setdefault(answer(rows[place]), place)) != place:
+                examples.setdefault("copy", f"{rows[place].where} is {rows[other].where} again")
         if len(first) > 1 and not several:
             contradicting += len(group)
             one, other = list(first.values())[:2]
-            examples.setdefault("contradiction", f"{one.where} and {other.where} have different labels")
+            examples.setdefault("contradiction", f"{rows[one].where} and {rows[other].where} have different labels")
             continue
         copies += len(group) - len(first)
-        kept.update(map(id, first.values()))
+        kept.update(first.values())
     found = Duplicates(copies, contradicting, examples=tuple(examples.values()))
-    return [row for row in rows if id(row) in kept], found
+    return [rows[place] for place in sorted(kept)], found
 
 
 def apart(

@@ -46,7 +46,8 @@ def test_pefts_logits_are_ours_in_rows_within_the_window(tmp_path, family, windo
         same = torch.allclose(base.logits(batch.last)[0], want, atol=1e-5)
         assert same is (window is None or P + length <= window), length
     told = []
-    import_peft(tmp_path / "artifact", base, tiny_task(), tmp_path / "back", told.append)
+    bare = tiny_task(template={"input": "Text: {{ text }}", "cue": "\nIt is:"})
+    import_peft(tmp_path / "artifact", base, bare, tmp_path / "back", told.append)
     assert ["measure it on rows of your length" in line for line in told] == ([True] if window else [])
 
 

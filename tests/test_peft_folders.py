@@ -377,9 +377,20 @@ def test_another_base_by_name_is_told(tmp_path):
             "soft", tmp_path / "it", lambda config, tensors, n=named: config.update(base_model_name_or_path=n)
         )
         import_peft(folder, tiny_base(), tiny_task(), tmp_path / f"out{number}", told.append)
+    told = [line for line in told if "instruction" not in line]
     assert (
         len(told) == 1 and r"'someone/other\x1b', and is imported on 'tiny-llama'" in told[0] and told[0].isprintable()
     )
+
+
+@pytest.mark.parametrize(("kind", "said"), [("soft", 1), ("prefix", 1), ("lora", 0)])
+def test_an_instruction_behind_a_learned_prompt_is_told(tmp_path, kind, said):
+    told: list[str] = []
+    import_peft(folder_of(kind), tiny_base(), tiny_task(), tmp_path / "out", told.append)
+    assert ["the task's instruction stands behind the learned prompt" in line for line in told] == [True] * said
+    bare = tiny_task(template={"input": "{{ text }}", "cue": ":"})
+    import_peft(folder_of(kind), tiny_base(), bare, tmp_path / "bare", told.append)
+    assert len(told) == said
 
 
 def test_a_folder_of_adapters_names_them(tmp_path):

@@ -79,7 +79,8 @@ def import_peft(
         folder: its place, or what `read_folder` gave.
         base: the model it was trained on (its config only names it, so only shapes can be checked).
         task: how rows become text; the same template that it was trained with.
-        notice: called with what is missing, and where a prefix differs from PEFT's. (Weights for an encoder come
+        notice: called with what is missing, with an instruction that stands behind a prompt, and where a prefix differs
+            from PEFT's. (Weights for an encoder come
             without a head, so they answer nothing by themselves.)
 
     Raises:
@@ -99,6 +100,11 @@ def import_peft(
             "sliding-window layers, and softprompt does not; measure it on rows of your length"
         )
     task = task.settled(earlier=True)  # PEFT trains over the vocabulary
+    if method.spec.name in ("soft", "prefix") and task.spec.template.plain_instruction.strip():
+        notice(
+            f"{held.path}: the task's instruction stands behind the learned prompt; if it was trained without, name a task "
+            "file that has no template.instruction with --task"
+        )
     ready = prepare(base, task, method, rows={"train": []})
     if tokens := held.config.get("alora_invocation_tokens"):
         if list(ready.bound.cue) != tokens:

@@ -28,6 +28,7 @@ def loss_of(model, tokenizer, rows):
 
 
 def main(base, artifact, out, steps=6):
+    """Load the artifact as PEFT's own prompt, train it for some steps of eight tickets, and save it as PEFT does."""
     base = Path(base).expanduser()
     tokenizer = AutoTokenizer.from_pretrained(base)
     frozen = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)

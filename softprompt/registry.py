@@ -52,6 +52,10 @@ _SHIPPED: dict[str, dict[str, str]] = {
     },
     "softprompt.formats": {
         "peft": "softprompt.exporting.peft:Peft",
+        "kv": "softprompt.exporting.kv:KeysValues",
+        "prompt-embeds": "softprompt.exporting.prompt_embeds:PromptEmbeds",
+        "merged": "softprompt.exporting.merged:Merged",
+        "gguf-alora": "softprompt.exporting.gguf_alora:GgufAlora",
     },
     "softprompt.benchmarks": {
         "speed": "softprompt.benchmarks.speed.main:main",

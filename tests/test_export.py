@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 from pathlib import Path
 
+import peft
 import pytest
 import torch
 from helpers import tiny_rows, tiny_task
 from models import tiny_base, tiny_model, tiny_tokenizer
+from safetensors import safe_open
+from safetensors.torch import load_file
 from test_cli import cli
 
 import softprompt as sp
 from softprompt import registry
 from softprompt.base import Base
-from softprompt.errors import ArtifactError, ConfigError
+from softprompt.errors import ArtifactError, ConfigError, DataError
+from softprompt.exporting import request_for
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 P = 3
@@ -73,7 +79,7 @@ def ours(artifact: Path, base: Base) -> tuple[list[int], torch.Tensor]:
     prompt = runtime.get("it")
     example = prompt.form.encode(dict(ROW))
     ((_, batch),) = prompt.engine.contexts([example], prompt.method.learned(), continued=False)
-    return [*prompt.bound.prefix_ids, *example.text, *prompt.bound.cue], base.logits(batch.last)[0]
+    return [*prompt.bound.prefix_ids, *example.text, *prompt.bound.cue], batch.base.logits(batch.last)[0]
 
 
 def equal(a: torch.Tensor, b: torch.Tensor) -> None:
@@ -113,6 +119,107 @@ def test_plain_peft_loads_the_folder_with_our_logits(runs, tmp_path, name):
     assert (bare - logits).abs().max() > 1e-3  # what was learned acts
 
 
+@pytest.mark.parametrize(
+    ("name", "family"), [("prefix", "llama"), ("soft", "llama"), ("p_tuning", "gpt2"), ("soft", "gpt2")]
+)
+def test_a_cache_of_the_exported_keys_and_values_gives_our_logits(runs, tmp_path, name, family):
+    base, out = tiny_base(family), tmp_path / "out"
+    sp.export(runs(name, family), "kv", out, base=base)
+    ids, logits = ours(runs(name, family), base)
+    got = loaded(out, runs.folder / family)
+    with torch.no_grad():
+        equal(got["model"](input_ids=torch.tensor([ids]), past_key_values=got["cache"]).logits[0, -1], logits)
+    with safe_open(out / "keys_values.safetensors", "pt") as file:
+        told, shapes = file.metadata(), {file.get_tensor(key).shape for key in file.offset_keys()}
+    assert shapes == {(1, base.shape.kv_heads, P, base.shape.head_size)}
+    assert (told["base_digest"], told["tokens"], told["first_position"]) == (base.digest, "3", "0")
+    before, behind = json.loads(told["ids_before_text"]), json.loads(told["ids_behind_text"])
+    assert ids[: len(before)] == before and ids[-len(behind) :] == behind
+
+
+@pytest.mark.parametrize("name", ["lora", "full"])
+def test_a_merged_model_has_our_logits(runs, tmp_path, name):
+    base, out = tiny_base(), tmp_path / "out"
+    sp.export(runs(name), "merged", out, base=base)
+    ids, logits = ours(runs(name), base)
+    got = loaded(out, runs.folder / "llama")
+    equal(plain(got["model"], ids), logits)
+    assert (plain(tiny_model("llama"), ids) - logits).abs().max() > 1e-3
+    assert got["tokenizer"]("a b")["input_ids"] == base.tokenizer("a b")["input_ids"]
+
+
+def test_an_activated_lora_has_what_llama_cpps_script_reads(runs, tmp_path):
+    """Field by field, as `convert_lora_to_gguf.py` reads them; and PEFT, which it was written for, gives our logits."""
+    artifact, out, base = runs("alora"), tmp_path / "out", tiny_base()
+    sp.export(artifact, "gguf-alora", out)
+    config = json.loads((out / "adapter_config.json").read_text("utf-8"))
+    ids, logits = ours(artifact, base)
+    cue = base.tokenizer("\nIt is:", add_special_tokens=False)["input_ids"]
+    assert config["alora_invocation_tokens"] == cue == ids[-len(cue) :]
+    assert (config["lora_alpha"], config["r"]) == (16.0, 4) and "base_model_name_or_path" in config
+    assert "invocation_string" not in config  # from which it would make the tokens anew
+    weights = dict(tiny_model("llama").named_parameters())
+    pairs: dict[str, dict[str, torch.Tensor]] = {}
+    for name, value in load_file(out / "adapter_model.safetensors").items():
+        side = "A" if ".lora_A.weight" in name else "B" if ".lora_B.weight" in name else None
+        plainly = name.replace("base_model.model.", "").replace(f".lora_{side}.weight", ".weight")
+        pairs.setdefault(plainly, {})[side] = value
+    assert pairs and all(set(pair) == {"A", "B"} for pair in pairs.values())
+    assert {name.split(".")[-2] for name in pairs} == set(config["target_modules"])
+    for name, pair in pairs.items():
+        assert pair["A"].shape == (4, weights[name].shape[1]) and pair["B"].shape == (weights[name].shape[0], 4)
+    model = peft.PeftModel.from_pretrained(tiny_model("llama"), str(out))
+    equal(plain(model, ids, attention_mask=torch.ones(1, len(ids), dtype=torch.long)), logits)
+    assert f"`{cue}`" in (out / "README.md").read_text("utf-8")
+    with pytest.raises(ConfigError, match="does not read the base's transposed weights"):
+        sp.export(runs("alora", "gpt2"), "gguf-alora", tmp_path / "gpt2")
+
+
+@torch.no_grad()
+def prompted(model, body: dict) -> torch.Tensor:
+    """Next-token logits [V] of a request's `prompt_embeds`, read as vLLM reads them."""
+    data = base64.b64decode(body["prompt_embeds"], validate=True)
+    embeds = torch.load(io.BytesIO(data), weights_only=True, map_location="cpu")
+    assert embeds.dim() == 2 and embeds.dtype == torch.float32
+    return model.eval()(inputs_embeds=embeds[None]).logits[0, -1]
+
+
+@pytest.mark.parametrize(("name", "family"), [("soft", "llama"), ("soft", "gpt2"), ("p_tuning", "llama")])
+def test_a_request_of_embeddings_gives_our_logits(runs, tmp_path, name, family):
+    artifact, base, model, out = runs(name, family), tiny_base(family), tiny_model(family), tmp_path / "out"
+    sp.export(artifact, "prompt-embeds", out, base=base, row=ROW)
+    ids, logits = ours(artifact, base)
+    body = json.loads(loaded(out, runs.folder / family)["request"].data)
+    assert set(body) == {"model", "prompt_embeds", "max_tokens", "temperature"} and body["model"] == f"tiny-{family}"
+    assert body["max_tokens"] == len(base.tokenizer(" good", add_special_tokens=False)["input_ids"])
+    equal(prompted(model, body), logits)
+    learned = load_file(out / "prompt.safetensors")["prompt"]
+    with torch.no_grad():
+        embeds = torch.cat([learned, model.get_input_embeddings()(torch.tensor(ids))])
+        equal(model.eval()(inputs_embeds=embeds[None]).logits[0, -1], logits)
+
+
+@pytest.mark.parametrize("name", ["slots", "tokens"])
+def test_learned_embeddings_between_tokens_stand_there_in_a_request(runs, tmp_path, name):
+    """A template's soft slots, and an infix of embeddings: no other package has a format for these."""
+    base, out = tiny_base(), tmp_path / "out"
+    sp.export(runs(name), "prompt-embeds", out, base=base)
+    stored = {key: list(value.shape) for key, value in load_file(out / "prompt.safetensors").items()}
+    assert stored == ({"soft0": [3, 64], "soft1": [2, 64]} if name == "slots" else {"prompt": [P, 64]})
+    readme = out / "README.md"
+    named = readme.read_text("utf-8").replace("path/to/the/artifact", str(runs(name))).replace("…", ROW["text"])
+    readme.write_text(named, "utf-8")
+    equal(prompted(tiny_model("llama"), loaded(out, runs.folder / "llama")["request"]), ours(runs(name), base)[1])
+
+
+def test_a_row_that_does_not_fit_makes_no_request(runs, tmp_path):
+    with pytest.raises(DataError, match="the row: missing field 'text'"):
+        sp.export(runs("soft"), "prompt-embeds", tmp_path / "out", base=tiny_base(), row={"words": "a"})
+    with pytest.raises(ArtifactError, match="no embeddings, so vLLM cannot be given them"):
+        request_for(sp.load(runs("prefix")), tiny_base(), ROW)
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_readme_names_base_and_digests(runs, tmp_path):
     sp.export(runs("soft"), "peft", tmp_path / "out", base=tiny_base())
     text, base = (tmp_path / "out" / "README.md").read_text("utf-8"), tiny_base()
@@ -121,7 +228,23 @@ def test_the_readme_names_base_and_digests(runs, tmp_path):
 
 
 REFUSED = {
-    ("infix", "peft"): "PEFT has no place for what method 'infix' has learned here, so it has no 'peft' format; ",
+    ("infix", "peft"): "PEFT has no place for what method 'infix' has learned here, so it has no 'peft' format; serve",
+    ("infix", "kv"): "rotated to where each row's text ends",
+    ("lora", "kv"): "are no keys and values in front of a text, so it has no 'kv' format; use --to peft or merged",
+    (
+        "slots",
+        "peft",
+    ): "PEFT has no place for what method 'soft' has learned here, so it has no 'peft' format; use --to prompt",
+    ("slots", "kv"): "are no keys and values in front of a text, so it has no 'kv' format; use --to prompt-embeds",
+    ("prefix", "prompt-embeds"): "are no embeddings, so it has no 'prompt-embeds' format; use --to peft or kv",
+    ("head", "kv"): "are no keys and values",
+    ("head", "peft"): "PEFT has no place",
+    ("soft", "merged"): "does not lie in weights, so it has no 'merged' format; use --to peft or kv or prompt-embeds",
+    ("alora", "merged"): "acts from the cue on only, so it cannot be merged",
+    ("lora", "gguf-alora"): "only an activated LoRA (method lora, activate: cue)",
+    ("rslora", "gguf-alora"): "does not read method.rslora, which scales by the root of the rank",
+    ("probe", "kv"): "serve the artifact itself (softprompt predict)",
+    ("hard", "merged"): "serve the artifact itself (softprompt predict)",
 }
 
 
@@ -153,9 +276,14 @@ def test_the_command_refuses_in_one_line(runs, tmp_path):
 
 
 def test_the_command_writes_and_tells(runs, tmp_path):
-    done = cli("export", runs("soft"), "--to", "peft", "--out", "new", "--json", cwd=tmp_path)
+    base = runs.folder / "llama"
+    more = ["--to", "prompt-embeds", "--text", f"text={ROW['text']}", "--out", "new", "--base", base, "--json"]
+    done = cli("export", runs("soft"), *more, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert told["format"] == "peft" and told["files"] == sorted(file.name for file in (tmp_path / "new").iterdir())
+    assert told["format"] == "prompt-embeds" and told["files"] == ["README.md", "prompt.safetensors", "request.json"]
+    body = json.loads((tmp_path / "new" / "request.json").read_text("utf-8"))
+    assert body == request_for(sp.load(runs("soft")), tiny_base(), ROW)
 
 
 def test_python_asks_for_the_artifacts_own_base(runs, tmp_path):

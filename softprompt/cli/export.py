@@ -20,7 +20,12 @@ from .outputs import refuse_replacing, tell_json
 )
 def export_verb(
     artifact: ArtifactFolder,
-    to: Annotated[str, typer.Option("--to", help="Format: peft.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", help="Format: peft, kv, prompt-embeds, merged (as `softprompt merge` writes it) or gguf-alora."
+        ),
+    ],
     folder: Annotated[Path, typer.Option("--out", help="Folder of the export; must not exist yet.")],
     text: Annotated[
         list[str] | None,

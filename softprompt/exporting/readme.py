@@ -11,11 +11,12 @@ def readme(title: str, manifest: Manifest, written: Written) -> str:
     """Markdown. Names from the manifest stand in code spans, in which nothing is markup."""
     base, named = manifest.base, manifest.task["name"] if manifest.task else "prompt"
     lines = [f"# {_code(named)} for {title}", "", written.what, ""]
-    lines += [f"- Method: {_code(manifest.method['name'])}, exported by softprompt {manifest.softprompt}."]
+    lines += [f"- Method: {_code(manifest.method['name'])}, trained with softprompt {_code(manifest.softprompt)}."]
     lines += [f"- Base: {_code(base.id)}, digest `{base.digest}`. On any other base it says nothing useful."]
     lines += [f"- Tokenizer: digest `{base.tokenizer_digest}`."]
     lines += [f"- {note}" for note in written.notes]
-    lines += ["", "## Load", "", f"Replace `{FOLDER}` and `{BASE}`:", "", f"```{written.language}", written.code, "```"]
+    places = " and ".join(f"`{place}`" for place in (FOLDER, BASE) if place in written.code)
+    lines += ["", "## Load", "", f"Replace {places}:", "", f"```{written.language}", written.code, "```"]
     return "\n".join(lines) + "\n"
 
 

@@ -40,19 +40,31 @@ def merge(held: Artifact, base: Base, out: Path, where: str) -> Path | None:
         ArtifactError: of another base.
         ConfigError: what was learned does not lie in weights, or cannot be merged.
     """
+    with atomic_folder(out) as temporary:
+        has_head = merge_into(temporary, held, base, out.name, where)
+    return out / HEAD if has_head else None
+
+
+def merge_into(folder: Path, held: Artifact, base: Base, name: str, where: str) -> bool:
+    """Write into an empty folder what `merge` saves, and return whether there is a head.
+
+    Args:
+        name: what the folder will be called in the end.
+
+    Raises:
+        ArtifactError, ConfigError: see `merge`.
+    """
     artifacts.check_base(held.manifest, base)
     method = make_method(held.manifest.method, where)
     task = Task.of_artifact(held.manifest.task, held.manifest.format_version) if held.manifest.task else None
     headed = with_head(method, base, task) if task else method
-    head = {name: value for name, value in held.tensors.items() if isinstance(headed, Headed) and name in headed.own}
-    method.restore({name: value for name, value in held.tensors.items() if name not in head}, base)
-    model = method.merged(base)
-    with atomic_folder(out) as temporary:
-        model.save_pretrained(temporary)
-        base.tokenizer.save_pretrained(temporary)
-        if head and task:
-            _save_head(held, headed, head, task, base, temporary, out.name)
-    return out / HEAD if head else None
+    head = {key: value for key, value in held.tensors.items() if isinstance(headed, Headed) and key in headed.own}
+    method.restore({key: value for key, value in held.tensors.items() if key not in head}, base)
+    method.merged(base).save_pretrained(folder)
+    base.tokenizer.save_pretrained(folder)
+    if head and task:
+        _save_head(held, headed, head, task, base, folder, name)
+    return bool(head)
 
 
 def _save_head(

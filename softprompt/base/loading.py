@@ -65,13 +65,7 @@ def load_model(
         check_layers(config)
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         check_quantised(config)
-        options: dict[str, Any] = {"dtype": DTYPES[dtype]}
-        if quantization is not None:
-            if hasattr(config, "quantization_config"):
-                raise ValueError(f"it is quantised already; leave quantization {quantization!r} out")
-            options["quantization_config"] = quantized.loading(quantization, isolated, DTYPES[dtype])
-        if quantization is not None or hasattr(config, "quantization_config"):
-            options["device_map"] = {"": where}  # such models cannot be moved afterwards
+        options = _options(config, where, dtype, quantization, isolated)
         files = _files(source)
         size = sum(file.stat().st_size for file in files) / 1e9
         tell = progress if size > TOLD_FROM_GB else ignore_progress
@@ -93,6 +87,22 @@ def load_model(
     if "device_map" not in options:
         model.to(where)
     return model, tokenizer, name, checkpoint
+
+
+def _options(config: Any, where: torch.device, dtype: str, quantization: str | None, isolated: bool) -> dict[str, Any]:
+    """How the weights are read: in which type, quantised or not, and where such weights stay.
+
+    Raises:
+        ValueError: quantisation was asked for, and the checkpoint is quantised itself.
+    """
+    options: dict[str, Any] = {"dtype": DTYPES[dtype]}
+    if quantization is not None:
+        if hasattr(config, "quantization_config"):
+            raise ValueError(f"it is quantised already; leave quantization {quantization!r} out")
+        options["quantization_config"] = quantized.loading(quantization, isolated, DTYPES[dtype])
+    if quantization is not None or hasattr(config, "quantization_config"):
+        options["device_map"] = {"": where}  # such models cannot be moved afterwards
+    return options
 
 
 def _files(source: str) -> list[Path]:

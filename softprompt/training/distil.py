@@ -19,6 +19,7 @@ from ..answers import Evaluation
 from ..base import Base
 from ..config import parse
 from ..data import Row
+from ..engine import CacheConfig
 from ..errors import ConfigError
 from ..methods import Method, make_method
 from ..metrics import Estimate, estimate
@@ -31,7 +32,7 @@ from ..tasks import Task
 from ..types import Notice, OnEvent, Progress, ignore_event, ignore_notice, ignore_progress
 from .places import earlier_report, run_folder
 from .result import Result
-from .run import check_splits
+from .run import RunOptions, check_splits
 from .run import train as run_training
 from .saving import run_digest
 from .state import CustomObjective
@@ -105,49 +106,78 @@ def distil(
     method = method if isinstance(method, Method) else make_method(method)
     _refuse(base, task, method)
     spec = train if isinstance(train, TrainSpec) else parse(TrainSpec, train or {}, "train")
-    if rows is None:
-        rows = task.load_data(progress, labelled=False)
-    check_splits(rows)
-    rows = {name: rows[name] for name in (("train", "dev", "test") if test else ("train", "dev")) if rows.get(name)}
+    rows = _rows_of(task, rows, test, progress)
     folder = Path(out) if out is not None else None
     with run_folder(folder, WRITTEN):
         long, rest = long_prompt(task, method, rows.get("train", []), demonstrations, instruction)
-        asked = {**rows, "train": rest}
-        began = time.perf_counter()
-        teacher = prepare(base, long, make_method("hard"), (cache or CacheSpec()).config(), asked)
-        taught = {name: kept_answers(folder, name, teacher, progress) for name in asked}
-        seconds = time.perf_counter() - began
-        relabelled = {name: relabelled_rows(task, part, taught[name].labels) for name, part in asked.items()}
-        states = {
-            task.content(row): one for name in asked for row, one in zip(asked[name], taught[name].states, strict=True)
-        }
-        metric = task.spec.metric
-        objective = CustomObjective(
-            lambda engine: match(engine, task, states),
-            "agreement" if metric == "accuracy" else f"agreement ({metric})",
-            {"by": "hard", "demonstrations": demonstrations, "prompt": digest_of(teacher.bound.prefix_ids)},
-        )
+        config = (cache or CacheSpec()).config()
+        lesson = _ask_teacher(base, task, long, {**rows, "train": rest}, folder, config, demonstrations, progress)
+        options: RunOptions = {"test": test, "fresh": fresh, "objective": lesson.objective}
+        options |= {"progress": progress, "notice": notice, "on_event": on_event}
+        spec = _longer(spec, method)
         result = run_training(
-            base,
-            short(task),
-            method,
-            out,
-            train=_longer(spec, method),
-            cache=cache,
-            seed=seed,
-            test=test,
-            fresh=fresh,
-            rows=relabelled,
-            objective=objective,
-            progress=progress,
-            notice=notice,
-            on_event=on_event,
+            base, short(task), method, out, train=spec, cache=cache, seed=seed, rows=lesson.relabelled, **options
         )
-        report = _report(task, teacher, result, asked, demonstrations)
-        report["seconds"] = {"teacher": seconds, **result.seconds}
+        report = _report(task, lesson.teacher, result, lesson.asked, demonstrations)
+        report["seconds"] = {"teacher": lesson.seconds, **result.seconds}
         if folder is not None:
             _keep(folder / REPORT, report, run_digest(result.prepared, result.settings))
         return Distilled(result, report)
+
+
+def _rows_of(task: Task, rows: dict[str, list[Row]] | None, test: bool, progress: Progress) -> dict[str, list[Row]]:
+    """The rows of the splits that are used: those given, or the task's own, with or without labels."""
+    if rows is None:
+        rows = task.load_data(progress, labelled=False)
+    check_splits(rows)
+    return {name: rows[name] for name in (("train", "dev", "test") if test else ("train", "dev")) if rows.get(name)}
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """What the long prompt answered.
+
+    Attributes:
+        teacher: the long prompt, prepared.
+        asked: the rows that it was asked, by split.
+        relabelled: the same with its answers as labels.
+        objective: the distance of the student's answers to its own.
+        seconds: that it took.
+    """
+
+    teacher: Prepared
+    asked: dict[str, list[Row]]
+    relabelled: dict[str, list[Row]]
+    objective: CustomObjective
+    seconds: float
+
+
+def _ask_teacher(
+    base: Base,
+    task: Task,
+    long: Task,
+    asked: dict[str, list[Row]],
+    folder: Path | None,
+    cache: CacheConfig,
+    demonstrations: int,
+    progress: Progress,
+) -> _Lesson:
+    """Let the long prompt answer all rows; see `kept_answers`."""
+    began = time.perf_counter()
+    teacher = prepare(base, long, make_method("hard"), cache, asked)
+    taught = {name: kept_answers(folder, name, teacher, progress) for name in asked}
+    seconds = time.perf_counter() - began
+    relabelled = {name: relabelled_rows(task, part, taught[name].labels) for name, part in asked.items()}
+    states = {
+        task.content(row): one for name in asked for row, one in zip(asked[name], taught[name].states, strict=True)
+    }
+    metric = task.spec.metric
+    objective = CustomObjective(
+        lambda engine: match(engine, task, states),
+        "agreement" if metric == "accuracy" else f"agreement ({metric})",
+        {"by": "hard", "demonstrations": demonstrations, "prompt": digest_of(teacher.bound.prefix_ids)},
+    )
+    return _Lesson(teacher, asked, relabelled, objective, seconds)
 
 
 def _refuse(base: Base, task: Task, method: Method) -> None:

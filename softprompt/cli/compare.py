@@ -21,46 +21,53 @@ _EXAMPLES = (
 )
 
 
+Suite = Annotated[str, typer.Argument(help="A ready suite's name (`quick`, …) or a suite file (docs/benchmarks.md).")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="key=value overrides of the suite, e.g. test=300.")]
+ResultsFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        help="Results folder (default: runs/NAME). The same folder resumes a comparison that was cut short.",
+    ),
+]
+Only = Annotated[
+    list[str] | None, typer.Option("--only", help="Run these contenders or families only; may be repeated.")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and its cost, and stop.")]
+Estimate = Annotated[
+    bool,
+    typer.Option(
+        "--estimate/--no-estimate",
+        help="Time a step of each contender, to estimate the time of the whole comparison.",
+    ),
+]
+Executor = Annotated[
+    Literal["here", "pool", "ray"] | None,
+    typer.Option("--executor", help="This process, processes, or a Ray cluster (default: pool, of one worker here)."),
+]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes, or actors of the cluster.")]
+Address = Annotated[
+    str | None, typer.Option("--address", help="Address of a Ray cluster (default: a cluster on this machine).")
+]
+Isolate = Annotated[
+    bool, typer.Option("--isolate", help="Run each in a process of its own, to measure its peak memory.")
+]
+Artifacts = Annotated[bool, typer.Option("--artifacts", help="Keep the artifacts of the reported runs.")]
+
+
 @verbs.command("compare", epilog=_EXAMPLES)
 def compare_verb(
-    suite: Annotated[
-        str, typer.Argument(help="A ready suite's name (`quick`, …) or a suite file (docs/benchmarks.md).")
-    ],
-    settings: Annotated[
-        list[str] | None, typer.Argument(help="key=value overrides of the suite, e.g. test=300.")
-    ] = None,
-    to: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            help="Results folder (default: runs/NAME). The same folder resumes a comparison that was cut short.",
-        ),
-    ] = None,
-    only: Annotated[
-        list[str] | None, typer.Option("--only", help="Run these contenders or families only; may be repeated.")
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and its cost, and stop.")] = False,
-    estimate: Annotated[
-        bool,
-        typer.Option(
-            "--estimate/--no-estimate",
-            help="Time a step of each contender, to estimate the time of the whole comparison.",
-        ),
-    ] = True,
-    executor: Annotated[
-        Literal["here", "pool", "ray"] | None,
-        typer.Option(
-            "--executor", help="This process, processes, or a Ray cluster (default: pool, of one worker here)."
-        ),
-    ] = None,
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes, or actors of the cluster.")] = 1,
-    address: Annotated[
-        str | None, typer.Option("--address", help="Address of a Ray cluster (default: a cluster on this machine).")
-    ] = None,
-    isolate: Annotated[
-        bool, typer.Option("--isolate", help="Run each in a process of its own, to measure its peak memory.")
-    ] = False,
-    artifacts: Annotated[bool, typer.Option("--artifacts", help="Keep the artifacts of the reported runs.")] = False,
+    suite: Suite,
+    settings: Overrides = None,
+    to: ResultsFolder = None,
+    only: Only = None,
+    dry_run: DryRun = False,
+    estimate: Estimate = True,
+    executor: Executor = None,
+    workers: Workers = 1,
+    address: Address = None,
+    isolate: Isolate = False,
+    artifacts: Artifacts = False,
     document: Json = None,
 ) -> None:
     """Compare methods: learning rates chosen on dev, several seeds, equal tuning, one report with intervals.

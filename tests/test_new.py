@@ -53,6 +53,18 @@ def test_a_proposal_is_a_run_and_its_file_is_read_as_the_same(tmp_path):
     assert "number" in next(line for line in summary(found) if "gives the label away" in line)
 
 
+def test_chinese_rows_get_a_chinese_proposal(tmp_path):
+    rows = [f"第{k}条消息说{('天气', '球队')[k % 2]}很好,{('life', 'sport')[k % 2]}" for k in range(24)]
+    found = proposed(saved(tmp_path / "c.csv", "text,label", rows))
+    assert found.task["template"]["instruction"] == "请选择符合文本的标签：life或sport。\n\n"
+    assert found.task["template"]["input"] == "文本：{{ text }}" and found.task["template"]["cue"] == "\n标签："
+    text = written(found, tmp_path, command_of(Path("x.yaml")))
+    assert Task.load(yaml_file.load(text, "x.yaml")["task"]).words == ["life", "sport"]
+    japanese = [line.replace("很好", "がいい") for line in rows]
+    found = proposed(saved(tmp_path / "j.csv", "text,label", japanese))
+    assert found.task["template"]["cue"] == "\nLabel:"
+
+
 def test_what_was_seen_is_said(tmp_path):
     rows = [line.rpartition(",")[0] for line in tickets(30)]
     rows += [rows[0], rows[1], rows[2].replace("account", "billing"), ",billing", "no team,"]

@@ -15,6 +15,7 @@ from ..data.splits import LEAST
 from ..errors import DataError
 from ..storage import cached_file
 from ..tasks import Task
+from ..tasks.phrases import phrases_for
 from ..tasks.proposed import propose, task_name
 from ..values import text_of
 from .looking import Seen
@@ -88,7 +89,8 @@ def propose_run(seen: Seen) -> Proposal:
     roles = seen.roles
     names = {column: _field(column, seen) for column in roles.fields}
     kind = default_run(roles.kind)
-    task = propose(roles.kind, list(names.values()), list(seen.labels), name=task_name(seen.path.stem))
+    phrases = phrases_for(text_of(row.values.get(column)) for row in seen.rows for column in names)
+    task = propose(roles.kind, list(names.values()), list(seen.labels), name=task_name(seen.path.stem), phrases=phrases)
     columns = {ours: column for column, ours in names.items() if ours != column and roles.kind != "tagging"}
     ours = _ANSWERS.get(roles.kind)
     if ours is not None and not roles.marked and ours != roles.answer:

@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 from ..errors import ConfigError
 from ..values import composed
+from .phrases import ENGLISH, Phrases
 
 Kind = Literal["classification", "span", "generation", "tagging", "multilabel"]
 MOST_NAMED = 100
 """Labels that an instruction names at most; more would fill a small base's context."""
 
-_CUES = {"classification": "\nLabel:", "multilabel": "\nLabels:", "span": "\nAnswer:", "generation": "\nAnswer:"}
 _WRITES = {"max_new_tokens": 64, "stop": ["\n"]}
 
 
@@ -26,6 +26,7 @@ def propose(
     name: str = "task",
     instruction: str | None = None,
     label_words: Mapping[str, str] | None = None,
+    phrases: Phrases = ENGLISH,
 ) -> dict[str, Any]:
     """A task as a mapping, without its data, as `Task.load` reads it.
 
@@ -36,6 +37,7 @@ def propose(
         labels: of a classification, tagging or sets of labels, in the order that they are to have.
         instruction: in front of every row; None: one that names the labels, or asks for the answer.
         label_words: label → its word; those that are not there are made of the label.
+        phrases: the language of the instruction, the fields' names and the cue.
 
     Raises:
         ConfigError: no field; fewer than two labels; two labels with the same words.
@@ -58,12 +60,12 @@ def propose(
     elif kind == "span":
         task["generation"] = {**_WRITES}
         task["metric"] = "f1"
-    said = _instruction(kind, list(words.values())) if instruction is None else instruction
+    said = _instruction(kind, list(words.values()), phrases) if instruction is None else instruction
     if said and kind != "tagging":
         template["instruction"] = said.rstrip() + "\n\n"
-    template["input"] = shown_fields(fields)
-    if kind in _CUES:
-        template["cue"] = _CUES[kind]
+    template["input"] = phrases.shown(fields)
+    if kind in phrases.cues:
+        template["cue"] = phrases.cues[kind]
         if kind != "multilabel":  # whose labels a head decides
             template["answer"] = f" {{{{ answer }}}}{_closing(list(words.values()))}"
     return task
@@ -78,21 +80,12 @@ def _closing(words: Sequence[str]) -> str:
     return ""
 
 
-def _instruction(kind: Kind, words: Sequence[str]) -> str:
+def _instruction(kind: Kind, words: Sequence[str], phrases: Phrases) -> str:
     if kind == "span":
-        return "Answer the question with words of the text."
+        return phrases.answer
     if kind != "classification" or len(words) > MOST_NAMED:
         return ""
-    return f"Choose the label that fits the text: {', '.join(words[:-1])} or {words[-1]}."
-
-
-def shown_fields(fields: Sequence[str]) -> str:
-    """Jinja2 text that shows each field on a line of its own behind its name: `Message: {{ message }}`."""
-    lines = []
-    for field in fields:
-        title = re.sub(r"[_\s]+", " ", field).strip()
-        lines.append(f"{title[:1].upper()}{title[1:]}: {{{{ {field} }}}}")
-    return "\n".join(lines)
+    return phrases.choice(words)
 
 
 def words_of(labels: Sequence[str], given: Mapping[str, str]) -> dict[str, str]:

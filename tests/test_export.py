@@ -16,6 +16,7 @@ from models import tiny_base, tiny_model, tiny_tokenizer
 from safetensors import safe_open
 from safetensors.torch import load_file
 from test_cli import cli
+from transformers import DynamicCache
 
 import softprompt as sp
 from softprompt import registry
@@ -137,6 +138,27 @@ def test_a_cache_of_the_exported_keys_and_values_gives_our_logits(runs, tmp_path
     assert ids[: len(before)] == before and ids[-len(behind) :] == behind
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3-wide"])
+def test_an_infix_rotated_into_a_cache_behind_the_text_gives_our_logits(runs, tmp_path, family):
+    """In gemma3 layers rotate by two rates; in gpt2 not at all."""
+    base, out, model = tiny_base(family), tmp_path / "out", tiny_model(family).eval()
+    sp.export(runs("infix", family), "kv", out, base=base)
+    ids, logits = ours(runs("infix", family), base)
+    with safe_open(out / "keys_values.safetensors", "pt") as file:
+        told = file.metadata()
+    last = json.loads(told["ids_behind_prompt"])
+    before, behind = json.loads(told["ids_before_text"]), json.loads(told["ids_behind_text"])
+    assert told["first_position"] == "none" and len(last) == 1 and ids[: len(before)] == before
+    assert ids[-len(behind + last) :] == behind + last
+    position, cache = len(ids) - 1, DynamicCache()
+    model(input_ids=torch.tensor([ids[:-1]]), past_key_values=cache)
+    loaded(out, tmp_path)["put"](cache, position)
+    found = model(input_ids=torch.tensor([last]), past_key_values=cache, position_ids=torch.tensor([[position]]))
+    equal(found.logits[0, -1], logits)
+    assert (plain(model, ids) - logits).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("name", ["lora", "full"])
 def test_a_merged_model_has_our_logits(runs, tmp_path, name):
     base, out = tiny_base(), tmp_path / "out"
@@ -228,14 +250,22 @@ def test_the_readme_names_base_and_digests(runs, tmp_path):
 
 
 REFUSED = {
-    ("infix", "peft"): "PEFT has no place for what method 'infix' has learned here, so it has no 'peft' format; serve",
-    ("infix", "kv"): "rotated to where each row's text ends",
-    ("lora", "kv"): "are no keys and values in front of a text, so it has no 'kv' format; use --to peft or merged",
+    (
+        "infix",
+        "peft",
+    ): "PEFT has no place for what method 'infix' has learned here, so it has no 'peft' format; use --to kv",
+    (
+        "lora",
+        "kv",
+    ): "are no keys and values in front of a text or behind it, so it has no 'kv' format; use --to peft or merged",
     (
         "slots",
         "peft",
     ): "PEFT has no place for what method 'soft' has learned here, so it has no 'peft' format; use --to prompt",
-    ("slots", "kv"): "are no keys and values in front of a text, so it has no 'kv' format; use --to prompt-embeds",
+    (
+        "slots",
+        "kv",
+    ): "are no keys and values in front of a text or behind it, so it has no 'kv' format; use --to prompt-embeds",
     ("prefix", "prompt-embeds"): "are no embeddings, so it has no 'prompt-embeds' format; use --to peft or kv",
     ("head", "kv"): "are no keys and values",
     ("head", "peft"): "PEFT has no place",

@@ -42,6 +42,7 @@ class Rotary:
         self, rotations: Sequence[Rotation | None], name: str, unknown: Sequence[int], since_format_1: bool
     ) -> None:
         self._name, self._unknown, self.since_format_1 = name, unknown, since_format_1
+        self._rotations = list(rotations)
         kinds = dict.fromkeys(rotation for rotation in rotations if rotation is not None)
         self._groups = [
             (kind, [layer for layer, rotation in enumerate(rotations) if rotation is kind]) for kind in kinds
@@ -60,11 +61,7 @@ class Rotary:
         Raises:
             BaseModelError: the rotation of this base's keys was not found.
         """
-        if self._unknown:
-            raise BaseModelError(
-                f"base {self._name!r}: the rotation of keys in layer {self._unknown[0]} was not found. Learned keys would "
-                "stand at another distance in each row; use method.form: embeddings"
-            )
+        self._refuse_unknown()
         rotated: list[KV] = list(kv)
         for kind, layers in self._groups:
             keys = torch.stack([kv[number][0] for number in layers])  # [n, b, G, S, D]
@@ -79,6 +76,22 @@ class Rotary:
             for number, layer in zip(layers, moved.to(keys.dtype).unbind(0), strict=True):
                 rotated[number] = (layer, kv[number][1])
         return rotated
+
+    def by_layer(self) -> list[Rotation | None]:
+        """The rotation of each layer's keys; None where they hold no position.
+
+        Raises:
+            BaseModelError: as `rotate`.
+        """
+        self._refuse_unknown()
+        return self._rotations
+
+    def _refuse_unknown(self) -> None:
+        if self._unknown:
+            raise BaseModelError(
+                f"base {self._name!r}: the rotation of keys in layer {self._unknown[0]} was not found. Learned keys would "
+                "stand at another distance in each row; use method.form: embeddings"
+            )
 
 
 @torch.no_grad()
@@ -119,3 +132,13 @@ def find_rotary(base: Base) -> Rotary | None:
 def _by_place(heads: Tensor, places: int) -> Tensor:
     """[B, G, 1, D], rows of one place after those of another → [places, n, D]."""
     return heads.float().unflatten(0, (places, -1)).flatten(1, 3)
+
+
+def rotations_of(base: Base) -> list[Rotation | None]:
+    """How each layer's keys rotate with their position, as `Base.rotate` does it; None where they do not.
+
+    Raises:
+        BaseModelError: the rotation of this base's keys was not found.
+    """
+    rotary = base._rotary
+    return [None] * base.shape.layers if rotary is None else rotary.by_layer()

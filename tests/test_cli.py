@@ -233,6 +233,7 @@ def test_inspect_methods_help(work):
         "distil",
         "prune",
         "import",
+        "export",
         "bench speed",
         "data get",
         "base get",

@@ -19,7 +19,7 @@ from softprompt.benchmarks.compare.report.gather import Table, gather
 from softprompt.benchmarks.compare.report.words import verdicts
 from softprompt.benchmarks.compare.results import Results
 from softprompt.benchmarks.compare.runs import Cell, count
-from softprompt.benchmarks.compare.suite import load_suite
+from softprompt.benchmarks.compare.suite import SuiteSpec, load_suite
 from softprompt.benchmarks.compare.texts import texts_of
 from softprompt.errors import MissingExtraError
 from softprompt.holding import held
@@ -79,12 +79,7 @@ def compare(
         explained(lambda: left),
         held(folder, "another `bench compare` is at work here; wait for it, or give another --out"),
     ):
-        context.check(
-            begin(spec, folder, only, look_only=True).cells
-        )  # what is wrong is said before any record is moved
-        work = begin(spec, folder, only)
-        if work.stale:
-            notice(f"{work.stale} records of other settings than the suite's were moved to {folder / 'stale'}")
+        work = _begun(spec, folder, only, context, notice)
         costs = _costs(work, context, folder / "probe.json", workers, progress) if estimate else {}
         plan(_plan(work, costs, workers))
         context.clear()  # workers have a base each; this one would stand beside them
@@ -96,6 +91,15 @@ def compare(
         files, tables, told = report(folder)
     failed = [f"{record.id}: {record.reason}" for record in work.failed]
     return {"tables": tables, "verdicts": told, "files": files, "failed": failed}
+
+
+def _begun(spec: SuiteSpec, folder: Path, only: Sequence[str], context: RunContext, notice: Notice) -> Work:
+    """See `begin`; what is wrong is said before any record is moved."""
+    context.check(begin(spec, folder, only, look_only=True).cells)
+    work = begin(spec, folder, only)
+    if work.stale:
+        notice(f"{work.stale} records of other settings than the suite's were moved to {folder / 'stale'}")
+    return work
 
 
 def _refuse_without_report() -> None:

@@ -88,16 +88,23 @@ def main(
         session = Session(names, kept, spans, progress, notice, fresh)
         stack.enter_context(explained(session.after_a_stop))
         session.tell_plan()
-        if points:
-            rows, left_out = run_grid(session, where, points, turns)
-            scaling = slopes(rows)
-        else:
-            rows = [session.row(name, measured) for name, measured in measures.items()]
-            scaling = [one for row in rows if row["name"] == ENCODING for one in encoding_scaling(row)]
-            left_out = LEFT_OUT
+        measured = _of_grid(session, where, points, turns) if points else _of_cases(session, measures)
         session.tell_end()
     machine = {"processor": processor_name(), "threads": torch.get_num_threads()}
-    return {"rows": rows, "scaling": scaling, "left_out": left_out, "machine": machine, "versions": versions}
+    return {**measured, "machine": machine, "versions": versions}
+
+
+def _of_grid(session: Session, where: str, points: dict[str, list[Case]], turns: Turns) -> dict[str, Any]:
+    """What `main` returns of a grid's rows."""
+    rows, left_out = run_grid(session, where, points, turns)
+    return {"rows": rows, "scaling": slopes(rows), "left_out": left_out}
+
+
+def _of_cases(session: Session, measures: Measures) -> dict[str, Any]:
+    """What `main` returns of the cases' rows."""
+    rows = [session.row(name, measured) for name, measured in measures.items()]
+    scaling = [one for row in rows if row["name"] == ENCODING for one in encoding_scaling(row)]
+    return {"rows": rows, "scaling": scaling, "left_out": LEFT_OUT}
 
 
 def _check_names(only: list[str], grid: str | None) -> None:

@@ -68,11 +68,7 @@ def fit(
     parameters, optimizer = method.parameters(), make_optimizer(method.groups(), spec)
     guard = Guard(parameters, optimizer, spec.clip, method.trains_whole_model)
     run = _Run(prepared, spec, seed, store, control, objective, weights, guard)
-    state = weights.load(store) or State()
-    if state.step:
-        put_back(parameters, state.parameters)
-        optimizer.load_state_dict(state.optimizer)
-        store.log("resumed", step=state.step)
+    state = run.resumed(optimizer)
     guard.keep(state)
 
     while state.unseen or (state.step < spec.max_steps and not state.ended):
@@ -83,9 +79,7 @@ def fit(
             stop = run.evaluate(state)
         guard.keep(state)
         if weights.due(store, at_once=stop or state.step == spec.max_steps or bool(state.ended)):
-            state.parameters = [parameter.detach().clone() for parameter in parameters]
-            state.optimizer = optimizer.state_dict()
-            weights.save(store, state)
+            run.save(state, optimizer)
         if stop:
             store.log("interrupted", step=state.step)
             raise Interrupted(asked.number or signal.SIGTERM)
@@ -115,6 +109,21 @@ class _Run:
     objective: Objective
     weights: Weights
     guard: Guard
+
+    def resumed(self, optimizer: Optimizer) -> State:
+        """The state of the checkpoint, with its parameters and its optimizer in place; a new one where there is none."""
+        state = self.weights.load(self.store) or State()
+        if state.step:
+            put_back(self.prepared.method.parameters(), state.parameters)
+            optimizer.load_state_dict(state.optimizer)
+            self.store.log("resumed", step=state.step)
+        return state
+
+    def save(self, state: State, optimizer: Optimizer) -> None:
+        """Write a checkpoint of the state, of the parameters and of the optimizer as they are now."""
+        state.parameters = [parameter.detach().clone() for parameter in self.prepared.method.parameters()]
+        state.optimizer = optimizer.state_dict()
+        self.weights.save(self.store, state)
 
     def step(self, state: State, optimizer: Optimizer) -> bool:
         """One step of the optimizer; whether the run is to end after it (all processes agree)."""

@@ -18,6 +18,7 @@ from scipy.special import logsumexp
 from .answers import Compiled, Evaluation, Outcome, answer, summarize
 from .artifact import Artifact, Ensemble, Manifest, load, write_ensemble
 from .artifact.card import ensemble_card
+from .documents import DocumentCache
 from .errors import ArtifactError, DataError
 from .tasks import Task
 from .tasks.classification import Classification
@@ -207,15 +208,22 @@ def weighed(found: Sequence[Evaluation], weights: Sequence[float], metric: str) 
 
 
 def answer_together(
-    rows: Sequence[Sequence[Example]], served: Sequence[Together], progress: Progress = ignore_progress
+    rows: Sequence[Sequence[Example]],
+    served: Sequence[Together],
+    progress: Progress = ignore_progress,
+    documents: DocumentCache | None = None,
 ) -> list[Outcome]:
     """Answer rows, each by those that answer under its name; rows of one base run in the same batches.
 
     Args:
         rows: each row as its examples, one for each prompt of `served`.
+        documents: reads a text once for all that ask about it, and keeps it; None: each row runs whole.
     """
     flat = [example for examples in rows for example in examples]
-    outcomes = iter(answer(flat, [prompt for one in served for prompt in one.prompts], progress))
+    prompts = [prompt for one in served for prompt in one.prompts]
+    if documents is not None:
+        prompts = documents.behind_texts(flat, prompts)
+    outcomes = iter(answer(flat, prompts, progress))
     return [one.outcome([next(outcomes) for _ in one.prompts]) for one in served]
 
 

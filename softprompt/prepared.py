@@ -109,7 +109,7 @@ def bind(
     how = plan(slots, first, base.bidirectional)
     start = method.learned() if how.first_layer else NOTHING
     engines = [other.engine for other in reuse]
-    engine = make_engine(base, how, bound.prefix_ids, bound.cue, cache, engines, start, bound.tail)
+    engine = make_engine(base, how, bound.prefix_ids, bound.cue, cache, engines, start, bound.tail, bound.question)
     return Prompt(base, method, form, engine)
 
 

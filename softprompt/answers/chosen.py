@@ -32,6 +32,8 @@ Prior = Tensor | dict[Ids, float] | None
 class Chosen(AnswerForm[ScoredTask]):
     """The best of a row's candidates: the words of fixed labels, or options that each row brings."""
 
+    mixes = True
+
     def __init__(self, bound: BoundTask, headed: bool = False) -> None:
         super().__init__(bound, headed)
         self._words = self.task.words
@@ -239,7 +241,7 @@ class Chosen(AnswerForm[ScoredTask]):
         asked = (prompt.form.compared(example) for example, prompt in zip(rows, prompts, strict=True))
         record = any(len(ids) > 1 for answers in asked for ids in answers)
         engine_rows = [prompt.row(example) for example, prompt in zip(rows, prompts, strict=True)]
-        batch = run(first.base, engine_rows, None, record, first.live)
+        batch = run(first.base, engine_rows, first.kept, record, first.live)
         by_prompt: dict[int, list[int]] = {}
         for index, prompt in enumerate(prompts):
             by_prompt.setdefault(id(prompt), []).append(index)

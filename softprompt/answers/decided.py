@@ -25,6 +25,7 @@ from .thresholds import best_thresholds
 class Decided(AnswerForm[MultiLabel]):
     """The labels whose probability reaches their thresholds, from a head that reads one state a row."""
 
+    mixes = True
     needs_head = True
     settles_on_dev = True
 
@@ -138,7 +139,9 @@ class Decided(AnswerForm[MultiLabel]):
         first = prompts[0]
         if not first.base.mixes_prompts:
             return self.predict(first, rows)
-        batch = run(first.base, [own.row(row) for row, own in zip(rows, prompts, strict=True)], live=first.live)
+        batch = run(
+            first.base, [own.row(row) for row, own in zip(rows, prompts, strict=True)], first.kept, live=first.live
+        )
         by_prompt: dict[int, list[int]] = {}
         for index, prompt in enumerate(prompts):
             by_prompt.setdefault(id(prompt), []).append(index)

@@ -17,7 +17,7 @@ from torch import Tensor
 from .. import registry
 from ..base import Base
 from ..data import Row
-from ..engine import Engine, EngineRow, Learned, Past
+from ..engine import Engine, EngineRow, Learned, Past, Reading, RowCache, kept_ids
 from ..engine.rows import Piece
 from ..errors import DataError
 from ..methods import Method
@@ -55,21 +55,31 @@ class Compiled(Prompt):
 
     Attributes:
         once: what its form computes once for all rows (see `AnswerForm.once`).
+        reading: a text that was read before, which all rows begin with.
     """
 
     shared_prefix: Past | None
     middle: Mapping[str, Piece]
     live: Base
     once: Any
+    reading: Reading | None = None
 
     def row(self, example: Example) -> EngineRow:
         """An example behind it, where rows of several prompts run together."""
-        return self.engine.row(example, self.shared_prefix, self.middle)
+        row = self.engine.row(example, self.shared_prefix, self.middle)
+        return row if self.reading is None else self.reading.behind(row, kept_ids(self.engine, example)[1])
+
+    @property
+    def kept(self) -> RowCache | None:
+        """Where what its rows have kept lies: of a text that was read before, what follows it."""
+        return None if self.reading is None else self.reading.following
 
     def size(self, example: Example) -> int:
-        """Tokens that set an example's memory and time."""
-        shared = len(self.bound.prefix_ids) + len(self.bound.cue) + len(self.bound.tail)
-        return self.method.length + shared + len(example.text)
+        """Tokens that set an example's memory and time; a text that was read before lies there once for all its rows."""
+        behind = self.method.length + len(self.bound.behind) + len(self.bound.tail)
+        if self.reading is not None:
+            return behind + len(example.text) - len(self.reading.text)
+        return behind + len(self.bound.prefix_ids) + len(example.text)
 
 
 class AnswerForm(ABC, Generic[T]):
@@ -77,6 +87,7 @@ class AnswerForm(ABC, Generic[T]):
 
     Attributes:
         reads_tokens: a head reads the state of every token of the text; else one state a row.
+        mixes: rows of several prompts run in one batch on a causal base, as `Compiled.row` lays them out.
         needs_head: only a head can answer so, whatever words the base has.
         settles_on_dev: something is chosen on the answers to dev rows after training (see `settle_on_dev`).
         rate, epochs, word_dropout: how a head's method is trained by default: its own learning rate times `rate`, at
@@ -86,6 +97,7 @@ class AnswerForm(ABC, Generic[T]):
     """
 
     reads_tokens: ClassVar[bool] = False
+    mixes: ClassVar[bool] = False
     needs_head: ClassVar[bool] = False
     settles_on_dev: ClassVar[bool] = False
     rate: ClassVar[float] = 1.0

@@ -36,6 +36,8 @@ class Generated(AnswerForm[Generation]):
         stops: texts that end one.
     """
 
+    mixes = True
+
     def __init__(self, bound: BoundTask, headed: bool = False) -> None:
         super().__init__(bound, headed)
         prompter, spec = bound.prompter, self.task.spec
@@ -188,7 +190,7 @@ class Generated(AnswerForm[Generation]):
         forms: list[Generated] = [prompt.form for prompt in prompts]  # type: ignore[misc]  # by the same `together`
         if first.base.mixes_prompts:
             engine_rows = [prompt.row(example) for example, prompt in zip(rows, prompts, strict=True)]
-            batch = run(first.base, engine_rows, None, True, first.live)
+            batch = run(first.base, engine_rows, first.kept, True, first.live)
             answers = self._write(batch, rows, forms, streamer)
         else:
             answers = self._written(first.engine, rows, first.method.learned(), streamer=streamer)

@@ -15,6 +15,8 @@ from ..types import Example, Progress, ignore_progress
 from .form import Compiled, Prompt
 from .outcome import Outcome
 
+LONG = 128  # tokens of a text that is worth keeping, and whose keys are not copied for each row
+
 
 @torch.no_grad()
 def compiled(prompt: Prompt) -> Compiled:
@@ -45,10 +47,14 @@ def answer(rows: Sequence[Example], prompts: Sequence[Compiled], progress: Progr
 
 
 def _batches(rows: Sequence[Example], prompts: Sequence[Compiled]) -> Iterator[list[int]]:
-    """Indices of the rows of each batch, sorted by length: those that may be served together."""
+    """Indices of the rows of each batch, sorted by length: those that may be served together.
+
+    Rows behind a long text that was read before are by themselves, so that it need not be copied for each.
+    """
     together: dict[Hashable, list[int]] = {}
     for index, prompt in enumerate(prompts):
-        together.setdefault(prompt.form.together(prompt), []).append(index)
+        text = prompt.reading if prompt.reading is not None and len(prompt.reading.text) >= LONG else None
+        together.setdefault((prompt.form.together(prompt), id(text)), []).append(index)
     for some in together.values():
         sizes = [prompts[index].size(rows[index]) for index in some]
         for batch in buckets(sizes):

@@ -15,9 +15,11 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from .attention import Call, current
-from .scores import Scoring, attend, joined, stacked
+from .scores import Scoring, attend, attend_behind, joined, stacked
 
 NAME = "softprompt"
+UNCOPIED = 128  # shared keys from which on they are not copied for each row
+SCORES_AT_ONCE = 64_000_000  # numbers that are held then
 CROSS = "attends_to_encoder"  # marks the attention modules of a decoder that attend to an encoder's states
 # keywords that change no score: of flash attention, of outputs beside the states, of a cache that is never there
 _HARMLESS = {
@@ -121,10 +123,26 @@ def _of_rows(
         call.handed += [(key, value)] * (layer + 1 - len(call.handed))  # nothing looks at layers that do not run
         call.handed[layer] = (key, value)  # also when a layer is computed again
     past: list[tuple[Tensor, Tensor]] = [tuple(block.kv[layer]) for block in call.blocks]
-    keys = joined([k for k, _ in past], key, call.rows)
-    values = joined([v for _, v in past], value, call.rows)
-    mask = call.with_bias(call.mask(call.window(module, window)), bias, keys.shape[2] - key.shape[2])
-    return call.to_packed(attend(query, keys, values, mask, how))
+    mask = call.mask(call.window(module, window))
+    if bias is None and how.plain and past and _uncopied(past[0], query, key, value):
+        first, *past = past
+        keys, values = joined([k for k, _ in past], key, call.rows), joined([v for _, v in past], value, call.rows)
+        return call.to_packed(attend_behind(query, first, keys, values, mask, how))
+    keys, values = joined([k for k, _ in past], key, call.rows), joined([v for _, v in past], value, call.rows)
+    return call.to_packed(attend(query, keys, values, call.with_bias(mask, bias, keys.shape[2] - key.shape[2]), how))
+
+
+def _uncopied(shared: tuple[Tensor, Tensor], query: Tensor, key: Tensor, value: Tensor) -> bool:
+    """Whether keys and values that all rows share cost more to copy for each row than attention without a fused kernel does.
+
+    Only on the CPU, and where nothing is learned: no gradients are kept of its scores.
+    """
+    rows, heads, width, _ = query.shape
+    size = shared[0].shape[2]
+    fits = all(a.shape[1::2] == b.shape[1::2] for a, b in zip(shared, (key, value), strict=True))
+    on_cpu = query.device.type == "cpu" and not torch.is_grad_enabled()
+    few = rows * heads * width * size <= SCORES_AT_ONCE
+    return rows > 1 and len(shared[0]) == 1 and size >= UNCOPIED and fits and on_cpu and few
 
 
 def _triangle(query: Tensor, key: Tensor) -> Tensor:

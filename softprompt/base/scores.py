@@ -29,6 +29,11 @@ class Scoring:
     sinks: Tensor | None = None
     softcap: float | None = None
 
+    @property
+    def plain(self) -> bool:
+        """Whether weights are the softmax of scaled products and nothing else."""
+        return self.sinks is None and self.softcap is None and not self.dropout
+
 
 def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, how: Scoring) -> Tensor:
     """[B, A, Q, D] over keys [B, G, S, D] and values [B, G, S, d] → [B, A, Q, d].
@@ -55,6 +60,36 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, how
     else:
         out = _capped(query, keys, values, mask, how, how.softcap)
     return out.reshape(out.shape[0], heads, width, out.shape[-1]) if folds > 1 else out
+
+
+def attend_behind(
+    query: Tensor, shared: tuple[Tensor, Tensor], keys: Tensor, values: Tensor, mask: Tensor | None, how: Scoring
+) -> Tensor:
+    """As `attend`, behind keys and values that all rows share, which are not copied for each row.
+
+    All rows' queries meet the shared keys in one product. The scores are put beside those of the rows' own keys before the
+    softmax, so the result is the same.
+
+    Args:
+        shared: keys and values [1, G, P, D].
+        mask: bool [B or 1, 1, Q or 1, P + S].
+    """
+    (rows, heads, width, size), groups = query.shape, keys.shape[1]
+    folded = query.reshape(rows, groups, -1, size) * (
+        size**-0.5 if how.scaling is None else how.scaling
+    )  # [B, G, fQ, D]
+    together = folded.transpose(0, 1).flatten(1, 2)  # [G, B·f·Q, D]
+    before = (together @ shared[0][0].transpose(-1, -2)).unflatten(1, (rows, -1)).transpose(0, 1)  # [B, G, fQ, P]
+    scores = torch.cat([before, folded @ keys.transpose(-1, -2)], dim=-1)
+    if mask is not None:
+        # a padded query may see nothing at all, and must stay finite
+        hidden = ~mask.repeat(1, 1, heads // groups if mask.shape[2] == width else 1, 1)
+        scores = scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
+    weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
+    first, own = weights.split([shared[0].shape[2], keys.shape[2]], dim=-1)
+    out = first.transpose(0, 1).flatten(1, 2) @ shared[1][0]  # [G, B·f·Q, d]
+    out = out.unflatten(1, (rows, -1)).transpose(0, 1) + own @ values
+    return out.reshape(rows, heads, width, -1)
 
 
 def _with_sinks(keys: Tensor, values: Tensor, mask: Tensor | None, sinks: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -66,7 +66,9 @@ class Case:
         """An engine of its own by the run's plan, its rows kept as the run would keep them: the run's own stays as it is."""
         like = self.ready.engine
         config = CacheConfig(like.config.dtype)
-        engine = make_engine(self.base, like.plan, like.prefix_ids, like.cue, config, (), self.learned, like.tail)
+        engine = make_engine(
+            self.base, like.plan, like.prefix_ids, like.cue, config, (), self.learned, like.tail, like.question
+        )
         engine.encode(self.rows)
         return engine
 

@@ -204,7 +204,7 @@ def joints(case: Case) -> Iterator[Finding]:
             spoken = case.form.spoken(row.candidates[index])
             pairs.append(("cue and answer", (*whole, *spoken), _ids(case, text + answer)))
         if not row.truncated and not row.windows:
-            ours = (*bound.prefix_ids, *row.text, *bound.cue)
+            ours = (*bound.prefix_ids, *row.text, *bound.behind)
             pairs.append(("template and text", _without_lead(case, ours, whole), whole))
         for joint, pieces, joined in pairs:
             if pieces != joined:

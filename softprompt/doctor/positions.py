@@ -36,8 +36,8 @@ def padding(case: Case) -> Iterator[Finding]:
 def _against_plain(case: Case) -> Iterator[Finding]:
     """The engine's packed rows against the plain model's padded ones."""
     base, bound, rows = case.base, case.bound, case.rows[:TOGETHER]
-    ours = _contexts(Engine(base, plan(SLOTS), bound.prefix_ids, bound.cue), rows)
-    whole = [(*bound.prefix_ids, *row.text, *bound.cue) for row in rows]
+    ours = _contexts(Engine(base, plan(SLOTS), bound.prefix_ids, bound.behind), rows)
+    whole = [(*bound.prefix_ids, *row.text, *bound.behind) for row in rows]
     allowed = max(tolerance(dtype, ours) for dtype in (base.dtype, base.autocast or base.dtype))
     for side in ("left", "right"):
         off = far(ours, _padded(base, whole, side))
@@ -91,8 +91,8 @@ def positions(case: Case) -> Iterator[Finding]:
     yield Finding(
         "positions",
         "ok",
-        f"{row.where}: after {case.decode((*row.text, *case.bound.cue)[-12:])} the right answer {case.decode(row.answer)} has "
-        f"log p {sums[0]:.2f}; most probable is {case.decode([int(part[0].argmax())])}",
+        f"{row.where}: after {case.decode((*row.text, *case.bound.behind)[-12:])} the right answer {case.decode(row.answer)} "
+        f"has log p {sums[0]:.2f}; most probable is {case.decode([int(part[0].argmax())])}",
     )
 
 
@@ -108,7 +108,8 @@ def _headed(case: Case, rows: Sequence[Example]) -> Finding:
 
 def _alone(case: Case, row: Example) -> Tensor:
     """Logits of one row's answer from an engine that has kept nothing."""
-    engine = make_engine(case.base, case.engine.plan, case.bound.prefix_ids, case.bound.cue, tail=case.bound.tail)
+    bound, how = case.bound, case.engine.plan
+    engine = make_engine(case.base, how, bound.prefix_ids, bound.cue, tail=bound.tail, question=bound.question)
     return case.form.logits(engine, [row], case.learned)[0].float()
 
 
@@ -161,7 +162,8 @@ def _naive(case: Case, row: Example) -> Tensor:
     adapted = [slot.adapted for slot in case.slots]
     everywhere = not any(adapted) or next(p for p, on in enumerate(adapted) if on) == _first_ids(case)
     if everywhere and all(slot.learned != "kv" for slot in case.slots):
-        ids = {"prefix_ids": case.bound.prefix_ids, "cue": case.bound.cue, "answer": row.answer[:-1]}
+        bound = case.bound
+        ids = {"prefix_ids": bound.prefix_ids, "question": bound.question, "cue": bound.cue, "answer": row.answer[:-1]}
         pieces = []
         for slot in case.slots:
             if slot.learned:
@@ -170,7 +172,7 @@ def _naive(case: Case, row: Example) -> Tensor:
                 pieces.append(base.embed(torch.tensor(part, device=base.device)))
         return _plain(base, inputs_embeds=torch.cat(pieces)[None])[0, -count:]
     how = replace(case.engine.plan, first_layer=0)
-    engine = Engine(case.base, how, case.bound.prefix_ids, case.bound.cue)
+    engine = Engine(case.base, how, case.bound.prefix_ids, case.bound.cue, question=case.bound.question)
     one = engine.row(row, engine.shared_prefix(learned), engine.middle(learned), row.answer[:-1])
     batch = run(engine.base, [one], live=base)
     return batch.base.logits(batch.states[-count:])

@@ -2,7 +2,7 @@
 
 from .batch import BatchOutput, answer_states, score
 from .bidirectional import BidirectionalEngine
-from .cache import CacheConfig
+from .cache import CacheConfig, RowCache
 from .decode import Answer, generate
 from .encode import buckets
 from .engine import Engine
@@ -10,6 +10,7 @@ from .kinds import make_engine
 from .losses import summed_loss
 from .past import Past, join, kv_of, learned_past
 from .plan import NOTHING, SLOTS, Learned, Plan, Slot, lay_out, plan
+from .reading import Reading, TextKey, kept_ids, read_texts, text_key
 from .rows import EngineRow, run
 from .texts import before_stops, stops_in, text_of
 from .tree import WordTree, distinct_beginnings
@@ -27,7 +28,10 @@ __all__ = [
     "Learned",
     "Past",
     "Plan",
+    "Reading",
+    "RowCache",
     "Slot",
+    "TextKey",
     "WordTree",
     "answer_states",
     "before_stops",
@@ -36,15 +40,18 @@ __all__ = [
     "generate",
     "in_forwards",
     "join",
+    "kept_ids",
     "kv_of",
     "lay_out",
     "learned_past",
     "make_engine",
     "plan",
+    "read_texts",
     "run",
     "score",
     "stops_in",
     "summed_loss",
+    "text_key",
     "text_of",
     "token_states",
 ]

@@ -26,7 +26,7 @@ class Engine:
     """Runs examples of one task through one base by one plan.
 
     Args:
-        prefix_ids, cue, tail: ids of the slots that all rows share; `prefix_ids` stand before the text.
+        prefix_ids, cue, tail, question: ids of the slots that all rows share; `prefix_ids` stand before the text.
         cache: how rows' K/V, or their states below the first learned layer, are kept.
         reuse: other engines; the first that keeps the same rows lends them, whatever is learned behind them.
         start: what the method brings before its first step, for a plan that begins in an upper layer. Rows are encoded
@@ -46,22 +46,25 @@ class Engine:
         reuse: Sequence[Engine] = (),
         start: Learned = NOTHING,
         tail: Ids = (),
+        question: Ids = (),
     ) -> None:
-        self.plan, self.prefix_ids, self.cue, self.tail = plan, prefix_ids, cue, tail
+        self.plan, self.prefix_ids, self.question, self.cue, self.tail = plan, prefix_ids, question, cue, tail
         self.base = base.view(prepacked=plan.keeps_texts)
-        self.pieces = Pieces(plan, {"prefix_ids": prefix_ids, "cue": cue, "tail": tail})
+        self.pieces = Pieces(plan, {"prefix_ids": prefix_ids, "question": question, "cue": cue, "tail": tail})
+        self._behind = len(question) + len(cue)  # tokens between a row's text and its answer
         self.config = config = cache or CacheConfig()
         dtype = config.dtype or base.dtype
         cut = [(FIRST_NAMES.get(slot.name, slot.name), slot.start, slot.stop) for slot in plan.row_frozen]
         slots = [slot for slot in plan.shared_live if plan.first_layer and slot.learned == "kv"]
         below = {slot.name: start.segments[slot.name].detach()[: plan.first_layer] for slot in slots}
+        behind = (*question, *cue)
         self.context = context_digest(
-            base.digest, base.arithmetic, dtype, prefix_ids, cue, cut, plan.first_layer, config.part, *below.values()
+            base.digest, base.arithmetic, dtype, prefix_ids, behind, cut, plan.first_layer, config.part, *below.values()
         )
         rows = next((other.cache for other in reuse if self._keeps_as(other)), None)
         if rows is None:
             kept_as = self.context if config.keep else None
-            rows = RowCache(self._layout(base), dtype, config.ram, config.disk, kept_as)
+            rows = RowCache(self.layout(base), dtype, config.ram, config.disk, kept_as)
         self.cache: RowCache = rows
         self.frozen_layers = (
             FrozenLayers(self.base, plan, self.pieces.shared, below, self.cache) if plan.first_layer else None
@@ -71,15 +74,15 @@ class Engine:
 
     def size(self, example: Example) -> int:
         """Tokens of an example that run where nothing is kept, in all its windows; what is learned aside."""
-        return len(example.text) + max(1, len(example.windows)) * (len(self.prefix_ids) + len(self.cue))
+        return len(example.text) + max(1, len(example.windows)) * (len(self.prefix_ids) + self._behind)
 
     @property
     def kept_states(self) -> int:
         """Texts whose last state is held, where nothing is learned in the row."""
         return len(self._ends)
 
-    def _layout(self, base: Base) -> tuple[int, ...]:
-        """Shape of what is kept of a row, 0 where its tokens go."""
+    def layout(self, base: Base) -> tuple[int, ...]:
+        """Shape of what is kept of a row, with 0 for its tokens."""
         s = base.shape
         return (0, s.hidden_size) if self.plan.first_layer else (s.layers, 2, s.kv_heads, 0, s.head_size)
 
@@ -164,7 +167,7 @@ class Engine:
         prefix, middle = self.live_prefix(learned, low=True), self.middle(learned)
         rows = [self.row(example, prefix, middle, low=True) for example in examples]
         batch = run(self.base, rows, live=self._live(learned), first=self.plan.first_layer)
-        ends = zip((batch.ends - len(self.cue)).tolist(), examples, strict=True)
+        ends = zip((batch.ends - self._behind).tolist(), examples, strict=True)
         return [batch.states[end - len(one.text) : end] for end, one in ends]
 
     def loss(self, examples: Sequence[Example], learned: Learned) -> tuple[Tensor, int]:
@@ -251,7 +254,7 @@ class Engine:
     ) -> EngineRow:
         """The example as a row for `run`, what is frozen of it from the cache where it is kept."""
         if low and self.frozen_layers is not None:
-            size = len(self.pieces.shared["cue"]) + len(example.text) + len(answer)
+            size = self._behind + len(example.text) + len(answer)
             return EngineRow(prefix, (), (self.frozen_layers.states(self.pieces.live_ids(example))[:size],))
         frozen = self.pieces.frozen_ids(example)
         live = (*self.pieces.of(self.plan.row_live, middle, example), answer)

@@ -22,7 +22,8 @@ def make_engine(
     reuse: Sequence[Engine] = (),
     start: Learned = NOTHING,
     tail: Ids = (),
+    question: Ids = (),
 ) -> Engine:
     """The engine for a base's kind; see `Engine`."""
     kind = EncoderDecoderEngine if base.has_decoder else BidirectionalEngine if base.bidirectional else Engine
-    return kind(base, plan, prefix_ids, cue, cache, reuse, start, tail)
+    return kind(base, plan, prefix_ids, cue, cache, reuse, start, tail, question)

@@ -30,8 +30,9 @@ class Slot:
     """One place in a row's sequence.
 
     Attributes:
-        name: which ids stand here: `prefix_ids` (in front of the text), `text`, `cue`, `answer`, `tail` or `start`. The
-            learned slot is `prompt`; `tail` stands behind everything that is read both ways, `start` begins a decoder.
+        name: which ids stand here: `prefix_ids` (in front of the text), `text`, `question`, `cue`, `answer`, `tail` or
+            `start`. The learned slot is `prompt`; `tail` stands behind everything that is read both ways, `start` begins a
+            decoder.
         same: its ids are the same for all rows of a task.
         learned: what a learned slot holds: `embeddings` [P, H] or `kv` [L, 2, G, P, D]; None for ids.
         start, stop: the part of the named ids that stands here (as in a Python slice).
@@ -83,6 +84,7 @@ def lay_out(
     names: Mapping[str, Sequence[str]],
     holes: Mapping[str, Sequence[int]],
     sizes: Mapping[str, int],
+    question: bool = False,
     tail: bool = False,
     decoder: bool = False,
 ) -> tuple[Slot, ...]:
@@ -91,6 +93,7 @@ def lay_out(
     Args:
         names: for `prefix_ids`, `text` and `cue` the template's slots there, in order; `mask` is where the answer stands.
         holes, sizes: of `prefix_ids` and `cue`: the offset of each such slot, and how many ids there are.
+        question: whether ids stand between text and cue in which nothing is learned.
         tail: whether ids stand behind everything that is read both ways.
         decoder: the answer is written by a decoder, behind tokens that it starts with.
 
@@ -122,7 +125,8 @@ def lay_out(
     text = [Slot("text", part=0 if names["text"] else None)]
     for place, name in enumerate(names["text"]):
         text += [own(name), Slot("text", part=place + 1)]
-    found = [*shared("prefix_ids"), *text, *shared("cue")]
+    asked = [Slot("question", same=True)] if question else []
+    found = [*shared("prefix_ids"), *text, *asked, *shared("cue")]
     ends = [Slot("tail", same=True)] if tail else []
     if decoder:
         return (*found, *ends, Slot("start", same=True, decoder=True), Slot("answer", decoder=True))

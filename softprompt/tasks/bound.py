@@ -16,7 +16,7 @@ class BoundTask:
     """A task with a tokenizer.
 
     Attributes:
-        prefix_ids, cue, tail: ids that all rows share: before the text, behind it, behind everything.
+        prefix_ids, question, cue, tail: ids that all rows share: before the text, behind it, behind everything.
         slots: those of a row, before a method puts its own in: `SLOTS` unless the template has some of its own.
         groups: the template's soft slots where they are learned.
         room: tokens that a row's text and its answer may have together.
@@ -60,12 +60,14 @@ class BoundTask:
         how = (instruction, shots, soft, closing, task.rules, base_ends, max(10_000, 10 * room))  # in characters
         self.task, self.prompter = task, Prompter(task.spec.template, tokenizer, *how)
         prompter = self.prompter
-        self.prefix_ids, self.cue, self.tail = prompter.prefix_ids, prompter.cue, prompter.tail
+        self.prefix_ids, self.question = prompter.prefix_ids, prompter.question
+        self.cue, self.tail = prompter.cue, prompter.tail
         self.groups = prompter.groups
         sizes = {"prefix_ids": len(self.prefix_ids), "cue": len(self.cue)}
-        self.slots = lay_out(prompter.names, prompter.holes, sizes, bool(self.tail), writes is not None)
+        there = bool(self.question), bool(self.tail), writes is not None
+        self.slots = lay_out(prompter.names, prompter.holes, sizes, *there)
         self.writes = writes
-        self.room = room - len(self.prefix_ids) - len(self.cue) - len(self.tail)
+        self.room = room - len(self.prefix_ids) - len(self.behind) - len(self.tail)
         if self.room < 1:  # nothing of it may run: attention over a prefix of any length takes any memory
             raise ConfigError(
                 f"the template and its demonstrations leave no room for the text ({1 - self.room} tokens too many for this "
@@ -83,6 +85,11 @@ class BoundTask:
         if form is None or name.startswith("_"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         return form.__getattr__(name)
+
+    @property
+    def behind(self) -> Ids:
+        """Ids between the text and what is answered: question and cue."""
+        return (*self.question, *self.cue)
 
     def reserve(self, positions: int) -> None:
         """Positions that a method takes, on either side."""

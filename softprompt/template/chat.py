@@ -22,26 +22,27 @@ def user_turn(
     texts: Texts,
     system: str | None,
     front: str,
+    question: str,
     cue: str,
     shots: Sequence[tuple[str, str]],
     day: str | None = None,
 ) -> tuple[Marked, Marked, tuple[bool, bool]]:
-    """What stands before and behind the row's own part when it is the last user turn; the base is asked to answer it.
+    """What stands before the row's own part and behind its question when it is the last user turn, which the base answers.
 
     Args:
-        front, cue: around the row's part; marks of slots may be in them. `front` opens the first turn.
+        front, question, cue: around the row's part; marks of slots may be in `front`, which opens the first turn, and `cue`.
         shots: earlier (user, assistant) turns.
         day: that the chat template sees, if it reads a clock.
 
     Returns:
-        both armoured, as are `front`, `cue` and `shots` (see `tokens.py`); and whether the chat template takes white space off
+        both armoured, as are the texts that are given (see `tokens.py`); and whether the chat template takes white space off
         the row's beginning and end.
 
     Raises:
         ConfigError: no chat template, or one that drops or changes the turn.
     """
     turns = [] if system is None else [_turn("system", system)]
-    asked = [*(texts.shield(text) for text, _ in shots), _ROW + cue]
+    asked = [*(texts.shield(text) for text, _ in shots), _ROW + question + cue]
     asked[0] = front + asked[0]
     for place, text in enumerate(asked):
         turns.append(_turn("user", text))
@@ -53,6 +54,9 @@ def user_turn(
     trims = tuple(spaced == whole.replace(_ROW, kept) for kept in (f"{_ROW}\n", f"\n{_ROW}"))
     bare = spaced == whole
     before, found, behind = texts.unshield(whole).partition(_ROW)
+    if not behind.startswith(question):
+        raise ConfigError("this base's chat template changes template.question; set template.chat: false")
+    behind = behind[len(question) :]
     marks = front.count(MARK), cue.count(MARK)
     if not found or _ROW in behind:
         what = "repeats" if found else "drops"

@@ -33,7 +33,7 @@ class Tokens:
 
 
 class Prompter:
-    """Turns rows into ids, split into `prefix_ids`, text and cue.
+    """Turns rows into ids, split into `prefix_ids`, text, question and cue.
 
     Args:
         instruction: whether the instruction stands in front (a method that takes its place leaves it out; where soft slots are
@@ -47,7 +47,8 @@ class Prompter:
             `tail`, and the template may hold `{{ mask }}`.
 
     Attributes:
-        prefix_ids, cue: ids that all rows share: before the row's own part (instruction, demonstrations) and behind it.
+        prefix_ids, question, cue: ids that all rows share: before the row's own part (instruction, demonstrations) and
+            behind it.
         tail: ids behind everything; empty unless `closing`.
         groups: the soft slots that are learned, in order.
         word_end: a token that ends an answer that is chosen.
@@ -88,6 +89,7 @@ class Prompter:
         self._instruction, self._cue, self._opening = (
             tuple(map(self.texts.armour, pieces)) for pieces in (instruction_pieces, cue, spec.opening)
         )
+        self._question = self.texts.armour(spec.question)
         self._gap = spec.gap
         opening = len(self._opening) - 1
         areas = ((*in_front, *self._in_input[:opening]), self._in_input[opening:], self._in_cue)
@@ -96,6 +98,7 @@ class Prompter:
             name: tuple(fill for fill in fills if isinstance(fill, str))
             for name, fills in zip(("prefix_ids", "text", "cue"), self._fills, strict=True)
         }
+        self._fills.insert(2, [])  # none stands in the question
         self._bos = () if spec.in_chat else _specials(tokenizer)[0]
         self._conversations: Conversations | None = None
         self._trims = False, False  # whether the chat template takes white space off the row's beginning and end
@@ -105,8 +108,8 @@ class Prompter:
         self._follows = len(self._front) > 1 or bool(self._front[0])  # the row's own part stands behind some text
         if guarded and self._bos and front[: len(self._bos)] == self._bos:
             self._bos = ()  # the template writes it itself
-        before, _, behind = self._split(example)
-        self.prefix_ids, self.cue = before.ids, behind.ids
+        before, _, question, behind = self._split(example)
+        self.prefix_ids, self.question, self.cue = before.ids, question.ids, behind.ids
         self.holes = {"prefix_ids": before.holes, "cue": behind.holes}
         self.tail = self._tail() if closing else ()
         self.keeps_end = spec.messages is not None
@@ -124,10 +127,10 @@ class Prompter:
             DataError: the row cannot be rendered.
         """
         own = self._own(values, where)
-        before, row, cue = self._split(own)
-        if (before.ids, cue.ids) != (self.prefix_ids, self.cue):
+        before, row, question, cue = self._split(own)
+        if (before.ids, question.ids, cue.ids) != (self.prefix_ids, self.question, self.cue):
             # a token straddles the border (a text that ends in a newline, say): force the border, so that every row
-            # has the same `prefix_ids` and cue
+            # has the same `prefix_ids`, question and cue
             row = self._split(own, alone=True)[1]
         return row
 
@@ -177,7 +180,7 @@ class Prompter:
 
     def prompt(self, values: Mapping[str, Any], where: str = "row") -> str:
         """The whole prompt as text, to look at; a slot shows as its name, or as the text that it is read as."""
-        whole = join(self._front, self._own(values, where), self._back)
+        whole = join(self._front, self._own(values, where), (self._question,), self._back)
         fills = [fill for area in self._fills for fill in area]
         shown = [f"[{fill}]" if isinstance(fill, str) else fill[0] for fill in fills]
         return self.texts.bare("".join(a + b for a, b in zip(whole, [*shown, ""], strict=True)))
@@ -201,7 +204,7 @@ class Prompter:
         shots = [self._shot(values, word) for values, word in demonstrations]
         if spec.chat:
             plain = [(before + behind, answer) for before, answer, behind in shots]
-            around = (MARK.join(self._instruction), MARK.join(self._cue))
+            around = (MARK.join(self._instruction), self._question, MARK.join(self._cue))
             front, self._back, trims = user_turn(self.tokenizer, self.texts, spec.system, *around, plain, self._day)
             if self.rules > 1:
                 self._trims = trims[0] and not any(self._opening), trims[1]
@@ -210,7 +213,7 @@ class Prompter:
             examples = "".join("".join(shot) + end for shot in shots)
             front, self._back = join(self._instruction, (examples,)), self._cue
         self._front = join(front, self._opening)
-        size = len("".join((*self._front, *self._back, spec.end)))
+        size = len("".join((*self._front, self._question, *self._back, spec.end)))
         if size > 10 * self._most:
             raise ConfigError(
                 f"the template and its demonstrations have {size} characters, which is more than this base reads; shorten them"
@@ -219,7 +222,7 @@ class Prompter:
 
     def _shot(self, values: Mapping[str, Any], word: str) -> tuple[str, str, str]:
         """A demonstration: what stands before its answer, the answer, and what stands behind it."""
-        pieces = join(self._input(values, "a demonstration"), self._cue)
+        pieces = join(self._input(values, "a demonstration"), (self._question,), self._cue)
         slots = (*self._in_input, *self._in_cue)
         at = next((place for place, slot in enumerate(slots) if isinstance(slot, MaskSlot)), len(slots))
         return "".join(pieces[: at + 1]), self._answer(word), "".join(pieces[at + 1 :])
@@ -250,15 +253,15 @@ class Prompter:
     def _rendered(self, text: str, values: Mapping[str, Any], where: str) -> str:
         return whole(render(text, values, where, self._most, self.rules > 1, self._templates[text]), where)
 
-    def _split(self, own: Marked, alone: bool = False) -> tuple[Tokens, Tokens, Tokens]:
-        """Tokenize the whole prompt and cut it where the row's own part begins and ends, and at every slot.
+    def _split(self, own: Marked, alone: bool = False) -> list[Tokens]:
+        """Tokenize the whole prompt and cut it into `prefix_ids`, the row's own part, question and cue, and at every slot.
 
         Args:
             alone: the row's part by itself, without what stands around it.
         """
-        areas = (("",), own, ("",)) if alone else (self._front, own, self._back)
-        ids: tuple[list[int], list[int], list[int]] = (list(() if alone else self._bos), [], [])
-        holes: tuple[list[int], list[int], list[int]] = ([], [], [])
+        areas = (("",), own, ("",), ("",)) if alone else (self._front, own, (self._question,), self._back)
+        ids: list[list[int]] = [list(() if alone else self._bos), [], [], []]
+        holes: list[list[int]] = [[], [], [], []]
         stretch: list[tuple[int, str]] = []  # between two slots: texts and whose they are
         behind = alone and self._follows
         for owner, pieces in enumerate(areas):
@@ -274,8 +277,7 @@ class Prompter:
                         ids[owner].extend(fill[1])
                 stretch.append((owner, text))
         self._tokenize(stretch, ids, behind)
-        before, row, cue = (Tokens(tuple(i), tuple(h)) for i, h in zip(ids, holes, strict=True))
-        return before, row, cue
+        return [Tokens(tuple(i), tuple(h)) for i, h in zip(ids, holes, strict=True)]
 
     def _tokenize(self, stretch: Sequence[tuple[int, str]], ids: Sequence[list[int]], behind: bool) -> None:
         """Tokenize texts as one and hand each token to its owner."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import date
 from typing import Any
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from ..config import Strict
 from ..errors import DataError
@@ -27,6 +27,8 @@ class TemplateSpec(Strict):
     Attributes:
         instruction: text in front of everything, the same for all rows. It is not rendered; only slots are read in it.
         input: the row's text: Jinja2 over its fields, e.g. `Review: {{ text }}`. `soft` and `mask` are not fields.
+        question: text between input and cue, the same for all rows, e.g. `\\n\\nIs it about a bill?`. Nothing is learned in
+            it. So tasks whose texts stand behind the same instruction share what was computed of a text.
         cue: text between input and answer, the same for all rows, e.g. `\\nSentiment:`. It is not rendered either.
         answer: the answer's text: Jinja2 over `answer` (a label's word), e.g. ` {{ answer }}`.
         end: text behind the answer, only on masked-LM bases, e.g. `.` (not rendered).
@@ -40,6 +42,7 @@ class TemplateSpec(Strict):
 
     instruction: str = Field(default="", examples=["Say what the text is about.\n\n"])
     input: str = Field(default="", examples=["Text: {{ text }}"])
+    question: str = Field(default="", examples=["\n\nIs this about a bill?"])
     cue: str = Field(default="", examples=["\nLabel:"])
     answer: str = " {{ answer }}"
     end: str = ""
@@ -77,7 +80,7 @@ class TemplateSpec(Strict):
         in_plain(text)
         return text
 
-    @field_validator("system", "end", "separator")
+    @field_validator("question", "system", "end", "separator")
     @classmethod
     def _has_no_slots(cls, text: str | None) -> str | None:
         if text and has_slot(text):
@@ -119,12 +122,21 @@ class TemplateSpec(Strict):
         if self.messages is not None:
             if not self.messages.strip():
                 problems.append("template.messages is empty; name the field that holds the conversation")
-            both = [name for name in ("input", "cue") if getattr(self, name)]
+            both = [name for name in ("input", "question", "cue") if getattr(self, name)]
             if both:
                 problems.append(
-                    f"template.messages stands in place of input and cue; remove template.{' and template.'.join(both)}"
+                    "template.messages stands in place of input, question and cue; remove template."
+                    f"{' and template.'.join(both)}"
                 )
         return problems
+
+    @model_serializer(mode="wrap")
+    def _without_no_question(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A template without a question is written as before there were any, so digests of earlier runs stay."""
+        written: dict[str, Any] = dump(self)
+        if not self.question:
+            written.pop("question", None)
+        return written
 
     @property
     def fields(self) -> set[str]:
@@ -184,7 +196,9 @@ class TemplateSpec(Strict):
     @property
     def remarks(self) -> list[tuple[str, str]]:
         """What is probably meant otherwise than it is read, and what to do."""
-        plain = {name: getattr(self, name) or "" for name in ("instruction", "cue", "end", "separator", "system")}
+        plain = {
+            name: getattr(self, name) or "" for name in ("instruction", "question", "cue", "end", "separator", "system")
+        }
         plain |= {name: "".join(in_plain(plain[name])[0]) for name in ("instruction", "cue")}
         found = [
             (f"template.{name} holds {what}, which is read as text there", "fields are read in template.input alone")

@@ -171,7 +171,8 @@ def importance(
 ) -> Tensor:
     """Each learned token's importance [P]: the mean over rows of |∂L/∂m| for a mask on the token (see the module)."""
     if engine.plan.first_layer:  # a token goes from all layers, so none of them is taken from what is kept
-        engine = Engine(engine.base, replace(engine.plan, first_layer=0), engine.prefix_ids, engine.cue)
+        how = replace(engine.plan, first_layer=0)
+        engine = Engine(engine.base, how, engine.prefix_ids, engine.cue, question=engine.question)
     whole = method.value.detach()
     mask = torch.ones(method.length, device=whole.device, requires_grad=True)
     total = torch.zeros_like(mask)

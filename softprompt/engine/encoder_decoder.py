@@ -62,7 +62,7 @@ class EncoderDecoderEngine(Engine):
         self._read = self.plan.row_frozen or tuple(slot for slot in self.plan.row_live if not slot.decoder)
         self._write = tuple(slot for slot in self.plan.row_live if slot.decoder)
 
-    def _layout(self, base: Base) -> tuple[int, ...]:
+    def layout(self, base: Base) -> tuple[int, ...]:
         return (0, base.encoder.shape.hidden_size)
 
     def encode(self, examples: Sequence[Example], progress: Progress = ignore_progress) -> None:

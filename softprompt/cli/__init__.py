@@ -30,6 +30,7 @@ def main() -> None:
 def import_verbs() -> None:
     """Import every verb, which adds itself to the program."""
     from . import (  # noqa: F401 - each adds its verb
+        ask,
         base,
         bench,
         compare,

@@ -14,7 +14,7 @@ from .app import app
 from .console import err, progress, tell_cut
 from .options import Bases, Dtype, Json, Quantization
 from .outputs import behind_links, refuse_replacing, tell_json
-from .serving import manifests_of, runtime_for
+from .serving import manifests_of, named_folders, runtime_for
 from .streams import visible_json, write_whole
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def predict_verb(
     if to is not None:
         check_output(to)
     refuse_replacing({"--output": to, "--json": document}, [source])
-    folders = _named(artifacts)
+    folders = named_folders(artifacts)
     held = {name: manifests_of(path) for name, path in folders.items()}
     first = next(iter(held))
     manifests = {name: next(iter(own.values())) for name, own in held.items()}
@@ -96,25 +96,6 @@ def _warn(runtime: Runtime, found: list[Prediction], name: str, whose: str) -> N
         err.print(f"warning: {whose}{warning}")
 
 
-def _named(artifacts: list[str]) -> dict[str, Path]:
-    """Folders by name. What is a folder by the whole argument is one, whatever stands in it (a sweep's `lr=0.01`).
-
-    Raises:
-        ConfigError: two of one name.
-    """
-    from ..errors import ConfigError
-
-    folders: dict[str, Path] = {}
-    for item in artifacts:
-        name, sign, folder = item.partition("=")
-        if not sign or Path(item).is_dir():
-            name, folder = _name_of(Path(item)), item
-        if name in folders:
-            raise ConfigError(f"two artifacts are called {name!r}; name them: first={folders[name]} second={folder}")
-        folders[name] = Path(folder)
-    return folders
-
-
 def _beside(rows: list[dict[str, Any]], answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Each row with its answer, under names that no row has for something of its own; all rows have the same."""
     theirs = {name for row in rows for name in row}
@@ -140,11 +121,6 @@ def _free(key: str, taken: set[str]) -> str:
 def _show(text: str) -> None:
     """A piece of an answer, at once."""
     write_whole(visible_controls(text), sys.stderr)
-
-
-def _name_of(path: Path) -> str:
-    full = path.resolve()
-    return full.parent.name if full.name == "artifact" else full.name
 
 
 def _problem(values: dict[str, Any], tasks: dict[str, Task], first: str) -> str | None:

@@ -61,3 +61,27 @@ def runtime_for(
     for name, folder in folders.items():
         runtime.add(name, folder)
     return runtime
+
+
+def named_folders(artifacts: list[str]) -> dict[str, Path]:
+    """Folders by name. What is a folder by the whole argument is one, whatever stands in it (a sweep's `lr=0.01`).
+
+    Raises:
+        ConfigError: two of one name.
+    """
+    from ..errors import ConfigError
+
+    folders: dict[str, Path] = {}
+    for item in artifacts:
+        name, sign, folder = item.partition("=")
+        if not sign or Path(item).is_dir():
+            name, folder = _name_of(Path(item)), item
+        if name in folders:
+            raise ConfigError(f"two artifacts are called {name!r}; name them: first={folders[name]} second={folder}")
+        folders[name] = Path(folder)
+    return folders
+
+
+def _name_of(path: Path) -> str:
+    full = path.resolve()
+    return full.parent.name if full.name == "artifact" else full.name

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..readings import reading_digest
 from .environment import environment
 
 if TYPE_CHECKING:
     from ..artifact import Artifact, Ensemble
-    from ..artifact.manifest import MetricRecord
+    from ..artifact.manifest import Manifest, MetricRecord
 
 Facts = list[tuple[str, str]]
 
@@ -72,6 +73,7 @@ def inspected(artifact: Artifact) -> Inspected:
     if isinstance(thresholds := task.get("thresholds"), dict):
         identity.append(("thresholds", ", ".join(f"{label} {value:.3f}" for label, value in thresholds.items())))
     identity.append(("base", f"{m.base.id} ({m.base.dtype}), digest {m.base.digest[:12]}"))
+    identity.append(("reading", _reading(m)))
     sizes = [("parameters", f"{m.parameters['trained']:,} trained, {m.parameters['stored']:,} stored")]
     for name, tensor in artifact.tensors.items():
         norm = tensor.float().flatten(1).norm(dim=1) if tensor.dim() > 1 else tensor.float().abs()
@@ -79,6 +81,13 @@ def inspected(artifact: Artifact) -> Inspected:
     sizes.append(_size(artifact))
     title = f"{task.get('name', '–')}: {m.method['name']} on {m.base.id}"
     return Inspected(title, identity, _metrics(m.metrics), sizes, m.as_dict())
+
+
+def _reading(manifest: Manifest) -> str:
+    """How an artifact reads a text."""
+    if (digest := reading_digest(manifest)) is None:
+        return "by itself: its base is not causal, or something is learned before the text's end"
+    return f"{digest}; softprompt ask reads a text once for all artifacts with this reading"
 
 
 def inspected_ensemble(ensemble: Ensemble) -> Inspected:

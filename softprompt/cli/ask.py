@@ -1,0 +1,114 @@
+"""`softprompt ask`."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from .app import app
+from .console import out, progress, tell_cut
+from .options import Bases, Dtype, Json, Quantization
+from .outputs import refuse_replacing, tell_json
+from .serving import manifests_of, named_folders, runtime_for
+
+if TYPE_CHECKING:
+    from ..runtime import Prediction
+
+
+@app.command(
+    "ask",
+    epilog="Example: `softprompt ask letter.txt --with runs/about-a-bill --with urgent=runs/urgent`",
+)
+def ask_verb(
+    source: Annotated[
+        Path, typer.Argument(help="The document: a text file, a .json file with fields, or - for standard input.")
+    ],
+    artifacts: Annotated[
+        list[str], typer.Option("--with", help="Artifact or ensemble folder, or NAME=FOLDER. Repeat it for several.")
+    ],
+    base: Bases = None,
+    dtype: Dtype = None,
+    quantization: Quantization = None,
+    document: Json = None,
+) -> None:
+    """Ask many artifacts about one document, which is read once for all that share its reading.
+
+    Artifacts share it that have the same base and the same tokens in front of the text, and learn nothing before the text's
+    end (infix, lora with activate: cue, hard, probe). `softprompt inspect` shows the reading of each. Write what an artifact
+    asks into template.question, so that one instruction, or none, stands in front for all.
+    """
+    from ..readings import reading_digest
+
+    refuse_replacing({"--json": document}, [source])
+    fields = _document(source)
+    folders = named_folders(artifacts)
+    held = {name: manifests_of(path) for name, path in folders.items()}
+    with progress() as show:
+        runtime = runtime_for(folders, held, base or [], dtype, quantization, show)
+        began = time.perf_counter()
+        answers = runtime.ask(fields, list(folders), show)
+        seconds = time.perf_counter() - began
+    for name in folders:
+        for prompt in runtime.prompts(name):
+            tell_cut(prompt.bound)
+    readings = {name: [reading_digest(manifest) for manifest in own.values()] for name, own in held.items()}
+    _show(answers, readings, seconds)
+    told = [answer.as_dict() for answer in answers]
+    tell_json(document, {"answers": told, "seconds": seconds})
+
+
+def _document(source: Path) -> Any:
+    """A text, or fields.
+
+    Raises:
+        DataError: no text, or no fields.
+    """
+    from ..errors import DataError
+    from ..storage import plain_disk_errors
+
+    where = "standard input" if str(source) == "-" else str(source)
+    with plain_disk_errors(source):
+        raw = sys.stdin.buffer.read() if str(source) == "-" else source.read_bytes()
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise DataError(f"{where}: is not UTF-8 text; save it as UTF-8") from None
+    if source.suffix.lower() == ".json":
+        try:
+            fields = json.loads(text)
+        except ValueError as error:
+            raise DataError(f"{where}: is no JSON ({error})") from None
+        if not isinstance(fields, dict):
+            raise DataError(f'{where}: expected an object with the fields of the document, e.g. {{"text": "…"}}')
+        return fields
+    if not text.strip():
+        raise DataError(f"{where}: is empty; give a document")
+    return text.rstrip("\n")
+
+
+def _show(answers: Sequence[Prediction], readings: Mapping[str, Sequence[str | None]], seconds: float) -> None:
+    """A line for each answer, and with how many it shares the reading of the document."""
+    count = Counter(digest for digests in readings.values() for digest in digests)
+    table = Table("artifact", "answer", "probability", "reads the document")
+    for answer in answers:
+        sure = f"{answer.probabilities[answer.label]:.3f}" if answer.label in answer.probabilities else ""
+        shares = [digest is not None and count[digest] > 1 for digest in readings[answer.artifact]]
+        table.add_row(answer.artifact, _answer(answer), sure, "with others" if all(shares) else "by itself")
+    out.print(table)
+    times = sum(1 if digest is not None else many for digest, many in count.items())
+    out.print(
+        f"read {times} time{'s' * (times > 1)} for {len(answers)} artifact{'s' * (len(answers) > 1)} in {seconds:.2f} s"
+    )
+
+
+def _answer(answer: Prediction) -> str:
+    """An answer in one cell."""
+    return json.dumps(answer.shown, ensure_ascii=False) if answer.shown else str(answer.label)

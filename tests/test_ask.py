@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import threading
 
 import pytest
 import torch
 from helpers import close, tiny_rows, tiny_task
-from models import tiny_base
+from models import tiny_base, tiny_model, tiny_tokenizer
 from peft import PeftModel
+from typer.testing import CliRunner
 
 from softprompt import Runtime
 from softprompt.answers import serving
+from softprompt.artifact import load
 from softprompt.base import Base
 from softprompt.base.scores import Scoring, attend, attend_behind, joined
+from softprompt.cli import import_verbs
+from softprompt.cli.app import app
 from softprompt.documents import DocumentCache
+from softprompt.engine import text_key
 from softprompt.errors import DataError
+from softprompt.readings import reading_digest
 from softprompt.tasks import Task
 from softprompt.training import train
 
@@ -39,13 +46,19 @@ def asking(question: str, **changes) -> Task:
 OTHERS = [pytest.param(family, marks=pytest.mark.full) for family in ("gpt2", "qwen")]
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the artifacts of `served` lie."""
+    return tmp_path_factory.mktemp("served")
+
+
 @pytest.fixture(scope="module", params=["llama", "gemma3", *OTHERS])
-def served(request, tmp_path_factory):
+def served(request, folder):
     """A runtime with artifacts that share a text's reading, and some that cannot."""
-    runtime, folder = Runtime(tiny_base(request.param)), tmp_path_factory.mktemp(request.param)
+    runtime = Runtime(tiny_base(request.param))
     for place, (name, method) in enumerate({**SHARING, **ALONE}.items()):
         task = asking(f"\nIs it {name}?", verbalizer={"good": ("good", "very good")[place % 2], "bad": "bad"})
-        train(runtime.base, task, method, folder / name, train=SETTINGS, rows=tiny_rows(), seed=place)
+        train(runtime.base, task, method, folder / name, train=SETTINGS, rows=tiny_rows(), seed=place, fresh=True)
         runtime.add(name, folder / name)
     written = {**asking("\nWhy?").spec.model_dump(exclude={"verbalizer", "scoring"}), "type": "generation"}
     runtime.add("writes", Task.load({**written, "metric": "exact_match", "generation": {"max_new_tokens": 4}}))
@@ -211,7 +224,7 @@ def test_activated_lora_acts_behind_the_question(tmp_path):
     assert "[text] + [question]: run once per row, kept" in ready.engine.plan.explain()
     rows = ready.splits["dev"][:4]
     ours, _ = ready.form.logits(ready.engine, rows, ready.method.learned())
-    plain = PeftModel.from_pretrained(tiny_base().model, tmp_path / "artifact").eval()
+    plain = PeftModel.from_pretrained(tiny_model("llama"), tmp_path / "artifact").eval()
     theirs = []
     for row in rows:
         ids = torch.tensor([[*ready.bound.prefix_ids, *row.text, *ready.bound.behind, *row.answer[:-1]]])
@@ -267,3 +280,45 @@ def test_long_shared_keys_are_not_copied(served, monkeypatch):
     monkeypatch.setattr("softprompt.base.interface.attend_behind", lambda *a: called.append(1) or plain(*a))
     served.ask(LONG, list(SHARING)[:2])
     assert called and serving.LONG == 128
+
+
+def test_the_reading_of_an_artifact_says_with_which_it_shares_texts(served, folder):
+    """As manifests have it, and as the engine finds it by its tokens."""
+    for name in (*SHARING, *ALONE):
+        prompt = served.get(name)
+        key = text_key(prompt.engine, prompt.form.encode({"text": LONG}))
+        digest = reading_digest(load(folder / name).manifest)
+        assert (key is None) == (digest is None) == (name in ALONE)
+    assert len({reading_digest(load(folder / name).manifest) for name in SHARING}) == 1
+
+
+def test_another_instruction_is_another_reading(tmp_path):
+    base = tiny_base()
+    digests = []
+    for place, task in enumerate((asking("\nA?"), asking("\nB?"), tiny_task())):
+        train(base, task, "infix", tmp_path / str(place), train={"max_steps": 1}, rows=tiny_rows())
+        digests.append(reading_digest(load(tmp_path / str(place)).manifest))
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_ask_from_the_shell(folder, tmp_path, monkeypatch):
+    base = tmp_path / "base"
+    tiny_model("llama").save_pretrained(base)
+    tiny_tokenizer().save_pretrained(base)
+    (tmp_path / "letter.txt").write_text(LONG + "\n", encoding="utf-8")
+    runs = [f"--with={tmp_path / name}" for name in ("one", "two", "three")]
+    for name, method in (("one", "infix"), ("two", SHARING["activated"]), ("three", "soft")):
+        train(Base.load(base), asking(f"\n{name}?"), method, tmp_path / name, train={"max_steps": 1}, rows=tiny_rows())
+    import_verbs()
+    shell = CliRunner()
+    found = shell.invoke(app, ["ask", str(tmp_path / "letter.txt"), *runs])
+    assert found.exit_code == 0, found.output
+    assert "read 2 times for 3 artifacts" in found.output and found.output.count("with others") == 2
+    told = json.loads(shell.invoke(app, ["ask", str(tmp_path / "letter.txt"), *runs, "--json"]).stdout)
+    assert [answer["artifact"] for answer in told["answers"]] == ["one", "two", "three"]
+    shown = json.loads(shell.invoke(app, ["inspect", str(tmp_path / "one"), "--json", "--words=0"]).stdout)
+    assert shown["reading"] == reading_digest(load(tmp_path / "two").manifest)
+    for content, message in ((b"", "is empty"), (b"\xff\xfe", "is not UTF-8")):
+        (tmp_path / "bad.txt").write_bytes(content)
+        refused = shell.invoke(app, ["ask", str(tmp_path / "bad.txt"), *runs])
+        assert isinstance(refused.exception, DataError) and message in str(refused.exception)

@@ -43,6 +43,7 @@ def inspect_verb(
 ) -> None:
     """Show what an artifact or ensemble is: base, task, method, metrics, sizes, and the nearest words of a learned prompt."""
     from ..artifact import is_ensemble, load, load_ensemble
+    from ..readings import reading_digest
     from ..reporting.inspected import inspected, inspected_ensemble
 
     refuse_replacing({"--html": html, "--json": document})
@@ -64,7 +65,8 @@ def inspect_verb(
     if html is not None:
         _write_page(what, html)
     nearest = [{"norm": token.norm, "words": token.words} for token in what.tokens]
-    told = {"manifest": what.manifest, **saved, **({"nearest": nearest} if nearest else {})}
+    reading = {} if one is None else {"reading": reading_digest(one.manifest)}
+    told = {"manifest": what.manifest, **saved, **reading, **({"nearest": nearest} if nearest else {})}
     tell_json(document, what.manifest if manifest else told)
 
 

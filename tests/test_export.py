@@ -17,6 +17,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from test_cli import cli
 from transformers import DynamicCache
+from zoo import quiet
+from zoo_models import build
 
 import softprompt as sp
 from softprompt import registry
@@ -283,6 +285,23 @@ def test_what_a_format_cannot_hold_is_refused_before_a_base_is_loaded(runs, tmp_
     with pytest.raises(ConfigError) as refused:
         sp.export(runs(name), to, tmp_path / "out")
     assert REFUSED[name, to] in str(refused.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("to", ["kv", "prompt-embeds"])
+def test_of_an_encoder_only_weights_are_exported(runs, tmp_path, to):
+    with pytest.raises(ConfigError, match=r"its base is of kind 'masked'.*; serve the artifact itself"):
+        sp.export(runs("soft", "bert"), to, tmp_path / "out")
+
+
+def test_a_family_whose_cache_holds_something_else_is_refused(tmp_path):
+    """DeepSeek's holds latents."""
+    with quiet():
+        base = Base(build("causal", "deepseek_v3"), tiny_tokenizer(), "deepseek_v3")
+        few = tiny_rows(train=4, dev=2, test=0)
+        sp.train(base, tiny_task(), METHODS["soft"], tmp_path, rows=few, train={"max_steps": 1}, check=False)
+    with pytest.raises(ConfigError, match="no plain cache of keys and values per layer"):
+        sp.export(tmp_path, "kv", tmp_path / "out", base=base)
     assert not (tmp_path / "out").exists()
 
 

@@ -42,6 +42,8 @@ class KeysValues(Format):
     def lacking(cls, held: Artifact) -> str | None:
         """Keys and values in front of everything or behind the text, or embeddings that become some."""
         layout, name = held.manifest.layout, held.manifest.method["name"]
+        if held.manifest.kind != "causal":
+            return f"its base is of kind {held.manifest.kind!r}, and only a causal one goes on from a cache alone"
         if (layout.stores, layout.place) in (("embeddings", "front"), ("kv", "front"), ("kv", "infix")):
             return None
         return f"what method {name!r} has learned here are no keys and values in front of a text or behind it"
@@ -60,8 +62,8 @@ class KeysValues(Format):
         reach = prefix_in_peft(base)
         if reach is None:
             raise ConfigError(
-                f"base {base.name!r} ({base.kind}) has no plain cache of keys and values per layer in transformers; "
-                "use a causal base with one, or serve the artifact itself (softprompt predict)"
+                f"base {base.name!r} has no plain cache of keys and values per layer in transformers; serve the artifact "
+                "itself (softprompt predict)"
             )
         infix = held.manifest.layout.place == "infix"
         method = restored(held, base)

@@ -44,7 +44,7 @@ class PromptEmbeds(Format):
         if held.manifest.layout.stores != "embeddings":
             return f"what method {held.manifest.method['name']!r} has learned here are no embeddings"
         if held.manifest.kind != "causal":
-            return "vLLM takes embeddings for models that write, and this base reads both ways"
+            return f"its base is of kind {held.manifest.kind!r}, and vLLM takes embeddings for causal ones"
         return None if held.manifest.task else "it names no task, so no row can become a prompt"
 
     @classmethod

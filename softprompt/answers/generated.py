@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -95,6 +96,12 @@ class Generated(AnswerForm[Generation]):
     def stops_in(self, ids: Ids) -> bool:
         """Whether a text that ends an answer stands in what was written."""
         return stops_in(text_of(self.bound.prompter.tokenizer, ids), self.stops)
+
+    def stopped_at(self, stops: Sequence[str]) -> Generated:
+        """The same form, whose answers end at these texts in place of the task's own; the end of a turn ends them, too."""
+        other = copy.copy(self)
+        other.stops = (*stops, *self.bound.prompter.end_texts)
+        return other
 
     def _bare(self, text: str, more: bool) -> str:
         """An answer without what the template puts around it, as far as that was written."""

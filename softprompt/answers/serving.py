@@ -10,7 +10,7 @@ from collections.abc import Hashable, Iterator, Sequence
 
 import torch
 
-from ..engine import buckets
+from ..engine import Reading, buckets
 from ..types import Example, Progress, ignore_progress
 from .form import Compiled, Prompt
 from .outcome import Outcome
@@ -53,9 +53,13 @@ def _batches(rows: Sequence[Example], prompts: Sequence[Compiled]) -> Iterator[l
     """
     together: dict[Hashable, list[int]] = {}
     for index, prompt in enumerate(prompts):
-        text = prompt.reading if prompt.reading is not None and len(prompt.reading.text) >= LONG else None
-        together.setdefault((prompt.form.together(prompt), id(text)), []).append(index)
+        together.setdefault((prompt.form.together(prompt), id(long_reading(prompt))), []).append(index)
     for some in together.values():
         sizes = [prompts[index].size(rows[index]) for index in some]
         for batch in buckets(sizes):
             yield [some[index] for index in batch]
+
+
+def long_reading(prompt: Compiled) -> Reading | None:
+    """The text that a prompt's rows begin with, if it was read before and is too long to be copied for each of them."""
+    return prompt.reading if prompt.reading is not None and len(prompt.reading.text) >= LONG else None

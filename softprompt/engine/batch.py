@@ -77,7 +77,7 @@ class BatchOutput:
             self.base,
             self.last.index_select(0, index),
             torch.arange(1, len(places) + 1, device=self.states.device),
-            [_select(block, index) for block in self.blocks] if self.kv else [],
+            [select_rows(block, index) for block in self.blocks] if self.kv else [],
             [self.lengths[place] for place in places],
             None if self.starts is None else self.starts.index_select(0, index),
             [layer.index_select(1, index) for layer in self.kv] if self.kv else None,
@@ -176,10 +176,10 @@ def context_blocks(batch: BatchOutput, index: Tensor) -> list[Block]:
     places = batch.starts[:, None] + columns
     valid = columns[None] < sizes[:, None]
     context = [*(replace(block, visible_from=None) for block in batch.blocks), Block(batch.kv, places, valid)]
-    return [_select(block, index) for block in context]
+    return [select_rows(block, index) for block in context]
 
 
-def _select(block: Block, index: Tensor) -> Block:
+def select_rows(block: Block, index: Tensor) -> Block:
     """The block for rows picked (and repeated) by `index`."""
 
     def of(value: Tensor) -> Tensor:

@@ -78,10 +78,16 @@ def generate(
         stopping_criteria=StoppingCriteriaList([Stops(tokenizer, stops)] if stops else []),
         streamer=streamer,
     )
-    return [_answer(row, {*ends}, tokenizer, stops) for row in found.tolist()]
+    return [answer_of(row, {*ends}, tokenizer, stops) for row in found.tolist()]
 
 
-def _answer(row: Sequence[int], ends: set[int], tokenizer: Any, stops: Sequence[str]) -> Answer:
+def answer_of(row: Sequence[int], ends: set[int], tokenizer: Any, stops: Sequence[str]) -> Answer:
+    """What was written, up to the first token that ends it.
+
+    Args:
+        row: ids behind a context.
+        ends, stops: tokens and texts that end an answer.
+    """
     # where nothing ends an answer, beams are filled up with -1
     place = next((place for place, token in enumerate(row) if token in ends or token < 0), None)
     ids = tuple(row[:place])

@@ -136,7 +136,7 @@ class Loaded:
 
     def task(self, name: str) -> Task:
         """The task that an artifact answers; of an ensemble its first member's."""
-        return self._served(name).task
+        return self.served(name).task
 
     def get(self, name: str) -> Compiled:
         """The compiled prompt of a name.
@@ -155,9 +155,14 @@ class Loaded:
         Raises:
             DataError: no such name.
         """
-        return self._served(name).prompts
+        return self.served(name).prompts
 
-    def _served(self, name: str) -> Together:
+    def served(self, name: str) -> Together:
+        """What answers under a name: a prompt, or those of an ensemble's members with their weights.
+
+        Raises:
+            DataError: no such name.
+        """
         with self._lock:
             if name not in self._names:
                 raise DataError(f"no artifact {name!r} is loaded (loaded: {', '.join(self._names) or 'none'})")

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+import torch
+
+from .answers import Outcome
 from .artifact import Artifact
+from .types import Example
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,17 @@ class Prediction:
         if not self.probabilities:
             return {"artifact": self.artifact, "text": self.label}
         return {"artifact": self.artifact, "label": self.label, "probabilities": self.probabilities}
+
+
+def prediction_of(name: str, rows: Sequence[Example], outcome: Outcome) -> Prediction:
+    """The answer of an artifact, or an ensemble, to one row.
+
+    Args:
+        rows: the row as each of its prompts reads it.
+    """
+    probabilities = {label: float(torch.tensor(score).exp()) for label, score in outcome.scores.items()}
+    cut = any(row.truncated for row in rows)
+    return Prediction(name, outcome.predicted, probabilities, outcome.cut, cut, outcome.shown)
 
 
 @runtime_checkable

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
-
 from .answers import Evaluation
 from .base import Base
 from .data import refuse, rows_of
@@ -16,6 +14,7 @@ from .errors import DataError
 from .loaded import Loaded
 from .prediction import HoldsArtifact as HoldsArtifact
 from .prediction import Prediction as Prediction
+from .prediction import prediction_of
 from .surroundings import plain_torch
 from .types import Progress, ignore_progress
 from .values import kind, plain_row
@@ -95,28 +94,18 @@ class Runtime(Loaded):
         documents: DocumentCache | None = None,
     ) -> list[Prediction]:
         """Answers to rows, each by the artifact that is named for it."""
-        served = {name: self._served(name) for name in set(chosen)}
+        served = {name: self.served(name) for name in set(chosen)}
         asked = [(f"row {place}", plain_row(row)) for place, row in enumerate(rows, 1)]
         checks = (served[name].check_input(values) for name, (_, values) in zip(chosen, asked, strict=True))
         refuse([(where, problem) for (where, _), problem in zip(asked, checks, strict=True)])
         examples = [served[name].encode(values, where) for name, (where, values) in zip(chosen, asked, strict=True)]
         found = answer_together(examples, [served[name] for name in chosen], progress, documents)
-        return [
-            Prediction(
-                name,
-                item.predicted,
-                {label: float(torch.tensor(score).exp()) for label, score in item.scores.items()},
-                item.cut,
-                any(example.truncated for example in own),
-                item.shown,
-            )
-            for name, own, item in zip(chosen, examples, found, strict=True)
-        ]
+        return [prediction_of(*answered) for answered in zip(chosen, examples, found, strict=True)]
 
     @plain_torch()
     def evaluate(self, name: str, rows: Sequence[Any], progress: Progress = ignore_progress) -> Evaluation:
         """The metric of one artifact or ensemble over labelled rows (`Row`s from `Task.read` or `Task.load_data`)."""
-        served = self._served(name)
+        served = self.served(name)
         refuse([(row.where, served.task.check_any(row.values)) for row in rows])
         return evaluate_together(served, rows, progress)
 

@@ -49,6 +49,7 @@ def import_verbs() -> None:
         predict,
         prune,
         schema,
+        serve,
         sweep,
         train,
         trying,

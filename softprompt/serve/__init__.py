@@ -1,1 +1,5 @@
-"""Answers to requests that come at any time, from one process that holds the bases and the artifacts."""
+"""`softprompt serve`: many artifacts on one base over HTTP. Requests that wait together run together.
+
+Four nouns: a *request* (`request.py`), the *batch* it runs in, the *scheduler* that makes batches (`scheduler.py`), and the
+*document cache* that all of them share (`documents.py` of the package above).
+"""

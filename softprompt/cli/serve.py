@@ -1,0 +1,98 @@
+"""`softprompt serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .app import app
+from .console import err, progress
+from .options import Bases, Dtype, Quantization
+from .serving import manifests_of, runtime_for
+
+
+@app.command(
+    "serve",
+    epilog="Examples: `softprompt serve runs/`, `softprompt serve runs/movies runs/tweets --port 9000`. Then: "
+    '`curl localhost:8080/v1/classify -H \'content-type: application/json\' -d \'{"model": "movies", "text": "A quiet '
+    "triumph.\"}'`",
+)
+def serve_verb(
+    folders: Annotated[list[Path], typer.Argument(help="Artifacts, runs or ensembles, or folders in which some lie.")],
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on. 0.0.0.0: reachable from elsewhere.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: a free one.")] = 8080,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            "--token", envvar="SOFTPROMPT_TOKEN", help="Bearer token that requests must bring (default: none)."
+        ),
+    ] = None,
+    admin_token: Annotated[
+        str | None,
+        typer.Option(
+            "--admin-token",
+            envvar="SOFTPROMPT_ADMIN_TOKEN",
+            help="Bearer token for loading and removing artifacts (default: nobody may).",
+        ),
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Load artifacts that appear or change in the folders, remove those that go.")
+    ] = False,
+    queue: Annotated[int, typer.Option("--queue", min=1, help="Answers that may wait.")] = 2048,
+    seconds: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds for a request.")] = 60.0,
+    wait: Annotated[
+        float, typer.Option("--batch-wait-ms", min=0, max=1000, help="How long an idle server waits for more requests.")
+    ] = 0.0,
+    memory: Annotated[
+        float,
+        typer.Option(
+            "--documents-gb", min=0, help="Memory for texts that were read, for the next questions about them."
+        ),
+    ] = 0.5,
+    grace: Annotated[
+        float, typer.Option("--grace", min=0, help="Seconds that requests under way have when the server stops.")
+    ] = 30.0,
+    base: Bases = None,
+    dtype: Dtype = None,
+    quantization: Quantization = None,
+) -> None:
+    """Serve many artifacts on one base over HTTP, with a page to try them at /.
+
+    Requests that wait together run together, whichever artifacts they ask. A text is read once for all artifacts that share
+    its reading, and kept. The access log goes to stderr, without texts. docs/how-to/serve.md shows every path.
+    """
+    from ..documents import DocumentCache
+    from ..errors import MissingExtraError
+
+    try:
+        from ..serve.limits import Limits
+        from ..serve.running import follow, run
+        from ..serve.service import Service, artifacts_in
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(
+            f"softprompt serve needs {error.name}, which is not installed: pip install 'softprompt[serve]'"
+        ) from None
+
+    here = {name: path for folder in folders for name, path in artifacts_in(folder).items()}
+    with progress() as show:
+        held = {name: manifests_of(path) for name, path in here.items()}
+        runtime = runtime_for(here, held, base or [], dtype, quantization, show)
+    runtime.documents = DocumentCache(int(memory * 1e9))
+    limits = Limits(queue=queue, seconds=seconds, wait_ms=wait)
+    service = Service(runtime, folders, limits)
+    if watch:
+        follow(service, here, folders, err.print)
+    names = ", ".join(list(here)[:8]) + (" …" if len(here) > 8 else "")
+    run(
+        service,
+        host,
+        port,
+        token,
+        admin_token,
+        grace,
+        lambda where: err.print(f"{len(here)} artifacts ({names}) at {where}"),
+    )

@@ -1,0 +1,129 @@
+"""One thread that runs the model. What waits when it is free runs together, whichever artifacts it asks."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from ..answers import answer
+from ..documents import DocumentCache
+from ..surroundings import plain_torch
+from .limits import Limits
+from .request import Request, Timing
+
+
+class Busy(Exception):
+    """The queue is full."""
+
+
+class Late(Exception):
+    """A request whose time was over before it began."""
+
+
+class Scheduler:
+    """Requests in, outcomes out.
+
+    A batch takes all that waits, in the order of arrival, up to `limits.batch` answers. While it runs, others gather for
+    the next one. So nobody waits for a batch to fill, and the busier the server, the larger the batches.
+
+    Args:
+        documents: texts that were read, for all requests.
+        ran: called with the number of answers of each batch.
+    """
+
+    def __init__(
+        self, documents: DocumentCache, limits: Limits, ran: Callable[[int], object] = lambda rows: None
+    ) -> None:
+        self.documents, self.limits, self._ran = documents, limits, ran
+        self._waiting: deque[Request] = deque()
+        self._change = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="softprompt scheduler", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Answers that wait."""
+        with self._change:
+            return self._count()
+
+    def submit(self, request: Request) -> None:
+        """Queue a request; its `outcome` is set later, by the scheduler's thread.
+
+        Raises:
+            Busy: the queue is full, or the scheduler is closed.
+        """
+        with self._change:
+            if self._closed or self._count() + len(request.names) > max(self.limits.queue, len(request.names)):
+                raise Busy
+            self._waiting.append(request)
+            self._change.notify()
+
+    def close(self, seconds: float) -> bool:
+        """Take nothing new, and finish what waits; whether that was done in so many seconds."""
+        with self._change:
+            self._closed = True
+            self._change.notify()
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _count(self) -> int:
+        return sum(len(request.names) for request in self._waiting)
+
+    @plain_torch()
+    def _run(self) -> None:
+        while True:
+            with self._change:
+                while not self._waiting and not self._closed:
+                    self._change.wait()
+                if not self._waiting:
+                    return
+                if self.limits.wait_ms and not self._closed:
+                    self._gather(time.monotonic() + self.limits.wait_ms / 1000)
+                batch = self._take()
+            if batch:
+                self._answer(batch)
+
+    def _gather(self, until: float) -> None:
+        while self._count() < self.limits.batch and (left := until - time.monotonic()) > 0:
+            self._change.wait(left)
+
+    def _take(self) -> list[Request]:
+        """The next batch, at least one request; those that nobody waits for any more are dropped."""
+        batch: list[Request] = []
+        rows = 0
+        while self._waiting and (not batch or rows + len(self._waiting[0].names) <= self.limits.batch):
+            request = self._waiting.popleft()
+            if not request.outcome.set_running_or_notify_cancel():
+                continue
+            if time.monotonic() > request.deadline:
+                request.outcome.set_exception(Late())
+                continue
+            batch.append(request)
+            rows += len(request.names)
+        return batch
+
+    def _answer(self, batch: Sequence[Request]) -> None:
+        """Run requests together; where that fails, each by itself, so that one does not fail the others."""
+        began = time.monotonic()
+        pairs = [pair for request in batch for pair in request.rows]
+        rows, prompts = [row for row, _ in pairs], [prompt for _, prompt in pairs]
+        try:
+            behind = self.documents.behind_texts(rows, prompts)
+            read = time.monotonic()
+            outcomes = iter(answer(rows, behind))
+            answered = time.monotonic()
+        except Exception as error:
+            if len(batch) == 1:
+                batch[0].outcome.set_exception(error)
+                return
+            for request in batch:
+                self._answer([request])
+            return
+        self._ran(len(rows))
+        for request in batch:
+            own = [next(outcomes) for _ in request.rows]
+            request.timing = Timing(began - request.arrived, read - began, answered - read)
+            request.outcome.set_result(request.together(own))

@@ -1,0 +1,160 @@
+"""What the routes work on: the artifacts that are loaded, the scheduler, and the figures of the server."""
+
+from __future__ import annotations
+
+import difflib
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from .. import artifact as artifacts
+from ..ensemble import Together
+from ..errors import ArtifactError, SoftpromptError
+from ..runtime import Runtime
+from .limits import Limits
+from .request import Request, prepared
+from .scheduler import Scheduler
+
+
+class Unknown(SoftpromptError):
+    """A name under which nothing is loaded."""
+
+
+class Service:
+    """A runtime that is served.
+
+    Args:
+        runtime: its artifacts are served; more may be added and removed while it runs.
+        roots: folders in which artifacts may lie that are loaded later.
+        limits: what is taken.
+    """
+
+    def __init__(self, runtime: Runtime, roots: Sequence[Path] = (), limits: Limits | None = None) -> None:
+        self.runtime, self.limits = runtime, limits or Limits()
+        self.roots = [root.resolve() for root in roots]
+        self.figures = Figures(self)
+        self.scheduler = Scheduler(runtime.documents, self.limits, self.figures.batch.observe)
+        self.closing = False
+        self._changing = threading.Lock()
+
+    def loaded(self, names: Sequence[str]) -> dict[str, Together]:
+        """What answers under these names.
+
+        Raises:
+            Unknown: one is not loaded; the message names the nearest.
+        """
+        found = {}
+        for name in names:
+            try:
+                found[name] = self.runtime.served(name)
+            except SoftpromptError:
+                raise Unknown(f"no artifact {name[:80]!r} is loaded{_nearest(name, self.runtime.names)}") from None
+        return found
+
+    def submit(self, names: Sequence[str], texts: Sequence[str | Mapping[str, Any]], cut: bool) -> Request:
+        """Queue texts for artifacts.
+
+        Raises:
+            Unknown, DataError, TooLong, Busy: see there.
+        """
+        request = prepared(self.loaded(names), texts, time.monotonic() + self.limits.seconds, cut)
+        self.scheduler.submit(request)
+        return request
+
+    def add(self, name: str, folder: Path) -> dict[str, Any]:
+        """Load an artifact, or another version of it.
+
+        Raises:
+            ArtifactError: it is damaged, or its base is not here.
+        """
+        with self._changing:
+            self.runtime.add(name, folder)
+        return self.about(name)
+
+    def remove(self, name: str) -> None:
+        """Forget an artifact; requests under way finish with it.
+
+        Raises:
+            Unknown: no such name.
+        """
+        with self._changing:
+            self.loaded([name])
+            self.runtime.remove(name)
+
+    def about(self, name: str) -> dict[str, Any]:
+        """An artifact as `/v1/models` lists it."""
+        served = self.runtime.served(name)
+        first = served.prompts[0]
+        return {
+            "id": name,
+            "object": "model",
+            "owned_by": "softprompt",
+            "parent": first.base.name,
+            "type": served.task.spec.type,
+            "method": first.method.spec.name if len(served.prompts) == 1 else "ensemble",
+            "fields": sorted(served.task.fields),
+        }
+
+    def close(self, seconds: float) -> bool:
+        """Take no new request and finish those under way; whether that was done in time."""
+        self.closing = True
+        return self.scheduler.close(seconds)
+
+
+class Figures:
+    """What `/metrics` shows."""
+
+    def __init__(self, service: Service) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.requests = Counter("softprompt_requests", "Requests.", ["route", "status"], registry=registry)
+        self.seconds = Histogram("softprompt_request_seconds", "Time of a request.", ["route"], registry=registry)
+        self.batch = Histogram(
+            "softprompt_batch_answers",
+            "Answers that ran together.",
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
+            registry=registry,
+        )
+
+        def gauge(name: str, text: str, value: Any) -> None:
+            Gauge(f"softprompt_{name}", text, registry=registry).set_function(value)
+
+        state = service.runtime.documents
+        gauge("queue_answers", "Answers that wait.", lambda: service.scheduler.waiting)
+        gauge("artifacts", "Artifacts that are loaded.", lambda: len(service.runtime.names))
+        gauge("document_cache_texts", "Texts that are kept.", lambda: state.state.texts)
+        gauge("document_cache_bytes", "Bytes of the texts that are kept.", lambda: state.state.nbytes)
+        gauge("document_cache_hits", "Texts that were here when they were asked about.", lambda: state.state.hits)
+        gauge("document_cache_misses", "Texts that were not.", lambda: state.state.misses)
+
+
+def artifacts_in(folder: Path) -> dict[str, Path]:
+    """Artifacts, runs and ensembles by name: the folder itself, or those that lie in it.
+
+    Raises:
+        ArtifactError: there are none.
+    """
+    inside = [folder] if _holds_artifact(folder) else sorted(one for one in folder.iterdir() if _holds_artifact(one))
+    if not inside:
+        raise ArtifactError(f"{folder}: holds no artifact, and no folder of one; give the folder of a run")
+    return {
+        one.resolve().parent.name if one.resolve().name == "artifact" else one.resolve().name: one for one in inside
+    }
+
+
+def _holds_artifact(folder: Path) -> bool:
+    if not folder.is_dir():
+        return False
+    return artifacts.is_ensemble(folder) or any(
+        (one / "manifest.json").is_file() for one in (folder, folder / "artifact")
+    )
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, names, 1, 0.5)
+    if near:
+        return f"; did you mean {near[0]!r}?"
+    return f" (loaded: {', '.join(sorted(names)[:8]) or 'none'})"

@@ -13,7 +13,6 @@ from peft import PeftModel
 from typer.testing import CliRunner
 
 from softprompt import Runtime
-from softprompt.answers import serving
 from softprompt.artifact import load
 from softprompt.base import Base
 from softprompt.base.scores import Scoring, attend, attend_behind, joined
@@ -279,7 +278,7 @@ def test_long_shared_keys_are_not_copied(served, monkeypatch):
     plain = attend_behind
     monkeypatch.setattr("softprompt.base.interface.attend_behind", lambda *a: called.append(1) or plain(*a))
     served.ask(LONG, list(SHARING)[:2])
-    assert called and serving.LONG == 128
+    assert called
 
 
 def test_the_reading_of_an_artifact_says_with_which_it_shares_texts(served, folder):

@@ -15,7 +15,7 @@ from ..types import Example, Progress, ignore_progress
 from .form import Compiled, Prompt
 from .outcome import Outcome
 
-LONG = 128  # tokens of a text that is worth keeping, and whose keys are not copied for each row
+LONG = 64  # tokens of a text that is worth keeping, and whose keys are not copied for each row
 
 
 @torch.no_grad()

@@ -62,11 +62,15 @@ class Generated(AnswerForm[Generation]):
                 "With type span, method.head: true works too"
             )
 
-    def encode(self, values: dict[str, Any], where: str = "row") -> Example:
-        """A row with its right answer, if it has one; the text leaves room for the longest that may be written."""
+    def encode(self, values: dict[str, Any], where: str = "row", most: int | None = None) -> Example:
+        """A row with its right answer, if it has one; the text leaves room for the longest that may be written.
+
+        Args:
+            most: tokens of that; None: as the task says.
+        """
         words, gold = self.task.candidates(values)
         candidates = tuple(map(self.answer, words))
-        limit = self.task.longest_answer
+        limit = self.task.longest_answer if most is None else most
         longest = max([limit, *map(len, candidates)])
         text, holes, truncated = self.bound.fitted(values, where, longest, f"generation.max_new_tokens ({limit})")
         return Example(text, candidates, gold, where, values, truncated, holes=holes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -20,10 +19,12 @@ from ..errors import DataError, SoftpromptError
 from ..version import __version__
 from .bodies import Answers, NewArtifact, Problem, Question
 from .middleware import Bounded, Logged
+from .openai import routes
 from .page import page
-from .request import Request, TooLong
+from .request import TooLong, check_length
 from .scheduler import Busy, Late
 from .service import Service, Unknown
+from .waiting import waited
 
 CHOOSING = ("classification", "choice", "multilabel")
 EXTRACTING = ("span", "tagging")
@@ -73,6 +74,8 @@ def create_app(service: Service, token: str | None = None, admin_token: str | No
         """Forget an artifact; requests under way finish with it."""
         service.remove(name)
 
+    app.include_router(routes(service), dependencies=[known])
+
     @app.get("/healthz")
     def healthy() -> dict[str, str]:
         """The process is there."""
@@ -104,12 +107,12 @@ async def _answers(service: Service, question: Question, route: str, types: tupl
     for name, one in service.loaded(names).items():
         if one.task.spec.type not in types:
             other = next((path for path, kinds in _ROUTES.items() if one.task.spec.type in kinds), None)
-            advice = f"use {other}" if other else "it is not served over HTTP yet; use softprompt predict"
+            advice = f"use {other or '/v1/completions'}"
             raise DataError(f"{name!r} is of type {one.task.spec.type}, and {route} {_WRONG_ROUTE[route]}; {advice}")
     if service.closing:
         raise HTTPException(503, "the server is stopping; ask another one")
     request = await run_in_threadpool(service.submit, names, texts, question.truncate)
-    await _waited(request, service.limits.seconds)
+    await waited(service, request)
     per_text = len(names)
     results = [
         {"index": place // per_text, "truncated": answer.truncated, **answer.as_dict()}
@@ -123,22 +126,6 @@ async def _answers(service: Service, question: Question, route: str, types: tupl
 _ROUTES = {"/v1/classify": CHOOSING, "/v1/extract": EXTRACTING}
 
 
-async def _waited(request: Request, seconds: float) -> None:
-    """Wait for a request's outcome.
-
-    Raises:
-        Late: it took too long. It is not run if it has not begun.
-    """
-    try:
-        await asyncio.wait_for(asyncio.wrap_future(request.outcome), seconds)
-    except (TimeoutError, asyncio.TimeoutError):
-        request.outcome.cancel()
-        raise Late from None
-    except asyncio.CancelledError:  # whoever asked is gone
-        request.outcome.cancel()
-        raise
-
-
 def _check_size(service: Service, names: list[str], texts: list[Any]) -> None:
     limits = service.limits
     if len(names) * len(texts) > limits.answers:
@@ -146,9 +133,8 @@ def _check_size(service: Service, names: list[str], texts: list[Any]) -> None:
             413,
             f"{len(texts)} texts for {len(names)} artifacts are more than {limits.answers} answers; send fewer at once",
         )
-    longest = max(len(text) if isinstance(text, str) else len(str(text)) for text in texts)
-    if longest > limits.characters:
-        raise HTTPException(413, f"a text has {longest} characters, the limit is {limits.characters}; shorten it")
+    for text in texts:
+        check_length(limits, text)
 
 
 def _inside(folder: str, service: Service) -> Path:

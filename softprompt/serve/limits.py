@@ -17,6 +17,7 @@ class Limits:
         seconds: from a request's arrival to its answer.
         wait_ms: how long a batch waits for more requests when nothing runs. 0: not at all.
         batch: answers that run together at most.
+        streams: answers that are written token by token at once, those that wait among them.
     """
 
     body: int = 4_000_000
@@ -26,3 +27,4 @@ class Limits:
     seconds: float = 60.0
     wait_ms: float = 0.0
     batch: int = 256
+    streams: int = 64

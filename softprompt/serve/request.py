@@ -7,17 +7,23 @@ with, whatever is loaded, replaced or removed meanwhile.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic import ValidationError
+
 from ..answers import Compiled, Outcome
+from ..answers.generated import Generated
 from ..ensemble import Together
 from ..errors import DataError
 from ..prediction import Prediction, prediction_of
+from ..tasks.generation import GenerationSpec
 from ..types import Example
 from ..values import plain_row
+from .limits import Limits
+from .writing import WrittenAnswer
 
 
 class TooLong(DataError):
@@ -61,6 +67,11 @@ class Request:
     arrived: float = field(default_factory=time.monotonic)
 
     @property
+    def count(self) -> int:
+        """Answers that it asks for."""
+        return len(self.names)
+
+    @property
     def rows(self) -> list[tuple[Example, Compiled]]:
         """All rows that run for it, each with its prompt; of an ensemble one for each member."""
         pairs = zip(self.examples, self.served, strict=True)
@@ -75,6 +86,82 @@ class Request:
         """The answers, once they are known."""
         found = zip(self.names, self.examples, self.outcome.result(), strict=True)
         return [prediction_of(name, examples, outcome) for name, examples, outcome in found]
+
+
+@dataclass
+class Writing:
+    """One text that is to be written token by token, beside others.
+
+    Attributes:
+        name: the artifact that writes it.
+        answer: what the `Writer` writes; it gives its outcome to this request.
+        outcome, deadline, arrived: as of a `Request`.
+    """
+
+    name: str
+    answer: WrittenAnswer
+    deadline: float
+    outcome: Future[Outcome]
+    arrived: float = field(default_factory=time.monotonic)
+
+    count = 1
+
+
+def check_length(limits: Limits, text: str | Mapping[str, Any]) -> None:
+    """Refuse a text that is too long before it is tokenized.
+
+    Raises:
+        TooLong: it has more characters than the server takes.
+    """
+    size = len(text) if isinstance(text, str) else len(str(text))
+    if size > limits.characters:
+        raise TooLong(f"a text has {size} characters, the limit is {limits.characters}; shorten it")
+
+
+def written(
+    name: str,
+    one: Together,
+    values: dict[str, Any],
+    deadline: float,
+    changes: Mapping[str, Any],
+    tell: Callable[[str], object] | None = None,
+) -> Writing:
+    """A text to write behind the fields of a row.
+
+    Args:
+        changes: settings of generation that the request asks for, in place of the task's.
+        tell: called with each piece of the text as it comes.
+
+    Raises:
+        DataError: the row does not fit the task, or the text cannot be written so.
+        TooLong: the row would have to be cut.
+    """
+    if (problem := one.check_input(values)) is not None:
+        raise DataError(f"{name!r}: {problem}")
+    (prompt,) = one.prompts
+    own = prompt.task.spec.generation  # type: ignore[attr-defined]  # a task that writes
+    try:
+        how = GenerationSpec.model_validate({**own.model_dump(), **changes})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DataError(f"{first['loc'][-1] if first['loc'] else 'generation'}: {first['msg']}") from None
+    if how.idle:
+        raise DataError(f"{how.idle[0]} has no effect on the likeliest tokens; send a temperature above 0 with it")
+    assert isinstance(prompt.form, Generated)  # whose tasks are of type generation
+    example = prompt.form.encode(values, "the prompt", how.max_new_tokens)
+    _refuse_cut([example], one, values, name)
+    outcome: Future[Outcome] = Future()
+
+    def done(result: Outcome | Exception) -> None:
+        if isinstance(result, Exception):
+            outcome.set_exception(result)
+        else:
+            outcome.set_result(result)
+
+    answer = WrittenAnswer(example, prompt, done, tell, how)
+    if answer.refusal:
+        raise DataError(f"{name!r}: {answer.refusal}")
+    return Writing(name, answer, deadline, outcome)
 
 
 def prepared(

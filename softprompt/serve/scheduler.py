@@ -11,7 +11,8 @@ from ..answers import answer
 from ..documents import DocumentCache
 from ..surroundings import plain_torch
 from .limits import Limits
-from .request import Request, Timing
+from .request import Request, Timing, Writing
+from .writing import Writer
 
 
 class Busy(Exception):
@@ -28,6 +29,9 @@ class Scheduler:
     A batch takes all that waits, in the order of arrival, up to `limits.batch` answers. While it runs, others gather for
     the next one. So nobody waits for a batch to fill, and the busier the server, the larger the batches.
 
+    Texts that are written token by token join a running batch of their own. One token of all of them is written between
+    two batches.
+
     Args:
         documents: texts that were read, for all requests.
         ran: called with the number of answers of each batch.
@@ -37,9 +41,10 @@ class Scheduler:
         self, documents: DocumentCache, limits: Limits, ran: Callable[[int], object] = lambda rows: None
     ) -> None:
         self.documents, self.limits, self._ran = documents, limits, ran
-        self._waiting: deque[Request] = deque()
+        self._waiting: deque[Request | Writing] = deque()
         self._change = threading.Condition()
         self._closed = False
+        self._writer = Writer()
         self._thread = threading.Thread(target=self._run, name="softprompt scheduler", daemon=True)
         self._thread.start()
 
@@ -49,17 +54,32 @@ class Scheduler:
         with self._change:
             return self._count()
 
-    def submit(self, request: Request) -> None:
+    @property
+    def writing(self) -> int:
+        """Answers that are being written."""
+        return self._writer.active
+
+    def submit(self, request: Request | Writing) -> None:
         """Queue a request; its `outcome` is set later, by the scheduler's thread.
 
         Raises:
             Busy: the queue is full, or the scheduler is closed.
         """
         with self._change:
-            if self._closed or self._count() + len(request.names) > max(self.limits.queue, len(request.names)):
+            full = self._count() + request.count > max(self.limits.queue, request.count)
+            if isinstance(request, Writing):
+                streams = self._writer.active + sum(isinstance(one, Writing) for one in self._waiting)
+                full = full or streams >= self.limits.streams
+            if self._closed or full:
                 raise Busy
             self._waiting.append(request)
             self._change.notify()
+
+    def cancel(self, request: Request | Writing) -> None:
+        """Nobody waits for it any more: it is not run, or its text not written to its end."""
+        request.outcome.cancel()
+        if isinstance(request, Writing):
+            self._writer.cancel(request.answer)
 
     def close(self, seconds: float) -> bool:
         """Take nothing new, and finish what waits; whether that was done in so many seconds."""
@@ -70,31 +90,38 @@ class Scheduler:
         return not self._thread.is_alive()
 
     def _count(self) -> int:
-        return sum(len(request.names) for request in self._waiting)
+        return sum(request.count for request in self._waiting)
 
     @plain_torch()
     def _run(self) -> None:
-        while True:
-            with self._change:
-                while not self._waiting and not self._closed:
-                    self._change.wait()
-                if not self._waiting:
-                    return
-                if self.limits.wait_ms and not self._closed:
-                    self._gather(time.monotonic() + self.limits.wait_ms / 1000)
-                batch = self._take()
-            if batch:
-                self._answer(batch)
+        while (batch := self._next()) is not None:
+            if asked := [request for request in batch if isinstance(request, Request)]:
+                self._answer(asked)
+            if begun := [request for request in batch if isinstance(request, Writing)]:
+                self._write(begun)
+            if self._writer.active:
+                self._writer.step()
+
+    def _next(self) -> list[Request | Writing] | None:
+        """What runs next, nothing while texts are written and nobody waits; None at the end."""
+        with self._change:
+            while not self._waiting and not self._closed and not self._writer.active:
+                self._change.wait()
+            if not self._waiting and not self._writer.active:
+                return None
+            if self.limits.wait_ms and self._waiting and not self._closed and not self._writer.active:
+                self._gather(time.monotonic() + self.limits.wait_ms / 1000)
+            return self._take()
 
     def _gather(self, until: float) -> None:
         while self._count() < self.limits.batch and (left := until - time.monotonic()) > 0:
             self._change.wait(left)
 
-    def _take(self) -> list[Request]:
-        """The next batch, at least one request; those that nobody waits for any more are dropped."""
-        batch: list[Request] = []
+    def _take(self) -> list[Request | Writing]:
+        """The next batch, at least one request if any waits; those that nobody waits for any more are dropped."""
+        batch: list[Request | Writing] = []
         rows = 0
-        while self._waiting and (not batch or rows + len(self._waiting[0].names) <= self.limits.batch):
+        while self._waiting and (not batch or rows + self._waiting[0].count <= self.limits.batch):
             request = self._waiting.popleft()
             if not request.outcome.set_running_or_notify_cancel():
                 continue
@@ -102,7 +129,7 @@ class Scheduler:
                 request.outcome.set_exception(Late())
                 continue
             batch.append(request)
-            rows += len(request.names)
+            rows += request.count
         return batch
 
     def _answer(self, batch: Sequence[Request]) -> None:
@@ -127,3 +154,17 @@ class Scheduler:
             own = [next(outcomes) for _ in request.rows]
             request.timing = Timing(began - request.arrived, read - began, answered - read)
             request.outcome.set_result(request.together(own))
+
+    def _write(self, batch: Sequence[Writing]) -> None:
+        """Let texts join those that are being written."""
+        answers = [request.answer for request in batch]
+        try:
+            behind = self.documents.behind_texts([one.example for one in answers], [one.prompt for one in answers])
+        except Exception as error:
+            for request in batch:
+                request.outcome.set_exception(error)
+            return
+        for one, prompt in zip(answers, behind, strict=True):
+            one.prompt = prompt
+        self._writer.add(answers)
+        self._ran(len(answers))

@@ -63,7 +63,7 @@ def serve_verb(
     """Serve many artifacts on one base over HTTP, with a page to try them at /.
 
     Requests that wait together run together, whichever artifacts they ask. A text is read once for all artifacts that share
-    its reading, and kept. The access log goes to stderr, without texts. docs/how-to/serve.md shows every path.
+    its reading, and kept. The access log goes to stderr, without texts. docs/serving.md lists every path.
     """
     from ..documents import DocumentCache
     from ..errors import MissingExtraError

@@ -15,6 +15,7 @@ from softprompt import Runtime
 from softprompt.base import Base
 from softprompt.data import Row
 from softprompt.documents import DocumentCache
+from softprompt.engine import Past
 from softprompt.errors import BaseModelError
 from softprompt.serve.writing import Writer, WrittenAnswer
 from softprompt.tasks import Task
@@ -198,6 +199,24 @@ def test_a_cancelled_answer_leaves_and_the_others_go_on(served, forwards):
     finish(writer)
     assert not asked[1].results and not late.results and len(asked[1].answer.ids) == size
     assert [one.written for one in asked[::2]] == [one.alone(served) for one in asked[::2]]
+
+
+def test_what_is_cancelled_before_it_has_run_beside_others_is_freed(bare):
+    """Its context is kept until the next step, and no longer, though the same rows as before go on."""
+
+    def pasts() -> int:
+        gc.collect()
+        return sum(isinstance(one, Past) for one in gc.get_objects())
+
+    writer, first, late = Writer(), Asked(bare, "writes", TEXTS[0]), Asked(bare, "writes", TEXTS[1])
+    before = pasts()
+    writer.add([first.answer])
+    writer.step()
+    writer.add([late.answer])
+    assert pasts() == before + 1
+    writer.cancel(late.answer)
+    writer.step()
+    assert pasts() == before and writer.active == 1
 
 
 @pytest.mark.parametrize("text", [LONG, "short"], ids=["long", "short"])

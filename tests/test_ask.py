@@ -321,3 +321,14 @@ def test_ask_from_the_shell(folder, tmp_path, monkeypatch):
         (tmp_path / "bad.txt").write_bytes(content)
         refused = shell.invoke(app, ["ask", str(tmp_path / "bad.txt"), *runs])
         assert isinstance(refused.exception, DataError) and message in str(refused.exception)
+
+
+def test_sources_that_cannot_be_asked_about(folder, tmp_path):
+    import_verbs()
+    rows = tmp_path / "rows.csv"
+    rows.write_text("text\na\n", encoding="utf-8")
+    messages = {tmp_path / "none.txt": "softprompt ask -", tmp_path: "cannot be read", rows: "use softprompt predict"}
+    for source, message in messages.items():
+        refused = CliRunner().invoke(app, ["ask", str(source), "--with", str(tmp_path)])
+        assert isinstance(refused.exception, DataError) and message in str(refused.exception)
+        assert "written" not in str(refused.exception)

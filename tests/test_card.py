@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
+from helpers import tiny_rows, tiny_task
 from models import tiny_base
 
 import softprompt as sp
+from softprompt.artifact import load
+from softprompt.artifact.row_text import row_text
 from softprompt.base import Base
 from softprompt.tasks import Task
 from softprompt.tasks.sample import sample_row
@@ -45,3 +49,25 @@ def test_the_example_of_the_card_runs_as_it_stands(kind, tmp_path, monkeypatch):
     exec(code.replace("path/to/this/folder", artifact.as_posix()), {})
     assert asked == [base.name] and len(answered[0]) == 1
     assert set(sample_row(task)) >= task.fields
+
+
+@pytest.mark.parametrize("method", ["soft", "lora", "hard"])
+def test_the_card_shows_the_text_that_is_read(method, tmp_path):
+    """So whoever loads it in PEFT writes the instruction where the method keeps it, and not where it takes its place."""
+    task = tiny_task(
+        template={"instruction": "Good or bad? ", "input": "Text: {{ text }}", "question": " Why?", "cue": "\nIt:"}
+    )
+    result = train(tiny_base(), task, method, tmp_path, train={"max_steps": 1}, rows=tiny_rows(), check=False)
+    manifest = load(tmp_path).manifest
+    text = row_text(manifest, {"text": "joy"})
+    assert text == result.prepared.bound.prompter.prompt({"text": "joy"})
+    assert text.startswith("Good or bad?") == (method != "soft")
+    if method != "hard":
+        shown = row_text(manifest, sample_row(task))
+        assert json.dumps(shown, ensure_ascii=False) in (result.artifact / "README.md").read_text("utf-8")
+
+
+def test_what_a_chat_template_decides_is_not_shown(tmp_path):
+    task = Task.load({"name": "chat", **LABELS, "template": CHAT})
+    train(tiny_base(), task, "hard", tmp_path, rows={"train": [], "dev": []}, check=False)
+    assert row_text(load(tmp_path).manifest, {"review": "joy"}) is None

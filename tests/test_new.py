@@ -302,3 +302,15 @@ def test_from_a_table_to_answers_without_a_file_by_hand(tmp_path):
     assert {json.loads(line)["label"] for line in done.stdout.splitlines()} <= {"account", "billing", "shipping"}
     done = cli("eval", "runs/t", "--data", "t.csv", cwd=tmp_path)
     assert "left out: 1 rows that cannot be used" in done.stderr and "on 26 rows" in done.stdout, done.stderr
+
+
+def test_a_column_that_is_called_like_one_of_its_labels_may_be_named(tmp_path):
+    path = saved(
+        tmp_path / "urgent.csv",
+        "message,urgent",
+        [f"{word} today,{label}" for word in WORDS for label in ("urgent", "calm")],
+    )
+    with pytest.raises(DataError, match="looks like a row"):
+        look(path)
+    seen = look(path, ["message"], ["urgent"])
+    assert seen.labels == {"urgent": 8, "calm": 8}

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import SoftpromptError
 from .manifest import Manifest, MetricRecord
+from .row_text import row_text
 
 _WHAT = {
     ("embeddings", "front"): "{length} learned token embeddings in front of the text",
@@ -61,7 +62,7 @@ def ensemble_card(
     loaded = ", ".join(f"sp.Base.load({_json(base)})" for base in bases)
     code = ["```python", "import softprompt as sp", "", f"runtime = sp.Runtime([{loaded}])"]
     code += [f'runtime.add({_json(name)}, "path/to/this/folder")']
-    code += [f"runtime.predict([{_json(_sample(first))}], {_json(name)})", "```"]
+    code += [f"runtime.predict([{_json(sample_of(first))}], {_json(name)})", "```"]
     measured = {split: MetricRecord.model_validate(found) for split, found in metrics.items()}
     parts = [
         "\n".join([*head, '- "softprompt"', '- "ensemble"', "---"]),
@@ -130,7 +131,7 @@ def _task(task: dict[str, Any]) -> str:
 def _usage(manifest: Manifest) -> str:
     base = manifest.base.id
     name = manifest.task["name"] if manifest.task else "prompt"
-    row = _sample(manifest)
+    row = sample_of(manifest)
     code = [
         "## Use",
         "",
@@ -154,7 +155,7 @@ def _usage(manifest: Manifest) -> str:
             how += f"; the text starts at position {manifest.layout.length}"
         code += [
             "",
-            f"Plain PEFT loads the folder as well ({how}; the template is yours to fill in):",
+            f"Plain PEFT loads the folder as well ({how}; {_text_to_write(manifest, row)}):",
             "",
             "```python",
             "from peft import PeftModel",
@@ -173,7 +174,13 @@ def _usage(manifest: Manifest) -> str:
     return "\n".join(code)
 
 
-def _sample(manifest: Manifest) -> dict[str, Any]:
+def _text_to_write(manifest: Manifest, row: Mapping[str, Any]) -> str:
+    """What PEFT's model is to read, of a sample row where that can be told without the base."""
+    text = row_text(manifest, row)
+    return "the template is yours to fill in" if text is None else f"the text of the row above is `{_json(text)}`"
+
+
+def sample_of(manifest: Manifest) -> dict[str, Any]:
     """A row that the artifact's task can be asked."""
     from ..tasks import Task  # the tasks stand above the artifacts
     from ..tasks.sample import sample_row

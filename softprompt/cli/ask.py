@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 )
 def ask_verb(
     source: Annotated[
-        Path, typer.Argument(help="The document: a text file, a .json file with fields, or - for standard input.")
+        Path,
+        typer.Argument(
+            help="The document: a text file (without its last line break), a .json file with fields, or - for standard input."
+        ),
     ],
     artifacts: Annotated[
         list[str], typer.Option("--with", help="Artifact or ensemble folder, or NAME=FOLDER. Repeat it for several.")
@@ -62,7 +65,7 @@ def ask_verb(
     readings = {name: [reading_digest(manifest) for manifest in own.values()] for name, own in held.items()}
     _show(answers, readings, seconds)
     told = [answer.as_dict() for answer in answers]
-    tell_json(document, {"answers": told, "seconds": seconds})
+    tell_json(document, {"answers": told, "readings": _times(readings), "seconds": seconds})
 
 
 def _document(source: Path) -> Any:
@@ -71,17 +74,24 @@ def _document(source: Path) -> Any:
     Raises:
         DataError: no text, or no fields.
     """
+    from ..data.files import SUPPORTED
     from ..errors import DataError
-    from ..storage import plain_disk_errors
 
     where = "standard input" if str(source) == "-" else str(source)
-    with plain_disk_errors(source):
+    suffix = source.suffix.lower()
+    if suffix in SUPPORTED and suffix != ".json":
+        raise DataError(f"{where}: holds rows, and one document is asked about; use softprompt predict --input {where}")
+    try:
         raw = sys.stdin.buffer.read() if str(source) == "-" else source.read_bytes()
+    except OSError as error:
+        typed = '; a text itself is read from standard input: echo "TEXT" | softprompt ask - …'
+        advice = typed if isinstance(error, FileNotFoundError) else ""
+        raise DataError(f"{where[:200]}: cannot be read ({error.strerror or error}){advice}") from None
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise DataError(f"{where}: is not UTF-8 text; save it as UTF-8") from None
-    if source.suffix.lower() == ".json":
+    if suffix == ".json":
         try:
             fields = json.loads(text)
         except ValueError as error:
@@ -103,10 +113,16 @@ def _show(answers: Sequence[Prediction], readings: Mapping[str, Sequence[str | N
         shares = [digest is not None and count[digest] > 1 for digest in readings[answer.artifact]]
         table.add_row(answer.artifact, _answer(answer), sure, "with others" if all(shares) else "by itself")
     out.print(table)
-    times = sum(1 if digest is not None else many for digest, many in count.items())
+    times = _times(readings)
     out.print(
         f"read {times} time{'s' * (times > 1)} for {len(answers)} artifact{'s' * (len(answers) > 1)} in {seconds:.2f} s"
     )
+
+
+def _times(readings: Mapping[str, Sequence[str | None]]) -> int:
+    """How often the document is read: once for all that share it, and by each other artifact."""
+    count = Counter(digest for digests in readings.values() for digest in digests)
+    return sum(1 if digest is not None else many for digest, many in count.items())
 
 
 def _answer(answer: Prediction) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..artifact import Artifact
+from ..artifact.card import sample_of
 from ..artifact.peft_format import CONFIG, TENSORS
+from ..artifact.row_text import row_text
 from ..base import Base
 from .format import BASE, FOLDER, Format, Written
 
@@ -61,7 +64,14 @@ def copy_files(held: Artifact, folder: Path) -> None:
 
 def _notes(held: Artifact) -> tuple[str, ...]:
     manifest = held.manifest
-    notes = ["The template is yours to fill in; the artifact's `manifest.json` has it."]
+    row = sample_of(manifest)
+    text = row_text(manifest, row)
+    told = json.dumps(text, ensure_ascii=False)
+    notes = [
+        "The template is yours to fill in; the artifact's `manifest.json` has it."
+        if text is None
+        else f"The text of the row {json.dumps(row, ensure_ascii=False)} is, in front of its answer, {told}."
+    ]
     if manifest.layout.place == "front":
         notes.append(f"The text starts at position {manifest.layout.length}.")
     if manifest.loads_in != "peft":

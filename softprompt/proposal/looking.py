@@ -69,7 +69,9 @@ def look(path: Path, text: Sequence[str] = (), label: Sequence[str] = (), kind: 
         raise DataError(f"{path}: none of its {len(unread)} rows can be read", unread)
     columns = columns_of(rows)
     if path.suffix.lower() in (".csv", ".tsv"):
-        _refuse_headless(path, columns)
+        named = {*text, *label}
+        if not named or not named <= {column.name for column in columns}:  # else the first line is known to name them
+            _refuse_headless(path, columns)
     roles = roles_of(columns, text, label, kind, str(path))
     separator = None
     if roles.kind == "multilabel":

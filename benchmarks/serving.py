@@ -100,11 +100,10 @@ def asking(runtime: Runtime, names: list[str], document: str) -> dict[str, float
 def swapping(runtime: Runtime, folders: Mapping[str, Path]) -> dict[str, float]:
     """Seconds to come to another artifact: one that is loaded, which is looked up, and one that lies on the disk."""
     name = next(iter(folders))
-    spare = Runtime(runtime.base)
 
     def from_disk() -> None:
-        spare.add("it", folders[name])
-        spare.remove("it")
+        runtime.remove(name)
+        runtime.add(name, folders[name])
 
     return in_turns(TURNS, memory=lambda: runtime.served(name), disk=from_disk)
 

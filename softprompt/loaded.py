@@ -14,7 +14,7 @@ from . import artifact as artifacts
 from .answers import Compiled, compiled
 from .artifact.files import one_line
 from .base import Base
-from .engine import CacheConfig
+from .engine import CacheConfig, take_prefix
 from .ensemble import Together, check_members
 from .errors import ArtifactError, DataError
 from .methods import Method, make_method
@@ -117,7 +117,12 @@ class Loaded:
         """The prompt of this content: the one that is here, or compiled now."""
         with self._lock:
             prompt = self._compiled.get(key)
-        return prompt or compiled(bind(base, task, method, CacheConfig(ram=0, disk=0)))
+            engines = [other.engine for other in self._compiled.values()]
+        if prompt is None:
+            bound = bind(base, task, method, CacheConfig(ram=0, disk=0))
+            take_prefix(bound.engine, engines)
+            prompt = compiled(bound)
+        return prompt
 
     def remove(self, name: str) -> None:
         """Forget an artifact.

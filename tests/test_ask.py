@@ -332,3 +332,15 @@ def test_sources_that_cannot_be_asked_about(folder, tmp_path):
         refused = CliRunner().invoke(app, ["ask", str(source), "--with", str(tmp_path)])
         assert isinstance(refused.exception, DataError) and message in str(refused.exception)
         assert "written" not in str(refused.exception)
+
+
+def test_tokens_in_front_of_all_rows_run_once_for_all_artifacts(monkeypatch):
+    counting, runtime = Counting(monkeypatch), Runtime(tiny_base())
+    first = counting.of(lambda: runtime.add("a", asking("\nA?")))
+    assert first == len(runtime.get("a").bound.prefix_ids) > 0
+    assert counting.of(lambda: runtime.add("b", asking("\nB?"))) == 0
+    assert counting.of(lambda: runtime.add("c", tiny_task())) > 0, "another instruction"
+    alone = Runtime(tiny_base())
+    alone.add("b", asking("\nB?"))
+    expected = alone.predict([SHORT])[0].probabilities
+    assert runtime.predict([SHORT], "b")[0].probabilities == pytest.approx(expected, abs=1e-6)

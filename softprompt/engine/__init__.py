@@ -10,7 +10,7 @@ from .kinds import make_engine
 from .losses import summed_loss
 from .past import Past, join, kv_of, learned_past
 from .plan import NOTHING, SLOTS, Learned, Plan, Slot, lay_out, plan
-from .reading import Reading, TextKey, kept_ids, read_texts, text_key
+from .reading import Reading, TextKey, kept_ids, read_texts, take_prefix, text_key
 from .rows import EngineRow, run
 from .texts import before_stops, stops_in, text_of
 from .tree import WordTree, distinct_beginnings
@@ -51,6 +51,7 @@ __all__ = [
     "score",
     "stops_in",
     "summed_loss",
+    "take_prefix",
     "text_key",
     "text_of",
     "token_states",

@@ -29,11 +29,11 @@ class Engine:
         prefix_ids, cue, tail, question: ids of the slots that all rows share; `prefix_ids` stand before the text.
         cache: how rows' K/V, or their states below the first learned layer, are kept.
         reuse: other engines; the first that keeps the same rows lends them, whatever is learned behind them.
-        start: what the method brings before its first step, for a plan that begins in an upper layer. Rows are encoded
-            behind its K/V in the layers below.
+        start: what the method brings before its first step, where the plan begins in an upper layer: K/V below it.
 
     Attributes:
         context: digest of all that decides what is kept of a row.
+        frozen: keys and values of the frozen tokens in front of all rows, once they have run.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Engine:
         self.frozen_layers = (
             FrozenLayers(self.base, plan, self.pieces.shared, below, self.cache) if plan.first_layer else None
         )
-        self._frozen: Past | None = None
+        self.frozen: Past | None = None
         self._ends: dict[Ids, Tensor] = {}  # text ids → last hidden state [H], where nothing is learned
 
     def size(self, example: Example) -> int:
@@ -106,10 +106,10 @@ class Engine:
 
     def live_prefix(self, learned: Learned, low: bool = False) -> Past | EngineRow | None:
         """The shared prefix of rows that run at once: its live tokens, if it has any, are a row that runs with them."""
-        if self._frozen is None and self.plan.shared_frozen:
+        if self.frozen is None and self.plan.shared_frozen:
             with torch.no_grad():
-                self._frozen = run_prefix(self.base, self._extend(self.base, None, self.plan.shared_frozen, NOTHING))
-        return self._extend(self._live(learned), self._frozen, self.plan.shared_live, learned, low)
+                self.frozen = run_prefix(self.base, self._extend(self.base, None, self.plan.shared_frozen, NOTHING))
+        return self._extend(self._live(learned), self.frozen, self.plan.shared_live, learned, low)
 
     def encode(self, examples: Sequence[Example], progress: Progress = ignore_progress) -> None:
         """Run what is frozen of every row, if it is not in the cache yet, and keep it."""

@@ -8,7 +8,7 @@ frozen behind the text, such as a prompt's question, is kept as well. Each promp
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -42,6 +42,19 @@ class TextKey:
     device: str
     prefix_ids: Ids
     text: Ids
+
+
+def take_prefix(engine: Engine, others: Iterable[Engine]) -> None:
+    """Take the keys and values of the frozen tokens in front of all rows from an engine that has run the same ones."""
+    wanted = _frozen_ids(engine)
+    for other in others:
+        if wanted and other.frozen is not None and wanted == _frozen_ids(other) and engine.base.same(other.base):
+            engine.frozen = other.frozen
+            return
+
+
+def _frozen_ids(engine: Engine) -> list[Ids]:
+    return [engine.pieces.shared_ids(slot) for slot in engine.plan.shared_frozen]
 
 
 @dataclass(frozen=True)

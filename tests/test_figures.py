@@ -77,6 +77,11 @@ def test_looks_measured(text):
     assert len(list(unmarked(text))) == 1
 
 
+@pytest.mark.parametrize("text", ["it ends at 87.2", "12 sec", "40 tokens per second", "9 rows a second", "39.4 tok/s"])
+def test_a_bare_number_can_be_a_measurement(text):
+    assert list(unmarked(text))
+
+
 @pytest.mark.parametrize(
     "text", ["95 % intervals", "Python 3.10", "20 tokens", "`0.03`", "version 0.1.0", "2026-11-30", "3 seeds"]
 )

@@ -13,8 +13,14 @@ _OPEN = re.compile(r"<!-- figure ")
 _ASIDE = re.compile(
     r"^(?P<fence>```+|~~~+).*?^(?P=fence)[ \t]*$|`[^`\n]+`|<!--.*?-->|\]\([^)\s]*\)|\b95 ?%", re.DOTALL | re.MULTILINE
 )
-_UNIT = r"%|percent|s|ms|µs|min|h|seconds?|minutes?|hours?|days?|[KMG]i?B|points?|times|×|-fold"
-_MEASURED = re.compile(rf"(?<![\w.,])\d[\d,.]*(?: ?± ?[\d.]+)?\s?(?:{_UNIT})(?!\w)|(?<![\w.])0?\.\d{{2,}}(?!\w)")
+_UNIT = (
+    r"%|percent|s|ms|µs|min|h|secs?|seconds?|minutes?|hours?|days?|[KMG]i?B|points?|times|×|-fold|tok(?:ens)?/s"
+    r"|\w+ (?:per|a) (?:second|minute|hour)"
+)
+_WITH_UNIT = rf"(?<![\w.,])\d[\d,.]*(?: ?± ?[\d.]+)?\s?(?:{_UNIT})(?!\w)"
+_FRACTION = r"(?<![\w.])0?\.\d{2,}(?!\w)"
+_IN_PERCENT = r"(?<![\w.])\d{2,3}\.\d+(?![\w.;])"  # 87.2; versions have one digit in front, defaults a semicolon behind
+_MEASURED = re.compile(rf"{_WITH_UNIT}|{_FRACTION}|{_IN_PERCENT}")
 
 
 @dataclass(frozen=True)

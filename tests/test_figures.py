@@ -45,7 +45,7 @@ def test_marks_and_what_has_none():
         ("a/b", "85.7 %", 3),
         ("table", "| a |\n| --- |", 9),
     ]
-    assert list(unmarked(PAGE)) == [(1, "3 points"), (3, "4 s")]
+    assert list(unmarked(PAGE)) == [(1, "3 points"), (3, "81.2"), (3, "89.3"), (3, "4 s")]
     values = {"a/b": "85.8 %", "table": "| b |\n| --- |"}
     assert "<!-- figure a/b -->85.8 %<!-- end -->" in written(PAGE, values.__getitem__)
     assert "-->\n\n| b |\n| --- |\n\n<!--" in written(PAGE, values.__getitem__)

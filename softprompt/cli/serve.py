@@ -71,13 +71,13 @@ def serve_verb(
     try:
         from ..serve.limits import Limits
         from ..serve.running import follow, run
-        from ..serve.service import Service, artifacts_in
+        from ..serve.service import Service, artifacts_of
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             f"softprompt serve needs {error.name}, which is not installed: pip install 'softprompt[serve]'"
         ) from None
 
-    here = {name: path for folder in folders for name, path in artifacts_in(folder).items()}
+    here = artifacts_of(folders)
     with progress() as show:
         held = {name: manifests_of(path) for name, path in here.items()}
         runtime = runtime_for(here, held, base or [], dtype, quantization, show)

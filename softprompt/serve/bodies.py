@@ -7,14 +7,24 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Text = Annotated[str, Field(min_length=1)]
+MOST_FIELDS = 100
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 
 
-class _Body(BaseModel):
+class Body(BaseModel):
+    """A body, or an object in one. The first problem ends its check, so one of millions of wrong values costs no time."""
+
     model_config = ConfigDict(extra="forbid")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, values: Any) -> Any:
+        if isinstance(values, dict) and len(values) > MOST_FIELDS:
+            raise ValueError(f"has more than {MOST_FIELDS} fields")
+        return values
 
-class Question(_Body):
+
+class Question(Body):
     """Texts for artifacts. Each artifact answers each text; a text is read once for all that can share it.
 
     Attributes:
@@ -26,9 +36,9 @@ class Question(_Body):
     """
 
     model: Name | None = None
-    models: list[Name] | None = Field(default=None, min_length=1)
+    models: Annotated[list[Name], Field(fail_fast=True)] | None = Field(default=None, min_length=1)
     text: Text | dict[str, Any] | None = None
-    texts: list[Text | dict[str, Any]] | None = Field(default=None, min_length=1)
+    texts: Annotated[list[Text | dict[str, Any]], Field(fail_fast=True)] | None = Field(default=None, min_length=1)
     truncate: bool = False
 
     @model_validator(mode="after")
@@ -90,7 +100,7 @@ class Answers(BaseModel):
     timing_ms: Timed
 
 
-class NewArtifact(_Body):
+class NewArtifact(Body):
     """An artifact to load.
 
     Attributes:

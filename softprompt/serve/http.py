@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,11 +16,11 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
-from ..errors import DataError, SoftpromptError
+from ..errors import ConfigError, DataError, SoftpromptError
 from ..version import __version__
 from .bodies import Answers, NewArtifact, Problem, Question
 from .middleware import Bounded, Logged
-from .openai import routes
+from .openai import FAULT, routes
 from .page import page
 from .request import TooLong, check_length
 from .scheduler import Busy, Late
@@ -40,7 +41,13 @@ def create_app(service: Service, token: str | None = None, admin_token: str | No
     Args:
         token: requests must bring it as a bearer token; None: nobody needs one.
         admin_token: for loading and removing artifacts; None: nobody may.
+
+    Raises:
+        ConfigError: a token that nobody could send, or that is empty, so that everybody would.
     """
+    for secret in (token, admin_token):
+        if secret is not None and not re.fullmatch("[!-~]+", secret):
+            raise ConfigError("a token is empty, or holds what no header can; use printable ASCII without spaces")
     app = FastAPI(title="softprompt", version=__version__, docs_url=None, redoc_url=None, responses=_PROBLEMS)
     app.add_middleware(Bounded, limit=service.limits.body)
     app.add_middleware(Logged, figures=service.figures)
@@ -69,7 +76,7 @@ def create_app(service: Service, token: str | None = None, admin_token: str | No
         """Load an artifact, or another version of it."""
         return service.add(new.name, _inside(new.folder, service))
 
-    @app.delete("/v1/artifacts/{name}", dependencies=[admin], status_code=204)
+    @app.delete("/v1/artifacts/{name:path}", dependencies=[admin], status_code=204)
     def unload(name: str) -> None:
         """Forget an artifact; requests under way finish with it."""
         service.remove(name)
@@ -143,7 +150,10 @@ def _inside(folder: str, service: Service) -> Path:
     Raises:
         DataError: it lies elsewhere.
     """
-    asked = Path(folder).resolve()
+    try:
+        asked = Path(folder).resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL; links that lead in a circle
+        raise DataError(f"folder {folder[:200]!r} cannot be a folder ({error}); give another") from None
     if not any(asked.is_relative_to(root) for root in service.roots):
         roots = ", ".join(str(root) for root in service.roots)
         raise DataError(f"folder {folder[:200]!r} lies outside of what the server was started with ({roots[:400]})")
@@ -193,6 +203,10 @@ def _refusals(app: FastAPI) -> None:
         status = 404 if isinstance(error, Unknown) else 413 if isinstance(error, TooLong) else 422
         return told(status, str(error))
 
+    @app.exception_handler(Exception)
+    async def _fault(_: HttpRequest, error: Exception) -> JSONResponse:
+        return told(500, FAULT)
+
     @app.exception_handler(Busy)
     async def _busy(_: HttpRequest, error: Busy) -> JSONResponse:
         return told(429, "too many requests wait; try again in a second", **{"Retry-After": "1"})
@@ -202,8 +216,15 @@ def _refusals(app: FastAPI) -> None:
         return told(504, "the answer took too long; send fewer texts, or raise --timeout")
 
 
+_NO_FIELDS = (
+    "body",
+    "constrained-str",
+    "dict[str,any]",
+)  # what pydantic names besides fields: where, and which of two kinds
+
+
 def _sentence(problem: dict[str, Any]) -> str:
     """One problem of a body in one sentence."""
-    where = ".".join(str(part) for part in problem["loc"] if part != "body") or "the body"
+    where = ".".join(str(step) for step in problem["loc"] if step not in _NO_FIELDS) or "the body"
     what = str(problem["msg"]).removeprefix("Value error, ")
     return f"{where}: {what[:1].lower()}{what[1:]}; see /openapi.json"

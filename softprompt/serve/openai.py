@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -23,6 +24,9 @@ from .request import Writing, check_length, written
 from .scheduler import Late
 from .service import Service
 from .waiting import waited
+
+FAULT = "the server has failed with this request; its log says why"
+_log = logging.getLogger("softprompt.serve")
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,9 @@ async def _events(
         yield _problem("the answer took too long; ask for fewer tokens, or raise --timeout")
     except (SoftpromptError, Late) as error:
         yield _problem(str(error) or "the answer took too long")
+    except Exception:
+        _log.exception("a text has failed")
+        yield _problem(FAULT)
     finally:  # also where the client is gone
         if not done and not isinstance(request, str):
             service.scheduler.cancel(request)

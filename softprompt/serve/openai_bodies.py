@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from .bodies import Name
+from .bodies import Body, Name
 
 Stop = Annotated[str, Field(min_length=1)]
 
 
-class _Body(BaseModel):
+class _Asked(Body):
     """What both ask for. Fields that nothing here knows are refused, so none is ignored in silence.
 
     Attributes:
@@ -26,14 +26,12 @@ class _Body(BaseModel):
         user: read and forgotten.
     """
 
-    model_config = ConfigDict(extra="forbid")
-
     model: Name
     max_tokens: int | None = Field(default=None, ge=1, le=100_000)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
     seed: int | None = Field(default=None, ge=0)
-    stop: Stop | list[Stop] | None = None
+    stop: Stop | Annotated[list[Stop], Field(fail_fast=True)] | None = None
     stream: bool = False
     n: Literal[1] = 1
     user: str | None = None
@@ -54,7 +52,7 @@ class _Body(BaseModel):
         return {**found, **{key: value for key, value in drawn.items() if value is not None}}
 
 
-class Completion(_Body):
+class Completion(_Asked):
     """`/v1/completions`.
 
     Attributes:
@@ -64,16 +62,14 @@ class Completion(_Body):
     prompt: Annotated[str, Field(min_length=1)]
 
 
-class Turn(BaseModel):
+class Turn(Body):
     """A turn of a conversation."""
-
-    model_config = ConfigDict(extra="forbid")
 
     role: Literal["system", "user", "assistant"]
     content: str
 
 
-class ChatCompletion(_Body):
+class ChatCompletion(_Asked):
     """`/v1/chat/completions`.
 
     Attributes:
@@ -81,7 +77,7 @@ class ChatCompletion(_Body):
         max_completion_tokens: OpenAI's newer name of `max_tokens`.
     """
 
-    messages: list[Turn] = Field(min_length=1)
+    messages: Annotated[list[Turn], Field(fail_fast=True)] = Field(min_length=1)
     max_completion_tokens: int | None = Field(default=None, ge=1, le=100_000)
 
     @property

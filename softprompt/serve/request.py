@@ -112,8 +112,12 @@ def check_length(limits: Limits, text: str | Mapping[str, Any]) -> None:
 
     Raises:
         TooLong: it has more characters than the server takes.
+        DataError: it is nested too deeply to be read.
     """
-    size = len(text) if isinstance(text, str) else len(str(text))
+    try:
+        size = len(text) if isinstance(text, str) else len(str(plain_row(text)))
+    except RecursionError:
+        raise DataError("a row holds lists or objects in hundreds of others; send its fields as texts") from None
     if size > limits.characters:
         raise TooLong(f"a text has {size} characters, the limit is {limits.characters}; shorten it")
 
@@ -153,6 +157,8 @@ def written(
     outcome: Future[Outcome] = Future()
 
     def done(result: Outcome | Exception) -> None:
+        if outcome.done():
+            return
         if isinstance(result, Exception):
             outcome.set_exception(result)
         else:

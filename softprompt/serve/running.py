@@ -80,9 +80,15 @@ def follow(service: Service, folders: Mapping[str, Path], roots: list[Path], not
         note: called with a line for each change.
     """
     seen = {name: _version(folder) for name, folder in folders.items()}
+    doubled: set[Path] = set()
 
     def look() -> None:
-        here = {name: folder for root in roots for name, folder in _inside(root).items()}
+        here: dict[str, Path] = {}
+        for name, folder in (one for root in roots for one in _inside(root).items()):
+            first = here.setdefault(name, folder)
+            if first.resolve() != folder.resolve() and folder not in doubled:
+                doubled.add(folder)
+                note(f"{folder} is not loaded: {first} is called {name}, too; rename one of them")
         for name, folder in here.items():
             version = _version(folder)
             if version is None or seen.get(name) == version:
@@ -90,7 +96,7 @@ def follow(service: Service, folders: Mapping[str, Path], roots: list[Path], not
             try:
                 service.add(name, folder)
                 note(f"loaded {name}")
-            except SoftpromptError as error:  # the version before goes on answering
+            except Exception as error:  # whatever is wrong with it, the version before goes on answering
                 note(f"{name}: {error}")
             seen[name] = version
         for name in [name for name in seen if name not in here]:
@@ -103,7 +109,10 @@ def follow(service: Service, folders: Mapping[str, Path], roots: list[Path], not
         wait = threading.Event()
         while not service.closing:
             wait.wait(EVERY)
-            look()
+            try:
+                look()
+            except Exception as error:  # such as a folder that goes while it is read; the next look sees the rest
+                note(f"the folders could not be looked at ({error})")
 
     threading.Thread(target=watch, name="softprompt watch", daemon=True).start()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -13,6 +14,8 @@ from ..surroundings import plain_torch
 from .limits import Limits
 from .request import Request, Timing, Writing
 from .writing import Writer
+
+_log = logging.getLogger("softprompt.serve")
 
 
 class Busy(Exception):
@@ -95,12 +98,23 @@ class Scheduler:
     @plain_torch()
     def _run(self) -> None:
         while (batch := self._next()) is not None:
-            if asked := [request for request in batch if isinstance(request, Request)]:
-                self._answer(asked)
-            if begun := [request for request in batch if isinstance(request, Writing)]:
-                self._write(begun)
-            if self._writer.active:
-                self._writer.step()
+            try:
+                self._turn(batch)
+            except Exception as error:  # a fault of ours: what it concerns fails, and those that come next are answered
+                _log.exception("a batch has failed")
+                for request in batch:
+                    if not request.outcome.done():
+                        request.outcome.set_exception(error)
+                self._writer.fail(error)
+
+    def _turn(self, batch: Sequence[Request | Writing]) -> None:
+        """Run a batch, and write one token of all texts under way."""
+        if asked := [request for request in batch if isinstance(request, Request)]:
+            self._answer(asked)
+        if begun := [request for request in batch if isinstance(request, Writing)]:
+            self._write(begun)
+        if self._writer.active:
+            self._writer.step()
 
     def _next(self) -> list[Request | Writing] | None:
         """What runs next, nothing while texts are written and nobody waits; None at the end."""
@@ -140,8 +154,9 @@ class Scheduler:
         try:
             behind = self.documents.behind_texts(rows, prompts)
             read = time.monotonic()
-            outcomes = iter(answer(rows, behind))
+            left = iter(answer(rows, behind))
             answered = time.monotonic()
+            outcomes = [request.together([next(left) for _ in request.rows]) for request in batch]
         except Exception as error:
             if len(batch) == 1:
                 batch[0].outcome.set_exception(error)
@@ -150,10 +165,9 @@ class Scheduler:
                 self._answer([request])
             return
         self._ran(len(rows))
-        for request in batch:
-            own = [next(outcomes) for _ in request.rows]
+        for request, own in zip(batch, outcomes, strict=True):
             request.timing = Timing(began - request.arrived, read - began, answered - read)
-            request.outcome.set_result(request.together(own))
+            request.outcome.set_result(own)
 
     def _write(self, batch: Sequence[Writing]) -> None:
         """Let texts join those that are being written."""

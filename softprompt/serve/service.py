@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from .. import artifact as artifacts
 from ..ensemble import Together
-from ..errors import ArtifactError, SoftpromptError
+from ..errors import ArtifactError, ConfigError, SoftpromptError
 from ..runtime import Runtime
 from .limits import Limits
 from .request import Request, prepared
@@ -140,9 +140,27 @@ def artifacts_in(folder: Path) -> dict[str, Path]:
     inside = [folder] if _holds_artifact(folder) else sorted(one for one in folder.iterdir() if _holds_artifact(one))
     if not inside:
         raise ArtifactError(f"{folder}: holds no artifact, and no folder of one; give the folder of a run")
-    return {
-        one.resolve().parent.name if one.resolve().name == "artifact" else one.resolve().name: one for one in inside
-    }
+    if inside != [folder]:  # by the names that they have here: a link may come to lead to the next version
+        return {one.name: one for one in inside}
+    whole = folder.resolve()
+    return {whole.parent.name if whole.name == "artifact" else whole.name: folder}
+
+
+def artifacts_of(folders: Sequence[Path]) -> dict[str, Path]:
+    """Artifacts, runs and ensembles of several folders by name (see `artifacts_in`).
+
+    Raises:
+        ArtifactError: one of the folders holds none.
+        ConfigError: two of one name.
+    """
+    named: dict[str, Path] = {}
+    for folder in folders:
+        for name, path in artifacts_in(folder).items():
+            if named.setdefault(name, path).resolve() != path.resolve():
+                raise ConfigError(
+                    f"two artifacts are called {name!r}, {named[name]} and {path}; rename one of the folders"
+                )
+    return named
 
 
 def _holds_artifact(folder: Path) -> bool:

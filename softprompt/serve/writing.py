@@ -82,7 +82,8 @@ class Writer:
     @property
     def active(self) -> int:
         """Answers that are under way, those that are cancelled up to the next step."""
-        return sum(len(group.rows) for group in self._groups.values())
+        # any thread may ask, also while a group is added
+        return sum(len(group.rows) for group in list(self._groups.values()))
 
     @plain_torch()
     @torch.no_grad()
@@ -117,6 +118,14 @@ class Writer:
     def cancel(self, answer: WrittenAnswer) -> None:
         """Write no more of an answer; the next step frees its memory."""
         answer.cancelled = True
+
+    def fail(self, error: Exception) -> None:
+        """End every active answer with an error."""
+        groups, self._groups = self._groups, {}
+        for group in groups.values():
+            for row in group.rows:
+                if not row.answer.cancelled:
+                    row.answer.on_done(error)
 
     def _forget_empty(self) -> None:
         self._groups = {key: group for key, group in self._groups.items() if group.rows}
@@ -219,6 +228,7 @@ class _Group:
             rows = [answer.prompt.row(answer.example) for answer in answers]
             batch = run(first.base, rows, first.kept, True, first.live)
             logits = batch.base.logits(batch.last)
+            begun = [_Row(*pair) for pair in zip(answers, rows, strict=True)]
         except Exception as error:
             if len(answers) == 1:
                 answers[0].on_done(error)
@@ -226,14 +236,17 @@ class _Group:
             for answer in answers:  # each by itself: it concerns one of them, or the batch is too large
                 self.begin([answer])
             return
-        begun = [_Row(*pair) for pair in zip(answers, rows, strict=True)]
         going = _goes_on(begun, batch.last, logits)
         # what stands in front of any of these rows comes first
         own = 1 if any(row.shared_prefix is not None for row in rows) else 0
-        for place, row in enumerate(begun):
-            if row in going:
-                index = torch.tensor([place], device=batch.states.device)
-                self._new[row] = row.past(context_blocks(batch, index)[own:])
+        places = {row: torch.tensor([place], device=batch.states.device) for place, row in enumerate(begun)}
+        try:
+            pasts = {row: row.past(context_blocks(batch, places[row])[own:]) for row in going}
+        except Exception as error:  # such as memory that has run out
+            for row in going:
+                row.answer.on_done(error)
+            return
+        self._new.update(pasts)
         self.rows = [*self.rows, *going]
 
     def step(self) -> None:

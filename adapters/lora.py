@@ -12,9 +12,11 @@ from typing import Any, Literal
 
 from peft import PeftConfig, PeftModel
 from pydantic import Field, PositiveInt, model_validator
+from torch import nn
 from transformers import PreTrainedModel
 
 from softprompt.adapters.options import Modules
+from softprompt.adapters.targets import ALL_LINEAR, all_linear_fits
 from softprompt.adapters.tuner import Tuner, check_given
 from softprompt.adapters.weights import WeightsSpec
 from softprompt.base import Base
@@ -34,7 +36,9 @@ class LoraSpec(WeightsSpec):
         r: rank of the update.
         alpha: the update is scaled by alpha / r.
         dropout: dropout on the update's input, in training.
-        target_modules: names of the modules to update; null: PEFT's choice for the family, or all linear layers.
+        target_modules: names of the modules to update, or `all-linear`. Null: all linear layers but the output layer, which
+            training writes here as `all-linear`. With experts it is PEFT's choice for the family, as in artifacts of
+            earlier versions.
         rslora: scale by alpha / √r (Kalajdzievski 2023).
         dora: learn magnitudes as well (Liu et al. 2024).
         activate: `cue` lets the weights act only from the template's cue on (on a sequence-to-sequence base: in the
@@ -67,11 +71,16 @@ class Lora(Tuner):
     _cue: tuple[int, ...] = ()
     _decoder_only = False
 
+    def __init__(self, spec: LoraSpec) -> None:
+        super().__init__(spec)
+        self._asked = spec.target_modules
+
     @property
     def defaults(self) -> TrainDefaults:  # type: ignore[override]
-        """Steps on encoded texts are short, so they can be many."""
+        """Steps on encoded texts are short, so they can be many. There a few named modules learn at twice the rate of all."""
         if self.spec.activate == "cue":
-            return TrainDefaults(lr=2e-3, epochs=4, min_steps=96, batch_size=32, least_batch=32)
+            rate = 1e-3 if str(self.spec.target_modules or ALL_LINEAR).lower() == ALL_LINEAR else 2e-3
+            return TrainDefaults(lr=rate, epochs=4, min_steps=96, batch_size=32, least_batch=32)
         return TrainDefaults(lr=5e-4, epochs=3, min_steps=96, batch_size=16)
 
     def segments(self, slots: Sequence[Slot], cue: int) -> tuple[Slot, ...]:
@@ -116,9 +125,15 @@ class Lora(Tuner):
         return self._made("LORA", {"target_modules": spec.target_modules, **options, **spec.options}, base)
 
     def attach(self, base: Base, bound: BoundTask, seed: int) -> None:
-        """As PEFT starts it: the update is zero."""
+        """As PEFT starts it: the update is zero. Which modules are updated is written into the settings."""
+        self.spec = self.spec.model_copy(update={"target_modules": self._target_modules(base)})
         super().attach(base, bound, seed)
         self.activated_by(bound.cue)
+
+    def _target_modules(self, base: Base) -> Modules | None:
+        """Those asked for, else all linear layers; None for PEFT's choice, or where the options say it."""
+        named = self._asked or self.spec.options.get("target_modules") or self.spec.options.get("target_parameters")
+        return ALL_LINEAR if not named and all_linear_fits(base) else self._asked
 
     def _wrapped(self, branch: Base, seed: int) -> PeftModel:
         """As any tuner; what only the decoder is to see must lie in it.
@@ -144,6 +159,13 @@ class Lora(Tuner):
     def activated_by(self, cue: Sequence[int]) -> None:
         """The tokens from which on an activated LoRA acts, for PEFT's configuration."""
         self._cue = tuple(cue)
+
+    def may_lack_gradient(self) -> list[nn.Parameter]:
+        """What lies outside of the layers: of a masked model's own head, which a learned head takes the place of."""
+        if not self.branch.bidirectional:
+            return []
+        inside = {id(weight) for weight in self.branch.body.parameters()}
+        return [weight for weight in self.parameters() if id(weight) not in inside]
 
     def adapter_config(self, base: Base) -> dict[str, Any] | None:
         """As PEFT writes it; for an activated LoRA with the tokens that activate it (known since `attach`)."""

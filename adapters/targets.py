@@ -15,6 +15,7 @@ import torch
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.utils.constants import EMBEDDING_LAYER_NAMES
 from torch import nn
+from torch.nn.modules.conv import _ConvNd
 from transformers.pytorch_utils import Conv1D
 
 from softprompt.base import Base
@@ -140,6 +141,32 @@ def _targets(kind: str, options: Mapping[str, Any], base: Base, as_before: bool)
     ends = tuple(f".{name}" for name in named)
     inside = [name for name, _ in base.model.named_modules() if f".{name}".endswith(ends)]
     return [name for name in inside if not within(name, beside)] or asked
+
+
+def all_linear_fits(base: Base) -> bool:
+    """Whether PEFT's `all-linear` means the linear layers of a base, and no other modules than those.
+
+    It does not where there are experts, to which PEFT extends the word: those are most of the numbers. Nor does it where layers
+    that PEFT usually changes are of a class of their own, which the word leaves out.
+    """
+    linears = set(_linears(base))
+    ends = tuple(f".{name}" for name in _usual("LORA", base) or ())
+    usual = [name for name, _ in base.model.named_modules() if f".{name}".endswith(ends)] if ends else []
+    return bool(linears) and linears.issuperset(usual) and not _has_experts(base)
+
+
+def choice_of_peft(base: Base) -> list[str] | str:
+    """What a LoRA of PEFT's changes in this family when its configuration names nothing: names, or `all-linear`."""
+    return sorted(_usual("LORA", base) or ()) or ALL_LINEAR
+
+
+def _has_experts(base: Base) -> bool:
+    """Whether layers are divided into experts, each a module or a slice of one weight."""
+    if any("experts" in name.split(".") for name, _ in base.model.named_modules()):
+        return True
+    others = (module for module in base.model.modules() if not isinstance(module, _ConvNd))
+    weights = (weight for module in others for weight in module.parameters(recurse=False))
+    return any(weight.dim() == 3 and len(weight) > 1 for weight in weights)
 
 
 def _usual(kind: str, base: Base) -> Collection[str] | None:

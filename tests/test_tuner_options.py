@@ -129,8 +129,9 @@ def test_an_expression_reaches_the_modules_that_it_reached_in_pefts_hands():
 )
 def test_tensors_are_compared_before_anything_of_their_size_is_made(change, monkeypatch):
     """The settings ask for more than the artifact's tensors have: PEFT is asked on the device without numbers only."""
-    base, tensors = tiny_base(), attached({"name": "lora", "r": 2}).export()
-    made = make_method({"name": "lora", "r": 2, **change})
+    base, named = tiny_base(), {"name": "lora", "r": 2, "target_modules": ["q_proj"]}
+    tensors = attached(named).export()
+    made = make_method({**named, **change})
     monkeypatch.setattr(type(made), "_wrapped", lambda *_: pytest.fail("was put into a branch"))
     with pytest.raises(ArtifactError):
         made.restore(tensors, base)
@@ -255,7 +256,7 @@ def test_only_what_an_outline_has_no_numbers_for_is_let_by(error, told, monkeypa
         return put_in(model, config)
 
     monkeypatch.setattr("softprompt.adapters.tuner.peft.get_peft_model", fails_on_meta)
-    again = make_method({"name": "lora", "r": 2})
+    again = make_method(method.spec.model_dump())
     if told:
         with pytest.raises(ConfigError, match="PEFT cannot put LORA into this base"):
             again.restore(tensors, tiny_base())

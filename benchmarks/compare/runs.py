@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from softprompt.adapters.targets import ALL_LINEAR
 from softprompt.benchmarks.compare.rates import rates_of
 from softprompt.benchmarks.compare.record import Place, Record
 from softprompt.benchmarks.compare.suite import ContenderSpec, SearchSpec, SuiteSpec, label_of, repeated
@@ -193,8 +194,11 @@ def _later_defaults(row: ContenderSpec, train: dict[str, Any]) -> dict[str, Any]
     """Defaults of a method that results depend on and that records of earlier versions were not made with."""
     if row.kind != "method" or row.default_lr is None:
         return {}
-    defaults = make_method(row.method).defaults
+    method = make_method(row.method)
+    defaults = method.defaults
     found: dict[str, Any] = {"errors": ERRORS}
+    if any(getattr(part.spec, "target_modules", "") is None for part in (method, *getattr(method, "parts", ()))):
+        found["target_modules"] = ALL_LINEAR
     if defaults.warmup != _FIRST_WARMUP and "warmup" not in train:
         found["warmup"] = defaults.warmup
     if defaults.min_steps and defaults.least_batch < defaults.batch_size and "epochs" not in train:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from softprompt.adapters.targets import choice_of_peft
 from softprompt.answers import compiled
 from softprompt.base import Base
 from softprompt.benchmarks.speed.cases import INIT_TEXT, TEMPLATE
@@ -37,7 +38,8 @@ def set_up(request: dict[str, Any]) -> Work:
         return _serving(base, request)
     rows = [Row(row, f"row {place}") for place, row in enumerate(request["rows"])]
     layers = {"layers": f"{base.shape.layers - max(1, base.shape.layers // 3)}-"} if request.get("upper") else {}
-    method = make_method({**request["method"], **layers})
+    modules = {"target_modules": choice_of_peft(base)} if request["method"]["name"] == "lora" else {}  # as the peer
+    method = make_method({**modules, **request["method"], **layers})
     ready = prepare(base, task_for(), method, rows={"train": rows}, seed=0)
     examples, engine = ready.splits["train"], ready.engine
     if request.get("chunks"):

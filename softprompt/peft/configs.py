@@ -7,6 +7,7 @@ from typing import Any
 from peft import PeftConfig
 
 from ..adapters.options import as_json, known_options, types
+from ..adapters.targets import choice_of_peft
 from ..artifact.files import one_line
 from ..base import Base
 from ..errors import ConfigError
@@ -43,7 +44,10 @@ def method(config: PeftConfig, base: Base) -> dict[str, Any]:
         raise refusal(where, "task_type", given, f"; on base {base.name!r} ({base.kind}) it is {wanted}")
     if name in PROMPTS:
         return prompt_settings(name, changed(config), base, where)
-    return _tuner_method(name, changed(config), type(config), where)
+    settings = _tuner_method(name, changed(config), type(config), where)
+    if name == "LORA" and not (settings.get("target_modules") or settings["options"].get("target_parameters")):
+        settings["target_modules"] = choice_of_peft(base)  # our own default is another
+    return settings
 
 
 def _tuner_method(name: str, given: dict[str, Any], config: type[PeftConfig], where: str) -> dict[str, Any]:

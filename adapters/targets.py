@@ -135,7 +135,10 @@ def _targets(kind: str, options: Mapping[str, Any], base: Base, as_before: bool)
         linears, odd = _linears(base), [*beside, *_routers(base)]
         if not odd and options.get("layers_to_transform") is None:
             return ALL_LINEAR
-        return [name for name in linears if not within(name, odd)]
+        inside = [name for name in linears if not within(name, odd)]
+        if options.get("layers_to_transform") is None:
+            return inside
+        return [name.partition(".")[2] for name in inside if "." in name]  # whole names PEFT takes in all layers
     if not beside:
         return asked if asked or kind in _BY_THEMSELVES else set(named)
     ends = tuple(f".{name}" for name in named)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .answers import AnswerForm, Prompt, find_form
-from .artifact import Artifact, check_base
+from .artifact import Artifact, check_base, check_savable
 from .base import Base
 from .data import Row, refuse
 from .engine import NOTHING, CacheConfig, Slot, make_engine, plan
@@ -92,7 +92,8 @@ def bind(
         cache, reuse, seed: see `prepare`.
 
     Raises:
-        ConfigError: the base cannot do the task, or not with this method; names what would work.
+        ConfigError: the base cannot do the task, or not with this method; names what would work. Or what the method learns
+            cannot be saved.
     """
     task = task.settled()
     method = with_head(method, base, task)
@@ -100,6 +101,7 @@ def bind(
     bound = form.bound
     if seed is not None:
         method.attach(base, bound, seed)
+        _refuse_unsavable(method, base)
     bound.reserve(method.positions)
     slots = method.segments(bound.slots, len(bound.cue))
     if form.reads_tokens and not base.bidirectional:
@@ -179,6 +181,17 @@ def _form(base: Base, task: Task, method: Method) -> AnswerForm[Any]:
     )
     bound.learns = method.stores != "none"
     return form(bound, headed)
+
+
+def _refuse_unsavable(method: Method, base: Base) -> None:
+    """
+    Raises:
+        ConfigError: the artifact's manifest could not say what this method stores, and where it stands.
+    """
+    layout, kind = method.layout(), type(method)
+    # weights may be those of a whole model: too much to be copied for a look, and their names are free
+    tensors = method.export() if layout.get("stores") in ("embeddings", "kv", "none") else {}
+    check_savable(layout, tensors, base, f"method {method.spec.name!r} ({kind.__module__}.{kind.__qualname__})")
 
 
 def _refuse_unseen(method: Method, slots: Sequence[Slot]) -> None:

@@ -11,7 +11,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from helpers import tiny_rows, tiny_task
 from models import tiny_base
+
+from softprompt.errors import ConfigError
+from softprompt.methods import MethodSpec
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "own-method.md").read_text(encoding="utf-8")
@@ -69,3 +73,34 @@ def test_a_row_that_is_no_rating_is_refused_by_name(own):
     task = Task.load({"name": "stars", "type": "rating", "template": {"input": "{{ text }}", "cue": "\nStars:"}})
     assert task.check_row({"text": "fair", "rating": 3}) is None
     assert task.check_row({"text": "fair", "rating": "six"}) == "rating is 'six'; expected a whole number from 1 to 5"
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"place": "start"}, r"layout\(\): place: Input should be 'front', 'infix', 'other' or 'none' \(got 'start'\)"),
+        ({"stores": "tokens"}, r"layout\(\): stores: Input should be 'embeddings', .* \(got 'tokens'\)"),
+        ({"stores": "none"}, r"stores is 'none', but export\(\) gives 'prompt_embeddings'; set stores and place"),
+        ({"key": "tokens"}, r"layout embeddings/infix stores the one tensor 'prompt_embeddings', not 'tokens'"),
+        ({"length": 3}, r"tensor 'prompt_embeddings' has shape \[8, \d+\], its layout and base give \[3, \d+\]"),
+    ],
+)
+def test_what_no_artifact_could_hold_is_refused_before_the_first_step(own, attributes, message):
+    from low_rank import LowRank, LowRankSpec
+
+    import softprompt as sp
+
+    method = type("Odd", (LowRank,), attributes)(LowRankSpec())
+    events: list[dict] = []
+    with pytest.raises(ConfigError, match=rf"^method 'low_rank' \(\w+\.Odd\): {message}") as refused:
+        sp.train(tiny_base(), tiny_task(), method, own / "run", rows=tiny_rows(), on_event=events.append)
+    assert "\n" not in str(refused.value) and not any(event["event"] == "step" for event in events)
+
+
+def test_settings_without_a_name_are_refused_in_one_line():
+    class OwnSpec(MethodSpec):
+        rank: int = 2
+
+    with pytest.raises(ConfigError, match=r"^OwnSpec: name is missing; .* name: str = '…'$"):
+        OwnSpec(rank=3)
+    assert OwnSpec(name="own").rank == 2

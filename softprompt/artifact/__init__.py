@@ -1,7 +1,7 @@
 """Artifacts: the small folder that a method saves. It loads back, swaps, and where PEFT can express it, loads there."""
 
 from . import peft_format
-from .checks import check_base
+from .checks import check_base, check_savable
 from .ensemble import Ensemble, check_ensemble_place, is_ensemble, load_ensemble, write_ensemble
 from .manifest import FORMAT_VERSION, Manifest
 from .peft_folder import read_peft, read_peft_weights
@@ -15,6 +15,7 @@ __all__ = [
     "check_base",
     "check_ensemble_place",
     "check_place",
+    "check_savable",
     "is_ensemble",
     "load",
     "load_ensemble",

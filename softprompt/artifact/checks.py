@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from ..config import parse
 from ..errors import ArtifactError, ConfigError
 from .files import MAX_JSON_BYTES, MAX_TENSORS, WHOLE_MODEL, one_line
-from .manifest import Manifest, TensorRecord
+from .manifest import LayoutSpec, Manifest, ShapeSpec, TensorRecord
 
 if TYPE_CHECKING:
     from ..base import Base
@@ -107,26 +108,66 @@ def check_size(file: Path, manifest: Manifest, header: int) -> None:
 
 
 def check_layout(manifest: Manifest, where: str) -> None:
-    """A learned segment lies under the name, and in the shape, that its layout says."""
-    layout, base = manifest.layout, manifest.base
-    shape = base.encoder if base.encoder is not None and layout.place != "infix" else base.shape
-    if layout.stores not in ("embeddings", "kv"):
-        return
-    key = "infix_kv" if layout.stores == "kv" and layout.place == "infix" else "prompt_embeddings"
-    if set(manifest.tensors) != {key}:
-        raise ArtifactError(
-            f"{where}: layout {layout.stores}/{layout.place} stores the one tensor {key!r}, "
-            f"the manifest names {list_names(sorted(manifest.tensors)) or 'none'}"
+    """A learned segment lies under the name, and in the shape, that its layout says.
+
+    Raises:
+        ArtifactError: it does not.
+    """
+    shapes = {name: record.shape for name, record in manifest.tensors.items()}
+    if (problem := _segment_problem(manifest.layout, shapes, manifest.base.shape, manifest.base.encoder)) is not None:
+        raise ArtifactError(f"{where}: {problem}")
+
+
+def check_savable(layout: Mapping[str, Any], tensors: Mapping[str, Tensor], base: Base, what: str) -> None:
+    """Refuse a method's layout that no manifest holds, or that does not fit its tensors, before they are trained.
+
+    Args:
+        layout: what `Method.layout` gives.
+        tensors: what `Method.export` gives.
+        what: the method, for messages.
+
+    Raises:
+        ConfigError: names the field of the layout and its values, or the name and shape that the tensor must have.
+    """
+    spec = parse(LayoutSpec, dict(layout), f"{what}: layout()")
+    if spec.stores == "none" and tensors:
+        problem: str | None = (
+            f"stores is 'none', but export() gives {list_names(sorted(tensors))}; set stores and place"
         )
-    found, want = manifest.tensors[key].shape, [layout.length, shape.embedding_size or shape.hidden_size]
+    else:
+        sizes = ShapeSpec.model_validate(base.shape.as_dict())
+        encoder = ShapeSpec.model_validate(base.reader.shape.as_dict()) if base.has_decoder else None
+        problem = _segment_problem(spec, {name: list(one.shape) for name, one in tensors.items()}, sizes, encoder)
+    if problem is not None:
+        raise ConfigError(f"{what}: {problem}")
+
+
+def _segment_problem(
+    layout: LayoutSpec, shapes: Mapping[str, list[int]], sizes: ShapeSpec, encoder: ShapeSpec | None
+) -> str | None:
+    """Why tensors of these shapes are not the segment that a layout says, or None.
+
+    Args:
+        sizes: of the base; of a sequence-to-sequence base those of its decoder.
+        encoder: of its encoder.
+    """
+    if layout.stores not in ("embeddings", "kv"):
+        return None
+    shape = encoder if encoder is not None and layout.place != "infix" else sizes
+    key = "infix_kv" if layout.stores == "kv" and layout.place == "infix" else "prompt_embeddings"
+    if set(shapes) != {key}:
+        given = list_names(sorted(shapes)) or "none"
+        return f"layout {layout.stores}/{layout.place} stores the one tensor {key!r}, not {given}"
+    want = [layout.length, shape.embedding_size or shape.hidden_size]
     if layout.stores == "kv":
         if not (isinstance(shape.kv_heads, int) and isinstance(shape.head_size, int)):
-            return  # layers of several sizes: the method checks them against the base itself
+            return None  # layers of several sizes: the method checks them against the base itself
         want = [shape.layers, 2, shape.kv_heads, layout.length, shape.head_size]
         if key == "prompt_embeddings":
             want = [layout.length, shape.layers * 2 * shape.kv_heads * shape.head_size]
-    if found != want:
-        raise ArtifactError(f"{where}: tensor {key!r} has shape {found}, layout and base of the manifest give {want}")
+    if shapes[key] != want:
+        return f"tensor {key!r} has shape {shapes[key]}, its layout and base give {want}"
+    return None
 
 
 def check_base(manifest: Manifest, base: Base) -> None:

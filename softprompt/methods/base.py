@@ -9,42 +9,28 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import torch
-from pydantic import Field, StringConstraints
+from pydantic import StringConstraints
 from torch import Tensor, nn
 
 from .. import registry
 from ..base import Base
-from ..config import Strict, parse
+from ..config import parse
 from ..engine import NOTHING, BatchOutput, Engine, Learned, Slot
 from ..errors import ArtifactError, ConfigError
 from ..tasks import BoundTask, Task
 from ..types import Example, Progress, ignore_progress
 from .defaults import TrainDefaults as TrainDefaults
 from .retired import refuse_retired
+from .spec import MethodSpec as MethodSpec
+from .spec import Place as Place
+from .spec import Stores as Stores
 
 WHOLE = 40  # see `text_ids`; on movie-reviews once (30 tokens) was a point behind twice
 Layers = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,18}-([0-9]{1,18})?$")]
 """Layers of the base counted from 0: `20-` from the 21st on, `20-25` those six."""
-
-
-class MethodSpec(Strict):
-    """What every method's settings share.
-
-    Attributes:
-        name: the method, as in the run file.
-        head: learn a classifier on the base's states, instead of answering with the base's own words. Null: only on a
-            base without words (encoders such as minilm).
-    """
-
-    name: str = Field(examples=["infix"])
-    head: bool | None = None
-
-
-Stores = Literal["embeddings", "kv", "head", "weights", "other", "none"]
-Place = Literal["front", "infix", "other", "none"]
 
 
 class Method(ABC):
@@ -54,7 +40,8 @@ class Method(ABC):
         title: one line for `softprompt methods`.
         Spec: pydantic model of the settings.
         defaults: how it is trained unless the user says otherwise.
-        stores, place: how its tensors are read back: see the artifact's manifest.
+        stores: what its tensors are: `embeddings`, `kv`, `head`, `weights`, `other` (only the method knows) or `none`.
+        place: where they stand: `front` of the text, `infix` (between text and answer), `other` or `none`.
         first_layer: nothing that it learns acts in the layers below this one.
         trains_whole_model: every weight of a model is trained; `learned().base` holds it.
         averaged: a classifier reads the mean of a row's states, so other defaults may fit; set before all else.
@@ -196,9 +183,12 @@ class LearnedTensor(Method):
     """A method whose whole state is one tensor that is also its segment: embeddings or K/V.
 
     The tensor is a parameter, or in training the output of an encoder.
+
+    Attributes:
+        key: the tensor's name in the artifact: `infix_kv` of K/V between text and answer, else `prompt_embeddings`.
     """
 
-    key: ClassVar[str]
+    key: ClassVar[str] = "prompt_embeddings"
     _value: nn.Parameter | None = None
     _encoder: nn.Module | None = None
 

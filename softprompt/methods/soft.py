@@ -55,7 +55,6 @@ class Soft(LearnedTensor):
     defaults: ClassVar[TrainDefaults] = TrainDefaults(lr=1e-2, epochs=3, min_steps=144, batch_size=16, warmup=0.3)
     stores: Stores = "embeddings"
     learns_slots = True
-    key = "prompt_embeddings"
     spec: SoftSpec
     _in_front = False  # whether the one soft slot stands in front of everything; not known of an artifact
 

@@ -282,6 +282,29 @@ def test_the_first_signal_ends_the_step_and_keeps_it(base, tmp_path, number, dur
     assert {p.name: p.read_bytes() for p in want.iterdir()} == {p.name: p.read_bytes() for p in found.iterdir()}
 
 
+def test_a_run_that_goes_on_says_so_and_counts_the_seconds_before(base, tmp_path, plain_signals):
+    def send(what, done, total):
+        if what.startswith("training"):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    told: list[str] = []
+    with pytest.raises(Interrupted):
+        run(base, tmp_path, progress=send, notice=told.append)
+    assert not told
+    log = tmp_path / "events.jsonl"
+    events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    before = [event | ({"seconds": 1000.0} if event["event"] == "step" else {}) for event in events]
+    log.write_text("".join(json.dumps(event) + "\n" for event in before), encoding="utf-8")
+    os.utime(tmp_path / "checkpoint.pt", (86400.0 * 365,) * 2)
+    steps = [event["step"] for event in events if event["event"] == "step"]
+    result = run(base, tmp_path, notice=told.append)
+    told, lines = [line for line in told if "going on" in line], told
+    assert told == [f"going on from step {steps[-1]} of 4 (checkpoint of 1971-01-01 {lines[0][-6:-1]})"]
+    assert 1000 * len(steps) < result.seconds["train"] < 1000 * len(steps) + 500
+    again = run(base, tmp_path, notice=lines.append, test=True)  # nothing is left but to measure
+    assert again.seconds["train"] > 1000 * len(steps) and len([line for line in lines if "going on" in line]) == 1
+
+
 def test_before_there_is_a_checkpoint_an_interruption_says_so(base, tmp_path):
     def send(what, done, total):
         raise KeyboardInterrupt

@@ -182,18 +182,48 @@ def read_checkpoints(folder: Path, run: str, notice: Notice = ignore_notice) -> 
     return None, bool(damaged)
 
 
-def _known(lines: Sequence[bytes], step: int, spikes: int) -> list[bytes]:
-    """The records that a state at this step knows of, after so many spikes, from each of which the run went back.
+def told_resumed(folder: Path, step: int, steps: int) -> str:
+    """That a run goes on from its checkpoint, with the checkpoint's local time, for people.
 
-    A line that cannot be read is no record, whatever it holds.
+    Args:
+        step: optimizer steps done.
+        steps: of the whole run.
     """
+    path = next(path for path in (folder / NEWEST, folder / BEFORE) if path.exists())
+    written = time.localtime(path.stat().st_mtime)
+    is_today = written[:3] == time.localtime()[:3]
+    clock = time.strftime("%H:%M" if is_today else "%Y-%m-%d %H:%M", written)
+    return f"going on from step {step} of {steps} (checkpoint of {clock})"
+
+
+def trained_seconds(folder: Path) -> float:
+    """Seconds of the steps and dev evaluations in a run's event log; 0 where there is none."""
+    path = folder / EVENTS
+    with plain_disk_errors(path):
+        lines = path.read_bytes().splitlines() if path.exists() else []
+    total = 0.0
+    for line in lines:
+        event = _event_of(line)
+        if event is not None and event["event"] in ("step", "dev"):
+            seconds = event.get("seconds")
+            total += seconds if isinstance(seconds, float) else 0.0
+    return total
+
+
+def _event_of(line: bytes) -> dict[str, Any] | None:
+    """The record of a line; None where the line cannot be read, whatever it holds."""
+    try:
+        event = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return event if isinstance(event, dict) and isinstance(event.get("event"), str) else None
+
+
+def _known(lines: Sequence[bytes], step: int, spikes: int) -> list[bytes]:
+    """The records that a state at this step knows of, after so many spikes, from each of which the run went back."""
     kept: list[bytes] = []
     for line in lines:
-        try:
-            event = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if not isinstance(event, dict) or not isinstance(event.get("event"), str):
+        if (event := _event_of(line)) is None:
             continue
         at = event.get("step", 0)
         if not isinstance(at, int) or event["event"] in ("trained", "final", "end"):

@@ -19,7 +19,7 @@ from ..prepared import Prepared
 from ..runfile import CacheSpec, TrainSpec
 from ..tasks import Task
 from ..types import Example
-from .checkpoints import FolderStore, KeptStore, NoStore, forget, read_checkpoints
+from .checkpoints import FolderStore, KeptStore, NoStore, forget, read_checkpoints, told_resumed, trained_seconds
 from .contrastive import contrastive_objective, refuse_parts, refuse_unpaired
 from .loop import fit
 from .places import ARTIFACT, RESULT
@@ -68,6 +68,7 @@ class Job:
             refuse_unpaired(ready.splits["train"])
         settings = self._settings()
         store, earlier, finished = self._begin(settings, splits, fresh)
+        before = trained_seconds(self.folder) if self.folder and parallel.main else 0.0  # of earlier calls
         finished = parallel.from_main(finished)
         first = not finished and parallel.from_main(store.load() is None)
         findings = self._examine(store) if check and first else []
@@ -79,7 +80,7 @@ class Job:
             best_step, seen, learned = self._learn(store, asked)
         seen = self._settled(seen)
         findings = learned + findings
-        seconds["train"], began = time.perf_counter() - began, time.perf_counter()
+        seconds["train"], began = before + time.perf_counter() - began, time.perf_counter()
         metrics = self._measure(splits, {"dev": seen}, store)
         seconds["evaluate"] = time.perf_counter() - began
         if check and not finished and "dev" in metrics:
@@ -119,6 +120,9 @@ class Job:
         if earlier and state and state.is_last(self.spec.max_steps) and is_whole(self.folder, earlier):
             missing = [name for name in splits if not self._is_measured(name, earlier)]
             return KeptStore(self.folder, state, missing, self.control.on_event), earlier, True
+        if state and self.ready.method.parameters() and not damaged:  # of a damaged checkpoint it was told already
+            assert self.spec.max_steps
+            self.control.notice(told_resumed(self.folder, state.step, self.spec.max_steps))
         store = FolderStore(self.folder, run, state, damaged, self.control.on_event)
         self._log_start(store)
         return store, earlier, False

@@ -25,7 +25,7 @@ class Result:
     Attributes:
         metrics: by split (`dev`, and `test` if it was asked for).
         artifact: the folder, if `out` was given.
-        seconds: `encode`, `train` and `evaluate`.
+        seconds: `encode`, `train` and `evaluate`; `train` with the steps of earlier calls from which the run went on.
         parameters: trained numbers.
         truncated: rows whose text was cut to fit.
         findings: of the checks before and after training.

@@ -215,6 +215,18 @@ def suggest(word: str, known: typing.Iterable[str]) -> str:
     return f" (did you mean {near[0]!r}?)" if near else f" (known: {', '.join(names)})"
 
 
+def missing(what: str, names: typing.Iterable[typing.Sequence[str]], known: typing.Iterable[str]) -> str:
+    """What is not there: `missing field 'a'; missing field 'b' (known: c, d)`.
+
+    Args:
+        names: of each thing, the names that it may have.
+    """
+    known = list(known)
+    told = [(f"missing {what} {' or '.join(map(repr, each))}", suggest(each[0], known)) for each in names]
+    hints = [hint for _, hint in told]
+    return "; ".join(line + ("" if hint in hints[place + 1 :] else hint) for place, (line, hint) in enumerate(told))
+
+
 _MEMBER = re.compile(r"(constrained-)?(str|int|float|bool)|(list|dict|literal)\[.*\]")
 """A member of a union, as pydantic names it in the path of a problem."""
 

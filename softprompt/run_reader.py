@@ -17,6 +17,7 @@ from .methods import make_method
 from .renamed import tell_renamed, with_current_keys, with_current_path
 from .runfile import RunSpec, short_form
 from .tasks import Task, ready_tasks
+from .tasks.file import read_task
 from .tasks.spec import DataSpec
 
 _TABLES = (".xlsx", ".xls", ".ods", ".txt", ".gz", ".zip")  # people have rows in, and we do not read
@@ -89,7 +90,7 @@ def _check_whole(data: dict[str, Any], where: str, folder: Path) -> None:
         name = beside(folder, task)
         checks.append(lambda: Task.load(name))
         if (path := Path(str(name))).is_file() and task not in ready_tasks():
-            checks.append(lambda: _check_rows(read_yaml(path), path.parent, str(path)))
+            checks.append(lambda: _check_rows(read_task(path)[0], path.parent, str(path)))
     if method is not None and short_form(method) != {"name": "auto"}:
         checks.append(lambda: make_method(method, f"{where}: method"))
     with warnings.catch_warnings():

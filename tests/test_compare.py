@@ -67,6 +67,13 @@ SUITE = {
 }
 
 
+def test_a_suite_takes_the_task_of_a_run_file(folder):
+    run = {"base": "smollm2", "task": TASK, "method": "infix"}
+    (folder / "run.yaml").write_text(yaml.safe_dump(run), encoding="utf-8")
+    suites = (suite_of(folder), suite_of(folder, "tasks=[run.yaml]"))
+    assert suites[0].tasks != suites[1].tasks and cells_of(suites[0]) == cells_of(suites[1])
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder with a base, rows, a task and a suite."""

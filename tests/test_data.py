@@ -480,3 +480,21 @@ def test_one_point_zero_is_no_size():
     data = {"source": "rows.jsonl", "split": {"train": 1.0}}
     with pytest.raises(ConfigError, match=r"split.train: is 1.0, which may be all rows or one; write null"):
         Task.load({"name": "t", "template": {"input": "{{ text }}"}, "verbalizer": ["a", "b"], "data": data})
+
+
+def test_all_columns_that_a_file_lacks_are_named_at_once(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"body": "a", "dept": "b"}\n', encoding="utf-8")
+    task = {
+        "name": "t",
+        "template": {"input": "{{ message }} {{ topic }}"},
+        "verbalizer": ["a", "b"],
+        "data": {"columns": {"label": "team", "topic": ["about", "subject"]}},
+    }
+    with pytest.raises(DataError) as refused:
+        Task.load(task).read(str(tmp_path / "rows.jsonl"))
+    assert refused.value.problems[0].endswith(
+        "rows.jsonl:1: missing column 'team'; missing column 'about' or 'subject'; missing column 'message' (known: body, dept)"
+    )
+    task["data"] = {}
+    assert Task.load(task).check_any({"body": "a"}) == "missing field 'message'; missing field 'topic' (known: body)"
+    assert Task.load(task).check_any({"topc": "a", "message": "b"}) == "missing field 'topic' (did you mean 'topc'?)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from softprompt import registry
 from softprompt.data import Row
 from softprompt.errors import ConfigError, DataError
 from softprompt.tasks import Task, ready_tasks
+from softprompt.yaml_file import dump
 
 TASK = {
     "name": "reviews",
@@ -90,6 +92,23 @@ def test_labels_that_yaml_1_1_would_read_as_other_types(tmp_path):
     assert task.check_row({"text": "x", "label": "yes"}) is None
     assert "label is true" in task.check_row({"text": "x", "label": True})  # true is not the word yes
     assert Task.load({**TASK, "verbalizer": {0: "bad", 1: "good"}}).check_row({"text": "x", "label": 1}) is None
+
+
+def test_a_run_file_stands_for_the_task_in_it(tmp_path):
+    run = {"base": "smollm2", "task": {**TASK, "data": {"train": "rows.jsonl"}}, "method": "infix"}
+    (tmp_path / "run.yaml").write_text(dump(run), encoding="utf-8")
+    (tmp_path / "named.yaml").write_text(dump({**run, "task": "movie-reviews"}), encoding="utf-8")
+    (tmp_path / "bare.yaml").write_text("task:\nmethod: infix\n", encoding="utf-8")
+    (tmp_path / "odd.yaml").write_text(dump({**run, "task": {**TASK, "colour": 1}}), encoding="utf-8")
+    task = Task.load(tmp_path / "run.yaml")
+    assert task.spec == Task.load(run["task"]).spec and task.folder == tmp_path
+    for name, words in {
+        "named": "is a run file on the task 'movie-reviews'; name that task here",
+        "bare": "is a run file without a task",
+        "odd": "task: unknown key 'colour'",
+    }.items():
+        with pytest.raises(ConfigError, match=rf"^{re.escape(str(tmp_path / name))}\.yaml: {words}"):
+            Task.load(tmp_path / f"{name}.yaml")
 
 
 def test_label_scores_sum_words_and_divide_by_tokens():

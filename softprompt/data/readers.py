@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..config import suggest
+from ..config import missing
 from ..errors import DataError
 from ..types import Notice, ignore_notice
 from .files import read_dataset, read_file
@@ -37,6 +37,7 @@ def read_rows(
     columns: Columns | None = None,
     notice: Notice = ignore_notice,
     skipped: list[str] | None = None,
+    reads: Collection[str] = (),
 ) -> list[Row]:
     """Read all rows of a file (JSONL, JSON, CSV, TSV, Parquet) or of `datasets:NAME[:CONFIG][:SPLIT]`.
 
@@ -47,6 +48,7 @@ def read_rows(
         columns: see `Columns`; a column may also be a field that the row's shape makes (see `formats.unify`).
         notice: called with how a file is read, if it is not UTF-8 or its cells are not separated by commas.
         skipped: if given, malformed rows are left out and listed here, as `file:line: reason`.
+        reads: fields that are read; where a column is missing, those that are missing as well are named with it.
 
     Raises:
         DataError: missing or empty file, or malformed rows; `.problems` holds every one of them.
@@ -54,7 +56,7 @@ def read_rows(
     """
     name = str(source)
     found = list(read_dataset(name) if name.startswith("datasets:") else read_file(Path(source), notice))
-    return usable(found, name, check, columns, skipped)
+    return usable(found, name, check, columns, skipped, reads)
 
 
 def usable(
@@ -63,13 +65,14 @@ def usable(
     check: Check | None = None,
     columns: Columns | None = None,
     skipped: list[str] | None = None,
+    reads: Collection[str] = (),
 ) -> list[Row]:
     """Rows that were read, with their columns renamed and their shapes brought to the fields that tasks read.
 
     Args:
         found: where each stands, its fields (None: they could not be read), and what is wrong with it, if anything.
         name: of where they come from.
-        check, columns, skipped: see `read_rows`.
+        check, columns, skipped, reads: see `read_rows`.
 
     Raises:
         DataError: see `read_rows`.
@@ -78,7 +81,7 @@ def usable(
     told: list[tuple[str, str | None]] = []
     for where, values, problem in found:
         if values is not None:
-            values, problem, misshapen = _shaped(values, columns or {})
+            values, problem, misshapen = _shaped(values, columns or {}, reads)
             unfit = check(values) if check else None
             # a shape that nothing reads may be a row's own affair
             problem = problem or (misshapen if unfit or not check else None) or unfit
@@ -111,26 +114,31 @@ def refuse(found: Sequence[tuple[str, str | None]], source: str = "") -> None:
         raise DataError(problems[0] + more, problems)
 
 
-def _shaped(values: dict[str, Any], columns: Columns) -> tuple[dict[str, Any], str | None, str | None]:
+def _shaped(
+    values: dict[str, Any], columns: Columns, reads: Collection[str]
+) -> tuple[dict[str, Any], str | None, str | None]:
     """The row with its columns renamed, and what its shape stands for, before as well as after that.
 
     Before: a column may be one that a shape makes (`answer: fr` of {"translation": …}); after: renamed ones may make a shape
     (`prompt: question, completion: reply`). A field that is renamed over is no part of a shape before.
 
     Returns:
-        the row, the column that it lacks (or None), and what is wrong with its shape (or None).
+        the row, the columns that it lacks (or None), and what is wrong with its shape (or None).
     """
     found, before = unify({name: value for name, value in values.items() if name not in columns})
     if not columns:
         return found, None, before
     known = {**values, **found}
-    renamed = {}
+    renamed, lacking = {}, []
     for ours, theirs in columns.items():
         names = [theirs] if isinstance(theirs, str) else theirs
         there = next((name for name in names if name in known), None)
         if there is None:
-            missing = f"missing column {' or '.join(map(repr, names))}{suggest(names[0], map(str, known))}"
-            return values, missing, before
-        renamed[ours] = known[there]
+            lacking.append(names)
+        else:
+            renamed[ours] = known[there]
+    if lacking:
+        lacking += [[name] for name in sorted(reads) if name not in known and name not in columns]
+        return values, missing("column", lacking, map(str, known)), before
     found, after = unify({**found, **renamed})
     return found, None, before or after

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from .. import registry
-from ..config import gather, named_file, parse, read_yaml, suggest, yaml_files
+from ..config import gather, missing, named_file, parse, suggest, yaml_files
 from ..data import Duplicates, Row, few_shot, in_memory
 from ..errors import ConfigError
 from ..metrics import majority
@@ -20,6 +20,7 @@ from ..renamed import tell_renamed, with_current_keys
 from ..template import RULES
 from ..types import Example, Progress, ignore_progress
 from ..values import is_blank, not_text, shown
+from .file import read_task
 from .rows import RowLoader
 from .spec import TaskSpec, refuse_demonstrations, refuse_formless, refuse_metric
 
@@ -63,7 +64,7 @@ class Task(ABC):
 
     @staticmethod
     def load(source: str | Path | dict[str, Any], rules: int = RULES, where: str = "task") -> Task:
-        """From a ready name (`movie-reviews`), a YAML file, or a mapping.
+        """From a ready name (`movie-reviews`), a YAML file (of a run file its `task:` section), or a mapping.
 
         Args:
             rules: the format version of the artifact that holds the task, where one does.
@@ -75,9 +76,9 @@ class Task(ABC):
         if isinstance(source, dict):
             return Task._make(source, where, Path(), rules)
         path = named_file("task", str(source), ready := ready_tasks())
-        if str(source) in ready:
-            return Task._make(read_yaml(path), str(source), Path(), rules)
-        return Task._make(read_yaml(path), str(path), path.parent, rules)
+        data, where = read_task(path)
+        is_ready = str(source) in ready
+        return Task._make(data, str(source) if is_ready else where, Path() if is_ready else path.parent, rules)
 
     @staticmethod
     def of_artifact(settings: dict[str, Any], rules: int) -> Task:
@@ -176,9 +177,9 @@ class Task(ABC):
     def check_input(self, values: dict[str, Any]) -> str | None:
         """Why a row cannot be asked, or None: every field that the template reads must be there, and be what it can read."""
         fields = sorted(self.fields)
+        if lacking := [[name] for name in fields if name not in values]:
+            return missing("field", lacking, map(str, values))
         for name in fields:
-            if name not in values:
-                return f"missing field {name!r}{suggest(name, map(str, values))}"
             # artifacts of format 1 were trained on what Python makes of lists and objects
             problem = self.spec.template.field_problem(name, values[name]) if self.rules > 1 else None
             if problem is not None or not_text(values[name]) in ("null", "NaN"):

@@ -168,11 +168,12 @@ class RowLoader:
             DataError: they are not to be left out; or are more than the others, so that the task does not fit the file.
         """
         skipped: list[str] | None = [] if self._data.on_bad_rows == "skip" else None
+        reads = self._task.fields
         try:
             if self._given is not None:
-                rows = usable(self._given, str(path), check, self._data.columns, skipped)
+                rows = usable(self._given, str(path), check, self._data.columns, skipped, reads)
             else:
-                rows = read_rows(path, check, self._data.columns, self._remark, skipped)
+                rows = read_rows(path, check, self._data.columns, self._remark, skipped, reads)
         except DataError as error:
             advice = "; correct them, or leave them out with data.on_bad_rows: skip" if error.problems else ""
             raise DataError(f"{error}{advice}", error.problems) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from models import tiny_model, tiny_tokenizer
 from test_cli import cli, refused
 
 from softprompt import yaml_file
+from softprompt.cli.new import run_for_rows
 from softprompt.config import parse
 from softprompt.errors import ConfigError, DataError
 from softprompt.proposal import command_of, look, propose_run, summary, written
@@ -314,3 +316,15 @@ def test_a_column_that_is_called_like_one_of_its_labels_may_be_named(tmp_path):
         look(path)
     seen = look(path, ["message"], ["urgent"])
     assert seen.labels == {"urgent": 8, "calm": 8}
+
+
+def test_tokens_are_counted_with_the_base_that_is_named(tmp_path, capsys):
+    tiny_tokenizer().save_pretrained(tmp_path / "base")
+    path, base = (
+        saved(tmp_path / "t.csv", "message,team", [line.rpartition(",")[0] for line in tickets()]),
+        tmp_path / "base",
+    )
+    for named in (f"base={base}", f"base.name={base}", f"base={{name: {base}}}"):
+        run_for_rows(path, [named, "method=probe"], None, None, None)
+        told = capsys.readouterr().err.replace("\n", " ")
+        assert re.search(rf"longest \d+ *\({re.escape(str(base))}\)", told), told

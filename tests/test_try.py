@@ -302,3 +302,5 @@ def test_rows_without_labels_and_unknown_ways_are_refused(data, tmp_path):
     (tmp_path / "notes.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     refused(cli("try", "notes.jsonl", cwd=tmp_path), "softprompt new", "span")
     refused(cli("try", data / "rows.jsonl", "--only", "probee", cwd=tmp_path), "no way 'probee'", "did you mean")
+    told = refused(cli("try", data / "rows.jsonl", "--only", "bogus", cwd=tmp_path), "no way 'bogus' (known: ")
+    assert told.count("tfidf") == 1

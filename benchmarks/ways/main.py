@@ -105,7 +105,7 @@ def _chosen(ways: list[Way], only: Sequence[str]) -> list[Way]:
     names = list(dict.fromkeys(way.contender for way in ways))
     for name in only:
         if name not in names:
-            raise ConfigError(f"--only: no way {name!r}{suggest(name, names)}; there are {', '.join(names)}")
+            raise ConfigError(f"--only: no way {name!r}{suggest(name, names)}")
     return [way for way in ways if not only or way.contender in only]
 
 

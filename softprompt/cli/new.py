@@ -74,7 +74,7 @@ def run_for_rows(
     from ..proposal import look, propose_run, summary
     from ..run_reader import make_run
 
-    found = propose_run(look(data, text or [], label or [], kind))
+    found = propose_run(look(data, text or [], label or [], kind), _base_of(settings))
     said = summary(found)
     keys = {item.partition("=")[0].partition(".")[0] for item in settings}
     if found.seen.roles.kind == "classification" and "method" not in keys:
@@ -85,3 +85,13 @@ def run_for_rows(
     for line in said:
         err.print(line)
     return spec
+
+
+def _base_of(settings: list[str]) -> str | None:
+    """The base that the command line names; None where it names none, or leaves it open."""
+    from ..config import override
+
+    named = [item for item in settings if item.partition("=")[0] in ("base", "base.name")]
+    base = override({}, named).get("base")
+    name = base.get("name") if isinstance(base, dict) else base
+    return name if isinstance(name, str) and name != "auto" else None

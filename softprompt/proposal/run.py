@@ -79,8 +79,11 @@ def default_run(kind: str) -> dict[str, Any]:
     return {"base": BASE, "method": "infix", "train": {}}
 
 
-def propose_run(seen: Seen) -> Proposal:
+def propose_run(seen: Seen, base: str | None = None) -> Proposal:
     """The run for a file that was looked at; its source is an absolute path.
+
+    Args:
+        base: the run's base, with which tokens are counted; by default that of the type of task.
 
     Raises:
         DataError: too few rows that can be used.
@@ -102,7 +105,7 @@ def propose_run(seen: Seen) -> Proposal:
         task["separator"] = seen.separator
     data |= {"split": {**SPLIT}, "on_bad_rows": "skip"}
     task = {**{key: task[key] for key in ("version", "name", "type")}, "data": data, **task}
-    run = {"base": kind["base"], "task": task, "method": kind["method"], "train": kind["train"], "seed": 0}
+    run = {"base": base or kind["base"], "task": task, "method": kind["method"], "train": kind["train"], "seed": 0}
     return _tried(seen, run)
 
 

@@ -51,6 +51,18 @@ def test_the_option_stands_alone_or_before_a_file(given, read):
     assert list(_with_values(given)) == read
 
 
+@pytest.mark.parametrize("option", ["--json", "--report"])
+def test_a_file_with_another_ending_is_refused_by_name(option, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refused(
+        cli("eval", "run", option, "out.txt", cwd=tmp_path),
+        f"{option} out.txt: no such file to read; a file to write ends in",
+    )
+    (tmp_path / "out.txt").touch()  # then it is what the verb reads
+    assert list(_with_values(["ask", option, "out.txt"])) == ["ask", f"{option}=-", "out.txt"]
+    assert list(_with_values(["base", option, "m-1.5"])) == ["base", f"{option}=-", "m-1.5"]
+
+
 @pytest.mark.parametrize(
     ("given", "read"),
     [

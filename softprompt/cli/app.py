@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +15,9 @@ from ..version import __version__
 MAY_NAME_A_FILE = {"--json": (".json",), "--report": (".html", ".json")}
 """Options that may stand alone, which means stdout, or before a file's name, and the endings of such names."""
 
+_OTHER_ENDINGS = (".txt", ".log", ".out", ".md", ".html", ".csv", ".tsv", ".jsonl", ".yaml", ".yml")
+"""Endings of files that a name behind such an option may mean by mistake; names of models may hold a dot, too."""
+
 
 def _with_values(args: Sequence[str]) -> Iterator[str]:
     """Arguments in which each of `MAY_NAME_A_FILE` has a value: click knows options with one and options without."""
@@ -23,8 +27,22 @@ def _with_values(args: Sequence[str]) -> Iterator[str]:
             return
         following = args[place + 1] if place + 1 < len(args) else ""
         endings = MAY_NAME_A_FILE.get(arg)
+        if endings is not None:
+            _refuse_other_ending(arg, following, endings)
         alone = endings is not None and not following.lower().endswith(endings) and not following.startswith("/dev/")
         yield f"{arg}=-" if alone else arg
+
+
+def _refuse_other_ending(option: str, following: str, endings: tuple[str, ...]) -> None:
+    """
+    Raises:
+        ConfigError: what follows the option is a file's name with another ending, and no file to be read.
+    """
+    from ..errors import ConfigError
+
+    path = Path(following)
+    if path.suffix.lower() in _OTHER_ENDINGS and path.suffix.lower() not in endings and not path.exists():
+        raise ConfigError(f"{option} {following}: no such file to read; a file to write ends in {' or '.join(endings)}")
 
 
 def _at_home(arg: str) -> str:

@@ -42,13 +42,15 @@ class DocumentCache:
         self.budget = budget
         self._lock = threading.Lock()
         self._readings: OrderedDict[TextKey, Reading] = OrderedDict()
+        self._sizes: dict[TextKey, int] = {}  # bytes of each when it was last asked about
+        self._nbytes = 0  # their sum: there may be tens of thousands
         self._hits = self._misses = 0
 
     @property
     def state(self) -> CacheState:
         """What it holds now."""
         with self._lock:
-            return CacheState(len(self._readings), self._held, self._hits, self._misses)
+            return CacheState(len(self._readings), self._nbytes, self._hits, self._misses)
 
     def behind_texts(self, rows: Sequence[Example], prompts: Sequence[Compiled]) -> list[Compiled]:
         """The prompts, each behind its row's text where that can be shared; texts that are not here are read first.
@@ -76,6 +78,8 @@ class DocumentCache:
         """Forget all texts."""
         with self._lock:
             self._readings.clear()
+            self._sizes.clear()
+            self._nbytes = 0
 
     def _found(self, keys: set[TextKey]) -> dict[TextKey, Reading]:
         with self._lock:
@@ -117,13 +121,12 @@ class DocumentCache:
             readings[key].read_on(base, sorted(ids))
         with self._lock:
             for key, reading in readings.items():
-                self._readings.setdefault(key, reading)
-            while self._readings and self._held > self.budget:
-                self._readings.popitem(last=False)
-
-    @property
-    def _held(self) -> int:
-        return sum(reading.nbytes for reading in self._readings.values())
+                size = self._readings.setdefault(key, reading).nbytes
+                self._nbytes += size - self._sizes.get(key, 0)
+                self._sizes[key] = size
+            while self._readings and self._nbytes > self.budget:
+                oldest, _ = self._readings.popitem(last=False)
+                self._nbytes -= self._sizes.pop(oldest)
 
 
 def _key_of(prompt: Compiled, row: Example) -> TextKey | None:

@@ -19,7 +19,8 @@ from softprompt.base.scores import Scoring, attend, attend_behind, joined
 from softprompt.cli import import_verbs
 from softprompt.cli.app import app
 from softprompt.documents import DocumentCache
-from softprompt.engine import text_key
+from softprompt.engine import Reading, text_key
+from softprompt.engine.cache import RowCache
 from softprompt.errors import DataError
 from softprompt.readings import reading_digest
 from softprompt.tasks import Task
@@ -344,3 +345,34 @@ def test_tokens_in_front_of_all_rows_run_once_for_all_artifacts(monkeypatch):
     alone.add("b", asking("\nB?"))
     expected = alone.predict([SHORT])[0].probabilities
     assert runtime.predict([SHORT], "b")[0].probabilities == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_call_measures_the_texts_that_it_asks_about_and_no_others(monkeypatch):
+    """With thousands of texts kept, or hundreds that have to go, a sum over all of them would cost more than the answers."""
+    runtime = Runtime(tiny_base(), DocumentCache())
+    for name in "ab":
+        runtime.add(name, asking(f"\n{name}?"))
+    for place in range(20):
+        runtime.ask(f"{LONG} {place}")
+    state, measured = runtime.documents.state, []
+    plain = Reading.nbytes.fget
+    monkeypatch.setattr(Reading, "nbytes", property(lambda self: measured.append(self) or plain(self)))
+    runtime.documents.budget = state.nbytes // 4
+    runtime.ask(f"{LONG} 19")
+    assert len(measured) == 1
+    kept = runtime.documents._readings.values()
+    assert runtime.documents.state.nbytes == sum(plain(one) for one in kept) <= state.nbytes // 4
+    assert len(kept) in (4, 5)
+
+
+def test_the_bytes_of_rows_are_counted_while_others_are_kept():
+    """One thread may read on behind a text while another counts what is kept."""
+    cache = RowCache((2, 2, 1, 0, 4), torch.float32)
+
+    class Row:
+        def __iter__(self):
+            cache._rows[(len(cache._rows),)] = (0, 0, 0)
+            return iter((0, 0, 3))
+
+    cache._rows[(9,)] = Row()
+    assert cache.nbytes == 3 * 2 * 2 * 4 * 4

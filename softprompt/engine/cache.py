@@ -93,7 +93,8 @@ class RowCache:
     @property
     def nbytes(self) -> int:
         """Bytes of all kept rows, in memory and on disk."""
-        return sum(tokens for _, _, tokens in self._rows.values()) * self._token_bytes
+        # any thread may ask, also while another keeps a row
+        return sum(tokens for _, _, tokens in list(self._rows.values())) * self._token_bytes
 
     def reserve(self, lengths: Sequence[int]) -> None:
         """Make room for rows of these many tokens.

@@ -25,6 +25,7 @@ from softprompt import registry
 from softprompt.base import Base
 from softprompt.errors import ArtifactError, ConfigError, DataError
 from softprompt.exporting import request_for
+from softprompt.exporting.readme import verbatim
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 P = 3
@@ -338,3 +339,8 @@ def test_the_command_writes_and_tells(runs, tmp_path):
 def test_python_asks_for_the_artifacts_own_base(runs, tmp_path):
     with pytest.raises(ArtifactError, match="belongs to base"):
         sp.export(runs("soft"), "peft", tmp_path / "out", base=tiny_base("gpt2"))
+
+
+def test_a_text_in_a_readme_is_no_markup():
+    assert verbatim('"a <b> ``c`` d"') == '```"a <b> ``c`` d"```'
+    assert verbatim('"<img src=x>"') == '`"<img src=x>"`'

@@ -13,6 +13,7 @@ from ..artifact.peft_format import CONFIG, TENSORS
 from ..artifact.row_text import row_text
 from ..base import Base
 from .format import BASE, FOLDER, Format, Written
+from .readme import verbatim
 
 AUTO = {
     "causal": "AutoModelForCausalLM",
@@ -66,11 +67,11 @@ def _notes(held: Artifact) -> tuple[str, ...]:
     manifest = held.manifest
     row = sample_of(manifest)
     text = row_text(manifest, row)
-    told = json.dumps(text, ensure_ascii=False)
+    shown, told = (verbatim(json.dumps(value, ensure_ascii=False)) for value in (row, text))
     notes = [
         "The template is yours to fill in; the artifact's `manifest.json` has it."
         if text is None
-        else f"The text of the row {json.dumps(row, ensure_ascii=False)} is, in front of its answer, {told}."
+        else f"The text of the row {shown} is, in front of its answer, {told}."
     ]
     if manifest.layout.place == "front":
         notes.append(f"The text starts at position {manifest.layout.length}.")

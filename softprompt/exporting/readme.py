@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ..artifact import Manifest
 from ..artifact.files import one_line
 from .format import BASE, FOLDER, Written
@@ -18,6 +20,12 @@ def readme(title: str, manifest: Manifest, written: Written) -> str:
     places = " and ".join(f"`{place}`" for place in (FOLDER, BASE) if place in written.code)
     lines += ["", "## Load", "", f"Replace {places}:", "", f"```{written.language}", written.code, "```"]
     return "\n".join(lines) + "\n"
+
+
+def verbatim(text: str) -> str:
+    """A code span that shows a text as it is, backticks included."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}{text}{fence}"
 
 
 def _code(text: str) -> str:

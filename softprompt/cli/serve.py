@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,8 @@ import typer
 
 from .app import app
 from .console import err, progress
-from .options import Bases, Dtype, Quantization
+from .options import Bases, Dtype, Json, Quantization
+from .outputs import refuse_replacing, tell_json
 from .serving import manifests_of, runtime_for
 
 
@@ -59,11 +61,13 @@ def serve_verb(
     base: Bases = None,
     dtype: Dtype = None,
     quantization: Quantization = None,
+    document: Json = None,
 ) -> None:
     """Serve many artifacts on one base over HTTP, with a page to try them at /.
 
     Requests that wait together run together, whichever artifacts they ask. A text is read once for all artifacts that share
-    its reading, and kept. The access log goes to stderr, without texts. docs/serving.md lists every path.
+    its reading, and kept. --json prints the address once it is open. The access log goes to stderr, without texts.
+    docs/serving.md lists every path.
     """
     from ..documents import DocumentCache
     from ..errors import MissingExtraError
@@ -77,6 +81,7 @@ def serve_verb(
             f"softprompt serve needs {error.name}, which is not installed: pip install 'softprompt[serve]'"
         ) from None
 
+    refuse_replacing({"--json": document})
     here = artifacts_of(folders)
     with progress() as show:
         held = {name: manifests_of(path) for name, path in here.items()}
@@ -87,12 +92,10 @@ def serve_verb(
     if watch:
         follow(service, here, folders, err.print)
     names = ", ".join(list(here)[:8]) + (" …" if len(here) > 8 else "")
-    run(
-        service,
-        host,
-        port,
-        token,
-        admin_token,
-        grace,
-        lambda where: err.print(f"{len(here)} artifacts ({names}) at {where}"),
-    )
+
+    def opened(where: str) -> None:
+        err.print(f"{len(here)} artifacts ({names}) at {where}")
+        tell_json(document, {"address": where, "artifacts": list(here)})
+        sys.stdout.flush()  # whoever has started the server waits for it
+
+    run(service, host, port, token, admin_token, grace, opened)

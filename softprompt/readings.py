@@ -17,12 +17,16 @@ def reading_digest(manifest: Manifest) -> str | None:
     """A name for how an artifact reads a text: artifacts of the same name share its keys and values (`Runtime.ask`).
 
     Returns:
-        None where it reads every text by itself. Its base is not causal, or something is learned before the text's end.
+        None where it reads every text by itself. Its base is not causal, or something is learned before the text's end,
+        or it names no task that this version knows.
     """
     if manifest.kind != "causal" or manifest.task is None:
         return None
-    task = Task.of_artifact(manifest.task, manifest.format_version)
-    method = make_method(manifest.method)
+    try:
+        task = Task.of_artifact(manifest.task, manifest.format_version)
+        method = make_method(manifest.method)
+    except ConfigError:
+        return None
     template, shown = task.spec.template, task.spec.demonstrations.rows
     if not _reads_plainly(method) or (method.learns_slots and template.groups):
         return None

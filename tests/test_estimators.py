@@ -276,7 +276,7 @@ BAD_INPUT = {
     ),
     "epochs": ((TEXTS, LABELS), {"epochs": -1}, "epochs"),
     "seed": ((TEXTS, LABELS), {"seed": "x"}, "seed"),
-    "base": ((TEXTS, LABELS), {"base": "no/such-base"}, "base 'no/such-base' is neither"),
+    "base": ((TEXTS, LABELS), {"base": "no/such-base"}, "base 'no/such-base' is (not on this machine|neither)"),
     "base of another kind": ((TEXTS, LABELS), {"base": 5}, "base is a number; expected a name"),
 }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from softprompt.cli import main, predict
+from softprompt.cli import main, predict, serving
 from softprompt.cli.outputs import behind_links, files_of, refuse_replacing
 from softprompt.data import read_rows
 from softprompt.data.writers import ENDINGS, check_output, check_rows, write_rows
@@ -81,13 +81,13 @@ def test_a_rows_own_fields_come_back_as_they_were(capsys):
 def test_a_folder_by_the_whole_argument_wins(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("lr=0.01").mkdir()
-    assert predict._named(["lr=0.01", "b=lr=0.01", "c=elsewhere"]) == {
+    assert serving.named_folders(["lr=0.01", "b=lr=0.01", "c=elsewhere"]) == {
         "lr=0.01": Path("lr=0.01"),
         "b": Path("lr=0.01"),
         "c": Path("elsewhere"),
     }
     with pytest.raises(ConfigError, match="two artifacts are called 'c'"):
-        predict._named(["c=a", "c=b"])
+        serving.named_folders(["c=a", "c=b"])
 
 
 def test_rows_are_asked_by_the_tasks_columns():

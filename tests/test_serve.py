@@ -332,7 +332,7 @@ def test_wrong_answers_under_change_are_none(runs):
     wrong, stop = [], threading.Event()
 
     def ask(start: int) -> None:
-        for step in range(15):
+        for step in range(6):
             name, text = list(METHODS)[(start + step) % 4], texts[(start * 5 + step) % len(texts)]
             request = service.submit([name], [text], False)
             request.outcome.result(30)

@@ -9,20 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from softprompt.adapters.targets import ALL_LINEAR
+from softprompt.benchmarks.compare.later import later_defaults
 from softprompt.benchmarks.compare.rates import rates_of
 from softprompt.benchmarks.compare.record import Place, Record
 from softprompt.benchmarks.compare.suite import ContenderSpec, SearchSpec, SuiteSpec, label_of, repeated
 from softprompt.errors import ConfigError
-from softprompt.methods import make_method
 from softprompt.renamed import with_first_keys
 from softprompt.run_reader import resolved_task
 from softprompt.runfile import BaseSpec, TrainSpec
 from softprompt.storage import digest_of, sha256_file
 from softprompt.tasks import Task
-from softprompt.training.keeping import ERRORS, best_of
+from softprompt.training.keeping import best_of
 
-_FIRST_WARMUP = 0.06  # of all methods, once
 LEAST_DEV = 16  # rows; fewer choose by chance
 LONGEST_PART = 60  # letters of a name in a record's name; a file's name has room for 255 bytes
 
@@ -162,7 +160,7 @@ def _cell(
     files = _files([task, *(spec for _, spec in tests)])
     what |= {"files": files} if files else {}
     what |= {"folds": len(suite.seeds)} if suite.draws == "folds" else {}
-    what |= _later_defaults(row, train)
+    what |= later_defaults(row, train)
     what |= {"cache": suite.cache.dtype} if suite.cache.dtype else {}  # the rest of it changes no result
     by_words = row.kind == "method" and row.method["name"] != "probe" and not row.method.get("head")
     named = values | {
@@ -188,22 +186,6 @@ def _cell(
         settings=digest_of([named, what, size, held_place.model_dump()])[:16],
         **values,
     )
-
-
-def _later_defaults(row: ContenderSpec, train: dict[str, Any]) -> dict[str, Any]:
-    """Defaults of a method that results depend on and that records of earlier versions were not made with."""
-    if row.kind != "method" or row.default_lr is None:
-        return {}
-    method = make_method(row.method)
-    defaults = method.defaults
-    found: dict[str, Any] = {"errors": ERRORS}
-    if any(getattr(part.spec, "target_modules", "") is None for part in (method, *getattr(method, "parts", ()))):
-        found["target_modules"] = ALL_LINEAR
-    if defaults.warmup != _FIRST_WARMUP and "warmup" not in train:
-        found["warmup"] = defaults.warmup
-    if defaults.min_steps and defaults.least_batch < defaults.batch_size and "epochs" not in train:
-        found["min_steps"] = defaults.min_steps
-    return found
 
 
 def _with_first_keys(task: dict[str, Any], by_words: bool) -> dict[str, Any]:

@@ -14,6 +14,37 @@ from .options import Bases, Dtype, Json, Quantization
 from .outputs import refuse_replacing, tell_json
 from .serving import manifests_of, runtime_for
 
+_Folders = Annotated[list[Path], typer.Argument(help="Artifacts, runs or ensembles, or folders in which some lie.")]
+_Host = Annotated[str, typer.Option("--host", help="Address to listen on. 0.0.0.0: reachable from elsewhere.")]
+_Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="0: a free one.")]
+_Token = Annotated[
+    str | None,
+    typer.Option("--token", envvar="SOFTPROMPT_TOKEN", help="Bearer token that requests must bring (default: none)."),
+]
+_AdminToken = Annotated[
+    str | None,
+    typer.Option(
+        "--admin-token",
+        envvar="SOFTPROMPT_ADMIN_TOKEN",
+        help="Bearer token for loading and removing artifacts (default: nobody may).",
+    ),
+]
+_Watch = Annotated[
+    bool, typer.Option("--watch", help="Load artifacts that appear or change in the folders, remove those that go.")
+]
+_Queue = Annotated[int, typer.Option("--queue", min=1, help="Answers that may wait.")]
+_Seconds = Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds for a request.")]
+_Wait = Annotated[
+    float, typer.Option("--batch-wait-ms", min=0, max=1000, help="How long an idle server waits for more requests.")
+]
+_Memory = Annotated[
+    float,
+    typer.Option("--documents-gb", min=0, help="Memory for texts that were read, for the next questions about them."),
+]
+_Grace = Annotated[
+    float, typer.Option("--grace", min=0, help="Seconds that requests under way have when the server stops.")
+]
+
 
 @app.command(
     "serve",
@@ -22,42 +53,17 @@ from .serving import manifests_of, runtime_for
     "triumph.\"}'`",
 )
 def serve_verb(
-    folders: Annotated[list[Path], typer.Argument(help="Artifacts, runs or ensembles, or folders in which some lie.")],
-    host: Annotated[
-        str, typer.Option("--host", help="Address to listen on. 0.0.0.0: reachable from elsewhere.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0: a free one.")] = 8080,
-    token: Annotated[
-        str | None,
-        typer.Option(
-            "--token", envvar="SOFTPROMPT_TOKEN", help="Bearer token that requests must bring (default: none)."
-        ),
-    ] = None,
-    admin_token: Annotated[
-        str | None,
-        typer.Option(
-            "--admin-token",
-            envvar="SOFTPROMPT_ADMIN_TOKEN",
-            help="Bearer token for loading and removing artifacts (default: nobody may).",
-        ),
-    ] = None,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Load artifacts that appear or change in the folders, remove those that go.")
-    ] = False,
-    queue: Annotated[int, typer.Option("--queue", min=1, help="Answers that may wait.")] = 2048,
-    seconds: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds for a request.")] = 60.0,
-    wait: Annotated[
-        float, typer.Option("--batch-wait-ms", min=0, max=1000, help="How long an idle server waits for more requests.")
-    ] = 0.0,
-    memory: Annotated[
-        float,
-        typer.Option(
-            "--documents-gb", min=0, help="Memory for texts that were read, for the next questions about them."
-        ),
-    ] = 0.5,
-    grace: Annotated[
-        float, typer.Option("--grace", min=0, help="Seconds that requests under way have when the server stops.")
-    ] = 30.0,
+    folders: _Folders,
+    host: _Host = "127.0.0.1",
+    port: _Port = 8080,
+    token: _Token = None,
+    admin_token: _AdminToken = None,
+    watch: _Watch = False,
+    queue: _Queue = 2048,
+    seconds: _Seconds = 60.0,
+    wait: _Wait = 0.0,
+    memory: _Memory = 0.5,
+    grace: _Grace = 30.0,
     base: Bases = None,
     dtype: Dtype = None,
     quantization: Quantization = None,

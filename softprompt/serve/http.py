@@ -71,6 +71,21 @@ def create_app(service: Service, token: str | None = None, admin_token: str | No
         bases = [{"id": base.name, "object": "model", "owned_by": "base"} for base in service.runtime.bases]
         return {"object": "list", "data": [*bases, *(service.about(name) for name in service.runtime.names)]}
 
+    app.include_router(routes(service), dependencies=[known])
+    _administration(app, service, admin)
+    _watching(app, service, known)
+
+    @app.get("/", response_class=HTMLResponse)
+    def index() -> str:
+        """A page to try it."""
+        return page(secret=token is not None)
+
+    return app
+
+
+def _administration(app: FastAPI, service: Service, admin: Any) -> None:
+    """Artifacts that come and go."""
+
     @app.post("/v1/artifacts", dependencies=[admin], status_code=201)
     def load(new: NewArtifact) -> dict[str, Any]:
         """Load an artifact, or another version of it."""
@@ -81,7 +96,9 @@ def create_app(service: Service, token: str | None = None, admin_token: str | No
         """Forget an artifact; requests under way finish with it."""
         service.remove(name)
 
-    app.include_router(routes(service), dependencies=[known])
+
+def _watching(app: FastAPI, service: Service, known: Any) -> None:
+    """What a balancer and Prometheus ask."""
 
     @app.get("/healthz")
     def healthy() -> dict[str, str]:
@@ -99,13 +116,6 @@ def create_app(service: Service, token: str | None = None, admin_token: str | No
     def metrics() -> Response:
         """For Prometheus."""
         return Response(generate_latest(service.figures.registry), media_type=CONTENT_TYPE_LATEST)
-
-    @app.get("/", response_class=HTMLResponse)
-    def index() -> str:
-        """A page to try it."""
-        return page(secret=token is not None)
-
-    return app
 
 
 async def _answers(service: Service, question: Question, route: str, types: tuple[str, ...]) -> dict[str, Any]:

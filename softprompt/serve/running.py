@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,17 @@ EVERY = 1.0  # seconds between looks at the folders
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's, with our signals: SIGTERM ends it with exit code 0."""
+    """uvicorn's, with our signals: SIGTERM ends it with exit code 0.
+
+    Attributes:
+        stopped: by `time.monotonic`, when it was told to stop; None: it was not.
+    """
+
+    stopped: float | None = None
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -32,7 +43,8 @@ class _Server(uvicorn.Server):
 
         def stop(*_: Any) -> None:
             self.force_exit = self.should_exit
-            self.should_exit = True
+            self.should_exit = self._service.closing = True
+            self.stopped = self.stopped or time.monotonic()
 
         before = {which: signal.signal(which, stop) for which in (signal.SIGTERM, signal.SIGINT)}
         try:
@@ -65,10 +77,12 @@ def run(
     told(f"http://{_shown(host)}:{opened.getsockname()[1]}")
     app = create_app(service, token, admin_token)
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=max(1, int(grace)))
+    server = _Server(config, service)
     try:
-        _Server(config).run([opened])
+        server.run([opened])
     finally:
-        service.close(grace)
+        spent = 0.0 if server.stopped is None else time.monotonic() - server.stopped
+        service.close(max(0.0, grace - spent))
         opened.close()
 
 

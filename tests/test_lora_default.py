@@ -19,7 +19,7 @@ from zoo_models import build
 
 from softprompt.artifact import load
 from softprompt.base import Base
-from softprompt.benchmarks.compare import runs
+from softprompt.benchmarks.compare import later as defaults
 from softprompt.benchmarks.compare.runs import cells_of
 from softprompt.errors import ConfigError, TrainingError
 from softprompt.methods import make_method
@@ -239,6 +239,6 @@ def test_records_of_a_comparison_with_the_earlier_default_are_of_other_settings(
     joint = {"name": "mixed", "method": {"name": "joint", "parts": ["soft", "lora"]}}
     suite = make(without=[], contenders=[named, joint, "soft"])
     now = {cell.place.contender: cell.settings for cell in cells_of(suite)}
-    monkeypatch.setattr(runs, "ALL_LINEAR", "another default")
+    monkeypatch.setattr(defaults, "ALL_LINEAR", "another default")
     later = {cell.place.contender: cell.settings for cell in cells_of(suite)}
     assert {name for name in now if now[name] != later[name]} == {"lora", "mixed"}

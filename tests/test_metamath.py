@@ -90,6 +90,7 @@ def test_it_trains_and_is_tested(sources, tmp_path):
     assert found["metric"] == "final_number" and found["rows"] == 3 and found["value"] == 0.0
 
 
+@pytest.mark.full  # other suites run in the default run
 def test_the_suite_runs_on_a_small_base(sources, tmp_path):
     """The ready suite with all its contenders; base, rows and the numbers of steps are others."""
     tiny_model("llama").save_pretrained(tmp_path / "base")

@@ -187,6 +187,7 @@ train(tiny_base(), Task.load(TASK), "infix", {{out!r}}, train=SETTINGS, rows=sev
 """
 
 
+@pytest.mark.full  # runs that are killed and go on are in the default run with other tasks
 def test_a_killed_run_goes_on_to_the_same_head_and_thresholds(tmp_path, forks):
     base, rows = tiny_base("llama"), several_rows()
     whole = train(base, Task.load(TASK), "infix", tmp_path / "whole", train=SETTINGS, rows=rows)

@@ -96,7 +96,7 @@ def losses(folder: Path) -> list[float]:
 
 
 # In the default run each way of learning: keys and values, states that are kept, a branch, all weights, a head, two together.
-FEW = ("prefix", "upper-prefix", "infix", "cue-lora", "full", "joint", "probe", "t5-infix")
+FEW = ("upper-prefix", "infix", "cue-lora", "full", "joint", "probe", "t5-infix")
 MORE = tuple(name for name in CASES if name not in FEW)  # joint has soft and LoRA in it
 
 
@@ -349,7 +349,8 @@ CHAINS = {  # after how many steps a run is killed, and how it was started; how 
 }
 
 
-@pytest.mark.parametrize("chain", ["on and off", pytest.param("long", marks=pytest.mark.full)])
+@pytest.mark.full
+@pytest.mark.parametrize("chain", ["on and off", "long"])
 def test_a_checkpoint_of_fsdp_is_one_for_any_number_of_processes(work, chain):
     (work / "slow.py").write_text(SLOW)
     killed, last, steps = CHAINS[chain]

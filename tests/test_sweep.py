@@ -165,6 +165,7 @@ def test_a_search_finds_what_is_good_and_reports(run, scripted):
     assert json.loads(Path("out/sweep.json").read_text()) == report
 
 
+@pytest.mark.full
 def test_a_search_that_is_cut_short_goes_on_as_if_it_had_not(run, scripted, monkeypatch):
     from softprompt.training.sweep.study import Study
 

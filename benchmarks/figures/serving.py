@@ -31,7 +31,7 @@ def _table(record: dict[str, Any]) -> str:
             f"{_ms(swapped['memory'])} / {_ms(swapped['disk'])}",
         ),
         ("one client: a row in this process", _ms(served["one_client_process"])),
-        ("one client: the same over HTTP", f"{_ms(served['one_client_server'])}, {_ms(served['overhead'])} more"),
+        ("one client: the same over HTTP", _ms(served["one_client_server"])),
         ("32 clients, rows a second", f"{served['rows_per_second_server']:.1f}"),
         ("batches of 32 rows in this process, rows a second", f"{served['rows_per_second_process']:.1f}"),
         ("server to process", f"{served['server_to_process']:.2f}"),

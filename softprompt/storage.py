@@ -184,6 +184,12 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+def called(folder: Path) -> str:
+    """What an artifact is called where nobody names it: as its folder, or as the run whose `artifact/` it is."""
+    whole = folder.resolve()
+    return whole.parent.name if whole.name == "artifact" else whole.name
+
+
 @contextlib.contextmanager
 def plain_disk_errors(path: Path, advice: str = "") -> Iterator[None]:
     """Turn a full disk, a missing permission or a name that is too long into one clear line with this advice."""

@@ -63,9 +63,16 @@ def ask_verb(
         for prompt in runtime.prompts(name):
             tell_cut(prompt.bound)
     readings = {name: [reading_digest(manifest) for manifest in own.values()] for name, own in held.items()}
-    _show(answers, readings, seconds)
+    count = Counter(digest for digests in readings.values() for digest in digests)
+    # once for all that share it, and by each other artifact
+    times = sum(1 if digest is not None else many for digest, many in count.items())
+    shared = {digest for digest, many in count.items() if digest is not None and many > 1}
+    _show(answers, {name: shared.issuperset(own) for name, own in readings.items()})
+    out.print(
+        f"read {times} time{'s' * (times > 1)} for {len(answers)} artifact{'s' * (len(answers) > 1)} in {seconds:.2f} s"
+    )
     told = [answer.as_dict() for answer in answers]
-    tell_json(document, {"answers": told, "readings": _times(readings), "seconds": seconds})
+    tell_json(document, {"answers": told, "readings": times, "seconds": seconds})
 
 
 def _document(source: Path) -> Any:
@@ -104,25 +111,13 @@ def _document(source: Path) -> Any:
     return text.rstrip("\n")
 
 
-def _show(answers: Sequence[Prediction], readings: Mapping[str, Sequence[str | None]], seconds: float) -> None:
-    """A line for each answer, and with how many it shares the reading of the document."""
-    count = Counter(digest for digests in readings.values() for digest in digests)
+def _show(answers: Sequence[Prediction], shares: Mapping[str, bool]) -> None:
+    """A line for each answer, and whether it shares the reading of the document with others."""
     table = Table("artifact", "answer", "probability", "reads the document")
     for answer in answers:
         sure = f"{answer.probabilities[answer.label]:.3f}" if answer.label in answer.probabilities else ""
-        shares = [digest is not None and count[digest] > 1 for digest in readings[answer.artifact]]
-        table.add_row(answer.artifact, _answer(answer), sure, "with others" if all(shares) else "by itself")
+        table.add_row(answer.artifact, _answer(answer), sure, "with others" if shares[answer.artifact] else "by itself")
     out.print(table)
-    times = _times(readings)
-    out.print(
-        f"read {times} time{'s' * (times > 1)} for {len(answers)} artifact{'s' * (len(answers) > 1)} in {seconds:.2f} s"
-    )
-
-
-def _times(readings: Mapping[str, Sequence[str | None]]) -> int:
-    """How often the document is read: once for all that share it, and by each other artifact."""
-    count = Counter(digest for digests in readings.values() for digest in digests)
-    return sum(1 if digest is not None else many for digest, many in count.items())
 
 
 def _answer(answer: Prediction) -> str:

@@ -70,18 +70,14 @@ def named_folders(artifacts: list[str]) -> dict[str, Path]:
         ConfigError: two of one name.
     """
     from ..errors import ConfigError
+    from ..storage import called
 
     folders: dict[str, Path] = {}
     for item in artifacts:
         name, sign, folder = item.partition("=")
         if not sign or Path(item).is_dir():
-            name, folder = _name_of(Path(item)), item
+            name, folder = called(Path(item)), item
         if name in folders:
             raise ConfigError(f"two artifacts are called {name!r}; name them: first={folders[name]} second={folder}")
         folders[name] = Path(folder)
     return folders
-
-
-def _name_of(path: Path) -> str:
-    full = path.resolve()
-    return full.parent.name if full.name == "artifact" else full.name

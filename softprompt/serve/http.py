@@ -24,11 +24,10 @@ from .openai import FAULT, routes
 from .page import page
 from .request import TooLong, check_length
 from .scheduler import Busy, Late
-from .service import Service, Unknown
+from .service import Service, Stopping, Unknown
 from .waiting import waited
 
-CHOOSING = ("classification", "choice", "multilabel")
-EXTRACTING = ("span", "tagging")
+_ROUTES = {"/v1/classify": ("classification", "choice", "multilabel"), "/v1/extract": ("span", "tagging")}
 _WRONG_ROUTE = {"/v1/classify": "chooses labels", "/v1/extract": "finds spans or tags"}
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem} for status in (401, 404, 413, 422, 429, 503, 504)
@@ -58,12 +57,12 @@ def create_app(service: Service, token: str | None = None, admin_token: str | No
     @app.post("/v1/classify", response_model=Answers, dependencies=[known])
     async def classify(question: Question) -> dict[str, Any]:
         """Labels with their probabilities."""
-        return await _answers(service, question, "/v1/classify", CHOOSING)
+        return await _answers(service, question, "/v1/classify")
 
     @app.post("/v1/extract", response_model=Answers, dependencies=[known])
     async def extract(question: Question) -> dict[str, Any]:
         """Spans and tags."""
-        return await _answers(service, question, "/v1/extract", EXTRACTING)
+        return await _answers(service, question, "/v1/extract")
 
     @app.get("/v1/models", dependencies=[known])
     def models() -> dict[str, Any]:
@@ -108,8 +107,7 @@ def _watching(app: FastAPI, service: Service, known: Any) -> None:
     @app.get("/readyz")
     def ready() -> dict[str, str]:
         """Requests are taken."""
-        if service.closing:
-            raise HTTPException(503, "the server is stopping; ask another one")
+        service.check_open()
         return {"status": "ok"}
 
     @app.get("/metrics", dependencies=[known])
@@ -118,16 +116,15 @@ def _watching(app: FastAPI, service: Service, known: Any) -> None:
         return Response(generate_latest(service.figures.registry), media_type=CONTENT_TYPE_LATEST)
 
 
-async def _answers(service: Service, question: Question, route: str, types: tuple[str, ...]) -> dict[str, Any]:
+async def _answers(service: Service, question: Question, route: str) -> dict[str, Any]:
     names, texts = question.names, question.rows
     _check_size(service, names, texts)
     for name, one in service.loaded(names).items():
-        if one.task.spec.type not in types:
+        if one.task.spec.type not in _ROUTES[route]:
             other = next((path for path, kinds in _ROUTES.items() if one.task.spec.type in kinds), None)
             advice = f"use {other or '/v1/completions'}"
             raise DataError(f"{name!r} is of type {one.task.spec.type}, and {route} {_WRONG_ROUTE[route]}; {advice}")
-    if service.closing:
-        raise HTTPException(503, "the server is stopping; ask another one")
+    service.check_open()
     request = await run_in_threadpool(service.submit, names, texts, question.truncate)
     await waited(service, request)
     per_text = len(names)
@@ -138,9 +135,6 @@ async def _answers(service: Service, question: Question, route: str, types: tupl
     took = request.timing
     timing = {key: 1000 * getattr(took, key) for key in ("queued", "read", "answered")}
     return {"results": results, "timing_ms": timing}
-
-
-_ROUTES = {"/v1/classify": CHOOSING, "/v1/extract": EXTRACTING}
 
 
 def _check_size(service: Service, names: list[str], texts: list[Any]) -> None:
@@ -216,6 +210,10 @@ def _refusals(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def _fault(_: HttpRequest, error: Exception) -> JSONResponse:
         return told(500, FAULT)
+
+    @app.exception_handler(Stopping)
+    async def _stopping(_: HttpRequest, error: Stopping) -> JSONResponse:
+        return told(503, "the server is stopping; ask another one")
 
     @app.exception_handler(Busy)
     async def _busy(_: HttpRequest, error: Busy) -> JSONResponse:

@@ -12,7 +12,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from typing import Any
 
-from fastapi import APIRouter, HTTPException
+from fastapi import APIRouter
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
@@ -70,8 +70,7 @@ def routes(service: Service) -> APIRouter:
 
 
 async def _answered(service: Service, asked: Completion | ChatCompletion, shape: _Shape) -> Any:
-    if service.closing:
-        raise HTTPException(503, "the server is stopping; ask another one")
+    service.check_open()
     name = f"{shape.prefix}-{uuid.uuid4().hex}"
     if not asked.stream:
         request = await run_in_threadpool(_begin, service, asked, None)

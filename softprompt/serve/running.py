@@ -19,7 +19,7 @@ from ..errors import ConfigError, SoftpromptError
 from ..storage import digest_of
 from .http import create_app
 from .middleware import access
-from .service import Service, artifacts_in
+from .service import Service, artifacts_in, manifest_folder
 
 EVERY = 1.0  # seconds between looks at the folders
 
@@ -140,7 +140,7 @@ def _inside(root: Path) -> dict[str, Path]:
 
 def _version(folder: Path) -> str | None:
     """Changes with any file that an artifact consists of; None while it is not there."""
-    held = next((one for one in (folder / "artifact", folder) if (one / "manifest.json").exists()), folder)
+    held = manifest_folder(folder) or folder
     try:
         files = sorted(one for one in held.rglob("*") if one.is_file())
         return digest_of([[str(one.relative_to(held)), *_stamp(one)] for one in files])

@@ -15,9 +15,14 @@ from .. import artifact as artifacts
 from ..ensemble import Together
 from ..errors import ArtifactError, ConfigError, SoftpromptError
 from ..runtime import Runtime
+from ..storage import called
 from .limits import Limits
 from .request import Request, prepared
 from .scheduler import Scheduler
+
+
+class Stopping(Exception):
+    """The server takes no requests any more."""
 
 
 class Unknown(SoftpromptError):
@@ -64,6 +69,14 @@ class Service:
         request = prepared(self.loaded(names), texts, time.monotonic() + self.limits.seconds, cut)
         self.scheduler.submit(request)
         return request
+
+    def check_open(self) -> None:
+        """
+        Raises:
+            Stopping: the server is about to end.
+        """
+        if self.closing:
+            raise Stopping
 
     def add(self, name: str, folder: Path) -> dict[str, Any]:
         """Load an artifact, or another version of it.
@@ -142,8 +155,7 @@ def artifacts_in(folder: Path) -> dict[str, Path]:
         raise ArtifactError(f"{folder}: holds no artifact, and no folder of one; give the folder of a run")
     if inside != [folder]:  # by the names that they have here: a link may come to lead to the next version
         return {one.name: one for one in inside}
-    whole = folder.resolve()
-    return {whole.parent.name if whole.name == "artifact" else whole.name: folder}
+    return {called(folder): folder}
 
 
 def artifacts_of(folders: Sequence[Path]) -> dict[str, Path]:
@@ -164,11 +176,12 @@ def artifacts_of(folders: Sequence[Path]) -> dict[str, Path]:
 
 
 def _holds_artifact(folder: Path) -> bool:
-    if not folder.is_dir():
-        return False
-    return artifacts.is_ensemble(folder) or any(
-        (one / "manifest.json").is_file() for one in (folder, folder / "artifact")
-    )
+    return folder.is_dir() and (artifacts.is_ensemble(folder) or manifest_folder(folder) is not None)
+
+
+def manifest_folder(folder: Path) -> Path | None:
+    """Where the manifest of an artifact, or of a run's, lies; None where there is none."""
+    return next((one for one in (folder / "artifact", folder) if (one / "manifest.json").is_file()), None)
 
 
 def _nearest(name: str, names: Sequence[str]) -> str:

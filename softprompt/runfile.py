@@ -51,7 +51,10 @@ class TrainSpec(Strict):
         gradient_checkpointing: compute each layer again in the backward instead of keeping its activations: less
             memory, more time.
         eval_every: optimizer steps between two dev evaluations (null: half an epoch, or more where epochs are short).
-        patience: stop after this many dev evaluations without an improvement.
+        keep: which parameters a run ends with: `best`, those of the best dev evaluation; `last`, those of the last step;
+            or `average`, the mean of those at the dev evaluations of the second half of the steps (Izmailov et al.
+            2018, arXiv:1803.05407). null: `best` if there are dev rows, else `last`.
+        patience: stop after this many dev evaluations without an improvement; only where the best one is kept.
         target: stop when the lower bound of the dev metric's 95 % interval reaches this.
         report_to: `tensorboard`, `trackio`, `wandb` or `mlflow`, or a list of them: where the run is shown while it
             trains. Each needs the extra of its name. It changes nothing in the run, and is not part of the run's
@@ -78,6 +81,7 @@ class TrainSpec(Strict):
     autocast: Literal["bf16"] | None = None
     gradient_checkpointing: bool = False
     eval_every: PositiveInt | None = None
+    keep: Literal["best", "last", "average"] | None = None
     patience: PositiveInt = 4
     target: float | None = Field(default=None, gt=-1, le=1)
     report_to: TrackerName | list[TrackerName] | None = None

@@ -188,13 +188,12 @@ class Job:
             ready.method.solve(ready.engine, rows, dev, ready.task, seed, self.control.progress)
             store.save(State(ended="solved"))
             return 0, None, []
-        state = fit(ready, self.spec, seed, store, replace(self.control, asked=asked), self._minimised())
-        best = int(state.best.get("step", state.step))
+        state, kept = fit(ready, self.spec, seed, store, replace(self.control, asked=asked), self._minimised())
         assert self.spec.lr
         findings = [told(state.spikes, self.spec.lr)] if state.spikes else []  # each was told when it came
         if warning := learned_nothing(state, self.spec.lr):
             findings += self._tell([warning])
-        return best, state.evaluations.get(best), findings
+        return kept, state.evaluations.get(kept), findings
 
     def _minimised(self) -> Objective | None:
         """What is minimised, where it is not the loss of the answers' form."""

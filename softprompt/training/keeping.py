@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..answers import LIKELIHOOD, Evaluation
 from ..runfile import TrainSpec
-from .state import State
+from .state import State, put_back
 
 ERRORS = 2.0
 """Standard errors that a dev evaluation may lie behind the highest and still be kept for its nll."""
@@ -34,8 +34,40 @@ def judge(evaluation: Evaluation, state: State, spec: TrainSpec, parameters: lis
     state.since = state.since + 1 if state.best["step"] == earlier else 0
     if spec.target is not None and now.interval[0] >= spec.target:
         state.ended = f"the dev {now.metric}'s lower bound {now.interval[0]:.3f} reached the target {spec.target:g}"
-    elif state.since >= spec.patience:
+    elif spec.keep in (None, "best") and state.since >= spec.patience:
         state.ended = f"no better dev {now.metric} in {spec.patience} evaluations"
+
+
+def average_in(state: State, spec: TrainSpec, parameters: Sequence[Tensor]) -> None:
+    """Take the parameters into the run's average, if its step is one that counts: a dev evaluation's of the second half."""
+    assert spec.max_steps and spec.eval_every
+    if spec.keep != "average" or 2 * state.step <= spec.max_steps or not evaluates_after(state.step, spec):
+        return
+    count = state.average.get("count", 0) + 1
+    now = [parameter.detach() for parameter in parameters]
+    before = state.average.get("parameters", now)
+    # new tensors each time: snapshots hold the earlier ones
+    state.average = {
+        "count": count,
+        "parameters": [old + (new - old) / count for old, new in zip(before, now, strict=True)],
+    }
+
+
+def evaluates_after(step: int, spec: TrainSpec) -> bool:
+    """Whether dev is evaluated after a step, where there are dev rows."""
+    assert spec.max_steps and spec.eval_every
+    return step % spec.eval_every == 0 or step == spec.max_steps
+
+
+def put_back_kept(state: State, spec: TrainSpec, parameters: Sequence[Tensor]) -> int:
+    """Give the method what the run ends with; the step that it is of, the last one for an average."""
+    if spec.keep == "average" and state.average:
+        put_back(parameters, state.average["parameters"])
+        state.evaluations = {}  # they are of single steps
+    elif spec.keep in (None, "best") and state.best:
+        put_back(parameters, state.best["parameters"])
+        return int(state.best["step"])
+    return state.step
 
 
 def best_of(history: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from ..randomness import seeded
 from ..runfile import TrainSpec
 from ..types import Example, Progress
 from .contrastive import paired_batch_at
-from .keeping import judge
+from .keeping import average_in, evaluates_after, judge, put_back_kept
 from .optimizers import make_optimizer
 from .sharding import Weights, shard_weights
 from .spikes import Guard, told
@@ -43,8 +43,8 @@ def fit(
     store: Store,
     control: Control | None = None,
     objective: Objective | None = None,
-) -> State:
-    """Train the method's parameters; leave the best of them, by dev, in the method.
+) -> tuple[State, int]:
+    """Train the method's parameters; leave in the method those that `spec.keep` says: by default the best, by dev.
 
     The loss is that of the answer form over the tokens of the whole optimizer step. Micro-batches, or sharding rows
     over processes, do not change it. Without dev rows the last step counts as the best.
@@ -54,6 +54,9 @@ def fit(
         control: callbacks; the processes that share the rows, which all end up with the same state; and whether a
             signal asks for an end. Then the step is finished and kept first.
         objective: what is minimised; by default the loss of the answers' form.
+
+    Returns:
+        the state, and the step that was kept.
 
     Raises:
         NotFiniteError: a loss or gradient is no number; names the step and its rows.
@@ -88,13 +91,12 @@ def fit(
     if asked.number:  # while the last of it was kept
         raise Interrupted(asked.number)
 
-    if state.best:
-        put_back(parameters, state.best["parameters"])
+    kept = put_back_kept(state, spec, parameters)
     weights.finish()
     run.refit(control.progress)
-    best, reason = state.best.get("step", state.step), state.ended or "all steps done"
-    store.log("trained", step=state.step, best_step=best, reason=reason, **peak_memory())
-    return state
+    reason = state.ended or "all steps done"
+    store.log("trained", step=state.step, best_step=kept, reason=reason, **peak_memory())
+    return state, kept
 
 
 @dataclass(frozen=True)
@@ -165,13 +167,15 @@ class _Run:
         state.step += 1
         state.loss = loss
         has_dev = bool(self.prepared.splits.get("dev"))
-        state.unseen = has_dev and (state.step % spec.eval_every == 0 or state.step == spec.max_steps)
+        state.unseen = has_dev and evaluates_after(state.step, spec)
         seconds = time.perf_counter() - began
         self.store.log("step", step=state.step, loss=loss, norm=norm, lr=rate, tokens=tokens, seconds=seconds)
         if spike := self.guard.look(state, norm):
             self.store.log("spike", **spike)
             assert spec.lr
             self.control.notice(f"warning: {told([spike], spec.lr)}")
+        else:
+            average_in(state, spec, parameters)
         return bool(stop)
 
     def _draw(self, train: Sequence[Example], step: int) -> list[int]:

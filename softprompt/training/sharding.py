@@ -207,6 +207,8 @@ class Shards(Weights):
                 like = self._parameters[index]
                 moments |= {key: _shard(value, like) for key, value in moments.items() if value.shape == like.shape}
             state.eval_history = [{**one, "parameters": shards(one["parameters"])} for one in state.eval_history]
+            if state.average:
+                state.average = {**state.average, "parameters": shards(state.average["parameters"])}
         state.best = next((one for one in state.eval_history if one["step"] == state.best["step"]), {})
         return state
 

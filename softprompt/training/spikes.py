@@ -90,6 +90,7 @@ class Guard:
             "optimizer": _cloned(self._optimizer.state_dict()),
             "eval_history": state.eval_history,
             "best": state.best,
+            "average": state.average,
             "since": state.since,
             "recent": state.recent,
         }
@@ -132,6 +133,7 @@ class Guard:
             state.snapshots = [good]
         elif earlier:
             good = {**earlier[-1], "eval_history": earlier, "best": best_of(earlier), "since": 0, "recent": []}
+            good["average"] = {}  # it may hold what was on the way to the spike
             self._optimizer.state.clear()
         else:
             state.recent = []
@@ -139,6 +141,7 @@ class Guard:
         put_back(self._parameters, good["parameters"])
         for name in ("step", "eval_history", "best", "since", "recent"):
             setattr(state, name, good[name])
+        state.average = good.get("average", {})  # checkpoints of earlier versions have none
         steps = {one["step"] for one in state.eval_history}
         state.evaluations = {step: one for step, one in state.evaluations.items() if step in steps}
         state.unseen = False

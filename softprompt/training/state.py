@@ -41,6 +41,7 @@ class State:
         parameters, optimizer: of the method.
         eval_history: dev evaluations that may still be the best: {"value", "error", "nll", "step", "parameters"}.
         best: the best of them so far.
+        average: {"count", "parameters"}: their mean over so many dev evaluations; empty if nothing is averaged yet.
         since: dev evaluations since then.
         unseen: dev is still to be evaluated after this step.
         loss: of the last step.
@@ -57,6 +58,7 @@ class State:
     optimizer: dict[str, Any] = field(default_factory=dict)
     eval_history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)
+    average: dict[str, Any] = field(default_factory=dict)
     since: int = 0
     ended: str = ""
     unseen: bool = False

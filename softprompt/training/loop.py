@@ -94,8 +94,7 @@ def fit(
     kept = put_back_kept(state, spec, parameters)
     weights.finish()
     run.refit(control.progress)
-    reason = state.ended or "all steps done"
-    store.log("trained", step=state.step, best_step=kept, reason=reason, **peak_memory())
+    store.log("trained", step=state.step, best_step=kept, reason=state.ended or "all steps done", **peak_memory())
     return state, kept
 
 

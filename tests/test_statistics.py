@@ -20,9 +20,9 @@ from softprompt.benchmarks.compare import calibration, results
 from softprompt.benchmarks.compare.calibration import SIZES, World
 from softprompt.benchmarks.compare.record import Measured, Place, Record
 from softprompt.benchmarks.compare.statistics import compare, compare_all, mcnemar, mean_over, scores_of
-from softprompt.benchmarks.compare.variance import Variance, variance_of, variance_of_difference
 from softprompt.errors import ConfigError, DataError, MissingExtraError
 from softprompt.metrics import METRICS, estimate, measures, metrics_for, row_scores
+from softprompt.metrics.variance import Variance, variance_of, variance_of_difference
 
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "looked", "at", "dogs", "in", "big", "red", "near", "small"]
 

@@ -16,8 +16,8 @@ import numpy as np
 from scipy import optimize, special, stats
 
 from softprompt.benchmarks.compare.statistics import mcnemar, mean_over
-from softprompt.benchmarks.compare.variance import ALPHA, variance_of_difference
 from softprompt.errors import MissingExtraError
+from softprompt.metrics.variance import ALPHA, variance_of_difference
 
 MARGIN = 0.02
 SIZES = ((300, 3), (300, 5), (1000, 3), (1000, 5))  # rows, seeds

@@ -15,11 +15,11 @@ import numpy as np
 from scipy import stats
 
 from softprompt.benchmarks.compare.results import Tested
-from softprompt.benchmarks.compare.variance import ALPHA, in_pairs, variance_of, variance_of_difference
 from softprompt.config import suggest
 from softprompt.errors import ConfigError, DataError, MissingExtraError
 from softprompt.metrics import row_scores
 from softprompt.metrics.measures import Interval, percentile, wilson
+from softprompt.metrics.variance import ALPHA, in_pairs, variance_of, variance_of_difference
 
 FEW = 25  # discordant rows below which McNemar's test is exact, the usual rule
 Verdict = Literal["better", "worse", "no worse", "unclear"]

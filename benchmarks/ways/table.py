@@ -11,10 +11,10 @@ from softprompt.benchmarks.compare.record import Place
 from softprompt.benchmarks.compare.results import Results, Tested
 from softprompt.benchmarks.compare.statistics import mean_over, scores_of
 from softprompt.benchmarks.compare.suite import label_of
-from softprompt.benchmarks.compare.variance import ALPHA, variance_of_difference
 from softprompt.benchmarks.ways.suite import Way
 from softprompt.metrics import metric_of
 from softprompt.metrics.measures import Interval
+from softprompt.metrics.variance import ALPHA, variance_of_difference
 from softprompt.runfile import BaseSpec
 
 

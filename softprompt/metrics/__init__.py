@@ -2,13 +2,16 @@
 
 from .estimates import Estimate, estimate, majority, row_scores
 from .measures import Measured
+from .paired import Difference, difference
 from .table import METRICS, Metric, metric_of, metrics_for
 
 __all__ = [
     "METRICS",
+    "Difference",
     "Estimate",
     "Measured",
     "Metric",
+    "difference",
     "estimate",
     "majority",
     "metric_of",

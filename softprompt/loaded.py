@@ -12,6 +12,7 @@ from pathlib import Path
 
 from . import artifact as artifacts
 from .answers import Compiled, compiled
+from .artifact.ensemble import Combine
 from .artifact.files import one_line
 from .base import Base
 from .engine import CacheConfig, take_prefix
@@ -86,6 +87,7 @@ class Loaded:
             ArtifactError: it is damaged, or its base is not loaded.
         """
         weights: tuple[float, ...] = (1.0,)
+        combine: Combine = "log_probs"
         if isinstance(source, Task):
             key = f"task:{id(source)}"
             prompts = [(key, self._prompt(key, self.base, source, make_method("hard")))]
@@ -95,12 +97,12 @@ class Loaded:
             ensemble = artifacts.load_ensemble(source)
             check_members({member: held.manifest for member, held in ensemble.members.items()})
             prompts = [self._prompt_of(held, source) for held in ensemble.members.values()]
-            weights = tuple(ensemble.manifest.weights)
+            weights, combine = tuple(ensemble.manifest.weights), ensemble.manifest.combine
         else:
             prompts = [self._prompt_of(artifacts.load(Path(source)), source)]
         with self._lock:
             kept = tuple(self._compiled.setdefault(key, prompt) for key, prompt in prompts)
-            self._names[name] = Together(kept, weights)
+            self._names[name] = Together(kept, weights, combine)
             self._forget_unused()
 
     def _prompt_of(self, held: artifacts.Artifact, source: object) -> tuple[str, Compiled]:

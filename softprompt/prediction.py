@@ -23,6 +23,7 @@ class Prediction:
         truncated: the row's text was longer than the task or the base takes; this answers what was left of it.
         shown: an answer that is neither a label nor one text, by name: `tags` and `spans` of a tagged text, or `labels`
             and `probabilities` of sets of labels.
+        agreement: of an ensemble, the share of its members (by weight) whose own best label is `label`; None of one artifact.
     """
 
     artifact: str
@@ -31,14 +32,16 @@ class Prediction:
     cut: bool = False
     truncated: bool = False
     shown: dict[str, Any] = field(default_factory=dict)
+    agreement: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """As written by `softprompt predict`: `label` and `probabilities`, `text`, or what is `shown`."""
+        """As written by `softprompt predict`: `label` and `probabilities` (and `agreement`), `text`, or what is `shown`."""
         if self.shown:
             return {"artifact": self.artifact, **self.shown}
         if not self.probabilities:
             return {"artifact": self.artifact, "text": self.label}
-        return {"artifact": self.artifact, "label": self.label, "probabilities": self.probabilities}
+        found = {"artifact": self.artifact, "label": self.label, "probabilities": self.probabilities}
+        return found if self.agreement is None else {**found, "agreement": self.agreement}
 
 
 def prediction_of(name: str, rows: Sequence[Example], outcome: Outcome) -> Prediction:
@@ -49,7 +52,7 @@ def prediction_of(name: str, rows: Sequence[Example], outcome: Outcome) -> Predi
     """
     probabilities = {label: float(torch.tensor(score).exp()) for label, score in outcome.scores.items()}
     cut = any(row.truncated for row in rows)
-    return Prediction(name, outcome.predicted, probabilities, outcome.cut, cut, outcome.shown)
+    return Prediction(name, outcome.predicted, probabilities, outcome.cut, cut, outcome.shown, outcome.agreement)
 
 
 @runtime_checkable

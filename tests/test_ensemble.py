@@ -229,7 +229,7 @@ HOSTILE = {
         lambda f: rewrite(f, lambda data: data["members"][1]["base"].update(digest="0" * 64)),
         "not of the base",
     ),
-    "a newer format": (lambda f: rewrite(f, lambda data: data.update(format_version=2)), "format version 2"),
+    "a newer format": (lambda f: rewrite(f, lambda data: data.update(format_version=3)), "format version 3"),
     "an unknown key": (lambda f: rewrite(f, lambda data: data.update(code="import os")), "code"),
     "no JSON": (lambda f: (f / "ensemble.json").write_text("{"), "not valid JSON"),
     "a large file": (lambda f: (f / "ensemble.json").write_text(" " * 2_000_000), "expected at most"),

@@ -43,12 +43,44 @@ def test_dev_chooses_the_weights(work):
     assert [one["weight"] for one in held["members"]] == made["weights"] and sum(made["weights"]) == pytest.approx(1)
     assert held["dev_rows"] == held["metrics"]["dev"]["rows"] == 12
     assert [one["name"] for one in held["members"]] == ["probe", "probe-2"]
+    assert held["format_version"] == 1 and made["combine"] == "log_probs"
+    best = max(one["value"] for one in made["members"])
+    assert [one["artifact"] for one in made["members"]] == ["runs/causal", "runs/encoder"]
+    assert made["gain"]["value"] == pytest.approx(made["metrics"]["dev"]["value"] - best)
+    assert made["gain"]["over"] in ("runs/causal", "runs/encoder") and made["gain"]["rows"] == 12
+    assert made["gain"]["interval"][0] < made["gain"]["value"] < made["gain"]["interval"][1]
+
+
+def test_votes_and_given_weights(work):
+    done = cli("ensemble", "runs/causal", "runs/encoder", "--out", "vote", "--combine", "vote", cwd=work)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("weight 0.500") == 2 and "gain over the best member on these rows, runs/" in done.stdout
+    held = json.loads((work / "vote" / "ensemble.json").read_text())
+    assert (held["format_version"], held["combine"], held["dev_rows"]) == (2, "vote", None)
+    more = ("--combine", "probs", "--weights", "3,1", "--json")
+    done = cli("ensemble", "runs/causal", "runs/encoder", "--out", "mean", *more, cwd=work)
+    assert json.loads(done.stdout)["weights"] == [0.75, 0.25], done.stderr
+    (work / "one.jsonl").write_text('{"text": "joy"}\n')
+    done = cli("predict", "vote", "--input", "one.jsonl", *BOTH, cwd=work)
+    assert json.loads(done.stdout)["agreement"] in (0.5, 1.0)
+    assert "of equal ones" in cli("inspect", "vote", cwd=work).stdout
+
+
+@pytest.mark.parametrize("weights", ["1", "1,2,3", "1,-1", "0,0", "nan,1", "inf,1", "1;2", "", "1e308,1e308"])
+def test_weights_that_are_none_are_refused(work, weights):
+    done = cli("ensemble", "runs/causal", "runs/encoder", "--out", "none", f"--weights={weights}", cwd=work)
+    refused(done, "--weights", "2 numbers")
+    assert not (work / "none").exists()
 
 
 def test_eval_measures_it(work):
     done = cli("eval", "both", *BOTH, "--data", "rows.jsonl", "--json", "score.json", cwd=work)
     assert done.returncode == 0, done.stderr
-    assert json.loads((work / "score.json").read_text())["rows"] == len(ROWS)
+    score = json.loads((work / "score.json").read_text())
+    assert score["rows"] == len(ROWS) and [one["name"] for one in score["members"]] == ["probe", "probe-2"]
+    best = max(one["value"] for one in score["members"])
+    assert score["gain"]["value"] == pytest.approx(score["value"] - best) and score["gain"]["rows"] == len(ROWS)
+    assert "member probe-2: accuracy" in done.stdout and "gain over the best member on these rows, probe" in done.stdout
     refused(cli("eval", "both", *BOTH, cwd=work), "--data")
 
 

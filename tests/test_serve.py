@@ -25,6 +25,7 @@ from fastapi.testclient import TestClient
 
 from softprompt import Runtime
 from softprompt.base import Base
+from softprompt.ensemble import save_ensemble
 from softprompt.errors import ArtifactError
 from softprompt.serve import request as requests
 from softprompt.serve.http import create_app
@@ -78,6 +79,25 @@ def test_answers_are_those_of_the_runtime(service, client):
         assert answer["label"] == alone.label and not answer["truncated"]
         assert answer["probabilities"] == pytest.approx(alone.probabilities, abs=1e-5)
     assert set(found["timing_ms"]) == {"queued", "read", "answered"}
+
+
+def test_an_ensemble_says_how_far_its_members_agree(runs, service, client, tmp_path):
+    members = [(runs / name, 1 / 3) for name in ("soft", "infix", "hard")]
+    save_ensemble(tmp_path / "votes", members, combine="vote")
+    service.runtime.add("votes", tmp_path / "votes")
+    try:
+        found = client.post("/v1/classify", json={"models": ["votes", "soft"], "texts": [TEXT, "mud"]}).json()[
+            "results"
+        ]
+        alone = [service.runtime.predict([TEXT, "mud"], name) for name in ("soft", "infix", "hard")]
+        for text, answer in zip(range(2), found[::2], strict=True):
+            share = sum(own[text].label == answer["label"] for own in alone) / 3
+            assert answer["agreement"] == pytest.approx(share) and answer["artifact"] == "votes"
+        assert all("agreement" not in answer for answer in found[1::2])
+        schema = client.get("/openapi.json").json()["components"]["schemas"]["Answered"]
+        assert "agreement" in schema["properties"] and "agreement" not in schema["required"]
+    finally:
+        service.runtime.remove("votes")
 
 
 def test_one_text_for_one_artifact(client):

@@ -2,6 +2,7 @@
 
 from .evaluate import evaluate, evaluate_quickly
 from .form import AnswerForm, Compiled, Prompt, find_form
+from .gain import Gain, gain_over_best
 from .outcome import LIKELIHOOD, Evaluation, Outcome, summarize
 from .serving import answer, compiled
 
@@ -10,6 +11,7 @@ __all__ = [
     "AnswerForm",
     "Compiled",
     "Evaluation",
+    "Gain",
     "Outcome",
     "Prompt",
     "answer",
@@ -17,5 +19,6 @@ __all__ = [
     "evaluate",
     "evaluate_quickly",
     "find_form",
+    "gain_over_best",
     "summarize",
 ]

@@ -31,6 +31,8 @@ class Outcome:
         cut: the generated text had not ended after `max_new_tokens`.
         tokens: of the right answer, where answers are written; 0 where there is none.
         shown: what users see of an answer that is neither a label nor one text, by name.
+        agreement: of an ensemble, the share of its members (by weight) whose own best label is the answer; None of one
+            artifact.
     """
 
     where: str
@@ -42,11 +44,14 @@ class Outcome:
     cut: bool = False
     tokens: int = 0
     shown: dict[str, Any] = field(default_factory=dict)
+    agreement: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """As written to JSON."""
         found = {"where": self.where, "gold": self.gold, "predicted": self.predicted}
-        return {**found, "scores": self.scores} if self.scores else found
+        if self.scores:
+            found["scores"] = self.scores
+        return found if self.agreement is None else {**found, "agreement": self.agreement}
 
 
 @dataclass(frozen=True)
@@ -57,11 +62,13 @@ class Evaluation:
         estimate: the task's metric.
         nll: mean −log-score of the right labels, or of the right answers' tokens, over rows that have one (0 if none
             has). It breaks ties between equal metrics.
+        members: of an ensemble, what each of its members has answered to the same rows.
     """
 
     estimate: Estimate
     nll: float
     outcomes: list[Outcome]
+    members: tuple[Evaluation, ...] = ()
 
 
 def summarize(metric: str, outcomes: list[Outcome]) -> Evaluation:

@@ -18,6 +18,12 @@ _WHAT = {
     ("kv", "infix"): "{length} learned keys and values per layer between the text and the answer",
 }
 _MAX_LABELS = 12
+ANSWERS: dict[str, str] = {
+    "log_probs": "the weighted mean of the members' log-probabilities, normalised over the labels",
+    "probs": "the weighted mean of the members' probabilities",
+    "vote": "the label that most members have as their best, by weight; of equal ones that with the highest mean probability",
+}
+"""What an ensemble's answer is, by its `combine`."""
 
 
 def model_card(manifest: Manifest) -> str:
@@ -30,6 +36,7 @@ def model_card(manifest: Manifest) -> str:
         _usage(manifest),
         _metrics(manifest.metrics),
         _data(manifest),
+        _averaged(manifest),
         _training(manifest),
         _limits(manifest),
     ]
@@ -41,6 +48,7 @@ def ensemble_card(
     weights: Sequence[float],
     metrics: Mapping[str, Mapping[str, Any]],
     dev_rows: int | None,
+    combine: str = "log_probs",
 ) -> str:
     """The card of an ensemble: what it is, how to load it, its members, how good it is.
 
@@ -49,6 +57,7 @@ def ensemble_card(
         weights: of each member.
         metrics: of the ensemble, by split.
         dev_rows: on how many rows the weights were chosen; None where they were given.
+        combine: how they answer together.
     """
     first = next(iter(members.values()))
     name = first.task["name"] if first.task else "prompt"
@@ -67,8 +76,8 @@ def ensemble_card(
     parts = [
         "\n".join([*head, '- "softprompt"', '- "ensemble"', "---"]),
         f"# {_text(name)}: {len(members)} artifacts that answer together",
-        "The answer is the weighted mean of the members' log-probabilities, normalised over the labels. Each member is an "
-        "artifact in `members`, on a base model that is not part of this folder and was not changed.",
+        f"The answer is {ANSWERS[combine]}. Each member is an artifact in `members`, on a base model that is not part of "
+        "this folder and was not changed.",
         _task(first.task) if first.task else "",
         "\n".join(["## Use", "", *code]),
         "\n".join(
@@ -225,9 +234,23 @@ def _data(manifest: Manifest) -> str:
     return f"## Data\n\n{origin}{', '.join(counts) or 'rows not counted'}{digest}."
 
 
+def _averaged(manifest: Manifest) -> str:
+    """Which artifacts it is the mean of, where it is one."""
+    members = manifest.training.get("averaged")
+    if not isinstance(members, list):
+        return ""
+    told = [one for one in members if isinstance(one, dict)]
+    rows = [" | ".join(_cell(one.get(key, "–")) for key in ("digest", "weight", "seed")) for one in told]
+    lines = ["| content | weight | seed |", "| --- | --- | --- |", *(f"| {row} |" for row in rows)]
+    what = (
+        f"The weighted mean of what {len(told)} artifacts of this method have learned. They are named by their content."
+    )
+    return "\n".join(["## Averaged", "", what, "", *lines])
+
+
 def _training(manifest: Manifest) -> str:
     settings = {f"method.{key}": value for key, value in manifest.method.items() if key != "name"}
-    settings.update(manifest.training)
+    settings.update({key: value for key, value in manifest.training.items() if key != "averaged"})
     rows = [f"| {_cell(key)} | {_cell(_json(value))} |" for key, value in settings.items()]
     table = ["| setting | value |", "| --- | --- |", *rows, ""] if rows else []
     versions = ", ".join(f"{_text(name)} {_text(version)}" for name, version in manifest.versions.items())

@@ -1,8 +1,11 @@
-"""`ensemble.json`, format version 1: artifacts that answer together, each on its own base, and what each one counts.
+"""`ensemble.json`: artifacts that answer together, each on its own base, and what each one counts.
 
 ensemble.json       the members, their weights and bases, sha256 of each member's manifest and of itself
 members/NAME/       an artifact as everywhere
 README.md           card
+
+Format 2 names how the answers are combined. An ensemble that combines log-probabilities is written in format 1, which
+earlier versions read.
 """
 
 from __future__ import annotations
@@ -16,7 +19,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, field_validator
+from pydantic import Field, PositiveInt, field_validator, model_serializer, model_validator
+from pydantic_core.core_schema import SerializerFunctionWrapHandler
 
 from ..config import parse
 from ..errors import ArtifactError, ConfigError
@@ -28,7 +32,9 @@ from .manifest import Exact, MetricRecord, Sha256, json_text
 from .store import CARD, CONFIG, ENSEMBLE, MANIFEST, MEMBERS, Artifact, load, refuse_foreign
 
 MAX_MEMBERS = 16
-ENSEMBLE_VERSION = 1
+ENSEMBLE_VERSION = 2
+Combine = Literal["log_probs", "probs", "vote"]
+"""How members answer together: by the weighted mean of their log-probabilities, of their probabilities, or by votes."""
 MemberName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*\z", max_length=80)]
 
 
@@ -44,7 +50,7 @@ class MemberRecord(Exact):
 
     Attributes:
         name: of its folder in `members`.
-        weight: what its log-probabilities are multiplied by.
+        weight: how much its answers count.
         manifest_sha256: of the bytes of its `manifest.json`, which vouches for its other files.
     """
 
@@ -60,14 +66,16 @@ class EnsembleManifest(Exact):
     Attributes:
         softprompt: version that wrote it.
         members: the first one's task names fields and metric. The weights' sum is 1.
+        combine: how they answer together; in the file only in format 2, which is the format of all but `log_probs`.
         metrics: of the whole ensemble, by split.
         dev_rows: on how many rows the weights were chosen; None where they were given.
         ensemble_sha256: of all the rest, as canonical JSON; `to_json` fills it in.
     """
 
-    format_version: Literal[1] = 1
+    format_version: Literal[1, 2] = 1
     softprompt: str = __version__
     members: list[MemberRecord] = Field(min_length=2, max_length=MAX_MEMBERS)
+    combine: Combine = "log_probs"
     metrics: dict[str, MetricRecord] = Field(default_factory=dict)
     dev_rows: PositiveInt | None = None
     ensemble_sha256: Sha256 | None = None
@@ -81,6 +89,18 @@ class EnsembleManifest(Exact):
         if abs(total - 1) > 1e-6:
             raise ValueError(f"the weights' sum is {total:.6g}, expected 1")
         return members
+
+    @model_validator(mode="after")
+    def _in_its_format(self) -> EnsembleManifest:
+        """One content has one form, and an earlier version refuses what it would combine in another way."""
+        if self.format_version != _format_of(self.combine):
+            raise ValueError(f"combine is {self.combine!r} in format version {self.format_version}; it was changed")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Ensembles of format 1 stay as they were, and so do their digests."""
+        return {key: value for key, value in serialize(self).items() if key != "combine" or value != "log_probs"}
 
     @property
     def weights(self) -> list[float]:
@@ -120,6 +140,10 @@ class EnsembleManifest(Exact):
                 f"{str(manifest.ensemble_sha256)[:16]}…); copy the ensemble again"
             )
         return manifest
+
+
+def _format_of(combine: Combine) -> int:
+    return 1 if combine == "log_probs" else 2
 
 
 @dataclass(frozen=True)
@@ -200,6 +224,7 @@ def write_ensemble(
     readme: str,
     metrics: Mapping[str, Mapping[str, Any]] | None = None,
     dev_rows: int | None = None,
+    combine: Combine = "log_probs",
 ) -> Ensemble:
     """Write an ensemble; equal arguments give equal bytes. An earlier one in `folder` is replaced in one step.
 
@@ -218,9 +243,9 @@ def write_ensemble(
         {"name": name, "weight": float(weight), "base": _base_of(member), "manifest_sha256": _sha256(member)}
         for (name, member), weight in zip(members.items(), weights, strict=True)
     ]
-    data = {"members": records, "metrics": dict(metrics or {}), "dev_rows": dev_rows}
+    data = {"members": records, "metrics": dict(metrics or {}), "dev_rows": dev_rows, "combine": combine}
     try:
-        manifest = parse(EnsembleManifest, data, str(folder))
+        manifest = parse(EnsembleManifest, {**data, "format_version": _format_of(combine)}, str(folder))
     except ConfigError as error:
         raise ArtifactError(one_line(str(error))) from None
     with atomic_folder(target) as temporary:

@@ -3,71 +3,68 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from .app import app
 from .console import out, progress
-from .evaluate import own_rows
+from .members import Folders, Members, Weights, weights_of
 from .options import Bases, Dtype, Json, Quantization
-from .outputs import refuse_replacing, tell_json
-from .serving import manifests_of, runtime_for
-
-if TYPE_CHECKING:
-    from ..answers import Evaluation
+from .outputs import tell_json
 
 
 @app.command(
     "ensemble",
-    epilog="Example: `softprompt ensemble runs/smollm2 runs/minilm --out runs/both`, then `softprompt eval runs/both`",
+    epilog="Examples: `softprompt ensemble runs/smollm2 runs/minilm --out runs/both`, then `softprompt eval runs/both`; "
+    "`softprompt ensemble runs/a runs/b runs/c --combine vote --out runs/votes`",
 )
 def ensemble_verb(
-    artifacts: Annotated[
-        list[Path], typer.Argument(help="Two or more artifact folders, or folders of runs, of one task.")
-    ],
+    artifacts: Folders,
     to: Annotated[Path, typer.Option("--out", help="Folder of the ensemble.")],
     data: Annotated[
         str | None,
         typer.Option("--data", help="Labelled rows to choose the weights by. Default: dev of the first one's task."),
     ] = None,
+    combine: Annotated[
+        Literal["log_probs", "probs", "vote"],
+        typer.Option(
+            "--combine",
+            help="Answer by the weighted mean of log-probabilities, by that of probabilities, or by the weighted majority "
+            "of votes (ties: the higher mean probability).",
+        ),
+    ] = "log_probs",
+    weights: Weights = None,
     base: Bases = None,
     dtype: Dtype = None,
     quantization: Quantization = None,
     document: Json = None,
 ) -> None:
-    """Combine artifacts of one classification task, each on its own base. Their weights are chosen on dev rows."""
+    """Combine artifacts of one classification task, each on its own base. Their weights are chosen on dev rows.
+
+    Votes count alike, and --weights sets the weights instead of choosing them. The gain is over the best member on these
+    rows; its interval covers the choice of rows, and no other training.
+    """
     from ..artifact import check_ensemble_place
-    from ..ensemble import check_members, fit_weights, save_ensemble, scores_of, weighed
-    from ..errors import ConfigError
+    from ..ensemble import check_members, equal_weights, fit_weights, save_ensemble, scores_of, weighed
 
-    refuse_replacing({"--json": document}, [data] if data is not None else [])
-    if len(artifacts) < 2:
-        raise ConfigError("an ensemble has at least two members; name two artifacts")
+    members = Members.read(artifacts, "an ensemble", document, data)
+    given = weights_of(weights, len(artifacts))
     check_ensemble_place(to)
-    folders = {f"{place}": folder for place, folder in enumerate(artifacts, 1)}
-    held = {name: manifests_of(folder) for name, folder in folders.items()}
-    if nested := next((name for name, own in held.items() if len(own) > 1), None):
-        raise ConfigError(f"{folders[nested]}: is an ensemble itself; name its members' folders")
-    check_members({str(folder): next(iter(held[name].values())) for name, folder in folders.items()})
+    check_members(members.manifests)
     with progress() as show:
-        runtime = runtime_for(folders, held, base or [], dtype, quantization, show)
-        task = runtime.task("1")
-        if data is None:
-            rows = own_rows(artifacts[0], task, "dev")
-        else:
-            rows = task.read(str(Path(data).absolute()) if Path(data).exists() else data, show)
-        found = [runtime.evaluate(name, rows, show) for name in folders]
-    weights = fit_weights(*scores_of(found))
-    both = weighed(found, weights, task.spec.metric)
+        runtime, rows, found = members.measured(data, base, dtype, quantization, show)
+    chosen = given is None and combine != "vote"
+    if combine == "vote":
+        shares = given or equal_weights(len(artifacts))
+    else:
+        shares = given or fit_weights(*scores_of(found), combine=combine)
+    both = weighed(found, shares, runtime.task("1").spec.metric, combine)
     metrics = {"dev": both.estimate.as_dict()}
-    saved = save_ensemble(to, list(zip(artifacts, weights, strict=True)), metrics, len(rows))
-    for folder, weight, one in zip(artifacts, weights, found, strict=True):
-        out.print(_line(str(folder), one, f", weight {weight:.3f}"))
-    out.print(_line("together", both, ""))
-    out.print(f"saved in {to}; dev chose the weights, so measure on other rows: softprompt eval {to} --data ROWS")
-    tell_json(document, {"out": str(to), "weights": weights, "metrics": metrics, "digest": saved.digest})
-
-
-def _line(name: str, found: Evaluation, more: str) -> str:
-    return f"{name}: dev {found.estimate.metric} {found.estimate}, log loss {found.nll:.3f}{more}"
+    pairs = list(zip(artifacts, shares, strict=True))
+    saved = save_ensemble(to, pairs, metrics, len(rows) if chosen else None, combine)
+    told = members.tell(shares, found, "together", both)
+    why = "dev chose the weights, so measure on other rows" if chosen else "measure it on other rows"
+    out.print(f"saved in {to}; {why}: softprompt eval {to} --data ROWS")
+    more = {"combine": combine, "weights": shares, "metrics": metrics, "digest": saved.digest}
+    tell_json(document, {"out": str(to), **more, **told})

@@ -9,6 +9,7 @@ import typer
 
 from .app import app
 from .console import err, out, progress, run_of, tell_answers, tell_cut
+from .gains import member_measures, tell_gain
 from .options import ArtifactFolder, Bases, Dtype, Json, Quantization
 from .outputs import behind_links, files_of, refuse_replacing, tell_json
 from .reports import ReportFile, check_report, tell_report
@@ -44,7 +45,11 @@ def eval_verb(
     report: ReportFile = None,
     document: Json = None,
 ) -> None:
-    """Measure an artifact or an ensemble: the task's metric with its 95 % interval."""
+    """Measure an artifact or an ensemble: the task's metric with its 95 % interval.
+
+    Of an ensemble also each member's metric, and the gain over the best of them. That is the best one on these rows, so the
+    gain is rather too small than too large. The gain's interval covers the choice of rows, and no other training.
+    """
     from ..data.writers import check_output, write_rows
 
     if outcomes is not None:
@@ -68,6 +73,14 @@ def eval_verb(
     tell_answers(found, runtime.prompts("artifact")[0].form)
     told = found.estimate.as_dict()
     out.print(f"{found.estimate.metric} {found.estimate} on {found.estimate.rows} rows")
+    if found.members:
+        names = [path.name for path in held]
+        for name, one in zip(names, found.members, strict=True):
+            out.print(f"member {name}: {one.estimate.metric} {one.estimate}")
+        told["members"] = [
+            {"name": name, **member_measures(one)} for name, one in zip(names, found.members, strict=True)
+        ]
+        told |= tell_gain(found, found.members, names)
     if report is not None:
         from ..reporting import report_of
 

@@ -186,23 +186,32 @@ class PromptClassifier(ClassifierMixin, PromptEstimator):
         return np.exp(self.predict_log_proba(X))
 
     def predict(self, X: Any) -> Any:
-        """The most likely label of each row, [n]; see `predict_log_proba` for what is raised.
+        """The most likely label of each row, [n] (of an ensemble that votes, that with the most votes); see
+        `predict_log_proba` for what is raised.
 
         With several labels a row: the labels that reach their thresholds, in the form of y in `fit`. That is a matrix
         [n, K], or for sets an array of tuples [n].
         """
         if self._form:
             return as_given(self._marks(X), self.classes_, self._form)
+        with own_errors():
+            votes = self._known().votes
+        if votes:  # the label with the most votes need not be the likeliest
+            texts = label_texts(self.classes_)
+            return self.classes_[[texts.index(label) for label in self._predicted(X)]]
         likely = self.predict_log_proba(X).argmax(1)
         return self.classes_[likely]
 
     def _marks(self, X: Any) -> np.ndarray:
         """Whether each row is given each of several labels, [n, K]."""
+        return marks_of(self._predicted(X), label_texts(self.classes_))
+
+    def _predicted(self, X: Any) -> list[Any]:
+        """What each row is answered."""
         with own_errors():
             asked = self._asked(X)
             with watching(self.verbose) as (progress, _):
-                outcomes = self._known().outcomes(asked, progress)
-        return marks_of([outcome.predicted for outcome in outcomes], label_texts(self.classes_))
+                return [outcome.predicted for outcome in self._known().outcomes(asked, progress)]
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """The share of rows with the right label; with several labels a row, with exactly the right labels.

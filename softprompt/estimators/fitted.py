@@ -101,16 +101,17 @@ class Fitted:
             (folder / name).write_bytes(content)
 
     @cached_property
-    def _held(self) -> tuple[list[artifacts.Artifact], tuple[float, ...]]:
-        """Artifacts and their weights, checked."""
+    def _held(self) -> tuple[list[artifacts.Artifact], Together]:
+        """Artifacts, and how they answer together, checked."""
         with TemporaryDirectory() as folder:
             self._write(Path(folder))
             if artifacts.is_ensemble(folder):
                 ensemble = artifacts.load_ensemble(folder)
-                held, weights = list(ensemble.members.values()), tuple(ensemble.manifest.weights)
+                held, m = list(ensemble.members.values()), ensemble.manifest
+                together = Together((), tuple(m.weights), m.combine)
             else:
-                held, weights = [artifacts.load(folder)], (1.0,)
-        return [replace(one, path=None) for one in held], weights
+                held, together = [artifacts.load(folder)], Together(())
+        return [replace(one, path=None) for one in held], together
 
     @property
     def manifests(self) -> list[artifacts.Manifest]:
@@ -129,6 +130,15 @@ class Fitted:
             InputError: it names none.
         """
         return _task(self.manifests[0])
+
+    @property
+    def votes(self) -> bool:
+        """Whether it is an ensemble that answers by votes.
+
+        Raises:
+            ArtifactError: the bytes are damaged.
+        """
+        return self._held[1].combine == "vote"
 
     @cached_property
     def members(self) -> list[Member]:
@@ -159,8 +169,7 @@ class Fitted:
         """
         with LOCK:
             each = [member.outcomes(rows, progress) for member in self.members]
-        together = Together((), self._held[1])
-        return [together.outcome(said) for said in zip(*each, strict=True)]
+        return [self._held[1].outcome(said) for said in zip(*each, strict=True)]
 
     def predict_log_proba(
         self, rows: Sequence[Row], labels: Sequence[str], progress: Progress = ignore_progress

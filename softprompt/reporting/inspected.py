@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..artifact.card import ANSWERS
 from ..readings import reading_digest
 from .environment import environment
 
@@ -98,6 +99,7 @@ def inspected_ensemble(ensemble: Ensemble) -> Inspected:
         method, task = member.manifest.method["name"], member.manifest.task or {}
         line = f"{method} for {task.get('name', '–')} on {record.base.id}, digest {record.base.digest[:12]}"
         identity.append((f"{record.name}, weight {record.weight:.3f}", line))
+    identity.append(("answer", ANSWERS[m.combine]))
     identity.append(("weights", f"chosen on {m.dev_rows:,} dev rows" if m.dev_rows else "given"))
     first = next(iter(ensemble.members.values())).manifest.task or {}
     title = f"{first.get('name', '–')}: ensemble of {len(m.members)} members"

@@ -115,7 +115,7 @@ def report_of(title: str, task: Task, evaluation: Evaluation, rows: Sequence[Row
     chosen = metric.takes == "labels"
     fixed = fixed_labels(outcomes) if chosen else []
     gold, given = [one.gold for one in outcomes], [one.predicted for one in outcomes]
-    probabilities = [math.exp(max(one.scores.values())) for one in outcomes] if chosen else []
+    probabilities = [math.exp(one.scores[one.predicted]) for one in outcomes] if chosen else []
     hits = [right == told for right, told in zip(gold, given, strict=True)]
     scores = None if chosen else own_scores(metric, gold, given)
     found = [detection(label, gold, [math.exp(one.scores[label]) for one in outcomes]) for label in fixed[:2]]
@@ -178,7 +178,7 @@ def _worst(
                 cut(text_of(task, row.values)),
                 cut(_said(task, row.values, one.gold)),
                 cut(_said(task, row.values, one.predicted)),
-                math.exp(max(one.scores.values())) if one.scores and not isinstance(task, MultiLabel) else None,
+                math.exp(one.scores[one.predicted]) if one.scores and not isinstance(task, MultiLabel) else None,
                 None if loss == -math.inf else loss,
                 None if scores is None else score,
             )

@@ -68,6 +68,7 @@ class Answered(BaseModel):
         index: which of the texts.
         artifact: which artifact.
         label, probabilities: of one label; of sets of labels `labels` and `probabilities`.
+        agreement: of an ensemble, the share of its members (by weight) whose own best label is the answer, 0 to 1.
         text, tags, spans: of `/v1/extract`.
         truncated: the text was cut.
     """
@@ -77,6 +78,7 @@ class Answered(BaseModel):
     index: int
     artifact: str
     truncated: bool
+    agreement: float | None = None
 
 
 class Timed(BaseModel):

@@ -54,12 +54,12 @@ def create_app(service: Service, token: str | None = None, admin_token: str | No
     known = Depends(_bearer(token, "Authorization: Bearer TOKEN"))
     admin = Depends(_bearer(admin_token, "Authorization: Bearer ADMIN-TOKEN", closed=True))
 
-    @app.post("/v1/classify", response_model=Answers, dependencies=[known])
+    @app.post("/v1/classify", response_model=Answers, response_model_exclude_unset=True, dependencies=[known])
     async def classify(question: Question) -> dict[str, Any]:
         """Labels with their probabilities."""
         return await _answers(service, question, "/v1/classify")
 
-    @app.post("/v1/extract", response_model=Answers, dependencies=[known])
+    @app.post("/v1/extract", response_model=Answers, response_model_exclude_unset=True, dependencies=[known])
     async def extract(question: Question) -> dict[str, Any]:
         """Spans and tags."""
         return await _answers(service, question, "/v1/extract")

@@ -37,6 +37,7 @@ class Full(WeightsMethod):
     title = "all weights, biases only, or the weights of some layers"
     Spec = FullSpec
     defaults: ClassVar[TrainDefaults] = TrainDefaults(lr=2e-5, epochs=3, min_steps=96, batch_size=16)
+    factors = False
     spec: FullSpec
     _names: frozenset[str] = frozenset()
 

@@ -6,13 +6,15 @@ infix tuning, a training step runs only the cue and the answer, on texts that we
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+import torch
 from peft import PeftConfig, PeftModel
 from pydantic import Field, PositiveInt, model_validator
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from softprompt.adapters.options import Modules
@@ -20,10 +22,14 @@ from softprompt.adapters.targets import ALL_LINEAR, all_linear_fits
 from softprompt.adapters.tuner import Tuner, check_given
 from softprompt.adapters.weights import WeightsSpec
 from softprompt.base import Base
+from softprompt.config import parse
 from softprompt.engine import Slot
 from softprompt.errors import ConfigError
 from softprompt.methods.base import TrainDefaults
 from softprompt.tasks import BoundTask
+
+_WHERE = {"target_modules", "exclude_modules", "layers_pattern", "init_lora_weights", "fan_in_fan_out"}
+"""Options that say which modules have factors, or how they began, and nothing of what the factors do."""
 
 # names of modules in the encoder of T5, BART and their like
 _ENCODER = r"(.*\.)?encoder\..*"
@@ -128,7 +134,7 @@ class Lora(Tuner):
         """As PEFT starts it: the update is zero. Which modules are updated is written into the settings."""
         self.spec = self.spec.model_copy(update={"target_modules": self._target_modules(base)})
         super().attach(base, bound, seed)
-        self.activated_by(bound.cue)
+        self.bound_to(bound)
 
     def _target_modules(self, base: Base) -> Modules | None:
         """Those asked for, else all linear layers; None for PEFT's choice, or where the options say it."""
@@ -155,6 +161,34 @@ class Lora(Tuner):
                 "name modules of its layers, or leave out method.activate"
             )
         return model
+
+    def bound_to(self, bound: BoundTask) -> None:
+        """The cue, from which on an activated LoRA acts."""
+        self.activated_by(bound.cue)
+
+    def mean_of(self, members: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> dict[str, Tensor]:
+        """Factors whose product is the mean of the members' products, exactly: theirs side by side, so the ranks add up.
+
+        As PEFT's `add_weighted_adapter` does with `cat`. The rank and alpha of the settings grow with it.
+
+        Raises:
+            ConfigError: there is more in it than two factors a module, all of one rank.
+        """
+        spec, count = self.spec, len(members)
+        sides = {name: _side(name, value, spec.r) for name, value in members[0].items()}
+        if spec.dora or set(spec.options) - _WHERE or None in sides.values():
+            raise ConfigError(
+                "only a plain LoRA has an exact mean: without dora, and without options that give modules other ranks, "
+                "scales, biases or whole weights; use softprompt ensemble"
+            )
+        grown = {"r": count * spec.r, "alpha": spec.alpha * (math.sqrt(count) if spec.rslora else count)}
+        self.spec = parse(LoraSpec, {**spec.model_dump(exclude_none=True), **grown}, "method")
+        found = {}
+        for name, side in sides.items():
+            shares = weights if side == 1 else [1.0] * count
+            parts = [one[name] * share for one, share in zip(members, shares, strict=True)]
+            found[name] = torch.cat(parts, dim=side)
+        return found
 
     def activated_by(self, cue: Sequence[int]) -> None:
         """The tokens from which on an activated LoRA acts, for PEFT's configuration."""
@@ -189,3 +223,11 @@ class Lora(Tuner):
         if self.spec.activate == "cue" and not base.has_decoder:
             raise ConfigError("an activated LoRA acts from the cue on only, so it cannot be merged; serve its artifact")
         return super().merged(base)
+
+
+def _side(name: str, value: Tensor, rank: int) -> int | None:
+    """Along which dimension a factor has the rank; None of what is no factor of this rank."""
+    for ends, side in (((".lora_A.weight", ".lora_embedding_A"), 0), ((".lora_B.weight", ".lora_embedding_B"), 1)):
+        if name.endswith(ends) and value.dim() > 1 and value.shape[side] == rank:
+            return side
+    return None

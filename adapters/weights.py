@@ -13,7 +13,8 @@ from softprompt.artifact.checks import quote
 from softprompt.base import Base
 from softprompt.engine import Learned, Slot
 from softprompt.errors import ArtifactError, ConfigError
-from softprompt.methods.base import Layers, Method, MethodSpec, Place, Stores, layers_of
+from softprompt.methods.base import Method, MethodSpec, Place, Stores
+from softprompt.methods.layers import Layers, layers_of
 
 
 class WeightsSpec(MethodSpec):
@@ -36,6 +37,7 @@ class WeightsMethod(Method):
     Spec = WeightsSpec
     stores: Stores = "weights"
     may_be_zero = True
+    factors = True  # but for whole weights
     place: Place = "other"
     spec: WeightsSpec
     _branch: Base | None = None

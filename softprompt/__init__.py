@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .methods import Method, make_method
     from .runtime import Runtime
     from .tasks import Task
-    from .training import Result, TrainSpec, train
+    from .training import Result, TrainSpec, save_average, train
 
 _WHERE = {
     "Artifact": "artifact",
@@ -39,6 +39,7 @@ _WHERE = {
     "Base": "base",
     "fit_weights": "ensemble",
     "peft": "peft",
+    "save_average": "training",
     "save_ensemble": "ensemble",
     "SoftpromptError": "errors",
     "PromptClassifier": "estimators",
@@ -73,6 +74,7 @@ __all__ = [
     "fit_weights",
     "load",
     "make_method",
+    "save_average",
     "save_ensemble",
     "train",
 ]

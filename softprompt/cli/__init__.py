@@ -31,6 +31,7 @@ def import_verbs() -> None:
     """Import every verb, which adds itself to the program."""
     from . import (  # noqa: F401 - each adds its verb
         ask,
+        average,
         base,
         bench,
         compare,

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
-from pydantic import StringConstraints
 from torch import Tensor, nn
 
 from .. import registry
@@ -23,14 +22,13 @@ from ..errors import ArtifactError, ConfigError
 from ..tasks import BoundTask, Task
 from ..types import Example, Progress, ignore_progress
 from .defaults import TrainDefaults as TrainDefaults
+from .means import mean_tensors
 from .retired import refuse_retired
 from .spec import MethodSpec as MethodSpec
 from .spec import Place as Place
 from .spec import Stores as Stores
 
 WHOLE = 40  # see `text_ids`; on movie-reviews once (30 tokens) was a point behind twice
-Layers = Annotated[str, StringConstraints(pattern=r"^[0-9]{1,18}-([0-9]{1,18})?$")]
-"""Layers of the base counted from 0: `20-` from the 21st on, `20-25` those six."""
 
 
 class Method(ABC):
@@ -48,6 +46,7 @@ class Method(ABC):
         learns_slots: it learns the template's soft slots; other methods read them as the texts they have.
         answers: how many answers its own classifier has, once there is one.
         may_be_zero: its tensors may all be zero, as updates are before they are trained.
+        factors: its tensors are factors: their mean is not that of what they do (see `mean_of`).
         refits: `solve` is also called of what was trained, before each dev evaluation and at the end.
         sums_over_tokens: whether `score` sums over an answer's tokens, so that the task may divide by their number.
     """
@@ -63,6 +62,7 @@ class Method(ABC):
     learns_slots: bool = False
     answers: int | None = None
     may_be_zero: bool = False
+    factors: ClassVar[bool] = False
     refits: ClassVar[bool] = False
     sums_over_tokens: ClassVar[bool] = True
 
@@ -142,6 +142,25 @@ class Method(ABC):
             ConfigError: it has no classifier.
         """
         raise ConfigError(f"method {self.spec.name!r} brings no classifier; set method.head: true")
+
+    def bound_to(self, bound: BoundTask) -> None:  # noqa: B027 - most methods say nothing of their task
+        """Take from the task what `adapter_config` names. `attach` calls it; of what is restored, whoever saves it again."""
+
+    def mean_of(self, members: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> dict[str, Tensor]:
+        """Tensors for the mean of what several have learned with these settings; it may write into `spec`, which is saved.
+
+        Args:
+            members: what each one's `export` gave, in the same shapes.
+            weights: of each; their sum is 1.
+
+        Raises:
+            ConfigError: no tensors stand for that mean.
+        """
+        if self.factors:
+            raise ConfigError(
+                f"method {self.spec.name!r} learns factors, and their mean is not that of what they do; use softprompt ensemble"
+            )
+        return mean_tensors(members, weights)
 
     def layout(self) -> dict[str, Any]:
         """How its tensors are read back, for the manifest."""
@@ -273,18 +292,3 @@ def text_ids(base: Base, text: str, length: int | None, what: str) -> Tensor:
     length = length or len(ids) * -(-WHOLE // len(ids))
     repeated = (ids * (length // len(ids) + 1))[:length]
     return torch.tensor(repeated, device=base.device)
-
-
-def layers_of(text: Layers, base: Base) -> range:
-    """`20-` or `20-25` as layers of this base.
-
-    Raises:
-        ConfigError: the base has no such layers, or two stacks of them.
-    """
-    if base.has_decoder:
-        raise ConfigError(f"base {base.name!r} has layers in its encoder and in its decoder; leave out method.layers")
-    first, _, last = text.partition("-")
-    found = range(int(first), int(last) + 1 if last else base.shape.layers)
-    if not found or found.stop > base.shape.layers:
-        raise ConfigError(f"method.layers is {text!r}, but base {base.name!r} has layers 0 to {base.shape.layers - 1}")
-    return found

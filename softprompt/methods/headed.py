@@ -7,7 +7,7 @@ probe by gradient. It is how a base without a language-model head answers at all
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -19,6 +19,7 @@ from ..engine import BatchOutput, Learned, Slot
 from ..errors import ArtifactError
 from ..tasks import BoundTask
 from .base import Method, Place, Stores, TrainDefaults
+from .means import mean_tensors
 
 _WEIGHT, _BIAS, _TRANSITIONS = "head.weight", "head.bias", "head.transitions"
 _TRANSITIONS_RATE = 10.0  # at the head's own rate they are hardly learned (benchmarks/LOG.md)
@@ -183,6 +184,18 @@ class Headed(Method):
         if self.head.transitions is not None:
             own[_TRANSITIONS] = self.head.transitions
         return self.inner.export() | {name: value.detach().float().cpu().contiguous() for name, value in own.items()}
+
+    def bound_to(self, bound: BoundTask) -> None:
+        """The inner method."""
+        self.inner.bound_to(bound)
+
+    def mean_of(self, members: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> dict[str, Tensor]:
+        """The inner method's mean, and that of the heads."""
+        own = [{name: value for name, value in one.items() if name in self.own} for one in members]
+        rest = [{name: value for name, value in one.items() if name not in self.own} for one in members]
+        found = self.inner.mean_of(rest, weights) | mean_tensors(own, weights)
+        self.spec = self.inner.spec
+        return found
 
     def restore(self, tensors: dict[str, Tensor], base: Base) -> None:
         """Take them back after checking the head's width. Transitions that are not there are none."""

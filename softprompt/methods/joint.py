@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -140,6 +140,19 @@ class Joint(Method):
         return {
             f"{place}.{name}": value for place, part in enumerate(self.parts) for name, value in part.export().items()
         }
+
+    def mean_of(self, members: Sequence[Mapping[str, Tensor]], weights: Sequence[float]) -> dict[str, Tensor]:
+        """Part by part; what a part writes into its settings is written into these."""
+        found, parts = {}, list(self.spec.parts)
+        for place, part in enumerate(self.parts):
+            start = f"{place}."
+            mine = [{name.removeprefix(start): one[name] for name in one if name.startswith(start)} for one in members]
+            before = part.spec
+            found.update({start + name: value for name, value in part.mean_of(mine, weights).items()})
+            if part.spec != before:
+                parts[place] = part.spec.model_dump(mode="json", exclude_none=True)
+        self.spec = self.spec.model_copy(update={"parts": parts})
+        return found
 
     def restore(self, tensors: dict[str, Tensor], base: Base) -> None:
         """Part by part."""

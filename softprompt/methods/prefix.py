@@ -16,9 +16,10 @@ from ..engine import Slot
 from ..errors import ArtifactError, ConfigError
 from ..randomness import seeded
 from ..tasks import BoundTask
-from .base import Layers, Stores, TrainDefaults, layers_of
+from .base import Stores, TrainDefaults
 from .encoder import PrefixEncoder
 from .init import init_kv
+from .layers import Layers, layers_of
 from .soft import Soft, SoftSpec
 
 _LENGTH, _AVERAGED = 20, 5  # under a head that reads means 5 tokens are a point above 20 (benchmarks/LOG.md)

@@ -86,10 +86,14 @@ class Soft(LearnedTensor):
         """Start from text, vocabulary, label words, noise or another prompt."""
         self.make(self._start(base, bound, seed))
 
+    def bound_to(self, bound: BoundTask) -> None:
+        """Whether the template's only soft slot stands in front."""
+        self._in_front = len(bound.groups) == 1 and bool(bound.slots[0].learned)
+
     def _start(self, base: Base, bound: BoundTask, seed: int) -> Tensor:
         """Where it starts, [P, H]; the template's soft slots are written into the settings."""
         spec, groups = self.spec, [group.length for group in bound.groups]
-        self._in_front = len(groups) == 1 and bool(bound.slots[0].learned)
+        self.bound_to(bound)
         base = base.reader
         if not groups:
             self.spec = spec.model_copy(update={"groups": None})

@@ -3,6 +3,7 @@
 from ..prepared import Prepared, prepare
 from ..run_reader import load_run
 from ..runfile import BaseSpec, CacheSpec, RunSpec, TrainSpec
+from .averaging import save_average
 from .result import Result
 from .run import RunOptions, train
 from .saving import save
@@ -18,5 +19,6 @@ __all__ = [
     "load_run",
     "prepare",
     "save",
+    "save_average",
     "train",
 ]

@@ -116,12 +116,12 @@ def save(
         "parameters": {"trained": result.parameters, "stored": sum(value.numel() for value in tensors.values())},
     }
     config, files = method.adapter_config(ready.base), method.files()
-    values["loads_in"] = "transformers" if files else _loads_in(config, ready.base)
+    values["loads_in"] = "transformers" if files else loads_in(config, ready.base)
     manifest = artifacts.Manifest.model_validate(values)
     return artifacts.save(folder, manifest, tensors, model_card(manifest), config, files)
 
 
-def _loads_in(config: dict[str, Any] | None, base: Base) -> str | None:
+def loads_in(config: dict[str, Any] | None, base: Base) -> str | None:
     """What loads a folder with this `adapter_config.json`."""
     if config is None:
         return None

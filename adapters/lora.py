@@ -175,20 +175,21 @@ class Lora(Tuner):
             ConfigError: there is more in it than two factors a module, all of one rank.
         """
         spec, count = self.spec, len(members)
-        sides = {name: _side(name, value, spec.r) for name, value in members[0].items()}
-        if spec.dora or set(spec.options) - _WHERE or None in sides.values():
+        found = {name: _side(name, value, spec.r) for name, value in members[0].items()}
+        sides = {name: side for name, side in found.items() if side is not None}
+        if spec.dora or set(spec.options) - _WHERE or len(sides) < len(found):
             raise ConfigError(
                 "only a plain LoRA has an exact mean: without dora, and without options that give modules other ranks, "
                 "scales, biases or whole weights; use softprompt ensemble"
             )
         grown = {"r": count * spec.r, "alpha": spec.alpha * (math.sqrt(count) if spec.rslora else count)}
         self.spec = parse(LoraSpec, {**spec.model_dump(exclude_none=True), **grown}, "method")
-        found = {}
+        joined = {}
         for name, side in sides.items():
             shares = weights if side == 1 else [1.0] * count
             parts = [one[name] * share for one, share in zip(members, shares, strict=True)]
-            found[name] = torch.cat(parts, dim=side)
-        return found
+            joined[name] = torch.cat(parts, dim=side)
+        return joined
 
     def activated_by(self, cue: Sequence[int]) -> None:
         """The tokens from which on an activated LoRA acts, for PEFT's configuration."""

@@ -30,6 +30,17 @@ def gain_over_best(together: Evaluation, members: Sequence[Evaluation]) -> Gain 
 
     Returns:
         None where the metric does not say what a row adds to it.
+
+    Example:
+        >>> from softprompt.answers import Outcome, summarize
+        >>> gold = "aabb"
+        >>> one, other, both = (
+        ...     summarize("accuracy", [Outcome(f"row {at}", *pair) for at, pair in enumerate(zip(gold, said))])
+        ...     for said in ("abbb", "aaab", "aabb")
+        ... )
+        >>> gain = gain_over_best(both, [one, other])
+        >>> gain.best, gain.difference.value
+        (0, 0.25)
     """
     name = together.estimate.metric
     if metric_of(name).rows is None:

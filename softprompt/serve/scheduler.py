@@ -58,6 +58,11 @@ class Scheduler:
             return self._count()
 
     @property
+    def alive(self) -> bool:
+        """What is submitted will be run."""
+        return self._thread.is_alive()
+
+    @property
     def writing(self) -> int:
         """Answers that are being written."""
         return self._writer.active

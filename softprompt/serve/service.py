@@ -73,9 +73,9 @@ class Service:
     def check_open(self) -> None:
         """
         Raises:
-            Stopping: the server is about to end.
+            Stopping: the server is about to end, or nothing would be answered any more.
         """
-        if self.closing:
+        if self.closing or not self.scheduler.alive:
             raise Stopping
 
     def add(self, name: str, folder: Path) -> dict[str, Any]:

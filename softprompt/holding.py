@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
+import platform
 import shutil
 import threading
+import time
 from collections.abc import Container, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from .errors import SoftpromptError
-from .storage import atomic_folder, plain_disk_errors
+from .errors import SoftpromptError, visible
+from .leftovers import LEFT
+from .storage import plain_disk_errors
 
-OWNER = ".owner"  # who holds a folder, in words for who is refused; the lock itself goes with its process
-_LEFT = re.compile(r"\.(?P<name>.+)\.[0-9a-f]{8}\.(?P<kind>tmp|old)")  # as `storage` names what is not yet whole
+OWNER = ".owner"  # who holds a folder; the lock itself goes with its process
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 _ours: dict[tuple[int, int], int] = {}  # folders that this process holds → the thread that does
 _guard = threading.Lock()
 
@@ -59,16 +62,20 @@ def _locked(folder: Path, refusal: str, made: bool) -> Iterator[None]:
     with plain_disk_errors(folder):
         handle = os.open(folder, os.O_RDONLY)
     try:
+        has_locks = True
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise SoftpromptError(f"{folder}: {refusal}{_of_whom(owner)}") from None
+            raise SoftpromptError(f"{folder}: {refusal}{_who_holds(owner)}") from None
         except OSError:
-            pass  # a file system without locks
+            has_locks = False
         with plain_disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)  # whoever held it may have removed it as empty
+        earlier = _read(owner)
+        if earlier is not None and not earlier.has_ended(has_locks):
+            raise SoftpromptError(f"{folder}: {refusal} ({earlier}); if that process has ended, remove {owner}")
         with contextlib.suppress(OSError):  # a folder that is only read, or a full disk: then nobody knows who
-            owner.write_text(str(os.getpid()), encoding="utf-8")
+            owner.write_text(_us().as_text(), encoding="utf-8")
         try:
             yield
         finally:
@@ -80,13 +87,81 @@ def _locked(folder: Path, refusal: str, made: bool) -> Iterator[None]:
         os.close(handle)
 
 
+@dataclass(frozen=True)
+class _Owner:
+    """The process that holds a folder, as it wrote itself down there.
+
+    Attributes:
+        host, boot: its machine's name, and what names this start of its kernel; empty where it did not say.
+    """
+
+    pid: int
+    host: str = ""
+    boot: str = ""
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {visible(self.host)[:80]}" if self.host else f"process {self.pid}"
+
+    def as_text(self) -> str:
+        return f"{self.pid}\n{self.host}\n{self.boot}\n"
+
+    def has_ended(self, has_locks: bool) -> bool:
+        """Whether it is certain that it works no more.
+
+        Args:
+            has_locks: we have the lock on its folder. All processes of one kernel share it, those of two machines may not.
+        """
+        us = _us()
+        if has_locks and self.boot and self.boot == us.boot:
+            return True
+        if self.host not in ("", us.host):
+            return False
+        started_anew = bool(self.boot and us.boot) and self.boot != us.boot
+        return has_locks or started_anew or not _is_alive(self.pid)
+
+
+def _us() -> _Owner:
+    boot = ""
+    with contextlib.suppress(OSError):
+        boot = _BOOT.read_text(encoding="ascii").strip()
+    return _Owner(os.getpid(), platform.node(), boot)
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether another process of this machine has this number."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return pid != os.getpid()
+
+
+def _who_holds(owner: Path) -> str:
+    for _ in range(20):  # it may have taken the lock just now
+        if (found := _read(owner)) is not None:
+            return f" ({found})"
+        time.sleep(0.01)
+    return ""
+
+
+def _read(owner: Path) -> _Owner | None:
+    try:
+        with owner.open("rb") as file:
+            pid, host, boot = [*file.read(1000).decode("utf-8", "replace").split("\n"), "", ""][:3]
+        return _Owner(number, host, boot) if (number := int(pid)) > 0 else None
+    except (OSError, ValueError):
+        return None
+
+
 def remove_leftovers(folder: Path, names: Container[str]) -> None:
     """Remove what killed processes have not brought to an end in a folder that is held; only of files of these names.
 
     Where a process was killed between two renames, what it had moved away comes back.
     """
     for path in list(folder.iterdir()):
-        left = _LEFT.fullmatch(path.name)
+        left = LEFT.fullmatch(path.name)
         if left is None or left["name"] not in names:
             continue
         with plain_disk_errors(path):
@@ -96,25 +171,3 @@ def remove_leftovers(folder: Path, names: Container[str]) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink()
-
-
-@contextlib.contextmanager
-def fresh_folder(path: Path) -> Iterator[Path]:
-    """`atomic_folder`, before which goes what killed processes have left of it, unless another one is at work there."""
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(SoftpromptError):
-            stack.enter_context(held(path.parent, "is being written to"))
-            remove_leftovers(path.parent, {path.name})
-        yield stack.enter_context(atomic_folder(path))
-
-
-def _of_whom(owner: Path) -> str:
-    pid = _pid(owner)
-    return f" (process {pid})" if pid else ""
-
-
-def _pid(owner: Path) -> int:
-    try:
-        return int(owner.read_bytes()[:20])
-    except (OSError, ValueError):
-        return 0

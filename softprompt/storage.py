@@ -1,6 +1,6 @@
 """Files that are either there and whole, or not there: cache folder, digests, atomic writes.
 
-Every write goes tmp → fsync → rename → fsync(folder), so a kill -9 or a full disk leaves the earlier version.
+Every write goes tmp → fsync → rename → fsync(folder), so a kill -9, a full disk or a power cut leaves the earlier version.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ import hashlib
 import json
 import os
 import re
-import secrets
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import SoftpromptError
+from .leftovers import making_folder, moved_away
 
 
 def cache_dir() -> Path:
@@ -66,7 +65,7 @@ def digest_of(value: Any) -> str:
 
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; on success it replaces `path`, on failure nothing changes.
+    """Yield a temporary path on the same disk; on success it replaces `path`, on failure nothing changes.
 
     A device or a pipe (`/dev/stdout`) is yielded as it is: it is written into, never replaced.
     """
@@ -74,52 +73,42 @@ def atomic_file(path: Path) -> Iterator[Path]:
         with plain_disk_errors(path):
             yield path
         return
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with plain_disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
-            _settle(temporary)
-            temporary.replace(path)
-            _sync(path.parent)
-    finally:
-        with contextlib.suppress(OSError):  # the folder itself may not be one
-            temporary.unlink(missing_ok=True)
+    with plain_disk_errors(path), making_folder(path) as folder:  # some libraries write files of their own beside it
+        temporary = folder / path.name
+        yield temporary
+        _settle(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
 
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on success it takes its place in one step, on failure nothing changes."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with plain_disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.mkdir()
-            yield temporary
-            for file in sorted(temporary.rglob("*")):
-                if file.is_file():
-                    _settle(file)
-            _sync(temporary)
-            _put_in_place(temporary, path)
-            _sync(path.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with plain_disk_errors(path), making_folder(path) as temporary:
+        yield temporary
+        for item in sorted(temporary.rglob("*"), reverse=True):  # what is in a folder before the folder
+            if item.is_file():
+                _settle(item)
+            elif item.is_dir():
+                _sync(item)
+        _sync(temporary)
+        _put_in_place(temporary, path)
+        _sync(path.parent)
 
 
 def _put_in_place(new: Path, target: Path) -> None:
-    """Move `new` to `target`; an earlier folder there ends up as `new`.
+    """Move `new` to `target`; an earlier folder there goes.
 
-    One step of the kernel where it can exchange two names: with two renames, a kill between them leaves no folder at all.
+    One step of the kernel where it can exchange two names: with two renames, a kill between them leaves no folder at all
+    until the next write brings the earlier one back.
     """
     with contextlib.suppress(OSError):
         target.rmdir()  # only goes through if it is empty
     if not target.exists():
         new.rename(target)
     elif not _exchange(new, target):
-        old = new.with_suffix(".old")
-        target.rename(old)
-        new.rename(target)
-        old.rename(new)
+        with moved_away(target, new.with_suffix(".old")):
+            new.rename(target)
 
 
 def _exchange(one: Path, other: Path) -> bool:

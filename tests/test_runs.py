@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -221,7 +222,7 @@ def test_one_process_at_a_time_in_a_folder(tmp_path):
     )
     with held(tmp_path / "it", "busy"), held(tmp_path / "it", "busy"):  # the same thread may
         done = subprocess.run([sys.executable, "-c", script, tmp_path / "it"], capture_output=True, text=True)
-        assert f"busy (process {os.getpid()})" in done.stderr
+        assert f"busy (process {os.getpid()} on {platform.node()})" in done.stderr
         found = []
 
         def other():

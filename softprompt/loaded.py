@@ -94,16 +94,24 @@ class Loaded:
         elif isinstance(source, HoldsArtifact):
             prompts = [self._prompt_of(source.as_artifact(), source)]
         elif artifacts.is_ensemble(source):
-            ensemble = artifacts.load_ensemble(source)
+            ensemble = artifacts.load_ensemble(source, self._check)
             check_members({member: held.manifest for member, held in ensemble.members.items()})
             prompts = [self._prompt_of(held, source) for held in ensemble.members.values()]
             weights, combine = tuple(ensemble.manifest.weights), ensemble.manifest.combine
         else:
-            prompts = [self._prompt_of(artifacts.load(Path(source)), source)]
+            prompts = [self._prompt_of(artifacts.load(Path(source), self._check), source)]
         with self._lock:
             kept = tuple(self._compiled.setdefault(key, prompt) for key, prompt in prompts)
             self._names[name] = Together(kept, weights, combine)
             self._forget_unused()
+
+    def _check(self, manifest: artifacts.Manifest) -> None:
+        """Refuse an artifact whose tensors need not be read: of another base, or longer than its base reads."""
+        base, length = self.base_for(manifest), manifest.layout.length
+        if manifest.layout.place == "front" and length >= base.max_positions:
+            raise ArtifactError(
+                f"the artifact's prompt has {length:,} tokens, base {base.name!r} reads {base.max_positions:,}; it is not ours"
+            )
 
     def _prompt_of(self, held: artifacts.Artifact, source: object) -> tuple[str, Compiled]:
         """An artifact's digest, and its prompt on its base."""

@@ -22,7 +22,7 @@ TEXTS = frozenset(
 )
 """Keys under which a file holds texts."""
 
-_MAX_BYTES, _MAX_NODES = 4_000_000, 250_000  # a hand-written file has some thousands of nodes
+MAX_BYTES, _MAX_NODES = 4_000_000, 250_000  # a hand-written file has some thousands of nodes
 _TAG = "tag:yaml.org,2002:"
 _PLAIN = ("str", "int", "float", "bool", "null")
 
@@ -100,8 +100,8 @@ class _Reader:
         self._scalars = yaml.constructor.SafeConstructor()
 
     def read(self, text: str, under: Collection[str]) -> Any:
-        if len(text) > _MAX_BYTES:
-            raise ConfigError(f"{self._where}: has {len(text):,} characters; at most {_MAX_BYTES:,} are read")
+        if len(text) > MAX_BYTES:
+            raise ConfigError(f"{self._where}: has {len(text):,} characters; at most {MAX_BYTES:,} are read")
         try:
             node = yaml.compose(text, Loader=_Loader)
             if node is None:

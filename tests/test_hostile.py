@@ -64,7 +64,7 @@ def check_kind(folder: Path, name: str) -> str | None:
     except Exception as error:
         return f"{name}: {type(error).__name__}: {error}"
     taken = time.process_time() - began
-    return f"{name}: took {taken:.1f} s" if taken > 3 else None
+    return f"{name}: took {taken:.1f} s" if taken > 1 else None
 
 
 def check_kinds(folder: Path, to: Path, chosen) -> None:
@@ -91,28 +91,28 @@ def check_mutations(artifacts: Path, to: Path, count: int, seed: int) -> None:
     """Damage files at random: a typed error, or the very same answers; a manifest says the same as before or is refused."""
     rng = random.Random(seed)
     folders = {name: artifacts / name / "artifact" for name in METHODS}
-    right = {name: answers(folder) for name, folder in folders.items()}
+    right = {name: (answers(folder), load(folder).digest) for name, folder in folders.items()}
+    copies = {name: made(folder, to / name, lambda _: None) for name, folder in folders.items()}
     for number in range(count):
         name = rng.choice(sorted(METHODS))
-        folder = folders[name]
-        file = rng.choice(sorted(path.name for path in folder.iterdir()))
-        damaged = made(
-            folder, to, lambda to, file=file: (to / file).write_bytes(flipped((to / file).read_bytes(), rng))
-        )
+        file = rng.choice(sorted(path.name for path in folders[name].iterdir()))
+        whole, damaged = (folders[name] / file).read_bytes(), copies[name] / file
+        damaged.write_bytes(flipped(whole, rng))
         try:
-            held = load(damaged)
+            held = load(copies[name])
             if file == "manifest.json":
-                assert json.loads((damaged / file).read_text()) == json.loads((folder / file).read_text())
-            same = held.digest == load(folder).digest
-            assert same or answers(damaged) == right[name], f"{number}: {name}/{file} answers something else"
+                assert json.loads(damaged.read_text()) == json.loads(whole)
+            same = held.digest == right[name][1]
+            assert same or answers(copies[name]) == right[name][0], f"{number}: {name}/{file} answers something else"
         except SoftpromptError as error:
             assert isinstance(error, ArtifactError) and str(error).isprintable(), (number, name, file, str(error))
+        damaged.write_bytes(whole)
 
 
 def test_mutations(artifacts, tmp_path):
-    check_mutations(artifacts, tmp_path / "it", 500, 0)
+    check_mutations(artifacts, tmp_path, 1_000, 0)
 
 
 @pytest.mark.full
 def test_ten_thousand_mutations(artifacts, tmp_path):
-    check_mutations(artifacts, tmp_path / "it", 10_000, 1)
+    check_mutations(artifacts, tmp_path, 10_000, 1)

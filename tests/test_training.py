@@ -35,6 +35,7 @@ def folder_bytes(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
 
 
+@pytest.mark.full  # by default `test_crashes.py` kills at random moments
 def test_kill_9_at_any_moment_and_resume_is_bit_exact(tmp_path, forks):
     tests = str(Path(__file__).parent)
     whole = train(

@@ -101,7 +101,7 @@ def begin(suite: SuiteSpec, folder: Path, only: Sequence[str] = (), look_only: b
     work = Work(suite, folder, chosen)
     for part in () if look_only else ("", "runs", "rows"):
         for half in (folder / part).glob(".*.tmp"):  # a kill while it was written
-            half.unlink()
+            shutil.rmtree(half) if half.is_dir() else half.unlink()
     known = {cell.settings for cell in everything}
     for name, record in read_all(folder).items():
         if record.digests.get("settings") not in known:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +28,7 @@ from ..storage import atomic_folder, digest_of
 from ..version import __version__
 from .checks import list_names
 from .files import MAX_JSON_BYTES, WHOLE_MODEL, one_line, read_bytes, read_json, steadily
-from .manifest import Exact, MetricRecord, Sha256, json_text
+from .manifest import Exact, Manifest, MetricRecord, Sha256, json_text
 from .store import CARD, CONFIG, ENSEMBLE, MANIFEST, MEMBERS, Artifact, load, refuse_foreign
 
 MAX_MEMBERS = 16
@@ -181,27 +181,30 @@ def _locate(folder: Path) -> Path:
     return inside if not os.path.lexists(folder / ENSEMBLE) and os.path.lexists(inside / ENSEMBLE) else folder
 
 
-def load_ensemble(folder: str | Path) -> Ensemble:
+def load_ensemble(folder: str | Path, check: Callable[[Manifest], object] | None = None) -> Ensemble:
     """Read and check an ensemble with all its members. Nothing in it is run, unpickled, followed or fetched.
+
+    Args:
+        check: called with each member's manifest before its tensors are read, to refuse it.
 
     Raises:
         ArtifactError: the artifact cannot be read or was changed; one line says what differs.
     """
     path = _locate(Path(folder))
-    return steadily(path, lambda: _load(path))
+    return steadily(path, lambda: _load(path, check))
 
 
-def _load(path: Path) -> Ensemble:
+def _load(path: Path, check: Callable[[Manifest], object] | None = None) -> Ensemble:
     manifest = EnsembleManifest.from_dict(read_json(path, ENSEMBLE), str(path / ENSEMBLE))
     names = [one.name for one in manifest.members]
     if extra := sorted({entry.name for entry in (path / MEMBERS).glob("*")} - set(names)):
         raise ArtifactError(
             f"{path / MEMBERS}: holds {list_names(extra)}, which {ENSEMBLE} does not name; it was changed"
         )
-    return Ensemble(manifest, {one.name: _member(path, one) for one in manifest.members}, path)
+    return Ensemble(manifest, {one.name: _member(path, one, check) for one in manifest.members}, path)
 
 
-def _member(path: Path, record: MemberRecord) -> Artifact:
+def _member(path: Path, record: MemberRecord, check: Callable[[Manifest], object] | None) -> Artifact:
     folder = path / MEMBERS / record.name
     if os.path.realpath(folder) != str(Path(os.path.realpath(path), MEMBERS, record.name)):
         raise ArtifactError(f"{folder}: leads out of the ensemble's folder; copy the folder with `cp -rL`")
@@ -211,7 +214,7 @@ def _member(path: Path, record: MemberRecord) -> Artifact:
             f"{folder / MANIFEST}: sha256 is {digest[:16]}…, {ENSEMBLE} says {record.manifest_sha256[:16]}…; the member "
             "was changed, copy the ensemble again"
         )
-    member = load(folder)
+    member = load(folder, check)
     if member.manifest.base.digest != record.base.digest:
         raise ArtifactError(f"{folder}: is not of the base that {ENSEMBLE} says; the ensemble was changed")
     return member

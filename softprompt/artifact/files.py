@@ -26,6 +26,7 @@ MAX_JSON_BYTES = 1_000_000  # 4,096 tensors of some 100 bytes each, a task and d
 MAX_HEADER_BYTES = 1_000_000
 MAX_TENSORS = 4_096  # a LoRA on a large base has about 1,000
 WHOLE_MODEL = 4  # times as much of all three, where all weights of a model are stored
+MAX_LISTS = 60_000  # and mappings of a JSON file; our largest has two for each of 16,384 tensors
 MAX_DEPTH = 64  # our own files go 8 deep; Python's recursion limit is 1,000
 _UNREADABLE = (SafetensorError, KeyError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError)
 
@@ -36,11 +37,12 @@ def one_line(text: str, limit: int = 600) -> str:
     return shown if len(shown) <= limit else f"{shown[:limit]} …"
 
 
-def read_bytes(folder: Path, name: str, limit: int) -> bytes:
+def read_bytes(folder: Path, name: str, limit: int, max_header: int | None = None) -> bytes:
     """The bytes of a regular file that lies in `folder` itself.
 
     Args:
         limit: largest size in bytes.
+        max_header: of a safetensors file, the largest size of its header, which is looked at before the rest is read.
 
     Raises:
         ArtifactError: missing, not a regular file, a link out of the folder, too large, or unreadable.
@@ -58,7 +60,12 @@ def read_bytes(folder: Path, name: str, limit: int) -> bytes:
         if found.st_size > limit:
             raise ArtifactError(f"{path}: has {found.st_size:,} bytes, expected at most {limit:,}; it is not ours")
         with path.open("rb") as file:
+            if max_header is not None:
+                check_header(file.read(8), found.st_size, str(path), max_header)
+                file.seek(0)
             return file.read(min(limit, found.st_size))  # `read(limit)` would ask for all of it at once
+    except MemoryError:
+        raise ArtifactError(f"{path}: has {found.st_size:,} bytes, more than the memory holds") from None
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file; copy the artifact again, with all its files") from None
     except (OSError, ValueError) as error:
@@ -75,6 +82,10 @@ def parse_json(text: str, where: str) -> dict[str, Any]:
     Raises:
         ArtifactError: what is wrong, after `where`.
     """
+    if (lists := text.count("[") + text.count("{")) > MAX_LISTS:
+        raise ArtifactError(
+            f"{where}: holds {lists:,} lists and mappings, expected at most {MAX_LISTS:,}; it is not ours"
+        )
     try:
         data = json.loads(
             text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_unique, parse_int=_bounded_int
@@ -117,12 +128,7 @@ def parse_tensors(data: bytes, where: str, max_header: int = MAX_HEADER_BYTES) -
         ArtifactError: truncated, a header beyond `MAX_HEADER_BYTES`, or not safetensors at all (pickled weights are never
             opened).
     """
-    header = int.from_bytes(data[:8], "little")
-    if header > max_header:
-        raise ArtifactError(
-            f"{where}: not a whole safetensors file (its header has {header:,} bytes, expected at most {max_header:,}); "
-            "copy it again"
-        )
+    check_header(data[:8], len(data), where, max_header)
     try:
         return load_safetensors(data)
     except _UNREADABLE as error:
@@ -130,6 +136,22 @@ def parse_tensors(data: bytes, where: str, max_header: int = MAX_HEADER_BYTES) -
         raise ArtifactError(
             f"{where}: not a whole safetensors file ({len(data):,} bytes; {reason}); copy it again"
         ) from None
+
+
+def check_header(begin: bytes, size: int, where: str, max_header: int = MAX_HEADER_BYTES) -> None:
+    """Refuse a safetensors file by its first eight bytes, which say how long its header is.
+
+    Args:
+        size: of the whole file, in bytes.
+
+    Raises:
+        ArtifactError: no header, or one that is too long for the file or for us.
+    """
+    header, most = int.from_bytes(begin, "little"), min(max_header, max(0, size - 8))
+    if not 2 <= header <= most:
+        raise ArtifactError(
+            f"{where}: not a whole safetensors file (its header has {header:,} bytes, expected 2 to {most:,}); copy it again"
+        )
 
 
 def check_finite(tensors: dict[str, Tensor], where: str) -> None:

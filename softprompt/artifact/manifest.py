@@ -46,12 +46,12 @@ class LayoutSpec(Exact):
             infix: `infix_kv` [L, 2, G, P, D], keys relative to the cue. `head`: a classifier on the base's features.
             `weights`: adapters, or the base's weights. `other`: tensors that only the method knows. `none`: no segment.
         place: in front of the text, between text and answer, elsewhere, or nowhere.
-        length: P.
+        length: P; no base reads a million tokens.
     """
 
     stores: Literal["embeddings", "kv", "head", "weights", "other", "none"]
     place: Literal["front", "infix", "other", "none"]
-    length: NonNegativeInt = 0
+    length: Annotated[int, Field(ge=0, le=1 << 20)] = 0
 
     @model_validator(mode="before")
     @classmethod

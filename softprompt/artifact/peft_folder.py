@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..config import parse
 from ..errors import ArtifactError, ConfigError
-from .files import MAX_JSON_BYTES, check_finite, one_line, parse_tensors, read_bytes, read_json
+from .files import MAX_HEADER_BYTES, MAX_JSON_BYTES, check_finite, one_line, parse_tensors, read_bytes, read_json
 from .peft_format import CONFIG, KEY, TENSORS, kv_from_peft
 
 METHODS = {
@@ -160,9 +160,7 @@ def read_peft_weights(folder: str | Path) -> tuple[str, dict[str, Tensor], dict[
         )
     where = str(path / TENSORS)
     _refuse_pickles(path)
-    tensors = {
-        key: value.float() for key, value in parse_tensors(read_bytes(path, TENSORS, MAX_TENSOR_BYTES), where).items()
-    }
+    tensors = {key: value.float() for key, value in parse_tensors(_bytes(path, MAX_TENSOR_BYTES), where).items()}
     check_finite(tensors, where)
     return kind, tensors, values
 
@@ -218,11 +216,15 @@ def _embeddings(path: Path, config: PromptConfig) -> Tensor:
     return found[KEY] * (found[_COLUMNS] @ found[_ROWS])[0]
 
 
+def _bytes(path: Path, limit: int) -> bytes:
+    return read_bytes(path, TENSORS, limit, MAX_HEADER_BYTES)
+
+
 def _tensors(path: Path, want: dict[str, list[int]]) -> dict[str, Tensor]:
     """The tensors of the folder in fp32, checked against the shapes that the configuration gives."""
     where = str(path / TENSORS)
     numbers = sum(int(torch.tensor(shape, dtype=torch.float64).prod()) for shape in want.values())
-    found = parse_tensors(read_bytes(path, TENSORS, min(numbers * 8 + MAX_JSON_BYTES, MAX_TENSOR_BYTES)), where)
+    found = parse_tensors(_bytes(path, min(numbers * 8 + MAX_JSON_BYTES, MAX_TENSOR_BYTES)), where)
     if set(found) != set(want):
         names = one_line(", ".join(sorted(found)) or "no tensors", 200)
         raise ArtifactError(f"{where}: holds {names}; expected only {', '.join(want)}")

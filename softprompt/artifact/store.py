@@ -136,17 +136,18 @@ def save(
     return Artifact(manifest, stored, target)
 
 
-def load(folder: str | Path) -> Artifact:
+def load(folder: str | Path, check: Callable[[Manifest], object] | None = None) -> Artifact:
     """Read and check an artifact. Nothing in it is run, unpickled, followed or fetched.
 
     Args:
         folder: the artifact, or the folder of the run that made it (which holds it as `artifact/`).
+        check: called with the manifest before the tensors are read, to refuse it.
 
     Raises:
         ArtifactError: the artifact cannot be read or was changed; one line says what differs.
     """
     path = _locate(Path(folder))
-    return steadily(path, lambda: _load(path))
+    return steadily(path, lambda: _load(path, check))
 
 
 def _locate(path: Path) -> Path:
@@ -177,10 +178,12 @@ def _locate(path: Path) -> Path:
     raise ArtifactError(f"{path}: has no {MANIFEST}; expected an artifact's folder{hint}")
 
 
-def _load(path: Path) -> Artifact:
+def _load(path: Path, check: Callable[[Manifest], object] | None) -> Artifact:
     manifest = Manifest.read(path / MANIFEST)
     check_layout(manifest, str(path / MANIFEST))
     check_counts(manifest, str(path / MANIFEST))
+    if check is not None:
+        check(manifest)
     file = path / manifest.tensors_file
     _check_files(path, manifest)
     if not manifest.tensors:
@@ -195,7 +198,7 @@ def _load(path: Path) -> Artifact:
                 )
     limit = MAX_HEADER_BYTES * (WHOLE_MODEL if whole_model(manifest) else 1)
     check_size(file, manifest, limit)
-    data = read_bytes(path, manifest.tensors_file, limit + 4 * numbers(manifest))
+    data = read_bytes(path, manifest.tensors_file, limit + 4 * numbers(manifest), limit)
     sha256 = hashlib.sha256(data).hexdigest()
     if sha256 != manifest.tensors_sha256:
         raise ArtifactError(

@@ -9,6 +9,7 @@ choice.json      what was compared, and what was chosen
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,8 +167,8 @@ def _check_place(out: Path) -> None:
     """
     if (out / RESULT).exists():
         raise TrainingError(f"{out}: holds a run of one method, and this run is to choose a method; use another --out")
-    if not artifacts.is_ensemble(out):
-        artifacts.check_place(out / ARTIFACT)
+    check = artifacts.check_ensemble_place if artifacts.is_ensemble(out) else artifacts.check_place
+    check(out / ARTIFACT)
 
 
 def _measured(members: Sequence[tuple[float, Result]], splits: Sequence[str]) -> dict[str, Evaluation]:
@@ -206,9 +207,9 @@ def _leave(
         text = (folders[0].parent / RUN).read_text(encoding="utf-8")
     else:
         told = {name: found.estimate.as_dict() for name, found in metrics.items()}
-        if (out / ARTIFACT).is_dir() and not artifacts.is_ensemble(out):
-            shutil.rmtree(out / ARTIFACT)  # of an earlier choice
-        save_ensemble(out / ARTIFACT, list(zip(folders, weights, strict=True)), told, compared)
+        with tempfile.TemporaryDirectory() as scratch, atomic_folder(out / ARTIFACT) as temporary:
+            made = save_ensemble(Path(scratch) / ARTIFACT, list(zip(folders, weights, strict=True)), told, compared)
+            shutil.copytree(made.path, temporary, dirs_exist_ok=True)
         held = spec.model_dump(mode="json", exclude_none=True, exclude_unset=True, exclude={"train": {"report_to"}})
         text = dump({**held, "task": resolved_task(task)})
     write_text(out / RUN, text)

@@ -14,8 +14,8 @@ def readme(title: str, manifest: Manifest, written: Written) -> str:
     base, named = manifest.base, manifest.task["name"] if manifest.task else "prompt"
     lines = [f"# {_code(named)} for {title}", "", written.what, ""]
     lines += [f"- Method: {_code(manifest.method['name'])}, trained with softprompt {_code(manifest.softprompt)}."]
-    lines += [f"- Base: {_code(base.id)}, digest `{base.digest}`. On any other base it says nothing useful."]
-    lines += [f"- Tokenizer: digest `{base.tokenizer_digest}`."]
+    lines += [f"- Base: {_code(base.id)}, digest {_code(base.digest)}. On any other base it says nothing useful."]
+    lines += [f"- Tokenizer: digest {_code(base.tokenizer_digest)}."]
     lines += [f"- {note}" for note in written.notes]
     places = " and ".join(f"`{place}`" for place in (FOLDER, BASE) if place in written.code)
     lines += ["", "## Load", "", f"Replace {places}:", "", f"```{written.language}", written.code, "```"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, field_validator
@@ -19,6 +19,8 @@ from .scored import Normalized, ScoredTask
 from .spec import TaskSpec
 
 MAX_WORDS = 20_000  # of all labels
+MAX_LENGTH = 10_000  # characters of one
+Content = Annotated[str, Field(max_length=MAX_LENGTH)]
 
 
 class LabelScoring(Normalized):
@@ -34,7 +36,7 @@ class LabelScoring(Normalized):
     """
 
     calibration: Literal["none", "contextual"] = "none"
-    content_free: list[str] = Field(default_factory=lambda: ["N/A", "", "[MASK]"], min_length=1, max_length=100)
+    content_free: list[Content] = Field(default_factory=lambda: ["N/A", "", "[MASK]"], min_length=1, max_length=100)
     over: Literal["labels", "vocabulary"] | None = None
 
 
@@ -94,6 +96,8 @@ class Classification(ScoredTask):
         for label, words in verbalizer.items():
             if not words or any(map(self._is_empty, words)):
                 raise ConfigError(f"verbalizer.{label} has an empty word")
+            if (longest := max(map(len, words))) > MAX_LENGTH:
+                raise ConfigError(f"verbalizer.{label} has a word of {longest} characters; at most {MAX_LENGTH}")
             for word in words:
                 if owner.get(word) == label:
                     raise ConfigError(f"verbalizer.{label}: {word!r} stands there twice; keep one")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..errors import SoftpromptError
 from ..storage import cached_file, sha256_file, write_text
+from ..yaml_file import MAX_BYTES
 
 
 def remember(file: Path) -> None:
@@ -23,7 +24,7 @@ def remember(file: Path) -> None:
 def is_known(file: Path) -> bool:
     """Whether a run of ours wrote this file, as it is."""
     with contextlib.suppress(SoftpromptError, OSError):
-        mark = _mark(file)
+        mark = _mark(file) if file.stat().st_size <= 4 * MAX_BYTES else None
         return mark is not None and mark.is_file()
     return False
 

@@ -99,8 +99,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 def _put_in_place(new: Path, target: Path) -> None:
     """Move `new` to `target`; an earlier folder there goes.
 
-    One step of the kernel where it can exchange two names: with two renames, a kill between them leaves no folder at all
-    until the next write brings the earlier one back.
+    That is one step of the kernel where it can exchange two names. With two renames, a kill between them leaves no folder
+    there, until the next write brings the earlier one back.
     """
     with contextlib.suppress(OSError):
         target.rmdir()  # only goes through if it is empty

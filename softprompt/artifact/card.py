@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import SoftpromptError
+from ..errors import SoftpromptError, visible_controls
 from .manifest import Manifest, MetricRecord
 from .row_text import row_text
 
@@ -40,7 +40,7 @@ def model_card(manifest: Manifest) -> str:
         _training(manifest),
         _limits(manifest),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return visible_controls("\n\n".join(part for part in parts if part) + "\n")
 
 
 def ensemble_card(
@@ -86,7 +86,7 @@ def ensemble_card(
         _metrics(measured),
         "## Limits\n\n- Works on these bases and their tokenizers only.\n- Each member's own card names its limits.",
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
+    return visible_controls("\n\n".join(part for part in parts if part) + "\n")
 
 
 def _front_matter(manifest: Manifest) -> str:

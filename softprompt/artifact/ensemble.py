@@ -182,10 +182,7 @@ def _locate(folder: Path) -> Path:
 
 
 def load_ensemble(folder: str | Path, check: Callable[[Manifest], object] | None = None) -> Ensemble:
-    """Read and check an ensemble with all its members. Nothing in it is run, unpickled, followed or fetched.
-
-    Args:
-        check: called with each member's manifest before its tensors are read, to refuse it.
+    """Read and check an ensemble with all its members (`check`: see `load`). Nothing in it is run, unpickled or fetched.
 
     Raises:
         ArtifactError: the artifact cannot be read or was changed; one line says what differs.

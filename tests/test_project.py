@@ -136,6 +136,11 @@ def test_every_package_that_make_installs_is_pinned():
         assert one.specifier.contains(str(pin.specifier).removeprefix("==")), f"{one} against {pin}"
 
 
+def test_a_plain_install_can_read_the_bundled_base():
+    """transformers refuses a GGUF file without either, and the environment of the tests has both by other ways."""
+    assert {"gguf", "accelerate"} <= {canonicalize_name(Requirement(one).name) for one in PROJECT["dependencies"]}
+
+
 def test_the_lock_is_written_from_the_environment(tmp_path):
     """By the script of `make lock`, in a copy: each installed package once, no path and no host."""
     script = tmp_path / ".ci" / "lock.py"

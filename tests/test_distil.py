@@ -20,7 +20,7 @@ from softprompt.training import prepare
 from softprompt.training.distil import distil, long_prompt
 from softprompt.training.teacher import ask, match, relabelled_rows
 
-SHORT = {"instruction": "", "input": "T: {{ text }}", "cue": "\nIs:"}
+SHORT = {"instruction": "", "input": "T: {{ text }}", "question": "\nWhich?", "cue": "\nIs:"}
 TRAIN = {"epochs": 8, "batch_size": 8, "lr": 0.03, "patience": 50}
 
 
@@ -47,7 +47,7 @@ def test_the_teacher_states_are_those_of_a_plain_forward(words):
     assert taught.labels == [item.predicted for item in ready.form.predict(ready, examples)]
     for example, label, states in zip(examples, taught.labels, taught.states, strict=True):
         answer = ready.bound.answer(words[label])
-        ids = (*ready.bound.prefix_ids, *example.text, *ready.bound.cue, *answer[:-1])
+        ids = (*ready.bound.prefix_ids, *example.text, *ready.bound.behind, *answer[:-1])
         embeddings = base.embed(torch.tensor(ids))
         whole = base.forward(embeddings, [len(ids)], torch.zeros(1, dtype=torch.long)).states
         assert torch.allclose(base.logits(states), base.logits(whole[-len(answer) :]), atol=1e-3)

@@ -45,7 +45,8 @@ METHODS = {
     "ia3": "peft:IA3",
     "full": "full",
 }
-SLOTS = {"instruction": "Good or bad? ", "input": "{{ soft(3) }}Text: {{ text }}{{ soft(2) }}", "cue": "\nIt is:"}
+PLAIN = {"instruction": "Good or bad? ", "input": "Text: {{ text }}", "question": "\nWhich?", "cue": "\nIt is:"}
+SLOTS = {**PLAIN, "input": "{{ soft(3) }}Text: {{ text }}{{ soft(2) }}"}
 RATES = {"lora": 0.05, "rslora": 0.05, "alora": 0.05, "full": 1e-3}
 
 
@@ -61,7 +62,7 @@ class Runs:
     def __call__(self, name: str, family: str = "llama") -> Path:
         out = self.folder / f"{name}-{family}"
         if not out.exists():
-            task = tiny_task(template=SLOTS) if name == "slots" else tiny_task()
+            task = tiny_task(template=SLOTS if name == "slots" else PLAIN)
             train = {"max_steps": 2, "batch_size": 4, **({"lr": RATES[name]} if name in RATES else {})}
             few = tiny_rows(train=8, dev=2, test=0)
             sp.train(tiny_base(family), task, METHODS[name], out, rows=few, train=train, check=False)
@@ -83,7 +84,7 @@ def ours(artifact: Path, base: Base) -> tuple[list[int], torch.Tensor]:
     prompt = runtime.get("it")
     example = prompt.form.encode(dict(ROW))
     ((_, batch),) = prompt.engine.contexts([example], prompt.method.learned(), continued=False)
-    return [*prompt.bound.prefix_ids, *example.text, *prompt.bound.cue], batch.base.logits(batch.last)[0]
+    return [*prompt.bound.prefix_ids, *example.text, *prompt.bound.behind], batch.base.logits(batch.last)[0]
 
 
 def equal(a: torch.Tensor, b: torch.Tensor) -> None:

@@ -21,6 +21,7 @@ from softprompt.methods import make_method
 from softprompt.training import prepare, train
 from softprompt.training.prune import importance, keep, prune
 
+ASKED = {"instruction": "Good or bad? ", "input": "Text: {{ text }}", "question": "\nWhich?", "cue": "\nIt is:"}
 TRAIN = {"epochs": 4, "batch_size": 8, "lr": 0.05}
 KINDS = [
     {"name": "soft", "length": 5},
@@ -43,7 +44,12 @@ def kind(request):
 
 def trained(kind, out=None, base=None):
     return train(
-        base or tiny_base(), tiny_task(scoring={"over": "vocabulary"}), kind, out, train=TRAIN, rows=tiny_rows()
+        base or tiny_base(),
+        tiny_task(template=ASKED, scoring={"over": "vocabulary"}),
+        kind,
+        out,
+        train=TRAIN,
+        rows=tiny_rows(),
     )
 
 
@@ -54,7 +60,9 @@ def test_importance_is_what_scaling_a_token_does_to_the_loss(kind):
     method.restore(ready.method.export(), ready.base)
     rows = ready.splits["train"][:3]
     found = importance(engine, method, rows)
-    engine = Engine(ready.base, replace(engine.plan, first_layer=0), engine.prefix_ids, engine.cue)
+    engine = Engine(
+        ready.base, replace(engine.plan, first_layer=0), engine.prefix_ids, engine.cue, question=engine.question
+    )
     step = 1e-2
     for token in range(5):
         slopes = []
@@ -87,13 +95,13 @@ def test_a_pruned_prefix_is_the_prefix_with_tokens_hidden(family):
     kept = [0, 3]
     smaller = keep(base, ready.method, kept)
     assert smaller.length == 2 and smaller.spec.length == 2
-    small = prepare(base, tiny_task(scoring={"over": "vocabulary"}), smaller, rows=tiny_rows())
+    small = prepare(base, tiny_task(template=ASKED, scoring={"over": "vocabulary"}), smaller, rows=tiny_rows())
     example = small.splits["dev"][0]
     own = small.engine.row(example, small.engine.shared_prefix(smaller.learned()), {})
     found = score(run(base, [own], record=True), [example.candidates])[0]
     value = ready.method.value.detach()[..., kept, :]
     hidden = Past(value.unsqueeze(2).unbind(0), torch.full((2,), ALWAYS), 5)
-    ids = (*ready.bound.prefix_ids, *example.text, *ready.bound.cue)
+    ids = (*ready.bound.prefix_ids, *example.text, *ready.bound.behind)
     want = score(run(base, [EngineRow(hidden, (), (ids,))], record=True), [example.candidates])[0]
     if family == "gpt2":
         assert torch.equal(smaller.value.detach(), value)

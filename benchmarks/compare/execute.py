@@ -170,8 +170,8 @@ def _tell_training(
 
 
 def _size(ready: Prepared, example: Example) -> int:
-    """Tokens of a training row: its text, the cue, its answer."""
-    return len(example.text) + len(ready.engine.cue) + len(example.answer)
+    """Tokens of a training row: its text, question and cue, its answer."""
+    return len(example.text) + len(ready.bound.behind) + len(example.answer)
 
 
 def _request(ready: Prepared) -> tuple[int, int]:
@@ -182,7 +182,7 @@ def _request(ready: Prepared) -> tuple[int, int]:
     method, engine = ready.method, ready.engine
     learned = method.length if method.stores == "embeddings" else 0
     front, behind = (0, learned) if method.place == "infix" else (learned, 0)
-    return len(engine.prefix_ids) + front, len(engine.cue) + behind
+    return len(engine.prefix_ids) + front, len(ready.bound.behind) + behind
 
 
 def _tell_artifact(record: Record, result: Result, run: Run, spec: TrainSpec, keep: Path | None) -> None:

@@ -118,7 +118,7 @@ def _tokens(engine: Engine, examples: Sequence[Example], learned: Learned) -> tu
             return len(example.part(slot.part))
         if example is not None and slot.name == "answer":
             return len(example.answer) - 1
-        return len({"prefix_ids": engine.prefix_ids, "cue": engine.cue}[slot.name][slot.start : slot.stop])
+        return len(engine.pieces.shared_ids(slot))
 
     before = sum(size(slot) for slot in plan.shared_frozen)
     for slot in plan.shared_live:

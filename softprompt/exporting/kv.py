@@ -120,11 +120,11 @@ def _metadata(held: Artifact, base: Base, tokens: int) -> dict[str, str]:
     if held.manifest.task is not None:
         task = Task.of_artifact(held.manifest.task, held.manifest.format_version)
         prompt = bind(base, task, restored(held, base, task))
-        cue = prompt.bound.cue
-        behind = len(cue) - getattr(prompt.method.spec, "cue", 0) if infix else len(cue)
-        told |= {"ids_before_text": json.dumps(prompt.bound.prefix_ids), "ids_behind_text": json.dumps(cue[:behind])}
+        behind = prompt.bound.behind  # the question, too
+        size = len(behind) - (getattr(prompt.method.spec, "cue", 0) if infix else 0)
+        told |= {"ids_before_text": json.dumps(prompt.bound.prefix_ids), "ids_behind_text": json.dumps(behind[:size])}
         if infix:
-            told["ids_behind_prompt"] = json.dumps(cue[behind:])
+            told["ids_behind_prompt"] = json.dumps(behind[size:])
     return told
 
 

@@ -25,14 +25,14 @@ from .cases import LORA
 FAMILIES = ["llama", "gpt2", "qwen"]
 STEPS, ROWS, RATE, SEED = 5, 8, 1e-2, 11
 LENGTH = 6
+TEMPLATE = {"instruction": "Good or bad? ", "input": "Text: {{ text }}", "question": "\nWhich?", "cue": "\nIt is:"}
 pytestmark = pytest.mark.filterwarnings("ignore")  # PEFT's advice on positions and on how GPT-2 keeps its weights
 
 
 def ready_for(method, family):
     """A method attached to its base, and the task's rows."""
-    base = tiny_base(family)
-    ready = prepare(base, tiny_task(scoring={"over": "vocabulary"}), make_method(method), rows=tiny_rows(), seed=SEED)
-    return ready
+    task = tiny_task(template=TEMPLATE, scoring={"over": "vocabulary"})
+    return prepare(tiny_base(family), task, make_method(method), rows=tiny_rows(), seed=SEED)
 
 
 def our_losses(ready, rate=RATE):
@@ -47,7 +47,7 @@ def our_losses(ready, rate=RATE):
 
 def padded(ready, examples):
     """Whole sequences, padded on the right, labels at the answers only."""
-    rows = [(*ready.bound.prefix_ids, *example.text, *ready.bound.cue, *example.answer) for example in examples]
+    rows = [(*ready.bound.prefix_ids, *example.text, *ready.bound.behind, *example.answer) for example in examples]
     longest = max(map(len, rows))
     return {
         "input_ids": torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows]),

@@ -26,8 +26,10 @@ def user_turn(
     cue: str,
     shots: Sequence[tuple[str, str]],
     day: str | None = None,
-) -> tuple[Marked, Marked, tuple[bool, bool]]:
-    """What stands before the row's own part and behind its question when it is the last user turn, which the base answers.
+) -> tuple[Marked, str, Marked, tuple[bool, bool]]:
+    """What stands before the row's own part, its question, and what stands behind that.
+
+    The row's part is in the last user turn, which the base answers.
 
     Args:
         front, question, cue: around the row's part; marks of slots may be in `front`, which opens the first turn, and `cue`.
@@ -35,8 +37,8 @@ def user_turn(
         day: that the chat template sees, if it reads a clock.
 
     Returns:
-        both armoured, as are the texts that are given (see `tokens.py`); and whether the chat template takes white space off
-        the row's beginning and end.
+        all armoured, as are the texts that are given (see `tokens.py`); and whether the chat template takes white space off
+        the row's beginning and end. It may take it off the end of a question without a cue.
 
     Raises:
         ConfigError: no chat template, or one that drops or changes the turn.
@@ -54,6 +56,8 @@ def user_turn(
     trims = tuple(spaced == whole.replace(_ROW, kept) for kept in (f"{_ROW}\n", f"\n{_ROW}"))
     bare = spaced == whole
     before, found, behind = texts.unshield(whole).partition(_ROW)
+    if not behind.startswith(question) and is_blank(cue):
+        question = question.rstrip()
     if not behind.startswith(question):
         raise ConfigError("this base's chat template changes template.question; set template.chat: false")
     behind = behind[len(question) :]
@@ -65,7 +69,7 @@ def user_turn(
         raise ConfigError(
             "this base's chat template changes the message, so its slots are lost; set template.chat: false"
         )
-    return tuple(before.split(MARK)), tuple(behind.split(MARK)), (trims[0] or bare, trims[1] or bare)
+    return tuple(before.split(MARK)), question, tuple(behind.split(MARK)), (trims[0] or bare, trims[1] or bare)
 
 
 class Conversations:

@@ -205,7 +205,8 @@ class Prompter:
         if spec.chat:
             plain = [(before + behind, answer) for before, answer, behind in shots]
             around = (MARK.join(self._instruction), self._question, MARK.join(self._cue))
-            front, self._back, trims = user_turn(self.tokenizer, self.texts, spec.system, *around, plain, self._day)
+            turn = user_turn(self.tokenizer, self.texts, spec.system, *around, plain, self._day)
+            front, self._question, self._back, trims = turn
             if self.rules > 1:
                 self._trims = trims[0] and not any(self._opening), trims[1]
         else:

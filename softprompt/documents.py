@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from .answers import Compiled
 from .answers.serving import LONG
 from .base import Base
-from .engine import Reading, TextKey, kept_ids, read_texts, text_key
+from .engine import Reading, TextKey, left_behind, read_texts, text_key
 from .types import Example, Ids
 
 BUDGET = 500_000_000  # bytes
+REST = 128  # tokens that a text may have more than another one, behind whose reading they are run for each prompt
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class DocumentCache:
 
         A short text that only one of them asks about is not: it runs with that prompt's own tokens in one go.
         """
-        keys = [_key_of(prompt, row) for row, prompt in zip(rows, prompts, strict=True)]
+        keys = text_keys(rows, prompts)
         readings = self._found({key for key in keys if key is not None})
         self._read(readings, keys, prompts)
         self._read_on(readings, keys, rows, prompts)
@@ -115,7 +116,7 @@ class DocumentCache:
         wanted: dict[TextKey, tuple[Base, set[Ids]]] = {}
         for key, row, prompt in zip(keys, rows, prompts, strict=True):
             if key in readings and len(key.text) >= LONG:
-                left = kept_ids(prompt.engine, row)[1]
+                left = left_behind(prompt.engine, row, key.text)
                 wanted.setdefault(key, (prompt.engine.base, set()))[1].update([left] if left else [])
         for key, (base, ids) in wanted.items():
             readings[key].read_on(base, sorted(ids))
@@ -129,6 +130,28 @@ class DocumentCache:
                 self._nbytes -= self._sizes.pop(oldest)
 
 
-def _key_of(prompt: Compiled, row: Example) -> TextKey | None:
-    """What a row's text may be shared by, if rows of this form run behind texts."""
-    return text_key(prompt.engine, row) if prompt.form.mixes else None
+def text_keys(rows: Sequence[Example], prompts: Sequence[Compiled]) -> list[TextKey | None]:
+    """By which reading each row's text is shared.
+
+    One document may be cut at other places for other prompts, as each leaves room for its own question and answer. These
+    share the reading of the shortest, behind which each runs the few tokens that it has more.
+
+    Returns:
+        None where a prompt's form does not run rows behind texts, or something is learned before the text's end.
+    """
+    keys = [
+        text_key(prompt.engine, row) if prompt.form.mixes else None for row, prompt in zip(rows, prompts, strict=True)
+    ]
+    texts: dict[TextKey, set[Ids]] = {}  # by what is the same but for the text
+    for key in keys:
+        if key is not None and len(key.text) >= LONG:
+            texts.setdefault(replace(key, text=()), set()).add(key.text)
+    begins: dict[TextKey, TextKey] = {}
+    for front, some in texts.items():
+        first, *others = sorted(some)  # a text stands right behind those that it goes on from
+        for text in others:
+            if len(text) - len(first) <= REST and text[: len(first)] == first:
+                begins[replace(front, text=text)] = replace(front, text=first)
+            else:
+                first = text
+    return [None if key is None else begins.get(key, key) for key in keys]

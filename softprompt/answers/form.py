@@ -17,7 +17,7 @@ from torch import Tensor
 from .. import registry
 from ..base import Base
 from ..data import Row
-from ..engine import Engine, EngineRow, Learned, Past, Reading, RowCache, kept_ids
+from ..engine import Engine, EngineRow, Learned, Past, Reading, RowCache, left_behind
 from ..engine.rows import Piece
 from ..errors import DataError
 from ..methods import Method
@@ -67,11 +67,13 @@ class Compiled(Prompt):
     def row(self, example: Example) -> EngineRow:
         """An example behind it, where rows of several prompts run together."""
         row = self.engine.row(example, self.shared_prefix, self.middle)
-        return row if self.reading is None else self.reading.behind(row, kept_ids(self.engine, example)[1])
+        if self.reading is None:
+            return row
+        return self.reading.behind(row, left_behind(self.engine, example, self.reading.text))
 
     @property
     def kept(self) -> RowCache | None:
-        """Where what its rows have kept lies: of a text that was read before, what follows it."""
+        """Where what its rows have kept lies: what follows a text that was read before."""
         return None if self.reading is None else self.reading.following
 
     def size(self, example: Example) -> int:

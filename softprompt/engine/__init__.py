@@ -10,7 +10,7 @@ from .kinds import make_engine
 from .losses import summed_loss
 from .past import Past, join, kv_of, learned_past
 from .plan import NOTHING, SLOTS, Learned, Plan, Slot, lay_out, plan
-from .reading import Reading, TextKey, kept_ids, read_texts, take_prefix, text_key
+from .reading import Reading, TextKey, left_behind, read_texts, take_prefix, text_key
 from .rows import EngineRow, run
 from .texts import before_stops, stops_in, text_of
 from .tree import WordTree, distinct_beginnings
@@ -40,10 +40,10 @@ __all__ = [
     "generate",
     "in_forwards",
     "join",
-    "kept_ids",
     "kv_of",
     "lay_out",
     "learned_past",
+    "left_behind",
     "make_engine",
     "plan",
     "read_texts",

@@ -132,15 +132,16 @@ class RowCache:
         for place, (chunk, start, stop) in enumerate(self._free):
             if stop - start >= numbers:
                 self._free[place] = (chunk, start + numbers, stop)
-                self._rows[ids] = (chunk, start, len(ids))
-                self._view(ids).copy_(value)
+                row = chunk, start, len(ids)
+                self._view(row).copy_(value)
+                self._rows[ids] = row  # only now: another thread may ask, and copying may fail
                 return
         self.reserve([len(ids)])
         self.put(ids, value)
 
     def get(self, ids: Key) -> Tensor:
         """One kept row, without a copy."""
-        return self._view(ids)
+        return self._view(self._rows[ids])
 
     def gather(self, rows: Sequence[Key], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
         """K/V of many rows as one tensor; a row without ids (one that was not encoded) has none.
@@ -153,7 +154,7 @@ class RowCache:
         out = torch.empty(layers, two, len(rows), heads, max(lengths), size, dtype=dtype)
         for place, ids in enumerate(rows):
             if ids:
-                out[:, :, place, :, : len(ids)] = self._view(ids)
+                out[:, :, place, :, : len(ids)] = self._view(self._rows[ids])
             out[:, :, place, :, len(ids) :] = 0  # a masked key still meets a weight of 0, which NaN would survive
         return out.to(device), torch.tensor(lengths, device=device)
 
@@ -180,8 +181,8 @@ class RowCache:
     def _index_path(self) -> Path:
         return self.folder / f"{self.keep}.json"
 
-    def _view(self, ids: Key) -> Tensor:
-        chunk, offset, tokens = self._rows[ids]
+    def _view(self, row: tuple[int, int, int]) -> Tensor:
+        chunk, offset, tokens = row
         flat = self._chunks[chunk][offset : offset + tokens * self.token_numbers]
         return flat.view([size or tokens for size in self.layout])
 

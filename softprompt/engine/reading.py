@@ -94,7 +94,7 @@ class Reading:
         """A row that begins with this text, as a row behind it.
 
         Args:
-            left: what follows the text in it and is kept, or could be (see `kept_ids`).
+            left: what follows the text in it and is kept, or could be (see `left_behind`).
         """
         kept = left if left in self.following else ()
         size = len(self.text) + len(kept)
@@ -119,6 +119,12 @@ def kept_ids(engine: Engine, example: Example) -> tuple[Ids, Ids]:
     runs = any(slot.learned == "embeddings" for slot in live) or any(engine.pieces.of(live, {}, example))
     frozen = frozen if runs else frozen[:-1]
     return frozen[:size], frozen[size:]
+
+
+def left_behind(engine: Engine, example: Example, text: Ids) -> Ids:
+    """What the bare base computes of a row behind a text that it begins with: the rest of its own, question and cue."""
+    own, behind = kept_ids(engine, example)
+    return (*own[len(text) :], *behind)
 
 
 def text_key(engine: Engine, example: Example) -> TextKey | None:

@@ -8,15 +8,16 @@ from typing import Any
 from .answers import Evaluation
 from .base import Base
 from .data import refuse, rows_of
-from .documents import DocumentCache
-from .ensemble import answer_together, evaluate_together
+from .documents import DocumentCache, text_keys
+from .engine import TextKey
+from .ensemble import Together, answer_together, evaluate_together
 from .errors import DataError
 from .loaded import Loaded
 from .prediction import HoldsArtifact as HoldsArtifact
 from .prediction import Prediction as Prediction
 from .prediction import prediction_of
 from .surroundings import plain_torch
-from .types import Progress, ignore_progress
+from .types import Example, Progress, ignore_progress
 from .values import kind, plain_row
 
 
@@ -80,11 +81,37 @@ class Runtime(Loaded):
             >>> [answer.artifact for answer in runtime.ask("A quiet triumph.")]
             ['movies']
         """
+        names, rows = self._asked_of(document, artifacts)
+        return self._answered(rows, names, progress, self.documents)
+
+    @plain_torch()
+    def readings(self, document: Any, artifacts: Sequence[str] | None = None) -> list[list[TextKey | None]]:
+        """By what the reading of a document is shared, where `ask` is asked the same; nothing is read for it.
+
+        Returns:
+            Of each artifact a key, of an ensemble one for each member. Equal keys are one reading. None: it reads the
+            document by itself.
+
+        Raises:
+            DataError: see `ask`.
+        """
+        names, rows = self._asked_of(document, artifacts)
+        served = [self.served(name) for name in names]
+        examples = _encoded(rows, served, "artifact", names)
+        prompts = [prompt for one in served for prompt in one.prompts]
+        keys = iter(text_keys([example for own in examples for example in own], prompts))
+        return [[next(keys) for _ in one.prompts] for one in served]
+
+    def _asked_of(self, document: Any, artifacts: Sequence[str] | None) -> tuple[list[str], list[Mapping[str, Any]]]:
+        """The artifacts that are asked, and the document as each one's row."""
         names = self.names if artifacts is None else list(artifacts)
         if not names:
             raise DataError("no artifact is loaded to ask; add one with add(NAME, FOLDER)")
-        rows = [row for name in names for row in self._rows([document], name)]
-        return self._answered(rows, names, progress, self.documents)
+        if isinstance(document, str):
+            return names, [{self._only_field(name, "the document"): document} for name in names]
+        if not hasattr(document, "items"):
+            raise DataError(f'the document is {kind(document)}; expected a text, or its fields, e.g. {{"text": "…"}}')
+        return names, [document] * len(names)
 
     def _answered(
         self,
@@ -93,13 +120,12 @@ class Runtime(Loaded):
         progress: Progress,
         documents: DocumentCache | None = None,
     ) -> list[Prediction]:
-        """Answers to rows, each by the artifact that is named for it."""
-        served = {name: self.served(name) for name in set(chosen)}
-        asked = [(f"row {place}", plain_row(row)) for place, row in enumerate(rows, 1)]
-        checks = (served[name].check_input(values) for name, (_, values) in zip(chosen, asked, strict=True))
-        refuse([(where, problem) for (where, _), problem in zip(asked, checks, strict=True)])
-        examples = [served[name].encode(values, where) for name, (where, values) in zip(chosen, asked, strict=True)]
-        found = answer_together(examples, [served[name] for name in chosen], progress, documents)
+        """Answers to rows, each by the artifact that is named for it; with `documents` to one document."""
+        every = {name: self.served(name) for name in set(chosen)}
+        served = [every[name] for name in chosen]
+        called = ("row", range(1, len(rows) + 1)) if documents is None else ("artifact", chosen)
+        examples = _encoded(rows, served, *called)
+        found = answer_together(examples, served, progress, documents)
         return [prediction_of(*answered) for answered in zip(chosen, examples, found, strict=True)]
 
     @plain_torch()
@@ -140,17 +166,24 @@ class Runtime(Loaded):
         """
         asked = rows_of(rows)
         if (first := next((place for place, row in enumerate(asked, 1) if isinstance(row, str)), None)) is not None:
-            task = self.task(self._name_for({}, default, first - 1))
-            if (field := task.only_field) is None:
-                names = ", ".join(map(repr, sorted(task.fields)))
-                raise DataError(
-                    f"row {first}: is a text, but task {task.name!r} reads {names}; give each of them a value"
-                )
+            field = self._only_field(self._name_for({}, default, first - 1), f"row {first}:")
             asked = [{field: row} if isinstance(row, str) else row for row in asked]
         expected = 'expected its fields, e.g. {"text": "…"}'
         odd = [None if hasattr(row, "items") else f"is {kind(row)}; {expected}" for row in asked]
         refuse([(f"row {place}", problem) for place, problem in enumerate(odd, 1)])
         return asked
+
+    def _only_field(self, name: str, what: str) -> str:
+        """The field that a text stands for.
+
+        Raises:
+            DataError: the artifact of this name reads several; `what` is a text.
+        """
+        task = self.task(name)
+        if (field := task.only_field) is None:
+            names = ", ".join(map(repr, sorted(task.fields)))
+            raise DataError(f"{what} is a text, but task {task.name!r} reads {names}; give each of them a value")
+        return field
 
     def _name_for(self, row: Mapping[str, Any], default: str | None, place: int) -> str:
         name = row.get("artifact")
@@ -163,3 +196,20 @@ class Runtime(Loaded):
                 f'row {place + 1}: names no artifact; add a field "artifact", one of {", ".join(self.names)}'
             )
         return name
+
+
+def _encoded(
+    rows: Sequence[Mapping[str, Any]], served: Sequence[Together], what: str, names: Sequence[object]
+) -> list[list[Example]]:
+    """Each row as the examples of those that answer it.
+
+    Args:
+        what, names: what errors call the rows, and each of them.
+
+    Raises:
+        DataError: rows that cannot be asked; all are named.
+    """
+    places = [f"{what} {name!r}" for name in names]
+    asked = list(zip(served, places, map(plain_row, rows), strict=True))
+    refuse([(where, one.check_input(values)) for one, where, values in asked], what=f"{what}s")
+    return [one.encode(values, where) for one, where, values in asked]

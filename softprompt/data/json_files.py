@@ -36,13 +36,11 @@ def json_lines(name: str, data: bytes) -> Iterator[Found]:
     for number, line in enumerate(lines, 1):
         where = f"{name}:{number}"
         try:
-            yield where, _object(line.decode("utf-8")), None
+            yield where, json_object(line.decode("utf-8")), None
         except UnicodeDecodeError as error:
             yield where, None, f"not valid UTF-8 (byte {error.start + 1}); save the file as UTF-8"
         except ValueError as error:
             yield where, None, str(error) if line.strip() else "the line is empty"
-        except RecursionError:
-            yield where, None, "is nested too deeply"
 
 
 def json_document(name: str, data: bytes) -> Iterator[Found]:
@@ -102,11 +100,19 @@ def _is_object(text: str) -> bool:
         return False
 
 
-def _object(text: str) -> dict[str, Any]:
+def json_object(text: str) -> dict[str, Any]:
+    """One object, read as strictly as a row: no key stands twice, and no number is none.
+
+    Raises:
+        ValueError: it is none; says why.
+    """
     try:
         value = json.loads(text, **_STRICT)
     except json.JSONDecodeError as error:
-        raise ValueError(f"not valid JSON: {error.msg} at column {error.colno}") from None
+        line = f"line {error.lineno}, " if "\n" in text.strip() else ""
+        raise ValueError(f"not valid JSON: {error.msg} at {line}column {error.colno}") from None
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
     if not isinstance(value, dict):
         raise ValueError(f'expected an object such as {{"text": …}}, got {kind(value)}')
     if problem := _surrogates(value):

@@ -97,12 +97,13 @@ def usable(
     return rows
 
 
-def refuse(found: Sequence[tuple[str, str | None]], source: str = "") -> None:
+def refuse(found: Sequence[tuple[str, str | None]], source: str = "", what: str = "rows") -> None:
     """Raise DataError where rows cannot be used.
 
     Args:
         found: where each row stands, and what is wrong with it, if anything.
         source: the file they come from.
+        what: they are, where they are no rows.
 
     Raises:
         DataError: `problems` holds every one of them.
@@ -110,7 +111,7 @@ def refuse(found: Sequence[tuple[str, str | None]], source: str = "") -> None:
     if problems := [f"{where}: {problem}" for where, problem in found if problem]:
         if source:
             raise DataError(f"{source}: {len(problems)} of {len(found)} rows cannot be used", problems)
-        more = f"; {len(problems) - 1} more of {len(found)} rows cannot be used either" if len(problems) > 1 else ""
+        more = f"; {len(problems) - 1} more of {len(found)} {what} cannot be used either" if len(problems) > 1 else ""
         raise DataError(problems[0] + more, problems)
 
 

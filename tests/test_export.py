@@ -140,6 +140,7 @@ def test_a_cache_of_the_exported_keys_and_values_gives_our_logits(runs, tmp_path
     assert (told["base_digest"], told["tokens"], told["first_position"]) == (base.digest, "3", "0")
     before, behind = json.loads(told["ids_before_text"]), json.loads(told["ids_behind_text"])
     assert ids[: len(before)] == before and ids[-len(behind) :] == behind
+    assert base.tokenizer.decode(ids[len(before) : -len(behind)]).strip() == ROW["text"]
 
 
 @torch.no_grad()
@@ -155,6 +156,7 @@ def test_an_infix_rotated_into_a_cache_behind_the_text_gives_our_logits(runs, tm
     before, behind = json.loads(told["ids_before_text"]), json.loads(told["ids_behind_text"])
     assert told["first_position"] == "none" and len(last) == 1 and ids[: len(before)] == before
     assert ids[-len(behind + last) :] == behind + last
+    assert base.tokenizer.decode(ids[len(before) : -len(behind + last)]).strip() == ROW["text"]
     position, cache = len(ids) - 1, DynamicCache()
     model(input_ids=torch.tensor([ids[:-1]]), past_key_values=cache)
     loaded(out, tmp_path)["put"](cache, position)

@@ -19,7 +19,7 @@ from scipy.special import logsumexp
 from .answers import Compiled, Evaluation, Outcome, answer, summarize
 from .artifact import Artifact, Ensemble, Manifest, load, write_ensemble
 from .artifact.card import ensemble_card
-from .artifact.ensemble import Combine
+from .artifact.ensemble_manifest import Combine
 from .documents import DocumentCache
 from .errors import ArtifactError, DataError
 from .tasks import Task

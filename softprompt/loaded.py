@@ -12,7 +12,7 @@ from pathlib import Path
 
 from . import artifact as artifacts
 from .answers import Compiled, compiled
-from .artifact.ensemble import Combine
+from .artifact.ensemble_manifest import Combine
 from .artifact.files import one_line
 from .base import Base
 from .engine import CacheConfig, take_prefix
@@ -81,6 +81,8 @@ class Loaded:
     def add(self, name: str, source: str | Path | Task | HoldsArtifact) -> None:
         """Add an artifact, an ensemble or a bare task (the base with its hard prompt) under a name.
 
+        A folder may also be on the hub: `hub:OWNER/NAME[@REVISION][@sha256:DIGEST]`.
+
         It replaces an earlier one of that name for all later calls; calls under way finish with the old one.
 
         Raises:
@@ -88,6 +90,8 @@ class Loaded:
         """
         weights: tuple[float, ...] = (1.0,)
         combine: Combine = "log_probs"
+        if isinstance(source, (str, Path)):
+            source = artifacts.folder_of(source)  # once: a branch on the hub may move between two looks
         if isinstance(source, Task):
             key = f"task:{id(source)}"
             prompts = [(key, self._prompt(key, self.base, source, make_method("hard")))]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import SoftpromptError, visible_controls
+from .card_head import card_head
 from .manifest import Manifest, MetricRecord
 from .row_text import row_text
 
@@ -62,7 +63,6 @@ def ensemble_card(
     first = next(iter(members.values()))
     name = first.task["name"] if first.task else "prompt"
     bases = list(dict.fromkeys(manifest.base.id for manifest in members.values()))
-    head = ["---", "base_model:", *(f"- {_json(base)}" for base in bases), "library_name: softprompt", "tags:"]
     rows = [
         f"| `{member}` | {_cell(manifest.method['name'])} | {_cell(manifest.base.id)} | {weight:.3f} |"
         for (member, manifest), weight in zip(members.items(), weights, strict=True)
@@ -74,7 +74,7 @@ def ensemble_card(
     code += [f"runtime.predict([{_json(sample_of(first))}], {_json(name)})", "```"]
     measured = {split: MetricRecord.model_validate(found) for split, found in metrics.items()}
     parts = [
-        "\n".join([*head, '- "softprompt"', '- "ensemble"', "---"]),
+        card_head(bases, first.task, ["softprompt", "ensemble"]),
         f"# {_text(name)}: {len(members)} artifacts that answer together",
         f"The answer is {ANSWERS[combine]}. Each member is an artifact in `members`, on a base model that is not part of "
         "this folder and was not changed.",
@@ -93,9 +93,7 @@ def _front_matter(manifest: Manifest) -> str:
     tags = ["softprompt", f"method:{manifest.method['name']}", "parameter-efficient"]
     if _in_peft(manifest):
         tags.append("peft")
-    # JSON is YAML, so no name can break out of its line
-    lines = [f"base_model: {_json(manifest.base.id)}", "library_name: softprompt", "tags:"]
-    return "\n".join(["---", *lines, *(f"- {_json(tag)}" for tag in tags), "---"])
+    return card_head([manifest.base.id], manifest.task, tags)
 
 
 def _what(manifest: Manifest) -> str:

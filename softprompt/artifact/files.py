@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 MAX_JSON_BYTES = 1_000_000  # 4,096 tensors of some 100 bytes each, a task and demonstrations
 MAX_HEADER_BYTES = 1_000_000
+MAX_FILE_BYTES = 100_000_000  # of a file beside the tensors; the largest is a tokenizer
 MAX_TENSORS = 4_096  # a LoRA on a large base has about 1,000
 WHOLE_MODEL = 4  # times as much of all three, where all weights of a model are stored
 MAX_LISTS = 60_000  # and mappings of a JSON file; our largest has two for each of 16,384 tensors

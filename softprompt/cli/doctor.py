@@ -13,7 +13,7 @@ from ..errors import visible_controls
 from .app import app
 from .console import base_of, out, progress, run_of
 from .machine import tell_machine
-from .options import Json
+from .options import Json, from_hub
 from .outputs import files_of, refuse_replacing, tell_json
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ def doctor_verb(
     target: Annotated[
         Path | None,
         typer.Argument(
-            help="Run file (before training), folder of a run, or artifact. Without one: versions and machine."
+            callback=from_hub,
+            help="Run file (before training), folder of a run, artifact or hub:OWNER/NAME. Without one: versions and machine.",
         ),
     ] = None,
     settings: Annotated[list[str] | None, typer.Argument(help="key=value overrides of a run file.")] = None,

@@ -9,7 +9,7 @@ import typer
 
 from .app import app
 from .console import err, out
-from .options import Json
+from .options import Json, from_hub
 from .outputs import refuse_replacing, tell_json
 
 
@@ -19,7 +19,10 @@ from .outputs import refuse_replacing, tell_json
 def import_verb(
     folder: Annotated[
         Path,
-        typer.Argument(help="Folder that PEFT's save_pretrained wrote: a prompt, a prefix, LoRA or another tuner."),
+        typer.Argument(
+            callback=from_hub,
+            help="Folder that PEFT's save_pretrained wrote (a prompt, a prefix, LoRA or another tuner), or hub:OWNER/NAME.",
+        ),
     ],
     task: Annotated[
         str, typer.Option("--task", help="Task with the template it was trained with: ready name or file.")

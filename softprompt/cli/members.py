@@ -12,6 +12,7 @@ import typer
 from .console import out
 from .evaluate import own_rows
 from .gains import member_measures, tell_gain
+from .options import from_hub
 from .outputs import refuse_replacing
 from .serving import manifests_of, runtime_for
 
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
     from ..tasks import Task
     from ..types import Progress
 
-Folders = Annotated[list[Path], typer.Argument(help="Two or more artifact folders, or folders of runs, of one task.")]
+Folders = Annotated[
+    list[Path],
+    typer.Argument(callback=from_hub, help="Two or more artifacts, runs or hub:OWNER/NAME, of one task."),
+]
 Weights = Annotated[
     str | None, typer.Option("--weights", help="What each one counts, e.g. 2,1 for two; they are divided by their sum.")
 ]

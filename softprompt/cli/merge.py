@@ -9,7 +9,7 @@ import typer
 
 from .app import app
 from .console import base_of, out, progress
-from .options import Json
+from .options import Json, from_hub
 from .outputs import refuse_replacing, tell_json
 
 
@@ -19,7 +19,12 @@ from .outputs import refuse_replacing, tell_json
     '`AutoModelForCausalLM.from_pretrained("models/movies")`',
 )
 def merge_verb(
-    artifact: Annotated[Path, typer.Argument(help="Artifact of lora, peft:TYPE or full, or the folder of its run.")],
+    artifact: Annotated[
+        Path,
+        typer.Argument(
+            callback=from_hub, help="Artifact of lora, peft:TYPE or full, the folder of its run, or hub:OWNER/NAME."
+        ),
+    ],
     to: Annotated[Path, typer.Option("--out", help="Folder of the plain transformers model; must not exist yet.")],
     base_id: Annotated[str | None, typer.Option("--base", help="Base, if it is not the recorded one.")] = None,
     document: Json = None,

@@ -9,6 +9,22 @@ import typer
 
 from .outputs import json_target
 
+
+def from_hub(value: Path | list[Path] | None) -> Path | list[Path] | None:
+    """Artifacts that are named as on the hub, as folders (a `callback` of typer)."""
+    if isinstance(value, list):
+        return [_folder(one) for one in value]
+    return None if value is None else _folder(value)
+
+
+def _folder(source: Path) -> Path:
+    if not str(source).startswith("hub:"):  # asked here: what knows more of it takes long to import
+        return source
+    from ..artifact import folder_of
+
+    return folder_of(source)
+
+
 RunFile = Annotated[Path, typer.Argument(help="Run file (YAML): base, task, method, train, cache, seed.")]
 RunOrRows = Annotated[
     Path,
@@ -41,7 +57,12 @@ Settings = Annotated[
 RunFolder = Annotated[Path, typer.Option("--out", help="Folder for the run: checkpoint, event log, artifact.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Start over even if the folder holds a checkpoint.")]
 Test = Annotated[bool, typer.Option("--test", help="Also measure on the test rows, once, at the end.")]
-ArtifactFolder = Annotated[Path, typer.Argument(help="Artifact folder, or the folder of the run that made it.")]
+ArtifactFolder = Annotated[
+    Path,
+    typer.Argument(
+        callback=from_hub, help="Artifact folder, or the folder of the run that made it; or hub:OWNER/NAME[@REVISION]."
+    ),
+]
 Dtype = Annotated[str | None, typer.Option("--dtype", help="fp32 or bf16 (default: the run's, else fp32).")]
 Quantization = Annotated[
     str | None, typer.Option("--quantization", help="int8, nf4 or none (default: the run's, else none).")

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 )
 def predict_verb(
     artifacts: Annotated[
-        list[str], typer.Argument(help='Artifact folders, or NAME=FOLDER; a row names one in "artifact".')
+        list[str],
+        typer.Argument(help='Artifact folders or hub:OWNER/NAME, also as NAME=FOLDER; a row names one in "artifact".'),
     ],
     source: Annotated[Path, typer.Option("--input", help="Rows (JSONL, CSV, Parquet) with the template's fields.")],
     to: Annotated[

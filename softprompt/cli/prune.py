@@ -10,7 +10,7 @@ from rich.table import Table
 
 from .app import app
 from .console import err, out, progress, run_of
-from .options import Json
+from .options import Json, from_hub
 from .outputs import refuse_replacing, tell_json
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ _DURATION = {
     epilog="Example: `softprompt prune runs/movies --to 8 --to 4 --to 2 --out runs/pruned train.epochs=2`",
 )
 def prune_verb(
-    artifact: Annotated[Path, typer.Argument(help="Folder of the run that made the artifact (or its artifact/).")],
+    artifact: Annotated[
+        Path, typer.Argument(callback=from_hub, help="Folder of the run that made the artifact (or its artifact/).")
+    ],
     settings: Annotated[list[str] | None, typer.Argument(help="train.key=value overrides of the short run.")] = None,
     to: Annotated[
         list[int] | None, typer.Option("--to", min=1, help="Learned tokens to keep; may be repeated.")

@@ -10,11 +10,14 @@ import typer
 
 from .app import app
 from .console import err, progress
-from .options import Bases, Dtype, Json, Quantization
+from .options import Bases, Dtype, Json, Quantization, from_hub
 from .outputs import refuse_replacing, tell_json
 from .serving import manifests_of, runtime_for
 
-_Folders = Annotated[list[Path], typer.Argument(help="Artifacts, runs or ensembles, or folders in which some lie.")]
+_Folders = Annotated[
+    list[Path],
+    typer.Argument(callback=from_hub, help="Artifacts, runs, ensembles, folders in which some lie, or hub:OWNER/NAME."),
+]
 _Host = Annotated[str, typer.Option("--host", help="Address to listen on. 0.0.0.0: reachable from elsewhere.")]
 _Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="0: a free one.")]
 _Token = Annotated[
@@ -27,6 +30,12 @@ _AdminToken = Annotated[
         "--admin-token",
         envvar="SOFTPROMPT_ADMIN_TOKEN",
         help="Bearer token for loading and removing artifacts (default: nobody may).",
+    ),
+]
+_Owners = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--hub", metavar="OWNER", help="Account on the hub whose artifacts may be loaded later. Repeat it for several."
     ),
 ]
 _Watch = Annotated[
@@ -58,6 +67,7 @@ def serve_verb(
     port: _Port = 8080,
     token: _Token = None,
     admin_token: _AdminToken = None,
+    owners: _Owners = None,
     watch: _Watch = False,
     queue: _Queue = 2048,
     seconds: _Seconds = 60.0,
@@ -94,7 +104,7 @@ def serve_verb(
         runtime = runtime_for(here, held, base or [], dtype, quantization, show)
     runtime.documents = DocumentCache(int(memory * 1e9))
     limits = Limits(queue=queue, seconds=seconds, wait_ms=wait)
-    service = Service(runtime, folders, limits)
+    service = Service(runtime, folders, limits, owners or [])
     if watch:
         follow(service, here, folders, err.print)
     names = ", ".join(list(here)[:8]) + (" …" if len(here) > 8 else "")

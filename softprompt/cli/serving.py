@@ -68,16 +68,22 @@ def named_folders(artifacts: list[str]) -> dict[str, Path]:
 
     Raises:
         ConfigError: two of one name.
+        ArtifactError: one on the hub cannot be downloaded.
     """
+    from ..artifact import folder_of
+    from ..artifact.hub import is_hub
     from ..errors import ConfigError
     from ..storage import called
 
     folders: dict[str, Path] = {}
     for item in artifacts:
+        name: str | None
         name, sign, folder = item.partition("=")
-        if not sign or Path(item).is_dir():
-            name, folder = called(Path(item)), item
+        if not sign or is_hub(item) or Path(item).is_dir():
+            name, folder = None, item
+        path = folder_of(folder)
+        name = called(path) if name is None else name
         if name in folders:
             raise ConfigError(f"two artifacts are called {name!r}; name them: first={folders[name]} second={folder}")
-        folders[name] = Path(folder)
+        folders[name] = path
     return folders

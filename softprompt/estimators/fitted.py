@@ -67,6 +67,7 @@ class Fitted:
         Raises:
             ArtifactError: it is damaged.
         """
+        folder = artifacts.folder_of(folder)
         load = artifacts.load_ensemble if artifacts.is_ensemble(folder) else artifacts.load
         path = load(folder).path
         assert path is not None

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..answers import Prompt
-from ..artifact import is_ensemble, load
+from ..artifact import folder_of, is_ensemble, load
 from ..base import Base
 from ..engine import CacheConfig, Slot
 from ..errors import ConfigError
@@ -36,6 +36,7 @@ def learned_of(base: Base, folder: str | Path | None) -> tuple[Method, int]:
         )
     if folder is None:
         return make_method("hard"), 0
+    folder = folder_of(folder)
     if is_ensemble(folder):
         raise ConfigError(
             f"{folder}: is an ensemble, whose members together choose among their task's labels; a text has no likelihood "

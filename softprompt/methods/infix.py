@@ -35,7 +35,7 @@ class InfixSpec(MethodSpec):
             no effect on an encoder–decoder base: there the prompt stands in front of the decoder's output.
         init: initial values: `text`, `vocabulary` (common tokens), `labels` (the label words), `random` or `artifact`.
         text: the text for `init: text`; null: the task's instruction.
-        artifact: the folder for `init: artifact`.
+        artifact: the folder for `init: artifact`, or `hub:OWNER/NAME[@REVISION][@sha256:DIGEST]`.
         instruction: keep the task's instruction in front of the text (null: as in `hard`).
         turned: written by training: learned keys were rotated to their position in each row, in every layer whose keys
             rotate. Artifacts without it have format 1, in which the rotation of some families was not known; their keys

@@ -29,7 +29,7 @@ class SoftSpec(MethodSpec):
             As in PEFT: `normal` (its RANDOM), `any_tokens` (its SAMPLE_VOCAB) or `zero`. A soft slot may name its own
             `init`, which counts unless this is `artifact`.
         text: the text for `init: text`; null: the task's instruction.
-        artifact: the folder for `init: artifact`.
+        artifact: the folder for `init: artifact`, or `hub:OWNER/NAME[@REVISION][@sha256:DIGEST]`.
         instruction: also keep the task's instruction, behind the prompt; by default the prompt replaces it. With soft
             slots in the template the instruction always stays.
         groups: lengths of the template's soft slots. Training writes them, so that an artifact can be read without its

@@ -107,7 +107,8 @@ class NewArtifact(Body):
 
     Attributes:
         name: under which it answers.
-        folder: where it lies, in one of the folders that the server was started with.
+        folder: where it lies, in one of the folders that the server was started with; or hub:OWNER/NAME, of an OWNER that
+            it was started with.
     """
 
     name: Name

@@ -16,6 +16,8 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from ..artifact import folder_of
+from ..artifact.hub import Address, is_hub
 from ..errors import ConfigError, DataError, SoftpromptError
 from ..version import __version__
 from .bodies import Answers, NewArtifact, Problem, Question
@@ -149,11 +151,17 @@ def _check_size(service: Service, names: list[str], texts: list[Any]) -> None:
 
 
 def _inside(folder: str, service: Service) -> Path:
-    """A folder in one of those that the server was started with.
+    """A folder in one of those that the server was started with, or one that is downloaded for an account of them.
 
     Raises:
         DataError: it lies elsewhere.
+        ArtifactError: it cannot be downloaded.
     """
+    if is_hub(folder):
+        # who may load artifacts does not choose whom this machine's owner trusts, nor what its token may read
+        if Address.parse(folder).owner not in service.owners:
+            raise DataError(f"{folder[:200]!r} is of an account that the server was not started with; add --hub OWNER")
+        return folder_of(folder)
     try:
         asked = Path(folder).resolve()
     except (OSError, ValueError, RuntimeError) as error:  # a NUL; links that lead in a circle

@@ -36,10 +36,17 @@ class Service:
         runtime: its artifacts are served; more may be added and removed while it runs.
         roots: folders in which artifacts may lie that are loaded later.
         limits: what is taken.
+        owners: accounts on the Hugging Face hub whose artifacts may be loaded later.
     """
 
-    def __init__(self, runtime: Runtime, roots: Sequence[Path] = (), limits: Limits | None = None) -> None:
-        self.runtime, self.limits = runtime, limits or Limits()
+    def __init__(
+        self,
+        runtime: Runtime,
+        roots: Sequence[Path] = (),
+        limits: Limits | None = None,
+        owners: Sequence[str] = (),
+    ) -> None:
+        self.runtime, self.limits, self.owners = runtime, limits or Limits(), tuple(owners)
         self.roots = [root.resolve() for root in roots]
         self.figures = Figures(self)
         self.scheduler = Scheduler(runtime.documents, self.limits, self.figures.batch.observe)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..artifact import read_peft, read_peft_weights
+from ..artifact import folder_of, read_peft, read_peft_weights
 from ..artifact.checks import quote
 from ..artifact.files import one_line
 from ..artifact.peft_folder import METHODS, PLAIN_STARTS, FolderConfig
@@ -56,7 +56,7 @@ def read_folder(folder: str | Path) -> PeftFolder:
         ArtifactError: not a folder of PEFT that we can express.
         ConfigError: settings that this version of PEFT does not take.
     """
-    path = Path(folder)
+    path = folder_of(folder)
     weights = read_peft_weights(path)
     if weights is None:
         kind, tensors, config = read_peft(path)

@@ -24,6 +24,7 @@ from softprompt.engine.cache import RowCache
 from softprompt.errors import DataError
 from softprompt.readings import reading_digest
 from softprompt.tasks import Task
+from softprompt.template import Prompter, TemplateSpec
 from softprompt.training import train
 
 SETTINGS = {"epochs": 1, "batch_size": 8, "lr": 0.05}
@@ -248,6 +249,17 @@ def test_the_prompt_is_the_tokens_of_its_text(chat):
     ours = [*bound.prefix_ids, *bound.prompter.text(values, "row"), *bound.question, *bound.cue]
     assert ours == whole
     assert base.tokenizer.decode(bound.question) == " Why?"
+
+
+def test_white_space_at_the_end_of_a_question_goes_where_the_chat_template_removes_it():
+    """A block of YAML ends in a line break, and many chat templates strip what a turn holds."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = tokenizer.chat_template.replace("m['content']", "m['content'] | trim")
+    prompter = Prompter(TemplateSpec(input="{{ text }}", question="\nWhy?\n", chat=True), tokenizer)
+    text = prompter.prompt({"text": "joy"})
+    assert "joy\nWhy?</s>" in text and tokenizer.decode(prompter.question) == "\nWhy?"
+    ours = [*prompter.prefix_ids, *prompter.text({"text": "joy"}, "row"), *prompter.question, *prompter.cue]
+    assert ours == tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def test_demonstrations_show_the_question():

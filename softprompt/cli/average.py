@@ -33,7 +33,7 @@ def average_verb(
 ) -> None:
     """Average what artifacts of one method, shape, base and task have learned, as one artifact. It costs what one of them does.
 
-    Prompts that began in one place often have a good mean; others may have a bad one. So the members and their mean are
+    Prompts that began in one place may have a good mean, others a bad one. So the members and their mean are
     measured, with the gain over the best member on these rows. Its interval covers the choice of rows, and no other training.
     """
     from ..artifact import check_place, load

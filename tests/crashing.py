@@ -1,24 +1,28 @@
 """Saves and runs that are killed: `python tests/crashing.py lines|calls|run|moments [COUNT]` tells how many kills there were.
 
-`lines` kills a save after each line of our code that has changed something on the disk. `calls` kills it at each of its
-system calls, and `run` a short training at each call that changes a file; both need strace. `moments` kills trainings at
-random times. Each child is forked from this process, which has everything loaded. A state is right if it is the old or the
-new one, whole. The same work done again must give what it gives undisturbed, and leave no other file.
+- `lines` kills a save after each line of our code that has changed something on the disk.
+- `calls` kills it at each of its system calls, from the first one on that changes a file.
+- `run` kills a short training at each call that changes a file. Both need strace.
+- `moments` kills so many trainings at random times.
+
+Each child is forked from this process, which has everything loaded. A state is right if it is the old or the new one,
+whole. The same work done again must give what it gives undisturbed, and leave no other file.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +39,10 @@ from softprompt.training import checkpoints, train
 from softprompt.training.state import State
 
 WRITING = {module.__file__ for module in (storage, leftovers, store, ensemble, checkpoints)}
-CHANGING = "write,pwrite64,writev,ftruncate,fsync,rename,renameat,renameat2,unlink,unlinkat,mkdir,rmdir,chmod"
+CHANGING = {
+    *("write", "pwrite64", "writev", "ftruncate", "fsync", "chmod", "mkdir", "rmdir"),
+    *("rename", "renameat", "renameat2", "unlink", "unlinkat"),
+}
 SETTINGS = {"max_steps": 6, "batch_size": 4, "lr": 0.02, "eval_every": 2}
 
 
@@ -209,7 +216,7 @@ def lines_of(act: Callable[[], Any], folder: Path) -> list[int]:
 def at_line(act: Callable[[], Any], number: int) -> bool:
     """Do it, killed before the given line (from 1) of the code that writes; whether it ended before."""
 
-    def traced() -> None:
+    def on_its_way() -> None:
         left = number
 
         def on_line(frame: Any, event: str, _: Any) -> Any:
@@ -224,11 +231,32 @@ def at_line(act: Callable[[], Any], number: int) -> bool:
         sys.settrace(on_line)
         act()
 
-    return ended(fork(traced))
+    return ended(fork(on_its_way))
 
 
-def at_call(act: Callable[[], Any], number: int, calls: str = "all") -> bool:
-    """Do it, killed as it enters the given system call (from 1) of these; whether it ended before."""
+def calls_of(act: Callable[[], Any], only_changes: bool = False) -> list[tuple[str, int]]:
+    """Do it; its system calls from the first one on that changes a file: name, and number among those of that name."""
+    counts: Counter[str] = Counter()
+    found: list[tuple[str, int]] = []
+    with tempfile.NamedTemporaryFile() as log:
+        traced(act, "-o", log.name)
+        for line in log.read().decode(errors="replace").splitlines():
+            if (call := re.match(r"\d+ +(\w+)\(", line)) is None:
+                continue
+            counts[call[1]] += 1
+            if call[1] in CHANGING or (found and not only_changes):
+                found.append((call[1], counts[call[1]]))
+    return found
+
+
+def at_call(act: Callable[[], Any], place: tuple[str, int]) -> bool:
+    """Do it, killed as it enters this system call; whether it ended before."""
+    call, number = place
+    return traced(act, "-o", os.devnull, "-e", f"trace={call}", "-e", f"inject={call}:signal=KILL:when={number}")
+
+
+def traced(act: Callable[[], Any], *options: str) -> bool:
+    """Do it under strace with these options; whether it ended before a kill."""
 
     def stopped() -> None:
         os.kill(os.getpid(), signal.SIGSTOP)
@@ -236,8 +264,7 @@ def at_call(act: Callable[[], Any], number: int, calls: str = "all") -> bool:
 
     child = fork(stopped)
     os.waitpid(child, os.WUNTRACED)
-    inject = f"inject={calls}:signal=KILL:when={number}"
-    command = ["strace", "-f", "-o", os.devnull, "-e", f"trace={calls}", "-e", inject, "-p", str(child)]
+    command = ["strace", "-f", *options, "-p", str(child)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as tracer:
         assert tracer.stderr is not None
         first = tracer.stderr.readline()
@@ -247,39 +274,40 @@ def at_call(act: Callable[[], Any], number: int, calls: str = "all") -> bool:
     return done
 
 
-def killed_everywhere(work: Work, kill: Callable[[Callable[[], Any], int], bool]) -> int:
+def killed_everywhere(work: Work, how: str) -> int:
     """Kill it at each place; how many kills there were.
+
+    Args:
+        how: `lines`, `calls` or `changes`, which are the calls that change a file.
 
     Raises:
         AssertionError: with what the folder held after one of them.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        old, new = Path(scratch) / "old", Path(scratch) / "new"
+        old, new, it = (Path(scratch) / name for name in ("old", "new", "it"))
         for folder in (old, new):
             folder.mkdir()
             work.before(folder)
-        lines = lines_of(lambda: work.act(new), new)
+
+        def act() -> None:
+            work.act(it)
+
+        shutil.copytree(old, it)
+        work.act(new)
         right = work.look(old), work.look(new)
         assert right[0] != right[1]
+        places: Sequence[Any] = lines_of(act, it) if how == "lines" else calls_of(act, how == "changes")
         kills = 0
-        for number in lines if kill is at_line else itertools.count(1):
-            folder = Path(scratch) / "it"
-            shutil.rmtree(folder, ignore_errors=True)
-            shutil.copytree(old, folder)
-            done = kill(lambda folder=folder: work.act(folder), number)
-            assert work.look(folder) in right, f"kill {number}: {names(folder)}"
+        for place in places:
+            shutil.rmtree(it)
+            shutil.copytree(old, it)
+            done = at_line(act, place) if how == "lines" else at_call(act, place)
+            assert work.look(it) in right, f"killed at {place}: {names(it)}"
             if not done:
                 kills += 1
-                work.act(folder)
-            assert work.look(folder) == right[1] and not left_behind(folder), f"after kill {number}: {names(folder)}"
-            if done:
-                break
+                work.act(it)
+            assert work.look(it) == right[1] and not left_behind(it), f"after a kill at {place}: {names(it)}"
     return kills
-
-
-def run_killed_everywhere() -> int:
-    """Kill a training at each system call that changes a file, and let it go on; how many kills there were."""
-    return killed_everywhere(Work(nothing, trained, _run), lambda act, number: at_call(act, number, CHANGING))
 
 
 def _run(folder: Path) -> Any:
@@ -313,7 +341,7 @@ def killed_at_moments(count: int, seed: int = 0) -> tuple[int, int]:
             while not done:
                 child = fork(lambda folder=folder: trained(folder, "infix"))
                 if kills < count:
-                    time.sleep(rng.uniform(0, longest))
+                    time.sleep(rng.uniform(0, 1.5 * longest))
                     os.kill(child, signal.SIGKILL)
                 done = ended(child)
                 kills += not done
@@ -336,10 +364,10 @@ def begin(words: list[str]) -> dict[str, int]:
             kills, runs = killed_at_moments(int(words[1]))
             return {"kills": kills, "whole runs": runs}
         if words[0] == "run":
-            return {"a short run": run_killed_everywhere()}
-        kill, found = {"lines": at_line, "calls": at_call}[words[0]], {}
-        for name, work in WORK.items():
-            found[name] = killed_everywhere(work, kill)
+            return {"a short run": killed_everywhere(Work(nothing, trained, _run), "changes")}
+        found = {}
+        for name, work in ((name, work) for name, work in WORK.items() if not words[1:] or name in words[1:]):
+            found[name] = killed_everywhere(work, words[0])
             print(f"{name}: {found[name]}", file=sys.stderr, flush=True)
         return found
 

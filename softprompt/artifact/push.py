@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..base.bundled import BUNDLED
 from ..errors import ArtifactError
 from ..version import __version__
 from .ensemble import Ensemble, is_ensemble, load_ensemble
@@ -92,6 +91,8 @@ def _contents(held: Artifact | Ensemble, repo: str) -> dict[str, bytes]:
 
 def _card_on_hub(card: str, repo: str) -> str:
     """A card whose head names bases as the hub knows them, and whose code loads the artifact from where it is."""
+    from ..base.bundled import BUNDLED  # here: bases take seconds to import
+
     _, head, text = card.split("---\n", 2) if card.startswith("---\n") else ("", "", card)
     for base in BUNDLED.values():
         head = head.replace(f'base_model: "{base.name}"\n', f'base_model: "{base.hub_id}"\n')

@@ -7,6 +7,7 @@ import socket
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers import tiny_rows, tiny_task
@@ -71,10 +72,26 @@ def test_words_of_the_command_line_are_settings(monkeypatch, tmp_path):
     pytest.importorskip("ray.serve", reason="Ray Serve is not installed: pip install 'softprompt[ray]'")
     monkeypatch.chdir(tmp_path)
     asked = {"artifacts": "a,/b", "replicas": "2", "cpus": "0.5", "gpus": "0.25", "queue": "10", "grace": "3"}
-    (placed,) = [deployment(asked)._bound_deployment]
+    placed = deployment(asked)._bound_deployment
     assert placed.num_replicas == 2 and placed.max_ongoing_requests > 10
     assert placed.ray_actor_options == {"num_cpus": 0.5, "num_gpus": 0.25}
     assert placed._deployment_config.graceful_shutdown_timeout_s == 3
+
+
+def test_what_lies_on_the_hub_is_fetched_by_each_replica(folders, monkeypatch):
+    base, runs = folders
+    asked = []
+    monkeypatch.setattr("softprompt.serve.ray.folder_of", lambda name: asked.append(name) or runs)
+    monkeypatch.setattr("ray.serve.deployment", lambda placed, **_: SimpleNamespace(bind=lambda: placed))
+    monkeypatch.setattr("ray.serve.ingress", lambda build: lambda kind: build)
+    context = SimpleNamespace(replica_id=SimpleNamespace(unique_id="a1"))
+    monkeypatch.setattr("ray.serve.get_replica_context", lambda: context)
+    build = deployment({"artifacts": "hub:owner/name", "base": str(base)})
+    assert not asked  # nothing is loaded before it runs
+    app = build()
+    answered = TestClient(app).get("/readyz")
+    assert asked == ["hub:owner/name"] and answered.headers[REPLICA_HEADER] == "a1"
+    assert app.state.service.close(5)
 
 
 @pytest.mark.parametrize(

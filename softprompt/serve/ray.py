@@ -17,6 +17,8 @@ from pydantic import BeforeValidator, Field
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..artifact import folder_of
+from ..artifact.hub import is_hub
 from ..config import Strict, parse
 from ..documents import DocumentCache
 from ..errors import MissingExtraError
@@ -43,7 +45,8 @@ class Settings(Strict):
     """What a cluster serves, and with how much.
 
     Attributes:
-        artifacts: folders as `softprompt serve` takes them. Each replica reads them itself, so each node has them.
+        artifacts: folders, or `hub:OWNER/NAME`, as `softprompt serve` takes them. Each replica reads them itself, so each
+            node has the folders.
         base: bases instead of those that the artifacts were made on.
         dtype, quantization: of the bases.
         replicas: processes on the cluster; they share nothing.
@@ -88,7 +91,7 @@ def deployment(args: Mapping[str, Any]) -> Application:
             f"Ray Serve needs {error.name}, which is not installed: pip install 'softprompt[ray]'"
         ) from None
     settings = parse(Settings, dict(args), "args")
-    settings.artifacts = [str(Path(folder).expanduser().absolute()) for folder in settings.artifacts]
+    settings.artifacts = [one if is_hub(one) else str(Path(one).expanduser().absolute()) for one in settings.artifacts]
     token = os.environ.get("SOFTPROMPT_TOKEN")
 
     def build() -> FastAPI:
@@ -120,7 +123,7 @@ def application(settings: Settings, token: str | None = None) -> FastAPI:
     from ..cli.serving import manifests_of, runtime_for
 
     torch.set_num_threads(max(1, int(settings.cpus)))
-    folders = [Path(folder) for folder in settings.artifacts]
+    folders = [folder_of(one) for one in settings.artifacts]
     here = artifacts_of(folders)
     held = {name: manifests_of(path) for name, path in here.items()}
     runtime = runtime_for(here, held, settings.base, settings.dtype, settings.quantization, ignore_progress)

@@ -191,3 +191,17 @@ def test_plain_peft_loads_the_folder_and_gives_the_same_logits(tmp_path, name, f
             ours = batch.base.logits(batch.last)[0]
             assert not torch.allclose(theirs, plain(ids).logits[0, -1], atol=1e-2)
         assert torch.allclose(theirs, ours, atol=1e-4)
+
+
+@pytest.mark.parametrize("family, method", [("bert", "probe"), ("bert", "hard"), ("t5", "hard"), ("llama", "probe")])
+def test_texts_leave_nothing_behind(tmp_path, family, method):
+    """A runtime is asked about new texts as long as it lives, so its engines keep no state of them."""
+    base, changes = tiny_base(family), {"max_steps": 1} if method == "probe" else {}
+    runtime = Runtime(base)
+    if method == "probe":
+        train(base, tiny_task(), method, tmp_path / "run", train=changes, rows=tiny_rows(), check=False)
+    runtime.add("one", tiny_task() if method == "hard" else tmp_path / "run")
+    first = runtime.predict([f"joy {place}" for place in range(5)])
+    assert first[0].probabilities == pytest.approx(runtime.predict(["joy 0"])[0].probabilities, abs=1e-5)
+    engine = runtime.get("one").engine
+    assert engine.kept_states == 0 and engine.cache.nbytes == 0

@@ -104,13 +104,14 @@ class BidirectionalEngine(Engine):
         if self.plan.learns or guess:
             yield from self._whole_rows(examples, learned, progress, guess)
             return
-        fresh = list({example.text: example for example in examples if example.text not in self._ends}.values())
+        kept = self._ends if self.config.keeps_any else {}
+        fresh = list({example.text: example for example in examples if example.text not in kept}.values())
         for part, batch in self._whole_rows(fresh, learned, progress):
             both = torch.stack([batch.last, batch.pooled], 1)
-            self._ends.update(zip((fresh[index].text for index in part), both, strict=True))
+            kept.update(zip((fresh[index].text for index in part), both, strict=True))
         for begin in range(0, len(examples), ENDS_AT_ONCE):
             part = list(range(begin, min(begin + ENDS_AT_ONCE, len(examples))))
-            states = torch.stack([self._ends[examples[index].text] for index in part])
+            states = torch.stack([kept[examples[index].text] for index in part])
             ends = torch.arange(1, len(part) + 1, device=states.device)
             yield part, ClozeOutput(self.base, states[:, 0], ends, means=states[:, 1])
 

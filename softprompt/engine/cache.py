@@ -45,6 +45,11 @@ class CacheConfig:
     keep: bool = False
     part: str = ""
 
+    @property
+    def keeps_any(self) -> bool:
+        """Whether anything of a row outlives a call. In a server nothing may: it is asked about new texts for ever."""
+        return self.ram > 0 or self.disk > 0
+
 
 class RowCache:
     """K/V [L, 2, G, T, D], or states [T, H], of rows.

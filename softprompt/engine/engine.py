@@ -63,8 +63,7 @@ class Engine:
         )
         rows = next((other.cache for other in reuse if self._keeps_as(other)), None)
         if rows is None:
-            kept_as = self.context if config.keep else None
-            rows = RowCache(self.layout(base), dtype, config.ram, config.disk, kept_as)
+            rows = RowCache(self.layout(base), dtype, config.ram, config.disk, self.context if config.keep else None)
         self.cache: RowCache = rows
         self.frozen_layers = (
             FrozenLayers(self.base, plan, self.pieces.shared, below, self.cache) if plan.first_layer else None
@@ -199,12 +198,13 @@ class Engine:
         if self.plan.learns or long:
             yield from self._run_contexts(examples, learned, progress, long)
             return
-        fresh = list({example.text: example for example in examples if example.text not in self._ends}.values())
+        ends = self._ends if self.config.keeps_any else {}
+        fresh = list({example.text: example for example in examples if example.text not in ends}.values())
         for part, batch in self._run_contexts(fresh, NOTHING, progress, set()):
-            self._ends.update(zip((fresh[index].text for index in part), batch.last, strict=True))
+            ends.update(zip((fresh[index].text for index in part), batch.last, strict=True))
         for begin in range(0, len(examples), ENDS_AT_ONCE):
             part = list(range(begin, min(begin + ENDS_AT_ONCE, len(examples))))
-            states = torch.stack([self._ends[examples[index].text] for index in part])
+            states = torch.stack([ends[examples[index].text] for index in part])
             yield part, BatchOutput(self.base, states, torch.arange(1, len(part) + 1, device=states.device))
 
     def _run_contexts(

@@ -18,6 +18,7 @@ from softprompt.base import Base
 from softprompt.base.scores import Scoring, attend, attend_behind, joined
 from softprompt.cli import import_verbs
 from softprompt.cli.app import app
+from softprompt.cli.ask import _document
 from softprompt.documents import DocumentCache
 from softprompt.engine import Reading, text_key
 from softprompt.engine.cache import RowCache
@@ -334,6 +335,15 @@ def test_ask_from_the_shell(folder, tmp_path, monkeypatch):
         (tmp_path / "bad.txt").write_bytes(content)
         refused = shell.invoke(app, ["ask", str(tmp_path / "bad.txt"), *runs])
         assert isinstance(refused.exception, DataError) and message in str(refused.exception)
+
+
+@pytest.mark.parametrize(
+    "written, read",
+    [("a\n", "a"), ("a\n\n", "a\n"), ("a\r\n", "a"), ("a\r\n\r\n", "a\r\n"), ("\na \t", "\na \t"), ("a\r", "a\r")],
+)
+def test_the_last_line_break_alone_is_left_out(tmp_path, written, read):
+    (tmp_path / "letter.txt").write_bytes(written.encode())
+    assert _document(tmp_path / "letter.txt") == read
 
 
 def test_sources_that_cannot_be_asked_about(folder, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections import Counter
@@ -126,7 +127,7 @@ def _document(source: Path) -> Any:
             raise DataError(f"{where}: {error}") from None
     if is_blank(text):
         raise DataError(f"{where}: is empty; give a document")
-    return text.rstrip("\r\n")
+    return re.sub(r"\r?\n\Z", "", text)
 
 
 def _show(answers: Sequence[Prediction], reads: Mapping[str, str]) -> None:

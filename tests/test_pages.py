@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from helpers import tiny_task
+from models import tiny_base
 from results_maker import make_results
 from test_reporting import chosen, report, rows_of
 from test_try import line
@@ -27,6 +28,19 @@ from softprompt.reporting.inspected import Inspected, LearnedToken, inspected, i
 
 CHECK = Path(__file__).parent / "pages" / "check.mjs"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+IN_A_BROWSER = pytest.mark.skipif(
+    not CHROMIUM or not shutil.which("node") or not (CHECK.parent / "node_modules").exists(),
+    reason="needs node, Chromium, and npm install in tests/pages (make pages)",
+)
+
+
+def shots_into() -> list[str]:
+    """Where pictures go, if anywhere: the folder SHOTS, as an option of the scripts."""
+    shots = os.environ.get("SHOTS")
+    if shots:
+        Path(shots).mkdir(parents=True, exist_ok=True)
+    return ["--shots", shots] if shots else []
 
 
 def of_an_evaluation() -> str:
@@ -161,18 +175,42 @@ def test_control_characters_in_a_comparison(tmp_path):
 
 
 @pytest.mark.full
-@pytest.mark.skipif(not CHROMIUM or not shutil.which("node"), reason="needs node and Chromium")
-@pytest.mark.skipif(
-    not (CHECK.parent / "node_modules").exists(), reason="needs npm install in tests/pages (make pages)"
-)
+@IN_A_BROWSER
 def test_axe_finds_nothing(pages):
     """By axe-core's rules, at a phone's and a desktop's width, light and dark; nothing beyond the window or the keyboard."""
-    shots = os.environ.get("SHOTS")
-    if shots:
-        Path(shots).mkdir(parents=True, exist_ok=True)
-    command = ["node", CHECK, CHROMIUM, *pages.values(), *(["--shots", shots] if shots else [])]
+    command = ["node", CHECK, CHROMIUM, *pages.values(), *shots_into()]
     results = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=600).stdout)
     assert len(results) == 4 * len(pages)
     for found in results:
         where = f"{found['page']}, {found['width']} pixels, {found['theme']}"
         assert found["beyond"] <= 0 and not found["unreachable"] and not found["violations"], f"{where}: {found}"
+
+
+@pytest.mark.full
+@IN_A_BROWSER
+def test_the_page_of_the_server_answers(tmp_path):
+    """As a person uses it: what it shows is what the runtime answers, and nothing comes from elsewhere."""
+    pytest.importorskip("fastapi")
+    pytest.importorskip("prometheus_client")
+    from test_serve_end import opened
+
+    from softprompt import Runtime
+    from softprompt.serve.service import Service
+
+    runtime = Runtime(tiny_base())
+    for name in ("mood", "taste", "weather"):
+        task = tiny_task(template={"input": "Text: {{ text }}", "question": f"\n{name}?", "cue": "\nIt is:"})
+        runtime.add(name, task)
+    with opened(Service(runtime)) as (port, *_):
+        command = ["node", CHECK.with_name("serve.mjs"), CHROMIUM, f"http://127.0.0.1:{port}/", *shots_into()]
+        found = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=300).stdout)
+    assert found["offered"] == ["mood", "taste", "weather"] and found["none"] == "Tick at least one artifact."
+    for (name, label, sure), expected in zip(found["rows"], ["mood", "taste"], strict=True):
+        alone = runtime.predict(["joy and sun <b>and</b> rain"], expected)[0]
+        assert (name, label) == (expected, alone.label)
+        assert sure.split(", ")[0] == f"{alone.label} {alone.probabilities[alone.label]:.3f}"
+    assert found["status"] == "2 answers."
+    assert re.fullmatch(r"text read once: \d+ ms, each artifact behind it: \d+\.\d ms", found["timing"])
+    assert "no artifact 'gone' is loaded" in found["refused"]
+    assert {url.split("/")[2] for url in found["requests"]} == {f"127.0.0.1:{port}"}
+    assert not found["said"] and not found["violations"]

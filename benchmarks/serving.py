@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import logging
 import multiprocessing
 import statistics
 import sys
@@ -21,14 +22,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import uvicorn
-
 from softprompt.base import Base
 from softprompt.benchmarks import provenance
 from softprompt.data import Row
 from softprompt.runtime import Runtime
-from softprompt.serve.http import create_app
 from softprompt.serve.limits import Limits
+from softprompt.serve.middleware import access
+from softprompt.serve.running import listen, server_of
 from softprompt.serve.service import Service
 from softprompt.storage import write_json
 from softprompt.tasks import Task
@@ -109,20 +109,21 @@ def swapping(runtime: Runtime, folders: Mapping[str, Path]) -> dict[str, float]:
 
 
 class Served:
-    """A server in a thread of this process."""
+    """A server in a thread of this process, without its access log."""
 
-    def __init__(self, service: Service) -> None:
-        config = uvicorn.Config(create_app(service), host="127.0.0.1", port=0, log_config=None, access_log=False)
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
+    def __init__(self, service: Service, admin_token: str | None = None) -> None:
+        opened = listen("127.0.0.1", 0)
+        self.port = int(opened.getsockname()[1])
+        self._server = server_of(service, admin_token=admin_token, grace=5.0)
+        access.setLevel(logging.WARNING)
+        self._thread = threading.Thread(target=self._server.serve_on, args=(opened,), daemon=True)
         self._thread.start()
         while not self._server.started:
             time.sleep(0.01)
-        self.port = int(self._server.servers[0].sockets[0].getsockname()[1])
 
     def stop(self) -> None:
         """End it."""
-        self._server.should_exit = True
+        self._server.stop()
         self._thread.join()
 
 

@@ -211,8 +211,9 @@ def _written(node: dict[Any, Any], key: str) -> Any:
 
 
 def suggest(word: str, known: typing.Iterable[str]) -> str:
-    """` (did you mean …?)` for a near miss, else the list of what is known."""
-    names = sorted(known)
+    """` (did you mean …?)` for a near miss, else the list of what is known, if anything is."""
+    if not (names := sorted(known)):
+        return ""
     near = difflib.get_close_matches(word, names, n=1)
     return f" (did you mean {near[0]!r}?)" if near else f" (known: {', '.join(names)})"
 

@@ -31,9 +31,9 @@ from softprompt.serve import request as requests
 from softprompt.serve.http import create_app
 from softprompt.serve.limits import Limits
 from softprompt.serve.middleware import access
-from softprompt.serve.running import follow
 from softprompt.serve.scheduler import Scheduler
 from softprompt.serve.service import Service, artifacts_in
+from softprompt.serve.watching import follow
 from softprompt.training import train
 
 SETTINGS = {"max_steps": 2, "batch_size": 8, "lr": 0.05}
@@ -168,7 +168,7 @@ def test_a_request_finishes_with_the_version_it_began_with(runs):
 
 
 REFUSED = {
-    "no artifact": ({"model": "infx", "text": "a"}, 404, "no artifact 'infx' is loaded; did you mean 'infix'?"),
+    "no artifact": ({"model": "infx", "text": "a"}, 404, "no artifact 'infx' is loaded (did you mean 'infix'?)"),
     "both": ({"model": "soft", "models": ["soft"], "text": "a"}, 422, "give either model or models"),
     "no text": ({"model": "soft"}, 422, "give either text or texts"),
     "empty": ({"model": "soft", "text": ""}, 422, "text"),
@@ -298,7 +298,7 @@ def test_figures_and_the_access_log_hold_no_text(service, caplog):
     assert answered.headers["x-request-id"] == "my-id-1"
     lines = [json.loads(record.message) for record in caplog.records if record.name == access.name]
     assert lines[0]["id"] == "my-id-1" and lines[0]["route"] == "/v1/classify" and lines[0]["status"] == 200
-    assert lines[1]["route"] == "unknown" and TEXT not in str(lines)
+    assert lines[-1]["route"] == "unknown" and TEXT not in str(lines)
     figures = client.get("/metrics").text
     assert 'softprompt_requests_total{route="/v1/classify",status="200"}' in figures
     for name in ("queue_answers", "artifacts", "document_cache_hits", "batch_answers_bucket"):
@@ -312,7 +312,7 @@ def test_the_schema_says_what_may_come_back(client):
 
 
 def test_folders_are_followed(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr("softprompt.serve.running.EVERY", 0.05)
+    monkeypatch.setattr("softprompt.serve.watching.EVERY", 0.05)
     here = tmp_path / "runs"
     shutil.copytree(runs / "soft", here / "one")
     service = service_of(here)

@@ -21,8 +21,8 @@ from softprompt.documents import DocumentCache
 from softprompt.errors import ConfigError
 from softprompt.serve.http import create_app
 from softprompt.serve.request import Request
-from softprompt.serve.running import follow
 from softprompt.serve.service import Service, artifacts_in, artifacts_of
+from softprompt.serve.watching import follow
 from softprompt.serve.writing import Writer, _Row
 from softprompt.tasks import Task
 from softprompt.training import train
@@ -88,7 +88,8 @@ def test_a_fault_fails_its_requests_and_no_later_ones(service, client, monkeypat
         assert failed.status_code == 500 and "its log says why" in failed.json()["error"]
         if body is WRITES:
             streamed = client.post(path, json={**body, "stream": True})
-            assert "its log says why" in streamed.text and streamed.text.endswith("data: [DONE]\n\n")
+            error = json.loads(streamed.text.split("\n\n")[-2].removeprefix("data: "))["error"]
+            assert "its log says why" in error["message"] and "[DONE]" not in streamed.text
     assert client.post(path, json=body).status_code == 200
     end = time.monotonic() + 5
     while service.scheduler.writing and time.monotonic() < end:  # an outcome is told before its step has ended
@@ -151,7 +152,7 @@ def test_links_have_names_of_their_own(run, tmp_path):
 
 
 def test_following_goes_on_behind_any_fault(service, run, tmp_path, monkeypatch):
-    monkeypatch.setattr("softprompt.serve.running.EVERY", 0.02)
+    monkeypatch.setattr("softprompt.serve.watching.EVERY", 0.02)
     notes: list[str] = []
     plain, faulty = service.add, threading.Event()
     monkeypatch.setattr(service, "add", lambda *given: plain(*given) if faulty.is_set() else raises())

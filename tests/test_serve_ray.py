@@ -60,7 +60,7 @@ def test_a_replica_answers_as_the_runtime_does(folders, expected):
         assert one["probabilities"] == pytest.approx(expected[one["artifact"], TEXTS[one["index"]]], abs=1e-5)
     assert TestClient(app).get("/v1/models").status_code == 401
     refused = client.post("/v1/artifacts", json={"name": "new", "folder": str(runs / "soft")})
-    assert refused.status_code == 401  # it would change one replica of several
+    assert refused.status_code == 403  # it would change one replica of several
     service = app.state.service
     assert service.limits.queue == 7 and service.close(5)
     with pytest.raises(Stopping):  # so Ray takes another replica

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -90,28 +91,33 @@ def serve_verb(
 
     try:
         from ..serve.limits import Limits
-        from ..serve.running import follow, run
+        from ..serve.running import address_of, listen, server_of
         from ..serve.service import Service, artifacts_of
+        from ..serve.tokens import check_tokens
+        from ..serve.watching import follow
     except ModuleNotFoundError as error:
         raise MissingExtraError(
             f"softprompt serve needs {error.name}, which is not installed: pip install 'softprompt[serve]'"
         ) from None
 
     refuse_replacing({"--json": document})
+    check_tokens(token, admin_token)
     here = artifacts_of(folders)
-    with progress() as show:
-        held = {name: manifests_of(path) for name, path in here.items()}
-        runtime = runtime_for(here, held, base or [], dtype, quantization, show)
-    runtime.documents = DocumentCache(int(memory * 1e9))
-    limits = Limits(queue=queue, seconds=seconds, wait_ms=wait)
-    service = Service(runtime, folders, limits, owners or [])
-    if watch:
-        follow(service, here, folders, err.print)
-    names = ", ".join(list(here)[:8]) + (" …" if len(here) > 8 else "")
-
-    def opened(where: str) -> None:
+    with listen(host, port) as opened:  # before the base is loaded, which may take minutes
+        with progress() as show:
+            held = {name: manifests_of(path) for name, path in here.items()}
+            runtime = runtime_for(here, held, base or [], dtype, quantization, show)
+        runtime.documents = DocumentCache(int(memory * 1e9))
+        limits = Limits(queue=queue, seconds=seconds, wait_ms=wait)
+        service = Service(runtime, folders, limits, owners or [])
+        if watch:
+            follow(service, here, folders, err.print)
+        names = ", ".join(list(here)[:8]) + (" …" if len(here) > 8 else "")
+        where = address_of(host, opened)
         err.print(f"{len(here)} artifacts ({names}) at {where}")
         tell_json(document, {"address": where, "artifacts": list(here)})
         sys.stdout.flush()  # whoever has started the server waits for it
-
-    run(service, host, port, token, admin_token, grace, opened)
+        if not server_of(service, token, admin_token, grace).serve_on(opened):
+            # a batch still runs: the interpreter would tear its thread out of torch, which aborts the process
+            sys.stderr.flush()
+            os._exit(0)

@@ -115,7 +115,7 @@ def json_object(text: str) -> dict[str, Any]:
         raise ValueError("is nested too deeply") from None
     if not isinstance(value, dict):
         raise ValueError(f'expected an object such as {{"text": …}}, got {kind(value)}')
-    if problem := _surrogates(value):
+    if problem := half_pairs(value):
         raise ValueError(problem)
     return value
 
@@ -129,10 +129,11 @@ def _flaw(item: Any) -> str | None:
             return found.problem
         if isinstance(found, (dict, list)):
             left += found.values() if isinstance(found, dict) else found
-    return _surrogates(item)
+    return half_pairs(item)
 
 
-def _surrogates(value: Any) -> str | None:
+def half_pairs(value: Any) -> str | None:
+    """Why a value of JSON holds texts that are none, at any depth, or None (see `is_no_text`)."""
     try:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:

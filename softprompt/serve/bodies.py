@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -100,6 +100,33 @@ class Answers(BaseModel):
 
     results: list[Answered]
     timing_ms: Timed
+
+
+class Model(BaseModel):
+    """A base, or an artifact.
+
+    Attributes:
+        id: what requests call it.
+        parent: of an artifact, its base.
+        type: of an artifact, its task's type.
+        method: of an artifact, how it was made.
+        fields: of an artifact, what its texts hold.
+    """
+
+    id: str
+    object: Literal["model"]
+    owned_by: str
+    parent: str | None = None
+    type: str | None = None
+    method: str | None = None
+    fields: list[str] | None = None
+
+
+class Models(BaseModel):
+    """All that may be asked."""
+
+    object: Literal["list"]
+    data: list[Model]
 
 
 class NewArtifact(Body):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -17,16 +16,16 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
 from ..answers import Outcome
-from ..errors import DataError, SoftpromptError
+from ..errors import DataError
 from .bare import bare_names, bare_prompt
-from .openai_bodies import ChatCompletion, Completion
+from .openai_bodies import ChatCompletion, Completion, Turned, Written
+from .refusals import error_event, log, status_of
 from .request import Writing, check_length, written
 from .scheduler import Late
 from .service import Service
 from .waiting import waited
 
-FAULT = "the server has failed with this request; its log says why"
-_log = logging.getLogger("softprompt.serve")
+_STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
 
 
 @dataclass(frozen=True)
@@ -56,12 +55,12 @@ def routes(service: Service) -> APIRouter:
     """The two routes."""
     router = APIRouter()
 
-    @router.post("/v1/completions")
+    @router.post("/v1/completions", response_model=Written, response_model_exclude_unset=True, responses=_STREAM)
     async def completions(asked: Completion) -> Any:
         """A text behind a prompt."""
         return await _answered(service, asked, _TEXT)
 
-    @router.post("/v1/chat/completions")
+    @router.post("/v1/chat/completions", response_model=Turned, response_model_exclude_unset=True, responses=_STREAM)
     async def chat(asked: ChatCompletion) -> Any:
         """The assistant's next turn."""
         return await _answered(service, asked, _CHAT)
@@ -99,7 +98,7 @@ async def _answered(service: Service, asked: Completion | ChatCompletion, shape:
 async def _events(
     service: Service, request: Writing | str, pieces: asyncio.Queue[str | None], name: str, model: str, shape: _Shape
 ) -> AsyncIterator[str]:
-    """Server-sent events: the pieces of the text, why it ended, and OpenAI's end mark."""
+    """Server-sent events: the pieces of the text, why it ended, and OpenAI's end mark; or an error, and no mark."""
     end = time.monotonic() + service.limits.seconds
 
     def event(text: str, reason: str | None = None) -> str:
@@ -113,21 +112,16 @@ async def _events(
         done = True
         reason = "stop" if isinstance(request, str) else _reason(request.outcome.result())
         yield event("", reason)
+        yield "data: [DONE]\n\n"
     except (TimeoutError, asyncio.TimeoutError):
-        yield _problem("the answer took too long; ask for fewer tokens, or raise --timeout")
-    except (SoftpromptError, Late) as error:
-        yield _problem(str(error) or "the answer took too long")
-    except Exception:
-        _log.exception("a text has failed")
-        yield _problem(FAULT)
+        yield error_event(Late())
+    except Exception as error:
+        if status_of(error)[0] == 500:
+            log.exception("a text has failed")
+        yield error_event(error)
     finally:  # also where the client is gone
         if not done and not isinstance(request, str):
             service.scheduler.cancel(request)
-    yield "data: [DONE]\n\n"
-
-
-def _problem(message: str) -> str:
-    return f"data: {json.dumps({'error': message}, ensure_ascii=False)}\n\n"
 
 
 def _begin(service: Service, asked: Completion | ChatCompletion, tell: Callable[[str], object] | None) -> Writing | str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from .bodies import Body, Name
 
@@ -85,3 +85,64 @@ class ChatCompletion(_Asked):
         """Settings of generation that it asks for."""
         newer = self.max_completion_tokens
         return {**super().changes, **({} if newer is None else {"max_new_tokens": newer})}
+
+
+class Usage(BaseModel):
+    """Tokens that were read and written."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class _Answer(BaseModel):
+    """What both answer. `usage` is left out where nothing was written token by token."""
+
+    id: str
+    created: int
+    model: str
+    usage: Usage | None = None
+
+
+class _Choice(BaseModel):
+    """The only one.
+
+    Attributes:
+        finish_reason: `length` where it was cut.
+    """
+
+    index: Literal[0]
+    finish_reason: Literal["stop", "length"]
+
+
+class WrittenChoice(_Choice):
+    """What was written."""
+
+    text: str
+
+
+class Written(_Answer):
+    """The answer of `/v1/completions`. With `stream` it comes in pieces of this kind."""
+
+    object: Literal["text_completion"]
+    choices: list[WrittenChoice]
+
+
+class Said(BaseModel):
+    """A turn of the assistant."""
+
+    role: Literal["assistant"]
+    content: str
+
+
+class TurnedChoice(_Choice):
+    """The assistant's next turn."""
+
+    message: Said
+
+
+class Turned(_Answer):
+    """The answer of `/v1/chat/completions`. With `stream` it comes as chunks of OpenAI's shape."""
+
+    object: Literal["chat.completion"]
+    choices: list[TurnedChoice]

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ from pydantic import ValidationError
 
 from ..answers import Compiled, Outcome
 from ..answers.generated import Generated
+from ..data.json_files import half_pairs
 from ..ensemble import Together
 from ..errors import DataError
 from ..prediction import Prediction, prediction_of
@@ -116,10 +118,22 @@ def check_length(limits: Limits, text: str | Mapping[str, Any]) -> None:
     """
     try:
         size = len(text) if isinstance(text, str) else len(str(plain_row(text)))
+        problem = half_pairs(text)
     except RecursionError:
         raise DataError("a row holds lists or objects in hundreds of others; send its fields as texts") from None
+    if problem is not None:
+        raise DataError(f"a text {problem}; send Unicode")
     if size > limits.characters:
         raise TooLong(f"a text has {size} characters, the limit is {limits.characters}; shorten it")
+
+
+def settle(outcome: Future[Any], result: Any) -> None:
+    """Give an outcome, unless it is known already: whoever waited for it may have been refused meanwhile."""
+    with suppress(InvalidStateError):
+        if isinstance(result, Exception):
+            outcome.set_exception(result)
+        else:
+            outcome.set_result(result)
 
 
 def written(
@@ -156,15 +170,7 @@ def written(
     _refuse_cut([example], one, values, name)
     outcome: Future[Outcome] = Future()
 
-    def done(result: Outcome | Exception) -> None:
-        if outcome.done():
-            return
-        if isinstance(result, Exception):
-            outcome.set_exception(result)
-        else:
-            outcome.set_result(result)
-
-    answer = WrittenAnswer(example, prompt, done, tell, how)
+    answer = WrittenAnswer(example, prompt, lambda result: settle(outcome, result), tell, how)
     if answer.refusal:
         raise DataError(f"{name!r}: {answer.refusal}")
     return Writing(name, answer, deadline, outcome)

@@ -1,31 +1,37 @@
-"""A server process: it listens, follows folders, and stops without losing a request."""
+"""A server process: it takes its address first, serves, and stops without losing a request."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
+import math
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import uvicorn
 
-from ..errors import ConfigError, SoftpromptError
-from ..storage import digest_of
+from ..errors import ConfigError
+from .connection import Connection
 from .http import create_app
 from .middleware import access
-from .service import Service, artifacts_in, manifest_folder
+from .service import Service
 
-EVERY = 1.0  # seconds between looks at the folders
+SENDING = 1.0  # seconds for the last refusals to be sent
+_STEP = 0.05  # seconds between looks at whether the end has come
 
 
-class _Server(uvicorn.Server):
-    """uvicorn's, with our signals: SIGTERM ends it with exit code 0.
+class Server(uvicorn.Server):
+    """uvicorn's, with our signals and our end: SIGTERM ends it with exit code 0.
+
+    Args:
+        grace: seconds that requests under way have when it stops. Those that have not finished then are refused.
 
     Attributes:
         stopped: by `time.monotonic`, when it was told to stop; None: it was not.
@@ -33,140 +39,105 @@ class _Server(uvicorn.Server):
 
     stopped: float | None = None
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, config: uvicorn.Config, service: Service, grace: float) -> None:
         super().__init__(config)
-        self._service = service
+        self._service, self._grace = service, grace
+
+    @property
+    def left(self) -> float:
+        """Seconds that requests under way still have."""
+        return self._grace if self.stopped is None else max(0.0, self.stopped + self._grace - time.monotonic())
+
+    def stop(self, *_: Any) -> None:
+        """Take no new requests and end; at the second call without waiting for those under way."""
+        self.force_exit = self.should_exit
+        self.should_exit = self._service.closing = True
+        self.stopped = self.stopped or time.monotonic()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Stop at the first SIGTERM or SIGINT; at the second at once."""
-
-        def stop(*_: Any) -> None:
-            self.force_exit = self.should_exit
-            self.should_exit = self._service.closing = True
-            self.stopped = self.stopped or time.monotonic()
-
-        before = {which: signal.signal(which, stop) for which in (signal.SIGTERM, signal.SIGINT)}
+        """Stop at the first SIGTERM or SIGINT; at the second at once. Only the main thread can hear them."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {which: signal.signal(which, self.stop) for which in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield
         finally:
             for which, handler in before.items():
                 signal.signal(which, handler)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let requests under way finish. Whoever still waits at the end of the grace gets a refusal, not a cut."""
+        ended = asyncio.create_task(self._end())
+        await super().shutdown(sockets)
+        if self.force_exit:  # uvicorn waits for nobody now
+            await ended
+            await asyncio.sleep(2 * _STEP)
+        ended.cancel()
 
-def run(
-    service: Service,
-    host: str,
-    port: int,
-    token: str | None = None,
-    admin_token: str | None = None,
-    grace: float = 30.0,
-    told: Callable[[str], object] = print,
-) -> None:
-    """Serve until SIGTERM or SIGINT. Requests under way finish, for at most `grace` seconds.
+    async def _end(self) -> None:
+        while self.left and not self.force_exit:
+            await asyncio.sleep(_STEP)
+        self._service.abandon()
+
+    def serve_on(self, opened: socket.socket) -> bool:
+        """Serve until it is stopped; whether all that ran has ended then.
+
+        Args:
+            opened: where it listens (see `listen`); closed at the end.
+        """
+        try:
+            self.run([opened])
+        finally:
+            ended = self._service.close(self.left)
+            opened.close()
+        return ended
+
+
+def server_of(
+    service: Service, token: str | None = None, admin_token: str | None = None, grace: float = 30.0
+) -> Server:
+    """A server that is not open yet. Its access log goes to stderr.
+
+    Raises:
+        ConfigError: see `check_tokens`.
+    """
+    _log_access()
+    config = uvicorn.Config(
+        create_app(service, token, admin_token),
+        http=partial(Connection, seconds=service.limits.seconds),  # type: ignore[arg-type]  # it is called like the class
+        ws="none",
+        lifespan="off",  # nothing of ours begins or ends with it
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=math.ceil(grace + SENDING),
+    )
+    return Server(config, service, grace)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens. Whoever connects before it is served waits for it.
 
     Args:
         port: 0 takes a free one.
-        told: called with the address, once it is open.
 
     Raises:
         ConfigError: the address cannot be used.
     """
-    _log_access()
-    opened = _listen(host, port)
-    told(f"http://{_shown(host)}:{opened.getsockname()[1]}")
-    app = create_app(service, token, admin_token)
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=max(1, int(grace)))
-    server = _Server(config, service)
-    try:
-        server.run([opened])
-    finally:
-        spent = 0.0 if server.stopped is None else time.monotonic() - server.stopped
-        service.close(max(0.0, grace - spent))
-        opened.close()
-
-
-def follow(service: Service, folders: Mapping[str, Path], roots: list[Path], note: Callable[[str], object]) -> None:
-    """Load what appears or changes in the roots, and remove what goes, in a thread of its own.
-
-    Args:
-        folders: what is loaded now, by name.
-        note: called with a line for each change.
-    """
-    seen = {name: _version(folder) for name, folder in folders.items()}
-    doubled: set[Path] = set()
-
-    def look() -> None:
-        here: dict[str, Path] = {}
-        for name, folder in (one for root in roots for one in _inside(root).items()):
-            first = here.setdefault(name, folder)
-            if first.resolve() != folder.resolve() and folder not in doubled:
-                doubled.add(folder)
-                note(f"{folder} is not loaded: {first} is called {name}, too; rename one of them")
-        for name, folder in here.items():
-            version = _version(folder)
-            if version is None or seen.get(name) == version:
-                continue
-            try:
-                service.add(name, folder)
-                note(f"loaded {name}")
-            except Exception as error:  # whatever is wrong with it, the version before goes on answering
-                note(f"{name}: {error}")
-            seen[name] = version
-        for name in [name for name in seen if name not in here]:
-            del seen[name]
-            with contextlib.suppress(SoftpromptError):
-                service.remove(name)
-                note(f"removed {name}")
-
-    def watch() -> None:
-        wait = threading.Event()
-        while not service.closing:
-            wait.wait(EVERY)
-            try:
-                look()
-            except Exception as error:  # such as a folder that goes while it is read; the next look sees the rest
-                note(f"the folders could not be looked at ({error})")
-
-    threading.Thread(target=watch, name="softprompt watch", daemon=True).start()
-
-
-def _inside(root: Path) -> dict[str, Path]:
-    try:
-        return artifacts_in(root)
-    except (SoftpromptError, OSError):
-        return {}
-
-
-def _version(folder: Path) -> str | None:
-    """Changes with any file that an artifact consists of; None while it is not there."""
-    held = manifest_folder(folder) or folder
-    try:
-        files = sorted(one for one in held.rglob("*") if one.is_file())
-        return digest_of([[str(one.relative_to(held)), *_stamp(one)] for one in files])
-    except OSError:
-        return None
-
-
-def _stamp(file: Path) -> tuple[int, int, int]:
-    found = file.stat()
-    return found.st_mtime_ns, found.st_size, found.st_ino
-
-
-def _listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         opened = socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        raise ConfigError(
-            f"cannot listen on {host}:{port} ({error.strerror or error}); use another --host or --port"
-        ) from None
+    except (OSError, UnicodeError) as error:  # of a name that is none
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot listen on {host}:{port} ({reason}); use another --host or --port") from None
     opened.setblocking(False)
     return opened
 
 
-def _shown(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+def address_of(host: str, opened: socket.socket) -> str:
+    """Where a socket can be reached, as a URL."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{opened.getsockname()[1]}"
 
 
 def _log_access() -> None:

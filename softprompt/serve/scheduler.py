@@ -12,7 +12,7 @@ from ..answers import answer
 from ..documents import DocumentCache
 from ..surroundings import plain_torch
 from .limits import Limits
-from .request import Request, Timing, Writing
+from .request import Request, Timing, Writing, settle
 from .writing import Writer
 
 _log = logging.getLogger("softprompt.serve")
@@ -46,6 +46,7 @@ class Scheduler:
         self.documents, self.limits, self._ran = documents, limits, ran
         self._waiting: deque[Request | Writing] = deque()
         self._change = threading.Condition()
+        self._open: dict[int, Request | Writing] = {}  # all whose outcome is not known yet
         self._closed = False
         self._writer = Writer()
         self._thread = threading.Thread(target=self._run, name="softprompt scheduler", daemon=True)
@@ -81,13 +82,27 @@ class Scheduler:
             if self._closed or full:
                 raise Busy
             self._waiting.append(request)
+            self._open[key := id(request)] = request
             self._change.notify()
+        # by its key: a callback that held the request would keep it, and so itself
+        request.outcome.add_done_callback(lambda _: self._open.pop(key, None))
 
     def cancel(self, request: Request | Writing) -> None:
         """Nobody waits for it any more: it is not run, or its text not written to its end."""
         request.outcome.cancel()
+        self._open.pop(id(request), None)  # a text under way gets no outcome any more
         if isinstance(request, Writing):
             self._writer.cancel(request.answer)
+
+    def abandon(self, error: Callable[[], Exception]) -> None:
+        """Take nothing new, and fail whatever waits or is under way; what runs now is thrown away when it ends."""
+        with self._change:
+            self._closed = True
+            self._waiting.clear()
+            self._change.notify()
+        for request in list(self._open.values()):
+            settle(request.outcome, error())
+            self.cancel(request)
 
     def close(self, seconds: float) -> bool:
         """Take nothing new, and finish what waits; whether that was done in so many seconds."""
@@ -108,8 +123,7 @@ class Scheduler:
             except Exception as error:  # a fault of ours: what it concerns fails, and those that come next are answered
                 _log.exception("a batch has failed")
                 for request in batch:
-                    if not request.outcome.done():
-                        request.outcome.set_exception(error)
+                    settle(request.outcome, error)
                 self._writer.fail(error)
 
     def _turn(self, batch: Sequence[Request | Writing]) -> None:
@@ -145,7 +159,7 @@ class Scheduler:
             if not request.outcome.set_running_or_notify_cancel():
                 continue
             if time.monotonic() > request.deadline:
-                request.outcome.set_exception(Late())
+                settle(request.outcome, Late())
                 continue
             batch.append(request)
             rows += request.count
@@ -164,7 +178,7 @@ class Scheduler:
             outcomes = [request.together([next(left) for _ in request.rows]) for request in batch]
         except Exception as error:
             if len(batch) == 1:
-                batch[0].outcome.set_exception(error)
+                settle(batch[0].outcome, error)
                 return
             for request in batch:
                 self._answer([request])
@@ -172,7 +186,7 @@ class Scheduler:
         self._ran(len(rows))
         for request, own in zip(batch, outcomes, strict=True):
             request.timing = Timing(began - request.arrived, read - began, answered - read)
-            request.outcome.set_result(own)
+            settle(request.outcome, own)
 
     def _write(self, batch: Sequence[Writing]) -> None:
         """Let texts join those that are being written."""
@@ -181,7 +195,7 @@ class Scheduler:
             behind = self.documents.behind_texts([one.example for one in answers], [one.prompt for one in answers])
         except Exception as error:
             for request in batch:
-                request.outcome.set_exception(error)
+                settle(request.outcome, error)
             return
         for one, prompt in zip(answers, behind, strict=True):
             one.prompt = prompt

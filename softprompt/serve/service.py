@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import contextlib
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,9 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from .. import artifact as artifacts
+from ..config import suggest
 from ..ensemble import Together
-from ..errors import ArtifactError, ConfigError, SoftpromptError
+from ..errors import ArtifactError, ConfigError, DataError, SoftpromptError
 from ..runtime import Runtime
 from ..storage import called
 from .limits import Limits
@@ -64,8 +65,11 @@ class Service:
             try:
                 found[name] = self.runtime.served(name)
             except SoftpromptError:
-                raise Unknown(f"no artifact {name[:80]!r} is loaded{_nearest(name, self.runtime.names)}") from None
+                raise self._unknown(name) from None
         return found
+
+    def _unknown(self, name: str) -> Unknown:
+        return Unknown(f"no artifact {name[:80]!r} is loaded{suggest(name[:200], self.runtime.names)}")
 
     def submit(self, names: Sequence[str], texts: Sequence[str | Mapping[str, Any]], cut: bool) -> Request:
         """Queue texts for artifacts.
@@ -93,7 +97,7 @@ class Service:
         """
         with self._changing:
             self.runtime.add(name, folder)
-        return self.about(name)
+            return self.about(name)
 
     def remove(self, name: str) -> None:
         """Forget an artifact; requests under way finish with it.
@@ -105,8 +109,31 @@ class Service:
             self.loaded([name])
             self.runtime.remove(name)
 
+    def models(self) -> list[dict[str, Any]]:
+        """Bases and artifacts as `/v1/models` lists them; those that go meanwhile are left out."""
+        found = [{"id": base.name, "object": "model", "owned_by": "base"} for base in self.runtime.bases]
+        for name in self.runtime.names:
+            with contextlib.suppress(DataError):
+                found.append(self.about(name))
+        return found
+
+    def model(self, name: str) -> dict[str, Any]:
+        """One of them; an artifact goes before a base of its name.
+
+        Raises:
+            Unknown: no such name.
+        """
+        listed = {one["id"]: one for one in self.models()}
+        if name not in listed:
+            raise self._unknown(name)
+        return listed[name]
+
     def about(self, name: str) -> dict[str, Any]:
-        """An artifact as `/v1/models` lists it."""
+        """An artifact as `/v1/models` lists it.
+
+        Raises:
+            DataError: no such name.
+        """
         served = self.runtime.served(name)
         first = served.prompts[0]
         return {
@@ -118,6 +145,11 @@ class Service:
             "method": first.method.spec.name if len(served.prompts) == 1 else "ensemble",
             "fields": sorted(served.task.fields),
         }
+
+    def abandon(self) -> None:
+        """Refuse whatever waits or is under way: the time to finish it is over."""
+        self.closing = True
+        self.scheduler.abandon(Stopping)
 
     def close(self, seconds: float) -> bool:
         """Take no new request and finish those under way; whether that was done in time."""
@@ -189,10 +221,3 @@ def _holds_artifact(folder: Path) -> bool:
 def manifest_folder(folder: Path) -> Path | None:
     """Where the manifest of an artifact, or of a run's, lies; None where there is none."""
     return next((one for one in (folder / "artifact", folder) if (one / "manifest.json").is_file()), None)
-
-
-def _nearest(name: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, names, 1, 0.5)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f" (loaded: {', '.join(sorted(names)[:8]) or 'none'})"

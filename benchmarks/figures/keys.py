@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
-from softprompt.benchmarks.figures import calibration, commands, defaults, recipes, serving, speed, suites
+from softprompt.benchmarks.figures import calibration, commands, defaults, question, recipes, serving, speed, suites
 from softprompt.config import suggest
 from softprompt.errors import DataError
 
@@ -15,6 +15,7 @@ SOURCES: tuple[Callable[[Path], Pairs], ...] = (
     suites.values,
     defaults.values,
     speed.values,
+    question.values,
     serving.values,
     calibration.values,
     commands.values,

@@ -153,9 +153,8 @@ def main() -> None:
     measure(asked.out, list(dict.fromkeys([FRONT, *asked.places])))
     for cost in costs(asked.out):
         low, high = cost.interval
-        print(
-            f"{cost.task}, {cost.place}: {cost.there:.3f} against {cost.front:.3f}, {cost.difference:+.3f} [{low:+.3f}, {high:+.3f}]"
-        )
+        told = f"{cost.difference:+.3f} [{low:+.3f}, {high:+.3f}]"
+        print(f"{cost.task}, {cost.place}: {cost.there:.3f} against {cost.front:.3f}, {told}")
 
 
 if __name__ == "__main__":

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import SoftpromptError, visible
-from .leftovers import LEFT
+from .leftovers import LEFT, boot
 from .storage import plain_disk_errors
 
 OWNER = ".owner"  # who holds a folder; the lock itself goes with its process
-_BOOT = Path("/proc/sys/kernel/random/boot_id")
 _ours: dict[tuple[int, int], int] = {}  # folders that this process holds → the thread that does
 _guard = threading.Lock()
 
@@ -121,10 +120,7 @@ class _Owner:
 
 
 def _us() -> _Owner:
-    boot = ""
-    with contextlib.suppress(OSError):
-        boot = _BOOT.read_text(encoding="ascii").strip()
-    return _Owner(os.getpid(), platform.node(), boot)
+    return _Owner(os.getpid(), platform.node(), boot())
 
 
 def _is_alive(pid: int) -> bool:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import random
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ import torch
 from helpers import tiny_rows, tiny_task
 from models import tiny_base
 
-from softprompt import holding
+from softprompt import holding, leftovers
 from softprompt.errors import SoftpromptError
 from softprompt.holding import OWNER, held
 from softprompt.leftovers import making_folder
@@ -119,15 +121,28 @@ def test_a_run_with_a_damaged_checkpoint_ends_in_the_same_bytes(tmp_path, monkey
 
 
 def test_what_a_killed_save_left_goes_with_the_next_one(tmp_path):
-    for name in (".a.0123abcd.tmp", ".a.0123abcd.old", ".b.0123abcd.tmp"):
+    ours = leftovers._machine()
+    for name in (f".a.{ours}abcd.tmp", f".a.{ours}abcd.old", f".b.{ours}abcd.tmp"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text(name)
     with making_folder(tmp_path / "b") as living, atomic_folder(tmp_path / "a") as new:
-        assert (tmp_path / "a" / "file").read_text() == ".a.0123abcd.old"  # what was moved away is back
+        assert (tmp_path / "a" / "file").read_text() == f".a.{ours}abcd.old"  # what was moved away is back
         (new / "file").write_text("new")
         with making_folder(tmp_path / "b"):
             assert living.is_dir()  # somebody is at work there
     assert [path.name for path in tmp_path.iterdir()] == ["a"] and (tmp_path / "a" / "file").read_text() == "new"
+
+
+def test_what_another_machine_is_making_stays(tmp_path):
+    """Its lock on a folder of a shared disk is often not seen here."""
+    other = tmp_path / f".a.{int(leftovers._machine(), 16) ^ 1:04x}abcd.tmp"
+    other.mkdir()
+    with atomic_folder(tmp_path / "a"):
+        assert other.is_dir()
+    long_ago = time.time() - 2 * leftovers.QUIET
+    os.utime(other, (long_ago, long_ago))
+    with atomic_folder(tmp_path / "a"):
+        assert not other.exists()
 
 
 def test_files_that_a_library_writes_beside_its_own_go_too(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 import warnings
@@ -114,6 +115,22 @@ def test_a_second_push_replaces_the_first(hub, work, tmp_path):
     assert again.digest == pushed.digest
 
 
+def test_a_model_that_we_did_not_push_stays(hub, work):
+    hub.repos["acme/model"] = Repo()
+    theirs = {"model.safetensors": b"weights", "config.json": b"{}", "members/list.txt": b"people"}
+    hub.repos["acme/model"].commit(theirs)
+    held = set(hub.repos["acme/model"].commits[artifacts.push(work / "first", "acme/model").commit])
+    assert held == {*contents(work / "first" / "artifact"), *theirs}
+
+
+def test_files_of_somebody_else_in_a_shared_cache_are_copied(hub, work, monkeypatch):
+    """Whoever writes a folder sets the mode of its files, which is not ours to set there."""
+    there(hub, work)
+    monkeypatch.setattr("softprompt.artifact.hub.os.geteuid", lambda: os.getuid() + 1)
+    folder = artifacts.folder_of("hub:acme/movies")
+    assert {file.stat().st_nlink for file in folder.iterdir()} == {1}
+
+
 def test_a_branch_is_made_and_found(hub, work):
     pushed = artifacts.push(work / "first", "acme/movies", revision="v2")
     repo = hub.repos["acme/movies"]
@@ -180,7 +197,18 @@ def test_a_pinned_digest_is_held_to(hub, work):
 
 @pytest.mark.parametrize(
     "text",
-    ["hub:", "hub:movies", "hub:a/b/c", "hub:a/b@", "hub:../x", "hub:a/b@sha256:12", "hub:a/b c", "hub:a/--x"],
+    [
+        "hub:",
+        "hub:movies",
+        "hub:a/b/c",
+        "hub:a/b@",
+        "hub:../x",
+        "hub:a/b@sha256:12",
+        "hub:a/b c",
+        "hub:a/--x",
+        "hub:a/b@../x",
+        "hub:a/b@/x",
+    ],
 )
 def test_what_is_no_address_is_told(hub, work, text):
     refused(cli("inspect", text, cwd=work), "hub:")

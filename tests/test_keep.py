@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 
 from softprompt.interrupts import Interrupted
 from softprompt.metrics import Estimate
-from softprompt.training import loop, spikes, train
+from softprompt.runfile import TrainSpec
+from softprompt.training import keeping, loop, spikes, train
 from softprompt.training.state import State
 
 STEADY = {"batch_size": 4, "lr": 0.1, "schedule": "constant", "warmup": 0.0, "eval_every": 2, "patience": 1}
@@ -81,6 +82,13 @@ def test_an_average_goes_on_bit_by_bit(tmp_path):
     assert found.keys() == whole.keys() and all(torch.equal(found[name], whole[name]) for name in whole)
     finished, _ = tensors(tmp_path / "cut", "average")  # asked once more
     assert all(torch.equal(finished[name], whole[name]) for name in whole)
+
+
+def test_what_a_checkpoint_held_meets_parameters_of_another_device():
+    state = State(step=8, average={"count": 1, "parameters": [torch.ones(2)]})
+    spec = TrainSpec(max_steps=8, eval_every=2, keep="average")
+    keeping.average_in(state, spec, [torch.zeros(2, device="meta")])
+    assert state.average["count"] == 2 and state.average["parameters"][0].is_meta
 
 
 def test_a_spike_takes_the_average_back_too(monkeypatch):

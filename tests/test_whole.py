@@ -216,11 +216,13 @@ def test_what_a_killed_conversion_left_goes(tmp_path, monkeypatch):
     pytest.importorskip("gguf")
     from gguf_maker import save_gguf
 
+    from softprompt.leftovers import _machine
+
     monkeypatch.setenv("SOFTPROMPT_CACHE", str(tmp_path / "cache"))
     save_gguf(tmp_path / "it.gguf")
     Base.load(tmp_path / "it.gguf", device="cpu")
     (made,) = (tmp_path / "cache" / "bases").iterdir()
-    shutil.move(made, made.with_name(f".{made.name}.0123abcd.tmp"))
+    shutil.move(made, made.with_name(f".{made.name}.{_machine()}abcd.tmp"))
     other = made.with_name(".gguf-of-another.0123abcd.tmp")
     other.mkdir()
     Base.load(tmp_path / "it.gguf", device="cpu")

@@ -39,7 +39,7 @@ MAX_BYTES = 8_000_000_000  # of all files; the weights of a model of 2B paramete
 MAX_FILES = 500  # 16 members that are whole models with tokenizers
 _TIMEOUT = 30.0  # seconds for an answer of the hub
 _ADDRESS = re.compile(
-    r"hub:(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*)(@(?!sha256:)(?P<revision>[^@\s]+))?(@sha256:(?P<digest>[0-9a-f]{64}))?",
+    r"hub:(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9_][\w.-]*)(@(?!sha256:|/|\S*\.\.)(?P<revision>[^@\s]+))?(@sha256:(?P<digest>[0-9a-f]{64}))?",
     re.ASCII,
 )
 
@@ -197,8 +197,13 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 
 def _link(file: Path, to: Path) -> None:
-    """The same bytes under another name; a copy where the file system cannot do that."""
+    """The same bytes under another name; a copy where the file system cannot do that, or the file is somebody else's.
+
+    A cache may be shared, and whoever writes a folder sets the mode of its files.
+    """
     try:
+        if hasattr(os, "geteuid") and file.stat().st_uid != os.geteuid():
+            raise PermissionError
         os.link(file, to)
     except OSError:
         shutil.copyfile(file, to)

@@ -140,5 +140,8 @@ def _uploaded(repo: str, contents: dict[str, bytes], private: bool, revision: st
 
 
 def _pushed_before(api: HfApi, repo: str, revision: str | None) -> list[str]:
+    """What an earlier push may have left there; nothing where the repository holds no artifact, but perhaps a model."""
     names = api.list_repo_files(repo, revision=revision)
+    if not {MANIFEST, ENSEMBLE} & set(names):
+        return []
     return [name for name in names if name in _REPLACED or name.startswith(f"{MEMBERS}/")]

@@ -49,8 +49,14 @@ def average_in(state: State, spec: TrainSpec, parameters: Sequence[Tensor]) -> N
     # new tensors each time: snapshots hold the earlier ones
     state.average = {
         "count": count,
-        "parameters": [old + (new - old) / count for old, new in zip(before, now, strict=True)],
+        "parameters": [_moved(old, new, count) for old, new in zip(before, now, strict=True)],
     }
+
+
+def _moved(old: Tensor, new: Tensor, count: int) -> Tensor:
+    """A mean of so many, the newest among them; what a checkpoint held lies on the CPU."""
+    old = old.to(new.device)
+    return old + (new - old) / count
 
 
 def evaluates_after(step: int, spec: TrainSpec) -> bool:

@@ -85,7 +85,6 @@ HOW = {
     "top_p": st.floats(0.01, 1),
     "seed": st.integers(0, 2**70),
     "stop": st.one_of(TEXTS, st.lists(TEXTS, max_size=3)),
-    "stream": st.booleans(),
     "n": st.just(1),
     "user": TEXTS,
 }
@@ -100,10 +99,17 @@ TURNS = st.lists(
 GOOD = {
     "/v1/classify": asked(["labels", "team/ä", "two"], ROWS),
     "/v1/extract": asked(["spans"], st.one_of(CONTEXTS, CONTEXTS, ROWS)),
-    "/v1/completions": st.fixed_dictionaries({"model": some(WRITERS), "prompt": TEXTS}, optional=HOW),
-    "/v1/chat/completions": st.fixed_dictionaries({"model": some(WRITERS), "messages": TURNS}, optional=HOW),
+    "/v1/completions": st.fixed_dictionaries(
+        {"model": some(WRITERS), "prompt": TEXTS, "stream": st.booleans()}, optional=HOW
+    ),
+    "/v1/chat/completions": st.fixed_dictionaries(
+        {"model": some(WRITERS), "messages": TURNS, "stream": st.booleans()}, optional=HOW
+    ),
     "/v1/artifacts": st.fixed_dictionaries({"name": TEXTS, "folder": TEXTS}),
 }
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 
 
 @pytest.fixture(scope="module")

@@ -77,17 +77,8 @@ def fit_weights(
     Raises:
         DataError: fewer than two members, no rows, or members that differ in shape.
     """
-    members: np.ndarray = (
-        np.array([np.asarray(one, dtype=float) for one in log_probs]) if _alike(log_probs) else np.empty(0)
-    )
     right = np.asarray(gold)
-    if len(members) < 2 or members.ndim != 3 or not len(right) or members.shape[1] != len(right):
-        shapes = ", ".join(str(list(np.shape(one))) for one in log_probs)
-        raise DataError(
-            f"weights are fitted to log-probabilities [rows, labels] of two members or more and a right label for each "
-            f"row; got {shapes or 'none'} and {len(right)} labels"
-        )
-    members = np.maximum(members, -1e4)
+    members = _stacked(log_probs, len(right))
     count, rows = len(members), np.arange(len(right))
     times = np.ones(len(right)) if sample_weight is None else np.asarray(sample_weight, dtype=float)
     own = members[:, rows, right]  # [M, n]
@@ -121,8 +112,20 @@ def fit_weights(
     return [float(weight) for weight in weights / weights.sum()]
 
 
-def _alike(log_probs: Sequence[np.ndarray]) -> bool:
-    return len({np.shape(one) for one in log_probs}) == 1
+def _stacked(log_probs: Sequence[np.ndarray], rows: int) -> np.ndarray:
+    """Members' log-probabilities as one array [M, rows, K], none below −10,000.
+
+    Raises:
+        DataError: fewer than two members, no rows, or members that differ in shape.
+    """
+    shapes = [np.shape(one) for one in log_probs]
+    if len(shapes) < 2 or len(set(shapes)) > 1 or len(shapes[0]) != 2 or not rows or shapes[0][0] != rows:
+        told = ", ".join(str(list(shape)) for shape in shapes)
+        raise DataError(
+            f"weights are fitted to log-probabilities [rows, labels] of two members or more and a right label for each "
+            f"row; got {told or 'none'} and {rows} labels"
+        )
+    return np.maximum(np.array([np.asarray(one, dtype=float) for one in log_probs]), -1e4)
 
 
 def equal_weights(count: int) -> list[float]:

@@ -110,7 +110,8 @@ def test_a_pruned_prefix_is_the_prefix_with_tokens_hidden(family):
 
 
 def test_lengths_are_saved_measured_and_trained_on(kind, tmp_path):
-    base, task, rows = tiny_base(), tiny_task(scoring={"over": "vocabulary"}), tiny_rows()
+    base, rows = tiny_base(), tiny_rows()
+    task = tiny_task(template=ASKED, scoring={"over": "vocabulary"})
     done = trained(kind, tmp_path / "run")
     held = artifacts.load(tmp_path / "run")
     report = prune(base, task, held, [2, 4], tmp_path / "pruned", rows=rows, train={"lr": 0.02}, importance_rows=6)

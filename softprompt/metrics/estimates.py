@@ -19,6 +19,10 @@ class Estimate:
 
     Attributes:
         signature: how it was computed, as sacrebleu says it; empty for metrics whose name says all.
+
+    Example:
+        >>> print(estimate("accuracy", ["a", "b", "b", "a"], ["a", "b", "b", "b"]))
+        0.750 [0.301, 0.954]
     """
 
     metric: str

@@ -19,6 +19,11 @@ class Difference:
     Attributes:
         value: above 0: the first is better.
         interval: 95 %, over rows that both have answered. It does not cover another training.
+
+    Example:
+        >>> found = difference("accuracy", ["a", "b"], ["a", "b"], ["a", "a"])
+        >>> found.value, found.rows
+        (0.5, 2)
     """
 
     metric: str

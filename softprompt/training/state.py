@@ -41,7 +41,6 @@ class State:
         parameters, optimizer: of the method.
         eval_history: dev evaluations that may still be the best: {"value", "error", "nll", "step", "parameters"}.
         best: the best of them so far.
-        average: {"count", "parameters"}: their mean over so many dev evaluations; empty if nothing is averaged yet.
         since: dev evaluations since then.
         unseen: dev is still to be evaluated after this step.
         loss: of the last step.
@@ -50,6 +49,7 @@ class State:
         recent: loss and gradient norm of each of the last steps.
         snapshots: states to go back to from a spike, the oldest first (see `spikes.py`).
         spikes: what was recorded of each.
+        average: {"count", "parameters"}: their mean over so many dev evaluations; empty if nothing is averaged yet.
         evaluations: what `eval_history` is of, whole, by step; not kept in checkpoints.
     """
 
@@ -58,7 +58,6 @@ class State:
     optimizer: dict[str, Any] = field(default_factory=dict)
     eval_history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)
-    average: dict[str, Any] = field(default_factory=dict)
     since: int = 0
     ended: str = ""
     unseen: bool = False
@@ -68,6 +67,7 @@ class State:
     recent: list[list[float]] = field(default_factory=list)
     snapshots: list[dict[str, Any]] = field(default_factory=list)
     spikes: list[dict[str, Any]] = field(default_factory=list)
+    average: dict[str, Any] = field(default_factory=dict)
     evaluations: dict[int, Evaluation] = field(default_factory=dict)
 
     def is_last(self, max_steps: int | None) -> bool:

@@ -12,12 +12,14 @@ from helpers import close, tiny_rows, tiny_task
 from models import tiny_base, tiny_model, tiny_tokenizer
 from scipy.special import log_softmax
 from test_cli import cli, refused
+from test_multilabel import TASK, several_rows
 
 import softprompt as sp
 from softprompt import artifact as artifacts
 from softprompt.artifact import Manifest
 from softprompt.base import Base
 from softprompt.errors import ArtifactError, ConfigError
+from softprompt.tasks import Task
 from softprompt.training.averaging import check_alike
 
 WEIGHTS = (0.25, 0.75)
@@ -164,6 +166,17 @@ def test_a_head_is_averaged_with_what_it_reads(base, tmp_path):
     held, wanted = mean(places, tmp_path / "mean", base), by_hand(places)
     assert {"head.weight", "head.bias", "prompt_embeddings"} == set(held.tensors)
     assert all(value.numpy() == pytest.approx(wanted[key], abs=1e-6) for key, value in held.tensors.items())
+
+
+def test_thresholds_that_each_training_chose_are_averaged(base, tmp_path):
+    places = [tmp_path / "0", tmp_path / "1"]
+    for seed, place in enumerate(places):
+        sp.train(base, Task.load(TASK), METHODS["soft"], place, train=SETTINGS, rows=several_rows(), seed=seed)
+    chosen = [sp.load(place).manifest.task["thresholds"] for place in places]
+    assert chosen[0] != chosen[1]
+    held = mean(places, tmp_path / "mean", base)
+    wanted = {label: WEIGHTS[0] * value + WEIGHTS[1] * chosen[1][label] for label, value in chosen[0].items()}
+    assert held.manifest.task["thresholds"] == pytest.approx(wanted)
 
 
 def test_manifest_and_card_name_what_was_averaged(base, runs, tmp_path):

@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from .. import artifact as artifacts
@@ -26,10 +27,12 @@ from ..methods import Method, make_method
 from ..prepared import bind, with_head
 from ..surroundings import plain_torch
 from ..tasks import Task
+from ..tasks.multilabel import MultiLabel
 from ..version import __version__
 from .saving import PACKAGES, loads_in
 
 MAX_MEMBERS = 64
+_APART = ("name", "data", "thresholds")  # of the task; thresholds are chosen on each training's own dev rows
 _STARTS = ("init", "text", "artifact")  # where training began, which the finished tensors do not show
 
 
@@ -126,6 +129,7 @@ def average(members: Sequence[tuple[Artifact, float]], base: Base) -> Average:
     changes = {
         "softprompt": __version__,
         "method": _settings(method, held),
+        "task": _task_of_mean(held, weights),
         "tensors": {name: {"shape": list(value.shape)} for name, value in tensors.items()},
         "tensors_sha256": None,
         "files": {},
@@ -179,7 +183,7 @@ def _facts(name: str, manifest: Manifest) -> dict[str, str]:
         **{f"method.{key}": value for key, value in settings.items() if key not in _STARTS},
         "layout": manifest.layout.model_dump(),
         "shape": {key: value.shape for key, value in manifest.tensors.items()},
-        **{f"task.{key}": value for key, value in task.items() if key not in ("name", "data")},
+        **{f"task.{key}": value for key, value in task.items() if key not in _APART},
     }
     # the order of labels counts: a head's rows stand in it
     return {key: json.dumps(value, ensure_ascii=False) for key, value in facts.items()}
@@ -192,6 +196,19 @@ def _short(facts: Mapping[str, str], what: str) -> str:
 def _task(manifest: Manifest) -> Task:
     assert manifest.task is not None
     return Task.of_artifact(manifest.task, manifest.format_version)
+
+
+def _task_of_mean(held: Sequence[Artifact], weights: Sequence[float]) -> dict[str, Any] | None:
+    """The first one's task, with the mean of all thresholds of labels where they differ."""
+    first, *others = [_task(one.manifest) for one in held]
+    own = held[0].manifest.task
+    if own is None or not isinstance(first, MultiLabel):
+        return own
+    each = [first.thresholds, *(one.thresholds for one in others if isinstance(one, MultiLabel))]
+    if all(one == each[0] for one in each):
+        return own
+    means = np.average(each, axis=0, weights=weights)
+    return {**own, "thresholds": dict(zip(first.spec.labels, means.tolist(), strict=True))}
 
 
 def _settings(method: Method, held: Sequence[Artifact]) -> dict[str, Any]:

@@ -67,6 +67,12 @@ def test_a_replica_answers_as_the_runtime_does(folders, expected):
         service.check_open()
 
 
+def test_an_empty_token_is_none(folders):
+    base, runs = folders
+    client = TestClient(application(Settings(artifacts=[str(runs)], base=[str(base)]), token=""))
+    assert client.get("/v1/models").status_code == 200
+
+
 def test_words_of_the_command_line_are_settings(monkeypatch, tmp_path):
     """As `serve run softprompt.serve.ray:deployment artifacts=a,/b replicas=2 …` gives them."""
     pytest.importorskip("ray.serve", reason="Ray Serve is not installed: pip install 'softprompt[ray]'")

@@ -130,7 +130,7 @@ def application(settings: Settings, token: str | None = None) -> FastAPI:
     runtime.documents = DocumentCache(int(settings.documents_gb * 1e9))
     limits = Limits(queue=settings.queue, seconds=settings.timeout, wait_ms=settings.batch_wait_ms)
     service = Service(runtime, folders, limits)
-    app = create_app(service, token)
+    app = create_app(service, token or None)  # an empty one asks for an open server, as on the command line
     app.state.service = service
     return app
 

@@ -26,9 +26,9 @@ TRAIN = {"epochs": 4, "batch_size": 8, "lr": 0.05}
 KINDS = [
     {"name": "soft", "length": 5},
     {"name": "prefix", "length": 5},
-    {"name": "prefix", "length": 5, "layers": "1-"},
+    pytest.param({"name": "prefix", "length": 5, "layers": "1-"}, marks=pytest.mark.full),
     {"name": "infix", "length": 5},
-    {"name": "infix", "length": 5, "form": "embeddings"},
+    pytest.param({"name": "infix", "length": 5, "form": "embeddings"}, marks=pytest.mark.full),
     {"name": "p_tuning", "length": 5, "hidden": 8},
 ]
 

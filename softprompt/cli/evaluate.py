@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +17,7 @@ from .reports import ReportFile, check_report, tell_report
 from .serving import manifests_of, runtime_for
 
 if TYPE_CHECKING:
+    from ..answers import Evaluation
     from ..data import Row
     from ..tasks import Task
 
@@ -73,14 +75,7 @@ def eval_verb(
     tell_answers(found, runtime.prompts("artifact")[0].form)
     told = found.estimate.as_dict()
     out.print(f"{found.estimate.metric} {found.estimate} on {found.estimate.rows} rows")
-    if found.members:
-        names = [path.name for path in held]
-        for name, one in zip(names, found.members, strict=True):
-            out.print(f"member {name}: {one.estimate.metric} {one.estimate}")
-        told["members"] = [
-            {"name": name, **member_measures(one)} for name, one in zip(names, found.members, strict=True)
-        ]
-        told |= tell_gain(found, found.members, names)
+    told |= _members_told(found, [path.name for path in held])
     if report is not None:
         from ..reporting import report_of
 
@@ -92,6 +87,16 @@ def eval_verb(
     if outcomes is not None:
         write_rows(outcomes, [item.as_dict() for item in found.outcomes])
     tell_json(document, told)
+
+
+def _members_told(found: Evaluation, names: Sequence[str]) -> dict[str, Any]:
+    """Print how an ensemble's members did, and what they gain together; the same for JSON. Nothing of one artifact."""
+    if not found.members:
+        return {}
+    for name, one in zip(names, found.members, strict=True):
+        out.print(f"member {name}: {one.estimate.metric} {one.estimate}")
+    each = [{"name": name, **member_measures(one)} for name, one in zip(names, found.members, strict=True)]
+    return {"members": each, **tell_gain(found, found.members, names)}
 
 
 def own_rows(artifact: Path, task: Task, split: str) -> list[Row]:

@@ -249,10 +249,7 @@ def measure(out: Path, requests: int, reloads: int) -> dict[str, Any]:
         served.stop()
         mistakes = wrong(answers, runtime, folders)
     record = {
-        "time": provenance.now(),
-        "commit": provenance.commit()[0],
-        "machine": provenance.machine(),
-        "versions": provenance.versions(),
+        **provenance.stamp(),
         "threads": THREADS,
         "artifacts": ARTIFACTS,
         "requests": requests,

@@ -67,3 +67,8 @@ def processor_seconds() -> float:
 def now() -> str:
     """The time, in UTC, to the second (ISO 8601)."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def stamp() -> dict[str, Any]:
+    """When, at which commit, on which machine and with which versions a record was made."""
+    return {"time": now(), "commit": commit()[0], "machine": machine(), "versions": versions()}

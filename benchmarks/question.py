@@ -65,10 +65,7 @@ def run(base: Base, name: str, place: str, seed: int) -> dict[str, Any]:
         "log_loss": tested.nll,
         "right": "".join(str(int(outcome.predicted == outcome.gold)) for outcome in tested.outcomes),  # of each row
         "processor_seconds": seconds,
-        "time": provenance.now(),
-        "commit": provenance.commit()[0],
-        "machine": provenance.machine(),
-        "versions": provenance.versions(),
+        **provenance.stamp(),
     }
 
 

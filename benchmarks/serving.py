@@ -205,10 +205,7 @@ def measure(out: Path) -> dict[str, Any]:
             runtime.add(name, path)
         names = list(folders)
         record: dict[str, Any] = {
-            "time": provenance.now(),
-            "commit": provenance.commit()[0],
-            "machine": provenance.machine(),
-            "versions": provenance.versions(),
+            **provenance.stamp(),
             "artifacts": len(names),
             "document_tokens": DOCUMENT,
             "asking": asking(runtime, names, text_of(base, DOCUMENT)),

@@ -16,14 +16,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..config import parse
-from ..errors import ArtifactError, ConfigError
+from ..errors import ArtifactError
 from ..storage import atomic_folder, digest_of
 from .checks import list_names
 from .ensemble_manifest import Combine, EnsembleManifest, MemberRecord, format_of
-from .files import MAX_JSON_BYTES, WHOLE_MODEL, one_line, read_bytes, read_json, steadily
+from .files import MAX_JSON_BYTES, WHOLE_MODEL, read_bytes, read_json, steadily
 from .hub import check_digest, fetched
 from .manifest import Manifest
+from .parsing import parse_content
 from .store import CARD, ENSEMBLE, MANIFEST, MEMBERS, Artifact, load, refuse_foreign
 
 
@@ -137,10 +137,7 @@ def write_ensemble(
         for (name, member), weight in zip(members.items(), weights, strict=True)
     ]
     data = {"members": records, "metrics": dict(metrics or {}), "dev_rows": dev_rows, "combine": combine}
-    try:
-        manifest = parse(EnsembleManifest, {**data, "format_version": format_of(combine)}, str(folder))
-    except ConfigError as error:
-        raise ArtifactError(one_line(str(error))) from None
+    manifest = parse_content(EnsembleManifest, {**data, "format_version": format_of(combine)}, str(folder))
     with atomic_folder(target) as temporary:
         for name, member in members.items():
             _copy(member, temporary / MEMBERS / name)

@@ -11,12 +11,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, PositiveInt, field_validator, model_serializer, model_validator
 from pydantic_core.core_schema import SerializerFunctionWrapHandler
 
-from ..config import parse
-from ..errors import ArtifactError, ConfigError
+from ..errors import ArtifactError
 from ..storage import digest_of
 from ..version import __version__
-from .files import one_line
 from .manifest import Exact, MetricRecord, Sha256, json_text
+from .parsing import parse_content, refuse_newer
 
 MAX_MEMBERS = 16
 ENSEMBLE_VERSION = 2
@@ -111,15 +110,9 @@ class EnsembleManifest(Exact):
             ArtifactError: a newer format, fields that do not fit, or changed since it was written.
         """
         version = data.get("format_version")
-        if isinstance(version, int) and not isinstance(version, bool) and version > ENSEMBLE_VERSION:
-            raise ArtifactError(
-                f"{where}: the ensemble has format version {version}, softprompt {__version__} reads up to "
-                f"{ENSEMBLE_VERSION}; update with `pip install -U softprompt`"
-            )
-        try:
-            manifest = parse(EnsembleManifest, data, where)
-        except ConfigError as error:
-            raise ArtifactError(one_line(str(error))) from None
+        if isinstance(version, int) and not isinstance(version, bool):
+            refuse_newer("ensemble", version, ENSEMBLE_VERSION, where)
+        manifest = parse_content(EnsembleManifest, data, where)
         digest = digest_of({key: value for key, value in data.items() if key != "ensemble_sha256"})
         if digest != manifest.ensemble_sha256:
             raise ArtifactError(

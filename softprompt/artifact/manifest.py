@@ -13,11 +13,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import ConfigDict, Field, NonNegativeInt, PositiveInt, field_validator, model_serializer, model_validator
 from pydantic_core.core_schema import SerializerFunctionWrapHandler
 
-from ..config import Strict, parse
-from ..errors import ArtifactError, ConfigError, SoftpromptError
+from ..config import Strict
+from ..errors import ArtifactError, SoftpromptError
 from ..storage import digest_of
 from ..version import __version__
 from .files import MAX_JSON_BYTES, MAX_TENSORS, WHOLE_MODEL, decode, one_line, parse_json, read_bytes
+from .parsing import parse_content, refuse_newer
 
 FORMAT_VERSION = 2
 """The format that artifacts are written in. Format 1 is still read; newer ones are refused."""
@@ -221,15 +222,8 @@ class Manifest(Exact):
                 f"{where}: format_version is {one_line(repr(version), 60)}, expected {FORMAT_VERSION}; "
                 "this is no softprompt artifact"
             )
-        if version > FORMAT_VERSION:
-            raise ArtifactError(
-                f"{where}: the artifact has format version {version}, softprompt {__version__} reads up to "
-                f"{FORMAT_VERSION}; update with `pip install -U softprompt`"
-            )
-        try:
-            manifest = parse(Manifest, data, where)
-        except ConfigError as error:
-            raise ArtifactError(one_line(str(error))) from None
+        refuse_newer("artifact", version, FORMAT_VERSION, where)
+        manifest = parse_content(Manifest, data, where)
         _check_digest(manifest, data, where)
         return manifest
 

@@ -32,7 +32,7 @@ def ask_verb(
     source: Annotated[
         Path,
         typer.Argument(
-            help="The document: a text file (without line breaks at its end), a .json file of fields, or - (standard input)."
+            help="The document: a text file (without its last line break), a .json file of fields, or - (standard input)."
         ),
     ],
     artifacts: Annotated[
